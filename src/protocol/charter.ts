@@ -1,0 +1,116 @@
+/**
+ * The charter of a run: everything that decides what is trained and how contributions are handled. It is data, fixed when
+ * the run starts; its digest is in the first ledger event. `sample.ts` holds the charter of the sample run.
+ */
+import type { Digest } from "../base/bytes.ts";
+
+/** A Llama-family decoder. Rows N = batch·time; the vocabulary is bytes (256) unless a tokenizer says otherwise. */
+export interface ModelConfig {
+  readonly vocabulary: number;
+  readonly channels: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  /** Feed-forward width F. */
+  readonly hidden: number;
+  /** Sequence length T in training. */
+  readonly time: number;
+  /** Head shares the embedding's matrix. */
+  readonly tied: boolean;
+  readonly ropeBase: number;
+  readonly normEps: number;
+  /** Seed of the initial weights. */
+  readonly seed: number;
+}
+
+/** Inner optimiser: AdamW on each contributor. */
+export interface InnerConfig {
+  /** Sequences per step, B. */
+  readonly batch: number;
+  readonly learningRate: number;
+  readonly warmupSteps: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  readonly weightDecay: number;
+  /** Global-norm clip; 0 switches it off. */
+  readonly clip: number;
+}
+
+/** Sparsification and quantisation of one direction of traffic. */
+export interface Compression {
+  /** Entries kept of each chunk of 4,096 (1 … 4,096). */
+  readonly keep: number;
+  /** Bits per kept value: 2 (sign and one of two powers of two) or 64 (exact, for tests of exactness and for institutions). */
+  readonly bits: 2 | 64;
+  /** Error-feedback decay β: residual ← β·residual + delta. */
+  readonly beta: number;
+}
+
+/** Outer optimiser on the relay. */
+export interface OuterConfig {
+  readonly learningRate: number;
+  /** Nesterov momentum; 0 switches it off. */
+  readonly momentum: number;
+  /** Clip each contribution to this multiple of the round's median norm; 0 switches it off. */
+  readonly clipToMedian: number;
+}
+
+export interface RoundConfig {
+  /** Time given to train, from the assignment. */
+  readonly trainMs: number;
+  /** Inner steps at most, H. */
+  readonly stepsMax: number;
+  /** Time for uploads after the training deadline. */
+  readonly graceMs: number;
+  /** Time given to a validator. */
+  readonly judgeMs: number;
+}
+
+export interface TrustConfig {
+  /** Refuse a contribution whose norm exceeds this multiple of the round's (or the recent rounds') median. */
+  readonly normMax: number;
+  /** Least relative improvement of the loss on assigned data. */
+  readonly improvementMin: number;
+  /** Largest relative worsening of the loss on random data. */
+  readonly harmMax: number;
+  /** Share of accepted verdicts that the relay's referee measures again. */
+  readonly auditShare: number;
+  /** Sequences that a validator measures, of each kind. */
+  readonly sequences: number;
+}
+
+/** Tapestry's data categories. Only fully-open data may travel in this version; the others stay with their member. */
+export const CATEGORIES = ["fully-open", "unique-open", "controlled", "sovereign", "private"] as const;
+export type Category = (typeof CATEGORIES)[number];
+
+/** One content-addressed file of tokens (bytes of UTF-8 text in this version). */
+export interface Shard {
+  readonly digest: Digest;
+  readonly bytes: number;
+}
+
+export interface Dataset {
+  readonly name: string;
+  /** SPDX identifier or a plain sentence. */
+  readonly licence: string;
+  readonly category: Category;
+  readonly shards: readonly Shard[];
+}
+
+export interface Charter {
+  readonly name: string;
+  readonly purpose: string;
+  readonly model: ModelConfig;
+  readonly inner: InnerConfig;
+  readonly uplink: Compression;
+  readonly downlink: Compression;
+  readonly outer: OuterConfig;
+  readonly round: RoundConfig;
+  readonly trust: TrustConfig;
+  readonly train: readonly Dataset[];
+  /** Held-out data, never assigned for training. */
+  readonly evaluation: Dataset;
+  /** Seeds assignments and batches. */
+  readonly seed: number;
+}

@@ -1,0 +1,141 @@
+/**
+ * Every message that crosses a link, once. Messages are msgpack maps tagged by `type`; tensors and packed updates travel as
+ * `bin`. `codec.ts` encodes and checks them; `docs/protocol.md` describes them for a second implementation.
+ *
+ * A session: hello → challenge → prove → welcome, then ready → assign → contribute or report → verdict, and version
+ * whenever the shared base moves on. What is large and public (checkpoints, updates, shards, others' contributions) is not
+ * sent in messages but fetched by digest over HTTP.
+ */
+import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
+import type { Charter } from "./charter.ts";
+import type { Reason, Verdict } from "./verdict.ts";
+
+/** A version of the shared base. */
+export interface VersionInfo {
+  readonly version: number;
+  /** SHA-256 of the parameters' little-endian f32 bytes. */
+  readonly digest: Digest;
+  /** Digest of the version it was made from, null for version 0. */
+  readonly parent: Digest | null;
+  /** Packed update that turns the parent into this version: base ← base − update. Null for version 0. */
+  readonly update: { readonly digest: Digest; readonly bytes: number } | null;
+  readonly checkpointBytes: number;
+  /** Mean loss on the charter's evaluation data, nats per byte. */
+  readonly evalLoss: number;
+}
+
+export interface TrainAssignment {
+  readonly type: "train";
+  readonly id: string;
+  readonly round: number;
+  readonly baseVersion: number;
+  readonly baseDigest: Digest;
+  /** Seeds this assignment's batches, together with the round and the contributor. */
+  readonly seed: number;
+  readonly stepsMax: number;
+  /** Time to train, counted from receipt. */
+  readonly trainMs: number;
+}
+
+export interface ValidateAssignment {
+  readonly type: "validate";
+  readonly id: string;
+  readonly round: number;
+  readonly baseVersion: number;
+  readonly baseDigest: Digest;
+  readonly contribution: ContributionId;
+  /** Whose work it is, and the seed its batches came from: what is needed to derive its assigned data. */
+  readonly author: ContributorId;
+  readonly authorSeed: number;
+  /** Inner steps that the author reports; its assigned data are the batches of these steps. */
+  readonly authorSteps: number;
+  /** The author trained on data that never leaves it: only random data can be measured. */
+  readonly privateData: boolean;
+  readonly payload: { readonly digest: Digest; readonly bytes: number };
+  /** Seeds the random data; drawn after the contribution was committed. */
+  readonly seed: number;
+  readonly judgeMs: number;
+}
+
+export type Assignment = TrainAssignment | ValidateAssignment;
+
+/** What a contributor signs: who made what from which base, and the digest of the packed update. */
+export interface ContributionHeader {
+  /** Digest of the charter. */
+  readonly run: Digest;
+  readonly contributor: ContributorId;
+  readonly assignment: string;
+  readonly round: number;
+  readonly baseVersion: number;
+  readonly baseDigest: Digest;
+  readonly steps: number;
+  /** Tokens trained on. */
+  readonly tokens: number;
+  /** Mean training loss over the steps, nats per token. */
+  readonly loss: number;
+  readonly privateData: boolean;
+  readonly payload: { readonly digest: Digest; readonly bytes: number };
+}
+
+/** Mean losses before and after a contribution is applied to its base, nats per token. Assigned is null for private data. */
+export interface Losses {
+  readonly assignedBefore: number | null;
+  readonly assignedAfter: number | null;
+  readonly randomBefore: number;
+  readonly randomAfter: number;
+}
+
+/** What a validator signs. */
+export interface ReportBody extends Losses {
+  readonly run: Digest;
+  readonly validator: ContributorId;
+  readonly assignment: string;
+  readonly contribution: ContributionId;
+}
+
+export type ContributorMessage =
+  | {
+      readonly type: "hello";
+      readonly protocol: number;
+      readonly publicKey: Bytes; // 32 bytes, Ed25519
+      readonly agent: string;
+      readonly engine: "webgpu" | "wasm" | "twin";
+      readonly device: string;
+      readonly privateData: boolean;
+    }
+  | { readonly type: "prove"; readonly signature: Bytes }
+  /** Holds this version of the base and wants work. */
+  | { readonly type: "ready"; readonly version: number }
+  /** `header` is the canonical msgpack of ContributionHeader; the contribution's id is its SHA-256. */
+  | { readonly type: "contribute"; readonly header: Bytes; readonly signature: Bytes; readonly payload: Bytes }
+  /** `body` is the canonical msgpack of ReportBody. */
+  | { readonly type: "report"; readonly body: Bytes; readonly signature: Bytes }
+  /** Gives an assignment back, for example because the person paused. */
+  | { readonly type: "release"; readonly assignment: string }
+  | { readonly type: "leave" }
+  | RtcSignal
+  | Heartbeat;
+
+export type RelayMessage =
+  | { readonly type: "challenge"; readonly nonce: Bytes }
+  | {
+      readonly type: "welcome";
+      readonly run: Digest;
+      readonly charter: Charter;
+      readonly contributor: ContributorId;
+      readonly head: VersionInfo;
+    }
+  | { readonly type: "assign"; readonly assignment: Assignment }
+  | { readonly type: "verdict"; readonly contribution: ContributionId; readonly verdict: Verdict }
+  | { readonly type: "version"; readonly head: VersionInfo }
+  /** Refuses the last message, or the session (then the link closes). */
+  | { readonly type: "refused"; readonly reason: Reason; readonly retryMs: number | null }
+  | RtcSignal
+  | Heartbeat;
+
+/** One step of WebRTC signalling, carried by the WebSocket. */
+export type RtcSignal = { readonly type: "rtc"; readonly kind: "offer" | "answer"; readonly sdp: string };
+
+export type Heartbeat = { readonly type: "ping" } | { readonly type: "pong" };
+
+export type Message = ContributorMessage | RelayMessage;

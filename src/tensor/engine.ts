@@ -1,0 +1,37 @@
+/**
+ * What every engine is: it compiles Programs to Plans and keeps the state tensors (parameters, gradients, moments) that
+ * its Plans share by name. Three implement it: the twin (`tensor/twin.ts`, to be read), WebGPU (`gpu/`) and WASM SIMD
+ * (`wasm/`). One contract suite runs on all of them (`test/engines/`).
+ */
+import type { Program } from "./program.ts";
+
+export type EngineKind = "twin" | "webgpu" | "wasm";
+
+export interface Engine {
+  readonly kind: EngineKind;
+  /** The device in words, for people: "WASM SIMD, 2 threads", "nvidia ampere". */
+  readonly device: string;
+  /**
+   * Checks the Program against the device's limits and makes it ready to run. Throws HeddleError "model-too-big" with a
+   * sentence that says by how much, "device-lost" when the device is gone.
+   */
+  compile(program: Program): Promise<Plan>;
+  /** Overwrites a state tensor of any compiled Plan. Throws when no Plan has it or the length differs. */
+  writeState(name: string, values: Float32Array): void;
+  /** Copies a state tensor out, after everything submitted before it. */
+  readState(name: string): Promise<Float32Array<ArrayBuffer>>;
+  [Symbol.dispose](): void;
+}
+
+export interface Plan {
+  /** Bytes of device memory held by this Plan alone (values and inputs) and by the engine's state tensors it uses. */
+  readonly valueBytes: number;
+  readonly stateBytes: number;
+  /** Overwrites an input tensor. Throws when the name is unknown or the length or element type differs. */
+  write(input: string, values: Float32Array | Uint32Array): void;
+  /** Replays the Plan once. Nothing is allocated. Rejects with HeddleError "device-lost" and never trains on silently. */
+  run(): Promise<void>;
+  /** Copies an output out, after the last run. */
+  read(output: string): Promise<Float32Array<ArrayBuffer>>;
+  [Symbol.dispose](): void;
+}

@@ -1,0 +1,233 @@
+/**
+ * A Program: a short list of fused ops over named, shaped tensors, in the order in which they run. It is recorded by
+ * `record.ts`, differentiated by `grad.ts`, printed by `print.ts`, read by the twin (`twin.ts`) and compiled to Plans by
+ * the engines in `gpu/` and `wasm/`. It knows nothing of devices or memory.
+ *
+ * Shape letters: B batch, T time, N = B·T rows, C channels, H query heads, K key/value heads, D head width, F feed-forward
+ * width, V vocabulary, P parameters. Every tensor is dense and row-major; the last dimension is contiguous.
+ */
+
+export type TensorId = number;
+export type DType = "f32" | "u32";
+
+/**
+ * input: written by the host before a run. state: kept by the engine between runs under its name, shared by all Plans of
+ * one engine, zero until written. value: lives during one run only, unless the Program names it as an output.
+ */
+export type Role = "input" | "state" | "value";
+
+export interface Tensor {
+  readonly id: TensorId;
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+  readonly role: Role;
+  /** A window into a state tensor: `offset` counts elements of the base. Views are never nested. */
+  readonly view?: { readonly of: TensorId; readonly offset: number };
+}
+
+/** Rows are cut into B sequences of `time` rows; each row holds `heads` vectors of `headDim`. */
+export interface HeadShape {
+  readonly batch: number;
+  readonly time: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+}
+
+/**
+ * What each op computes. `out` and every name that starts with `d` on the left of "=" is written, everything else read.
+ *
+ * embedding             out[n,c] = table[tokens[n], c]                                    table [V,C], tokens [N] u32
+ * embeddingBackward     dtable[v,c] = (add?[v,c]) + Σ over n with tokens[n] = v of dout[n,c], n ascending. `order` [N] u32
+ *                       holds the row numbers sorted by token (stable), `offsets` [V+1] u32 where each token's run begins:
+ *                       run v is order[offsets[v] … offsets[v+1]). Host code makes both (`sortTokens`)
+ * matmul                out[M,N] = opA(a) · opB(b) (+ add[M,N]); transA: a is [K,M], transB: b is [N,K]
+ * rmsNorm               rstd[n] = 1/√(mean_c x[n,c]² + eps); out[n,c] = x[n,c] · rstd[n] · gain[c]
+ * rmsNormBackward       dx[n,c] = rstd·(gain·dout − x·rstd²·mean_c(gain·dout·x)) (+ add[n,c]); dgain[c] = Σ_n dout·x·rstd
+ * rope                  pairs (i, i + D/2) of every head turn by t·base^(−2i/D), t = row mod time; inverse: by the negative angle
+ * attention             causal, grouped-query; scale 1/√D; q [N,H·D], k and v [N,K·D]; query head h reads kv head ⌊h·K/H⌋.
+ *                       out [N,H·D]; lse [B·H·T] = log Σ exp of each row's scaled scores, index (b·H + h)·T + t
+ * attentionBackward     dq, dk, dv from dout; delta [B·H·T] = Σ_d dout·out is a workspace it writes first
+ * swiglu                out = gate · sigmoid(gate) · up                                    all [N,F]
+ * swigluBackward        dgate, dup from dout
+ * add                   out = a + b
+ * crossEntropy          losses[n] = logsumexp_v logits[n,v] − logits[n, targets[n]]; loss[0] = mean_n losses[n]
+ * crossEntropyBackward  dlogits[n,v] = (softmax(logits[n])[v] − [v = targets[n]]) / N   (the loss's own gradient is 1)
+ * norm                  out[0] = √Σ x²
+ * adamw                 AdamW with decoupled decay and global-norm clipping, in place on params, m, v [P]:
+ *                       s = clip > 0 ? min(1, clip / (norm + 1e-6)) : 1; g = grads·s; m = β1·m + (1−β1)·g; v = β2·v + (1−β2)·g²;
+ *                       params = params − lr·(m·c1 / (√(v·c2) + eps) + wd·params); wd only for index < decayCount.
+ *                       hyper [8] f32: lr, β1, β2, eps, wd, clip, c1 = 1/(1−β1^t), c2 = 1/(1−β2^t)
+ *                       Source: Loshchilov and Hutter, arXiv 1711.05101; PyTorch clip_grad_norm_
+ */
+export type Op =
+  | { readonly type: "embedding"; readonly table: TensorId; readonly tokens: TensorId; readonly out: TensorId }
+  | {
+      readonly type: "embeddingBackward";
+      readonly dout: TensorId;
+      readonly order: TensorId;
+      readonly offsets: TensorId;
+      readonly add?: TensorId;
+      readonly dtable: TensorId;
+    }
+  | {
+      readonly type: "matmul";
+      readonly a: TensorId;
+      readonly b: TensorId;
+      readonly transA: boolean;
+      readonly transB: boolean;
+      readonly add?: TensorId;
+      readonly out: TensorId;
+    }
+  | {
+      readonly type: "rmsNorm";
+      readonly x: TensorId;
+      readonly gain: TensorId;
+      readonly eps: number;
+      readonly out: TensorId;
+      readonly rstd: TensorId;
+    }
+  | {
+      readonly type: "rmsNormBackward";
+      readonly x: TensorId;
+      readonly gain: TensorId;
+      readonly rstd: TensorId;
+      readonly dout: TensorId;
+      readonly add?: TensorId;
+      readonly dx: TensorId;
+      readonly dgain: TensorId;
+    }
+  | {
+      readonly type: "rope";
+      readonly x: TensorId;
+      readonly time: number;
+      readonly headDim: number;
+      readonly base: number;
+      readonly inverse: boolean;
+      readonly out: TensorId;
+    }
+  | ({
+      readonly type: "attention";
+      readonly q: TensorId;
+      readonly k: TensorId;
+      readonly v: TensorId;
+      readonly out: TensorId;
+      readonly lse: TensorId;
+    } & HeadShape)
+  | ({
+      readonly type: "attentionBackward";
+      readonly q: TensorId;
+      readonly k: TensorId;
+      readonly v: TensorId;
+      readonly out: TensorId;
+      readonly lse: TensorId;
+      readonly dout: TensorId;
+      readonly delta: TensorId;
+      readonly dq: TensorId;
+      readonly dk: TensorId;
+      readonly dv: TensorId;
+    } & HeadShape)
+  | { readonly type: "swiglu"; readonly gate: TensorId; readonly up: TensorId; readonly out: TensorId }
+  | {
+      readonly type: "swigluBackward";
+      readonly gate: TensorId;
+      readonly up: TensorId;
+      readonly dout: TensorId;
+      readonly dgate: TensorId;
+      readonly dup: TensorId;
+    }
+  | { readonly type: "add"; readonly a: TensorId; readonly b: TensorId; readonly out: TensorId }
+  | {
+      readonly type: "crossEntropy";
+      readonly logits: TensorId;
+      readonly targets: TensorId;
+      readonly losses: TensorId;
+      readonly loss: TensorId;
+    }
+  | {
+      readonly type: "crossEntropyBackward";
+      readonly logits: TensorId;
+      readonly targets: TensorId;
+      readonly dlogits: TensorId;
+    }
+  | { readonly type: "norm"; readonly x: TensorId; readonly out: TensorId }
+  | {
+      readonly type: "adamw";
+      readonly params: TensorId;
+      readonly grads: TensorId;
+      readonly m: TensorId;
+      readonly v: TensorId;
+      readonly norm: TensorId;
+      readonly hyper: TensorId;
+      readonly decayCount: number;
+    };
+
+export type OpType = Op["type"];
+export type OpOf<K extends OpType> = Extract<Op, { type: K }>;
+
+export interface Program {
+  readonly name: string;
+  /** Indexed by id. */
+  readonly tensors: readonly Tensor[];
+  readonly ops: readonly Op[];
+  /** Names of value or state tensors that the host may read after a run. */
+  readonly outputs: readonly string[];
+}
+
+/** Field names of each op that hold tensors it writes; every other number that names a tensor is read. */
+export const WRITES: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
+  embedding: ["out"],
+  embeddingBackward: ["dtable"],
+  matmul: ["out"],
+  rmsNorm: ["out", "rstd"],
+  rmsNormBackward: ["dx", "dgain"],
+  rope: ["out"],
+  attention: ["out", "lse"],
+  attentionBackward: ["delta", "dq", "dk", "dv"],
+  swiglu: ["out"],
+  swigluBackward: ["dgate", "dup"],
+  add: ["out"],
+  crossEntropy: ["losses", "loss"],
+  crossEntropyBackward: ["dlogits"],
+  norm: ["out"],
+  adamw: ["params", "m", "v"],
+};
+
+/** Field names of each op that hold tensors it reads (optional ones may be absent). */
+export const READS: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
+  embedding: ["table", "tokens"],
+  embeddingBackward: ["dout", "order", "offsets", "add"],
+  matmul: ["a", "b", "add"],
+  rmsNorm: ["x", "gain"],
+  rmsNormBackward: ["x", "gain", "rstd", "dout", "add"],
+  rope: ["x"],
+  attention: ["q", "k", "v"],
+  attentionBackward: ["q", "k", "v", "out", "lse", "dout"],
+  swiglu: ["gate", "up"],
+  swigluBackward: ["gate", "up", "dout"],
+  add: ["a", "b"],
+  crossEntropy: ["logits", "targets"],
+  crossEntropyBackward: ["logits", "targets"],
+  norm: ["x"],
+  adamw: ["params", "grads", "m", "v", "norm", "hyper"],
+};
+
+export function elementCount(shape: readonly number[]): number {
+  return shape.reduce((product, length) => product * length, 1);
+}
+
+/** Ids of the tensors that `op` reads, in the order of `READS`. */
+export function readsOf(op: Op): TensorId[] {
+  return idsOf(op, READS[op.type] as readonly string[]);
+}
+
+/** Ids of the tensors that `op` writes, in the order of `WRITES`. */
+export function writesOf(op: Op): TensorId[] {
+  return idsOf(op, WRITES[op.type] as readonly string[]);
+}
+
+function idsOf(op: Op, fields: readonly string[]): TensorId[] {
+  const record = op as unknown as Readonly<Record<string, TensorId | undefined>>;
+  return fields.map((field) => record[field]).filter((id) => id !== undefined);
+}

@@ -1,0 +1,227 @@
+/**
+ * Recording: a `Recorder` appends ops to a Program and checks their shapes as it goes, so that a Program that was recorded
+ * is a Program that fits together. A model is a function that calls it (`model/llama.ts`).
+ */
+import { assert, present } from "../base/assert.ts";
+import {
+  elementCount,
+  type DType,
+  type HeadShape,
+  type Op,
+  type Program,
+  type Role,
+  type Tensor,
+  type TensorId,
+} from "./program.ts";
+
+export interface Recorder {
+  input(name: string, shape: readonly number[], dtype?: DType): TensorId;
+  state(name: string, shape: readonly number[]): TensorId;
+  /** A named window of `shape` into state tensor `of`, beginning at element `offset`. */
+  view(name: string, of: TensorId, offset: number, shape: readonly number[]): TensorId;
+  value(name: string, shape: readonly number[], dtype?: DType): TensorId;
+  /** Appends an op whose tensors exist; the verbs below do it with shapes derived. */
+  push(op: Op): void;
+  shapeOf(id: TensorId): readonly number[];
+
+  embedding(table: TensorId, tokens: TensorId): TensorId;
+  matmul(
+    a: TensorId,
+    b: TensorId,
+    options?: { transA?: boolean; transB?: boolean; add?: TensorId; out?: TensorId },
+  ): TensorId;
+  rmsNorm(x: TensorId, gain: TensorId, eps: number): TensorId;
+  rope(x: TensorId, options: { time: number; headDim: number; base: number; inverse?: boolean }): TensorId;
+  attention(q: TensorId, k: TensorId, v: TensorId, heads: HeadShape): TensorId;
+  swiglu(gate: TensorId, up: TensorId): TensorId;
+  add(a: TensorId, b: TensorId, out?: TensorId): TensorId;
+  crossEntropy(logits: TensorId, targets: TensorId): { losses: TensorId; loss: TensorId };
+  norm(x: TensorId): TensorId;
+
+  /** The Program so far; `outputs` may be read by the host after a run. */
+  finish(outputs: readonly string[]): Program;
+}
+
+/** Starts a new Program, or goes on from `from` (ids keep their meaning). */
+export function record(name: string, from?: Program): Recorder {
+  const tensors: Tensor[] = from === undefined ? [] : [...from.tensors];
+  const ops: Op[] = from === undefined ? [] : [...from.ops];
+  const names = new Set(tensors.map((tensor) => tensor.name));
+
+  const create = (
+    wanted: string,
+    shape: readonly number[],
+    dtype: DType,
+    role: Role,
+    view?: Tensor["view"],
+  ): TensorId => {
+    assert(
+      shape.every((length) => Number.isInteger(length) && length > 0),
+      `Cannot record "${wanted}": shape [${shape}] must be positive integers`,
+    );
+    let unique = wanted;
+    for (let i = 2; names.has(unique); i += 1) {
+      assert(role === "value", `Cannot record "${wanted}": the name is taken, and only values may be renamed`);
+      unique = `${wanted}.${i}`;
+    }
+    names.add(unique);
+    const id = tensors.length;
+    tensors.push(
+      view === undefined ? { id, name: unique, shape, dtype, role } : { id, name: unique, shape, dtype, role, view },
+    );
+    return id;
+  };
+  const tensor = (id: TensorId): Tensor => present(tensors[id], `tensor ${id}`);
+  const shapeOf = (id: TensorId): readonly number[] => tensor(id).shape;
+  const value = (label: string, shape: readonly number[], dtype: DType = "f32"): TensorId =>
+    create(label, shape, dtype, "value");
+  const rows = (id: TensorId): number => present(shapeOf(id)[0], "row count");
+  const columns = (id: TensorId): number => present(shapeOf(id)[1], `second dimension of "${tensor(id).name}"`);
+  const same = (a: TensorId, b: TensorId, what: string): void => {
+    assert(
+      elementCount(shapeOf(a)) === elementCount(shapeOf(b)),
+      `Cannot record ${what}: shapes [${shapeOf(a)}] and [${shapeOf(b)}] differ`,
+    );
+  };
+
+  return {
+    input: (label, shape, dtype = "f32") => create(label, shape, dtype, "input"),
+    state: (label, shape) => create(label, shape, "f32", "state"),
+    view: (label, of, offset, shape) => {
+      const base = tensor(of);
+      assert(
+        base.role === "state" && base.view === undefined,
+        `Cannot view "${base.name}": it must be a whole state tensor`,
+      );
+      assert(
+        offset >= 0 && offset + elementCount(shape) <= elementCount(base.shape),
+        `Cannot view "${label}": ${offset} + [${shape}] lies outside "${base.name}"`,
+      );
+      return create(label, shape, "f32", "state", { of, offset });
+    },
+    value,
+    push: (op) => ops.push(op),
+    shapeOf,
+
+    embedding: (table, tokens) => {
+      const out = value("embedded", [rows(tokens), columns(table)]);
+      ops.push({ type: "embedding", table, tokens, out });
+      return out;
+    },
+    matmul: (a, b, options = {}) => {
+      const { transA = false, transB = false, add } = options;
+      const [m, k] = transA ? [columns(a), rows(a)] : [rows(a), columns(a)];
+      const [kb, n] = transB ? [columns(b), rows(b)] : [rows(b), columns(b)];
+      assert(k === kb, `Cannot record matmul: inner dimensions are ${k} and ${kb}`);
+      const out = options.out ?? value("product", [m, n]);
+      assert(
+        rows(out) === m && columns(out) === n,
+        `Cannot record matmul: result is [${m},${n}], out is [${shapeOf(out)}]`,
+      );
+      if (add === undefined) {
+        ops.push({ type: "matmul", a, b, transA, transB, out });
+      } else {
+        same(add, out, "matmul with an addend");
+        ops.push({ type: "matmul", a, b, transA, transB, add, out });
+      }
+      return out;
+    },
+    rmsNorm: (x, gain, eps) => {
+      assert(
+        elementCount(shapeOf(gain)) === columns(x),
+        `Cannot record rmsNorm: gain [${shapeOf(gain)}] does not fit x [${shapeOf(x)}]`,
+      );
+      const out = value("normed", shapeOf(x));
+      const rstd = value("rstd", [rows(x)]);
+      ops.push({ type: "rmsNorm", x, gain, eps, out, rstd });
+      return out;
+    },
+    rope: (x, { time, headDim, base, inverse = false }) => {
+      assert(
+        headDim % 2 === 0 && columns(x) % headDim === 0,
+        `Cannot record rope: head width ${headDim} must be even and divide ${columns(x)}`,
+      );
+      assert(rows(x) % time === 0, `Cannot record rope: ${rows(x)} rows are not whole sequences of ${time}`);
+      const out = value("turned", shapeOf(x));
+      ops.push({ type: "rope", x, time, headDim, base, inverse, out });
+      return out;
+    },
+    attention: (q, k, v, shape) => {
+      const { batch, time, heads, kvHeads, headDim } = shape;
+      assert(
+        heads % kvHeads === 0,
+        `Cannot record attention: ${heads} heads are not a multiple of ${kvHeads} key/value heads`,
+      );
+      assert(
+        elementCount(shapeOf(q)) === batch * time * heads * headDim,
+        `Cannot record attention: q [${shapeOf(q)}] does not fit`,
+      );
+      assert(
+        elementCount(shapeOf(k)) === batch * time * kvHeads * headDim,
+        `Cannot record attention: k [${shapeOf(k)}] does not fit`,
+      );
+      same(k, v, "attention");
+      const out = value("attended", shapeOf(q));
+      const lse = value("lse", [batch * heads * time]);
+      ops.push({ type: "attention", q, k, v, out, lse, batch, time, heads, kvHeads, headDim });
+      return out;
+    },
+    swiglu: (gate, up) => {
+      same(gate, up, "swiglu");
+      const out = value("gated", shapeOf(gate));
+      ops.push({ type: "swiglu", gate, up, out });
+      return out;
+    },
+    add: (a, b, into) => {
+      same(a, b, "add");
+      const out = into ?? value("sum", shapeOf(a));
+      ops.push({ type: "add", a, b, out });
+      return out;
+    },
+    crossEntropy: (logits, targets) => {
+      assert(
+        rows(logits) === rows(targets),
+        `Cannot record crossEntropy: ${rows(logits)} rows and ${rows(targets)} targets`,
+      );
+      const losses = value("losses", [rows(logits)]);
+      const loss = value("loss", [1]);
+      ops.push({ type: "crossEntropy", logits, targets, losses, loss });
+      return { losses, loss };
+    },
+    norm: (x) => {
+      const out = value("norm", [1]);
+      ops.push({ type: "norm", x, out });
+      return out;
+    },
+    finish: (outputs) => {
+      for (const output of outputs) {
+        assert(names.has(output), `Cannot finish "${name}": output "${output}" was not recorded`);
+      }
+      return { name, tensors: [...tensors], ops: [...ops], outputs: [...outputs] };
+    },
+  };
+}
+
+/** What `embeddingBackward` needs of a batch: row numbers sorted by token (stable), and where each token's run begins. */
+export function sortTokens(
+  tokens: Uint32Array,
+  vocabulary: number,
+): { order: Uint32Array<ArrayBuffer>; offsets: Uint32Array<ArrayBuffer> } {
+  const offsets = new Uint32Array(vocabulary + 1);
+  for (const token of tokens) {
+    assert(token < vocabulary, `Cannot sort tokens: token ${token} is outside the vocabulary of ${vocabulary}`);
+    offsets[token + 1] = (offsets[token + 1] as number) + 1;
+  }
+  for (let v = 0; v < vocabulary; v += 1) {
+    offsets[v + 1] = (offsets[v + 1] as number) + (offsets[v] as number);
+  }
+  const next = offsets.slice();
+  const order = new Uint32Array(tokens.length);
+  for (let n = 0; n < tokens.length; n += 1) {
+    const token = tokens[n] as number;
+    const at = next[token] as number;
+    order[at] = n;
+    next[token] = at + 1;
+  }
+  return { order, offsets };
+}

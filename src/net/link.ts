@@ -4,14 +4,24 @@
  * is done below it (`frames.ts`), so that a large update does not hold up small control messages. One contract suite runs on
  * all lanes (`contract.ts`).
  */
+import { HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
+import { FRAME_BYTES_MAX } from "../protocol/limits.ts";
+
+/** Bytes in front of every frame; see `frames.ts`. */
+export const FRAME_HEADER_BYTES = 16;
+/** A message of up to this many bytes fits one frame and overtakes larger ones. */
+export const SMALL_BYTES_MAX = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
 
 export type Lane = "memory" | "ws" | "rtc";
 
 export interface LinkHandlers {
   /** A whole message arrived. */
   message(bytes: Bytes): void;
-  /** The link ended; nothing arrives after this. `reason` is one sentence. */
+  /**
+   * The link ended; nothing arrives after this. Called once on each end: on the end that closes before its `close` returns,
+   * on the other when it learns of it. `reason` is one sentence, the same on both ends where the lane could still carry it.
+   */
   closed(reason: string): void;
 }
 
@@ -27,6 +37,7 @@ export interface Link {
   drained(): Promise<void>;
   readonly bytesSent: number;
   readonly bytesReceived: number;
+  /** Ends the link. Messages of up to one frame that were sent before still arrive; larger ones on the way are dropped. */
   close(reason: string): void;
 }
 
@@ -35,3 +46,10 @@ export type Attach = (link: Link) => LinkHandlers;
 
 /** Fetches a blob by digest (HTTP range requests, memory in tests): checks its size against `bytesMax` and its SHA-256. */
 export type FetchBlob = (digest: Digest, bytesMax: number) => Promise<Bytes>;
+
+/** Throws HeddleError "limit" when a message is larger than its link carries. */
+export function checkMessageBytes(bytes: number, bytesMax: number): void {
+  if (bytes > bytesMax) {
+    throw new HeddleError("limit", `Cannot send a message: got ${bytes} bytes, this link carries at most ${bytesMax}`);
+  }
+}

@@ -3,7 +3,14 @@
  * knows which implementation it has: memory (tests, simulation), embedded (SQLite and files), IndexedDB (browser). One
  * contract suite runs on all of them (`contract.ts`).
  */
+import { assert, HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
+
+/** One log entry or one key's value; what is larger belongs into a blob. */
+export const VALUE_BYTES_MAX = 64 * 1_048_576;
+export const KEY_CHARS_MAX = 300;
+/** One blob. */
+export const BLOB_STORED_BYTES_MAX = 1_073_741_824;
 
 export interface Store {
   readonly log: Log;
@@ -44,4 +51,36 @@ export interface Blobs {
   size(digest: Digest): Promise<number | undefined>;
   delete(digest: Digest): Promise<void>;
   list(): Promise<Digest[]>;
+}
+
+/** Throws HeddleError "limit" for a log entry or value larger than VALUE_BYTES_MAX. */
+export function checkValue(value: Uint8Array): void {
+  if (value.length > VALUE_BYTES_MAX) {
+    throw new HeddleError("limit", `Cannot store a value: got ${value.length} bytes, at most ${VALUE_BYTES_MAX} fit`);
+  }
+}
+
+/** Throws HeddleError "limit" for a key longer than KEY_CHARS_MAX, "bad-input" for an empty one. */
+export function checkKey(key: string): void {
+  if (key.length === 0) {
+    throw new HeddleError("bad-input", "Cannot use a key: it is empty");
+  }
+  if (key.length > KEY_CHARS_MAX) {
+    throw new HeddleError("limit", `Cannot use a key: got ${key.length} characters, at most ${KEY_CHARS_MAX} fit`);
+  }
+}
+
+/** Throws HeddleError "limit" for a blob larger than `bytesMax`. */
+export function checkBlob(bytes: Uint8Array, bytesMax: number): void {
+  if (bytes.length > bytesMax) {
+    throw new HeddleError("limit", `Cannot store a blob: got ${bytes.length} bytes, at most ${bytesMax} fit`);
+  }
+}
+
+/** Positions and counts are integers from 0; anything else is a bug of the caller. */
+export function checkPosition(position: number, action: string): void {
+  assert(
+    Number.isSafeInteger(position) && position >= 0,
+    `Cannot ${action}: got position ${position}, need an integer`,
+  );
 }

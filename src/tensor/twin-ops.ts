@@ -4,6 +4,7 @@
  * the f32 twin is the correctly rounded neighbour of what a device computes; with f64 storage the same loops serve
  * gradient checks. Formulas and shape letters are those of `program.ts`; memory and order of the ops are `twin.ts`'s.
  */
+/* oxlint-disable typescript/no-non-null-assertion -- every index below is inside its tensor; the formulas stay readable */
 import { assert } from "../base/assert.ts";
 import { type HeadShape, type OpOf, type OpType, type TensorId } from "./program.ts";
 

@@ -50,7 +50,7 @@ export function evaluate(
       given.length === elementCount(tensor.shape),
       `Cannot evaluate: got ${given.length} values for "${name}" [${tensor.shape}]`,
     );
-    arrays[tensor.id]!.set(given);
+    held(arrays, tensor.id).set(given);
   }
   const memory = memoryOver(program, arrays);
   for (const op of program.ops) {
@@ -67,7 +67,7 @@ function createPlan(program: Program, states: Map<string, Floats>, precision: Pr
   const bytesOf = (wanted: (tensor: Tensor) => boolean): number =>
     program.tensors
       .filter((tensor) => wanted(tensor) && tensor.view === undefined)
-      .reduce((sum, tensor) => sum + arrays[tensor.id]!.byteLength, 0);
+      .reduce((sum, tensor) => sum + held(arrays, tensor.id).byteLength, 0);
   const find = (name: string): Tensor =>
     present(
       program.tensors.find((tensor) => tensor.name === name),
@@ -78,7 +78,7 @@ function createPlan(program: Program, states: Map<string, Floats>, precision: Pr
     stateBytes: bytesOf((tensor) => tensor.role === "state"),
     write: (input, values) => {
       const tensor = find(input);
-      const target = arrays[tensor.id]!;
+      const target = held(arrays, tensor.id);
       assert(tensor.role === "input", `Cannot write "${input}": it is a ${tensor.role}, not an input`);
       assert(
         target.length === values.length,
@@ -97,7 +97,7 @@ function createPlan(program: Program, states: Map<string, Floats>, precision: Pr
     },
     read: async (output) => {
       assert(program.outputs.includes(output), `Cannot read "${output}": it is not an output of "${program.name}"`);
-      return new Float32Array(present(arrays[find(output).id], `memory of "${output}"`));
+      return new Float32Array(held(arrays, find(output).id));
     },
     [Symbol.dispose]: () => {
       arrays.length = 0;
@@ -114,13 +114,13 @@ function allocate(program: Program, states: Map<string, Floats>, precision: Prec
     if (view !== undefined) {
       arrays.push((arrays[view.of] as Floats).subarray(view.offset, view.offset + count));
     } else if (role === "state") {
-      const held = states.get(name) ?? floats(count);
+      const known = states.get(name) ?? floats(count);
       assert(
-        held.length === count,
-        `Cannot compile "${program.name}": state "${name}" has ${count} elements, and ${held.length} in another Plan`,
+        known.length === count,
+        `Cannot compile "${program.name}": state "${name}" has ${count} elements, and ${known.length} in another Plan`,
       );
-      states.set(name, held);
-      arrays.push(held);
+      states.set(name, known);
+      arrays.push(known);
     } else {
       arrays.push(dtype === "u32" ? new Uint32Array(count) : floats(count));
     }
@@ -128,10 +128,14 @@ function allocate(program: Program, states: Map<string, Floats>, precision: Prec
   return arrays;
 }
 
+function held(arrays: readonly Values[], id: TensorId): Values {
+  return present(arrays[id], `memory of tensor ${id}`);
+}
+
 function memoryOver(program: Program, arrays: readonly Values[]): Memory {
   return {
-    floats: (id: TensorId) => present(arrays[id], `tensor ${id}`) as Floats,
-    words: (id: TensorId) => present(arrays[id], `tensor ${id}`) as Uint32Array<ArrayBuffer>,
+    floats: (id: TensorId) => held(arrays, id) as Floats,
+    words: (id: TensorId) => held(arrays, id) as Uint32Array<ArrayBuffer>,
     shape: (id: TensorId) => present(program.tensors[id], `tensor ${id}`).shape,
   };
 }

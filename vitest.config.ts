@@ -1,11 +1,37 @@
+/**
+ * Two groups of tests, one after the other: what only computes runs on both cores; what starts browsers, relays and other
+ * runtimes then runs file by file, so that nothing is timed out by its neighbour.
+ */
 import { defineConfig } from "vitest/config";
 import { textPlugin } from "./vite.config.ts";
 
+const SLOW = ["test/engines/**/*.test.ts", "test/e2e/**/*.test.ts", "src/net/**/*.test.ts", "src/store/**/*.test.ts"];
+
 export default defineConfig({
-  plugins: [textPlugin()],
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts"],
-    exclude: ["**/node_modules/**", "test/e2e/**"],
-    testTimeout: 60_000,
+    reporters: ["default", "./tools/summary-reporter.mjs"],
+    projects: [
+      {
+        plugins: [textPlugin()],
+        test: {
+          name: "pure",
+          include: ["src/**/*.test.ts", "test/*.test.ts"],
+          exclude: SLOW,
+          testTimeout: 60_000,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        plugins: [textPlugin()],
+        test: {
+          name: "machines",
+          include: SLOW,
+          testTimeout: 180_000,
+          hookTimeout: 120_000,
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
   },
 });

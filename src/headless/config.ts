@@ -1,0 +1,114 @@
+/** The headless contributor's configuration: parsed once from the command line, checked, printed at the start. */
+import { parseArgs } from "node:util";
+import { HeddleError } from "../base/assert.ts";
+
+export const RUNTIMES = ["node", "deno", "chromium"] as const;
+export type Runtime = (typeof RUNTIMES)[number];
+export const ENGINES = ["auto", "webgpu", "wasm"] as const;
+export type WantedEngine = (typeof ENGINES)[number];
+
+export interface ContributeConfig {
+  /** Origin of the relay, such as http://127.0.0.1:8787. */
+  readonly relay: string;
+  readonly runtime: Runtime;
+  readonly engine: WantedEngine;
+  /** Folder of text files to train on instead of the run's data; nothing of it leaves this machine. */
+  readonly privateData: string | null;
+  /** Folder for the device key and what must survive a restart. */
+  readonly dir: string;
+  /** Share of the time the device works, 0.05 … 1. */
+  readonly duty: number;
+  /** Threads of the WASM engine. */
+  readonly threads: number;
+  readonly rtc: boolean;
+  readonly json: boolean;
+}
+
+export const CONTRIBUTE_USAGE = `npm run contribute -- --relay URL [options]
+  --relay URL            the relay, for example http://127.0.0.1:8787
+  --runtime NAME         node (default), deno or chromium
+  --engine NAME          auto (default: a real GPU, else WASM), webgpu or wasm
+  --private-data FOLDER  be a member: train on the text files in FOLDER, which are never sent
+  --name NAME            one device key per name (default: the runtime's name)
+  --dir FOLDER           where the key and the unfinished work are kept (default .heddle/contributors/NAME)
+  --duty PERCENT         share of the time the device works, 5 … 100 (default 100)
+  --threads N            threads of the WASM engine (default: one less than the cores, at most 4)
+  --no-rtc               send updates over the WebSocket
+  --json                 print JSON lines
+  --help                 print this text`;
+
+/** Throws HeddleError "bad-input" with a sentence for a flag that cannot be used. */
+export function parseContributeConfig(args: readonly string[], cores: number): ContributeConfig | "help" {
+  let values;
+  try {
+    ({ values } = parseArgs({
+      args: [...args],
+      allowNegative: true,
+      options: {
+        relay: { type: "string" },
+        runtime: { type: "string", default: "node" },
+        engine: { type: "string", default: "auto" },
+        "private-data": { type: "string" },
+        name: { type: "string" },
+        dir: { type: "string" },
+        duty: { type: "string", default: "100" },
+        threads: { type: "string", default: String(Math.min(4, Math.max(1, cores - 1))) },
+        rtc: { type: "boolean", default: true },
+        json: { type: "boolean", default: false },
+        help: { type: "boolean", default: false },
+      },
+    }));
+  } catch (error) {
+    throw bad(error instanceof Error ? error.message : String(error));
+  }
+  if (values.help) {
+    return "help";
+  }
+  const runtime = oneOf("--runtime", values.runtime, RUNTIMES);
+  const name = values.name ?? runtime;
+  if (!/^[\w.-]{1,40}$/.test(name)) {
+    throw bad(`Cannot use --name "${name}": letters, digits, dot, dash and underscore, at most 40`);
+  }
+  return {
+    relay: relayOrigin(values.relay),
+    runtime,
+    engine: oneOf("--engine", values.engine, ENGINES),
+    privateData: values["private-data"] ?? null,
+    dir: values.dir ?? `.heddle/contributors/${name}`,
+    duty: numberIn("--duty", values.duty, 5, 100) / 100,
+    threads: Math.floor(numberIn("--threads", values.threads, 1, 16)),
+    rtc: values.rtc,
+    json: values.json,
+  };
+}
+
+function relayOrigin(text: string | undefined): string {
+  if (text === undefined) {
+    throw bad("Cannot contribute without --relay URL");
+  }
+  const url = URL.canParse(text) ? new URL(text) : null;
+  if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) {
+    throw bad(`Cannot use --relay "${text}": it must begin with http:// or https://`);
+  }
+  return url.origin;
+}
+
+function oneOf<T extends string>(flag: string, text: string, choices: readonly T[]): T {
+  const found = choices.find((choice) => choice === text);
+  if (found === undefined) {
+    throw bad(`Cannot use ${flag} "${text}": it must be one of ${choices.join(", ")}`);
+  }
+  return found;
+}
+
+function numberIn(flag: string, text: string, min: number, max: number): number {
+  const value = Number(text);
+  if (text.trim() === "" || !Number.isFinite(value) || value < min || value > max) {
+    throw bad(`Cannot use ${flag} "${text}": it must be a number from ${min} to ${max}`);
+  }
+  return value;
+}
+
+function bad(sentence: string): HeddleError {
+  return new HeddleError("bad-input", `${sentence}\n\n${CONTRIBUTE_USAGE}`);
+}

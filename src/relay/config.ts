@@ -1,0 +1,80 @@
+/** The relay's configuration: parsed once from the command line, checked, printed at the start. */
+import { parseArgs } from "node:util";
+import { HeddleError } from "../base/assert.ts";
+
+export interface RelayConfig {
+  readonly host: string;
+  readonly port: number;
+  /** Port of the demo page that embeds the widget from another origin; 0 switches it off. */
+  readonly demoPort: number;
+  /** Folder of the embedded store: ledger, keys, blobs, the relay's key. */
+  readonly dir: string;
+  /** Names of data sets (`npm run data -- list`) that a new run trains on; empty: the sample corpus. */
+  readonly data: readonly string[];
+  /** Start a contributor on this machine, so that training begins by itself. */
+  readonly contributor: boolean;
+  readonly json: boolean;
+  /** End after this version was reached; 0: never. */
+  readonly untilVersion: number;
+  /** 0 … 4. */
+  readonly debug: number;
+}
+
+export const RELAY_USAGE = `npm start -- [options]
+  --port N             port of the relay and its web page (default 8787)
+  --host ADDRESS       address to listen on (default 127.0.0.1: this machine only)
+  --demo-port N        port of the widget's demo page (default: port + 1; 0 switches it off)
+  --dir FOLDER         where the run is kept (default .heddle/relay)
+  --data NAME[,NAME]   data sets for a new run, added before with "npm run data -- add" (default: the sample corpus)
+  --no-contributor     do not train on this machine
+  --until-version N    end once version N is merged
+  --json               print JSON lines
+  --help               print this text`;
+
+/** Throws HeddleError "bad-input" with a sentence for a flag that cannot be used. */
+export function parseRelayConfig(args: readonly string[], env: Readonly<Record<string, string | undefined>>): RelayConfig | "help" {
+  let values;
+  try {
+    ({ values } = parseArgs({
+      args: [...args],
+      allowNegative: true,
+      options: {
+        port: { type: "string", default: "8787" },
+        host: { type: "string", default: "127.0.0.1" },
+        "demo-port": { type: "string" },
+        dir: { type: "string", default: ".heddle/relay" },
+        data: { type: "string", default: "" },
+        contributor: { type: "boolean", default: true },
+        "until-version": { type: "string", default: "0" },
+        json: { type: "boolean", default: false },
+        help: { type: "boolean", default: false },
+      },
+    }));
+  } catch (error) {
+    throw new HeddleError("bad-input", `${error instanceof Error ? error.message : String(error)}\n\n${RELAY_USAGE}`, { cause: error });
+  }
+  if (values.help) {
+    return "help";
+  }
+  const port = wholeNumber("--port", values.port, 65_535);
+  return {
+    host: values.host,
+    port,
+    demoPort: values["demo-port"] === undefined ? (port === 0 ? 0 : port + 1) : wholeNumber("--demo-port", values["demo-port"], 65_535),
+    dir: values.dir,
+    data: values.data === "" ? [] : values.data.split(","),
+    contributor: values.contributor,
+    json: values.json,
+    untilVersion: wholeNumber("--until-version", values["until-version"], 1e9),
+    debug: wholeNumber("DEBUG", env["DEBUG"] ?? "0", 4),
+  };
+}
+
+/** Reads a whole number from 0 to `max` out of a flag. */
+export function wholeNumber(flag: string, text: string, max: number): number {
+  const value = Number(text);
+  if (!/^\d{1,10}$/.test(text) || value > max) {
+    throw new HeddleError("bad-input", `Cannot use ${flag} "${text}": it must be a whole number from 0 to ${max}`);
+  }
+  return value;
+}

@@ -1,0 +1,153 @@
+/**
+ * Runs one of the project's commands after doing whatever set-up it needs: `node tools/run.mjs COMMAND [ARGUMENTS]`.
+ * Plain JavaScript for any Node from 18 on, because on a fresh machine nothing is installed when it begins. It installs the
+ * exact packages of package-lock.json, builds what is out of date (WASM kernels, web app), and then starts the command on
+ * the Node that the lock file names. All set-up output goes to standard error.
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const bin = join(root, "node_modules", ".bin");
+const env = { ...process.env, PATH: `${bin}:${process.env.PATH}` };
+/** Our sources are TypeScript and WGSL, run as they are. */
+const nodeFlags = ["--experimental-import-text", "--disable-warning=ExperimentalWarning"];
+
+const commands = {
+  start: { steps: [install, buildWasm, buildApp], run: (args) => source("src/relay/main.ts", args) },
+  contribute: { steps: [install, buildWasm], run: (args) => source("src/headless/main.ts", args) },
+  data: { steps: [install], run: (args) => source("src/relay/data.ts", args) },
+  build: { steps: [install, buildWasm, buildApp], run: () => ["true", []] },
+  test: { steps: [install, systemPackages, buildWasm, buildApp], run: (args) => tool("vitest", ["run", ...args]) },
+  bench: { steps: [install, buildWasm], run: ([name, ...args]) => source(`bench/${name}.ts`, args) },
+  check: { steps: [install, buildWasm, check], run: () => ["true", []] },
+};
+
+const [name = "", ...args] = process.argv.slice(2);
+const command = commands[name];
+if (command === undefined) {
+  process.stderr.write(`Cannot run "${name}": the commands are ${Object.keys(commands).join(", ")}\n`);
+  process.exit(2);
+}
+for (const step of command.steps) {
+  step();
+}
+const [file, fileArgs] = command.run(args);
+// The child holds a channel to us: if we are killed it sees the channel close and ends too.
+const child = spawn(file, fileArgs, { cwd: root, env, stdio: ["inherit", "inherit", "inherit", "ipc"] });
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+  // A terminal sends its signals to the child as well; a supervisor only to us.
+  process.on(signal, () => child.kill(signal === "SIGHUP" ? "SIGTERM" : signal));
+}
+child.on("error", (error) => {
+  process.stderr.write(`Cannot start ${file}: ${error.message}\n`);
+  process.exit(1);
+});
+child.on("exit", (code, signal) => process.exit(code ?? (signal === "SIGINT" ? 130 : 1)));
+
+/** Installs packages when package-lock.json has changed since the last time. */
+function install() {
+  const wanted = digest([join(root, "package-lock.json")]);
+  const stamp = join(root, "node_modules", ".heddle-install");
+  if (read(stamp) === wanted) {
+    return;
+  }
+  say("Installing packages (about a minute the first time) …");
+  must("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
+  writeFileSync(stamp, wanted);
+}
+
+/** Compiles the WASM kernels; the script itself skips what is up to date. */
+function buildWasm() {
+  must(join(bin, "node"), [join(root, "tools", "build-wasm.mjs")]);
+}
+
+/** Builds the page, the widget and their workers into dist/ when any of their sources has changed. */
+function buildApp() {
+  const sources = ["index.html", "widget.html", "vite.config.ts", "package-lock.json", "src", "worker", "public", "shaders", "build"];
+  const wanted = digest(sources.flatMap((path) => filesBelow(join(root, path))).filter((path) => !path.endsWith(".test.ts")));
+  const stamp = join(root, "dist", ".heddle-build");
+  if (read(stamp) === wanted) {
+    return;
+  }
+  say("Building the web app …");
+  must(join(bin, "vite"), ["build", "--logLevel", "warn"]);
+  mkdirSync(join(root, "dist"), { recursive: true });
+  writeFileSync(stamp, wanted);
+}
+
+/** The tests need a browser and a software Vulkan driver; everything else comes from npm. */
+function systemPackages() {
+  const needed = [
+    { path: "/usr/bin/chromium", name: "chromium" },
+    { path: "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json", name: "mesa-vulkan-drivers" },
+  ].filter(({ path }) => !existsSync(path));
+  if (needed.length === 0) {
+    return;
+  }
+  const names = needed.map(({ name: packageName }) => packageName);
+  if (process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) {
+    say(`The tests need these system packages: ${names.join(", ")}. Install them (Debian: sudo apt-get install ${names.join(" ")}) and run npm test again.`);
+    process.exit(1);
+  }
+  say(`Installing system packages for the tests: ${names.join(", ")} …`);
+  must("apt-get", ["update", "-qq"]);
+  must("apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...names], { DEBIAN_FRONTEND: "noninteractive" });
+}
+
+/** Format, lint, types, dead code. */
+function check() {
+  must(join(bin, "oxfmt"), ["--check", "."]);
+  must(join(bin, "oxlint"), ["--deny-warnings"]);
+  must(join(bin, "oxlint"), ["--type-aware", "--deny-warnings", "-c", ".oxlintrc.types.json"]);
+  must(join(bin, "tsc"), ["-p", "tsconfig.json"]);
+  must(join(bin, "tsc"), ["-p", "tsconfig.pure.json"]);
+  must(join(bin, "knip"), []);
+}
+
+function source(path, rest) {
+  return [join(bin, "node"), [...nodeFlags, join(root, path), ...rest]];
+}
+
+function tool(path, rest) {
+  return [join(bin, path), rest];
+}
+
+function must(file, fileArgs, extra = {}) {
+  const done = spawnSync(file, fileArgs, { cwd: root, env: { ...env, ...extra }, stdio: ["ignore", 2, 2] });
+  if (done.error !== undefined || done.status !== 0) {
+    say(`Cannot go on: "${[file.split("/").pop(), ...fileArgs].join(" ")}" failed${done.error === undefined ? "" : ` (${done.error.message})`}.`);
+    process.exit(1);
+  }
+}
+
+function filesBelow(path) {
+  if (!existsSync(path)) {
+    return [];
+  }
+  if (!statSync(path).isDirectory()) {
+    return [path];
+  }
+  return readdirSync(path)
+    .sort()
+    .flatMap((entry) => filesBelow(join(path, entry)));
+}
+
+function digest(paths) {
+  const hash = createHash("sha256");
+  for (const path of paths) {
+    hash.update(path).update("\0").update(readFileSync(path)).update("\0");
+  }
+  return hash.digest("hex");
+}
+
+function read(path) {
+  return existsSync(path) ? readFileSync(path, "utf8") : "";
+}
+
+function say(text) {
+  process.stderr.write(`${text}\n`);
+}

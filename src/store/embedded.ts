@@ -1,0 +1,208 @@
+/**
+ * The store of a relay on one machine: SQLite (Node's own) for the log and the keys, one file per blob. Durable means
+ * durable against power loss: SQLite runs with a write-ahead log and synchronous=FULL, a blob is written to a temporary file,
+ * synced, renamed to `blobs/ab/<digest>` and its folder synced. SQLite's exclusive lock keeps a second process out; the kernel
+ * drops it when the process ends, however it ends, so nothing stale can be left behind.
+ */
+import { readFileSync, writeFileSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import process from "node:process";
+import { DatabaseSync } from "node:sqlite";
+import { AssertionError, HeddleError } from "../base/assert.ts";
+import { equalBytes, type Bytes } from "../base/bytes.ts";
+import { fileBlobs } from "./blob-files.ts";
+import {
+  BLOB_STORED_BYTES_MAX,
+  checkKey,
+  checkPosition,
+  checkValue,
+  type Keys,
+  type Log,
+  type Store,
+} from "./store.ts";
+
+const SQLITE_BUSY = 5;
+
+export interface EmbeddedOptions {
+  readonly blobBytesMax?: number;
+}
+
+/**
+ * Opens the store in folder `dir`, which is made when absent. Throws HeddleError "store" when another process has it open or
+ * the folder cannot be written.
+ */
+export async function openEmbeddedStore(
+  dir: string,
+  { blobBytesMax = BLOB_STORED_BYTES_MAX }: EmbeddedOptions = {},
+): Promise<Store> {
+  try {
+    await mkdir(dir, { recursive: true });
+  } catch (error) {
+    throw new HeddleError("store", `Cannot open the store: folder "${dir}" cannot be made`, { cause: error });
+  }
+  const gate = new Gate(lockDatabase(dir));
+  const blobs = fileBlobs({ dir: join(dir, "blobs"), blobBytesMax, gate: (action, work) => gate.files(action, work) });
+  try {
+    await blobs.prepare();
+  } catch (error) {
+    await gate.close();
+    throw error;
+  }
+  return {
+    log: sqliteLog(gate),
+    keys: sqliteKeys(gate),
+    blobs,
+    close: () => gate.close(),
+  };
+}
+
+/** Opens the database and takes SQLite's exclusive lock, which is kept until the database is closed or the process ends. */
+function lockDatabase(dir: string): DatabaseSync {
+  const pidPath = join(dir, "process");
+  let database: DatabaseSync | undefined;
+  try {
+    database = new DatabaseSync(join(dir, "heddle.sqlite"));
+    database.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+    database.exec("BEGIN IMMEDIATE");
+    database.exec("CREATE TABLE IF NOT EXISTS log (position INTEGER PRIMARY KEY, entry BLOB NOT NULL)");
+    database.exec("CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, value BLOB NOT NULL)");
+    database.exec("COMMIT");
+    writeFileSync(pidPath, `${process.pid}\n`);
+    return database;
+  } catch (error) {
+    database?.close();
+    const sentence =
+      error instanceof Error && "errcode" in error && (Number(error.errcode) & 0xff) === SQLITE_BUSY
+        ? `Cannot open the store: "${dir}" is in use by process ${readPid(pidPath)}`
+        : `Cannot open the store in "${dir}": ${String(error)}`;
+    throw new HeddleError("store", sentence, { cause: error });
+  }
+}
+
+/** The process that holds the lock wrote its id just after taking it. */
+function readPid(path: string): string {
+  try {
+    return readFileSync(path, "utf8").trim();
+  } catch {
+    return "(not known yet)"; // between taking the lock and writing the id
+  }
+}
+
+/** Lets calls through while the store is open and turns SQLite's and the file system's failures into HeddleError "store". */
+class Gate {
+  readonly #database: DatabaseSync;
+  readonly #underway = new Set<Promise<unknown>>();
+  #open = true;
+
+  constructor(database: DatabaseSync) {
+    this.#database = database;
+  }
+
+  /** Runs `work` now. SQLite is synchronous, so nothing runs between its statements. */
+  async sql<T>(action: string, work: (database: DatabaseSync) => T): Promise<T> {
+    return this.files(action, async () => work(this.#database));
+  }
+
+  async files<T>(action: string, work: () => Promise<T>): Promise<T> {
+    if (!this.#open) {
+      throw new HeddleError("store", `Cannot ${action}: the store is closed`);
+    }
+    const working = work();
+    this.#underway.add(working);
+    try {
+      return await working;
+    } catch (error) {
+      throw error instanceof HeddleError || error instanceof AssertionError
+        ? error
+        : new HeddleError("store", `Cannot ${action}: ${String(error)}`, { cause: error });
+    } finally {
+      this.#underway.delete(working);
+    }
+  }
+
+  /** Waits for what is under way: the lock must not be given up before the last write. */
+  async close(): Promise<void> {
+    if (this.#open) {
+      this.#open = false;
+      await Promise.allSettled(this.#underway);
+      this.#database.close();
+    }
+  }
+}
+
+function sqliteLog(gate: Gate): Log {
+  const lengthOf = (database: DatabaseSync): number =>
+    Number(database.prepare("SELECT coalesce(max(position) + 1, 0) AS length FROM log").get()?.["length"]);
+  return {
+    length: () => gate.sql("read the log", lengthOf),
+    append: (after, entries) =>
+      gate.sql("append to the log", (database) => {
+        checkPosition(after, "append to the log");
+        entries.forEach(checkValue);
+        if (after !== lengthOf(database)) {
+          return false;
+        }
+        const insert = database.prepare("INSERT INTO log VALUES (?, ?)");
+        database.exec("BEGIN IMMEDIATE");
+        try {
+          entries.forEach((entry, i) => insert.run(after + i, entry));
+          database.exec("COMMIT");
+        } catch (error) {
+          if (database.isTransaction) {
+            database.exec("ROLLBACK");
+          }
+          throw error;
+        }
+        return true;
+      }),
+    read: (from, count) =>
+      gate.sql("read the log", (database) => {
+        checkPosition(from, "read the log");
+        checkPosition(count, "read the log");
+        const rows = database.prepare("SELECT entry FROM log WHERE position >= ? ORDER BY position LIMIT ?");
+        return rows.all(from, count).map((row) => row["entry"] as Bytes);
+      }),
+  };
+}
+
+function sqliteKeys(gate: Gate): Keys {
+  const read = (database: DatabaseSync, key: string): Bytes | undefined =>
+    database.prepare("SELECT value FROM keys WHERE key = ?").get(key)?.["value"] as Bytes | undefined;
+  const write = (database: DatabaseSync, key: string, value: Bytes): void => {
+    checkKey(key);
+    checkValue(value);
+    database.prepare("INSERT OR REPLACE INTO keys VALUES (?, ?)").run(key, value);
+  };
+  return {
+    get: (key) =>
+      gate.sql("read a key", (database) => {
+        checkKey(key);
+        return read(database, key);
+      }),
+    set: (key, value) => gate.sql("set a key", (database) => write(database, key, value)),
+    compareAndSet: (key, expected, value) =>
+      gate.sql("set a key", (database) => {
+        checkKey(key);
+        checkValue(value);
+        const present = read(database, key);
+        const same =
+          present === undefined || expected === undefined ? present === expected : equalBytes(present, expected);
+        if (same) {
+          write(database, key, value);
+        }
+        return same;
+      }),
+    delete: (key) =>
+      gate.sql("delete a key", (database) => {
+        checkKey(key);
+        database.prepare("DELETE FROM keys WHERE key = ?").run(key);
+      }),
+    list: (prefix) =>
+      gate.sql("list keys", (database) => {
+        const rows = database.prepare("SELECT key FROM keys WHERE key >= ?").all(prefix);
+        const keys = rows.map((row) => row["key"] as string);
+        return keys.filter((key) => key.startsWith(prefix)).sort();
+      }),
+  };
+}

@@ -1,0 +1,60 @@
+/**
+ * Error feedback: what a packed update leaves out is not lost but waits in a residual [P] and is sent later (Seide et al.,
+ * 2014; SparseLoCo's e ← βe + δ). A round is `accumulate`, pack the residual, send, and `settle` once the other side says
+ * that the contribution is part of the base. A contribution that was refused or came too late is not settled, so that it
+ * is sent again; `age` fades what has waited for several rounds, because it was measured on an older base.
+ *
+ * All functions change the residual in place: it is as large as the model.
+ */
+import { assert } from "../base/assert.ts";
+import type { Compression } from "../protocol/charter.ts";
+import type { SparseUpdate } from "./unpack.ts";
+
+/** A residual of zeros for P parameters: f64 when values travel exactly, f32 otherwise. */
+export function createResidual(parameters: number, bits: Compression["bits"]): Float32Array | Float64Array {
+  return bits === 64 ? new Float64Array(parameters) : new Float32Array(parameters);
+}
+
+/** residual ← beta · residual + delta, both [P]. */
+export function accumulate(
+  residual: Float32Array | Float64Array,
+  delta: Float32Array | Float64Array,
+  beta: number,
+): void {
+  const parameters = residual.length;
+  assert(delta.length === parameters, `Cannot accumulate delta: it has ${delta.length} entries, need ${parameters}`);
+  for (let i = 0; i < parameters; i += 1) {
+    residual[i] = beta * (residual[i] as number) + (delta[i] as number);
+  }
+}
+
+/** residual ← residual − sent. `sent` is the unpacked packet, rounding included, of a contribution that was acknowledged. */
+export function settle(residual: Float32Array | Float64Array, sent: SparseUpdate): void {
+  assert(
+    sent.parameters === residual.length,
+    `Cannot settle residual: the update is for ${sent.parameters} parameters, need ${residual.length}`,
+  );
+  const { indices, values } = sent;
+  for (let i = 0; i < indices.length; i += 1) {
+    const index = indices[i] as number;
+    residual[index] = (residual[index] as number) - (values[i] as number);
+  }
+}
+
+/** residual ← beta^rounds · residual, for rounds that passed without a contribution. */
+export function age(
+  residual: Float32Array | Float64Array,
+  { beta, rounds }: { readonly beta: number; readonly rounds: number },
+): void {
+  let factor = 1;
+  for (let round = 0; round < rounds && factor > 0; round += 1) {
+    const next = factor * beta;
+    if (next === factor) {
+      break; // beta is 1: nothing fades
+    }
+    factor = next;
+  }
+  for (let i = 0; i < residual.length; i += 1) {
+    residual[i] = factor * (residual[i] as number);
+  }
+}

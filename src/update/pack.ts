@@ -1,0 +1,219 @@
+/**
+ * Packs a dense update into the few bytes that travel: per chunk of 4,096 the largest entries, their indices near their
+ * entropy, their values as 2 bits or exactly. `format.ts` is the layout, `select.ts` what is kept, `magnitude.ts` how it
+ * is rounded; what is not sent stays with the sender (`feedback.ts`). The recipe is SparseLoCo's (Sarfi et al., 2025) with
+ * a better quantiser and index code. Integer operations and exact powers of two only: one input, one packing, everywhere.
+ */
+import { assert } from "../base/assert.ts";
+import type { Bytes } from "../base/bytes.ts";
+import type { Compression } from "../protocol/charter.ts";
+import { PARAMETERS_MAX } from "../protocol/limits.ts";
+import { alignWriter, type BitWriter, createBitWriter, putBits, putUnary } from "./bits.ts";
+import {
+  CHUNK,
+  chunksOf,
+  FORMAT_VERSION,
+  type Header,
+  HEADER_BYTES,
+  MAGIC,
+  RICE_BITS,
+  VALUE_MAX,
+  widthOf,
+} from "./format.ts";
+import { classOf, createMagnitudeSearch } from "./magnitude.ts";
+import { bestRice } from "./rice.ts";
+import { createSelector, selectBySorting } from "./select.ts";
+
+/** Bit patterns of the largest f32 and, one below it, of the largest subnormal one; without sign. */
+const LARGEST = 0x7f7fffff;
+const SUBNORMAL = 0x007fffff;
+
+/**
+ * Packs `values` [P], at least one and all finite (anything else is a bug of the caller and throws). With 2 bits the values
+ * are rounded to f32 first, those beyond its largest number to that; zeros and subnormal numbers are never sent. With 64
+ * bits min(keep, L) entries of each chunk of L are sent exactly, zeros included; they must be within f32's range.
+ */
+export function packUpdate(values: Float32Array | Float64Array, { keep, bits }: Compression): Bytes {
+  const parameters = values.length;
+  assert(
+    parameters >= 1 && parameters <= PARAMETERS_MAX,
+    `Cannot pack update: got ${parameters} parameters, need 1 to ${PARAMETERS_MAX}`,
+  );
+  assert(
+    Number.isInteger(keep) && keep >= 1 && keep <= CHUNK,
+    `Cannot pack update: keep is ${keep}, need 1 to ${CHUNK}`,
+  );
+  return bits === 2 ? packRounded(values, keep) : packExact(values, keep);
+}
+
+/** The 2-bit form. */
+function packRounded(values: Float32Array | Float64Array, keepMax: number): Bytes {
+  const { keep, entries } = countEntries(values, keepMax);
+  const writer = createBitWriter(HEADER_BYTES + entries * 2);
+  writer.length = HEADER_BYTES;
+  const select = createSelector(CHUNK);
+  const search = createMagnitudeSearch();
+  const scratch = createScratch();
+  const { floats, patterns, picked, gaps } = scratch;
+  for (let start = 0; start < values.length; start += CHUNK) {
+    const length = loadChunk(values, start, scratch);
+    const count = keep === 0 ? 0 : select(patterns, length, keep, picked);
+    const rice = putShape(writer, { picked, count, length, keep, gaps });
+    if (count === 0) {
+      continue;
+    }
+    const { low, high, split } = search(patterns, picked, count);
+    putBits(writer, low | (high << 8), 16);
+    const valueBits = low === high ? 1 : 2;
+    for (let i = 0; i < count; i += 1) {
+      if (count < length) {
+        putGap(writer, gaps[i] as number, rice);
+      }
+      const index = picked[i] as number;
+      const sign = (floats[index] as number) < 0 ? 1 : 0;
+      const pick = valueBits === 2 && classOf(patterns[index] as number) >= split ? 2 : 0;
+      putBits(writer, sign | pick, valueBits);
+    }
+  }
+  alignWriter(writer);
+  return finish(writer, { bits: 2, keep, parameters: values.length, entries });
+}
+
+/** The exact form. */
+function packExact(values: Float32Array | Float64Array, keepMax: number): Bytes {
+  const keep = Math.min(keepMax, values.length);
+  const writer = createBitWriter(HEADER_BYTES);
+  writer.length = HEADER_BYTES;
+  const { picked, gaps } = createScratch();
+  const kept = new Float64Array(chunksOf(values.length) * keep);
+  let entries = 0;
+  for (let start = 0; start < values.length; start += CHUNK) {
+    const chunk = values.subarray(start, start + CHUNK);
+    for (let i = 0; i < chunk.length; i += 1) {
+      const size = Math.abs(chunk[i] as number);
+      assert(size <= VALUE_MAX, `Cannot pack update: entry ${start + i} is ${chunk[i]}, need a number in f32's range`);
+    }
+    const count = Math.min(keep, chunk.length);
+    if (count === chunk.length) {
+      kept.set(chunk, entries);
+    } else {
+      picked.set(selectBySorting(chunk, count));
+      for (let i = 0; i < count; i += 1) {
+        kept[entries + i] = chunk[picked[i] as number] as number;
+      }
+    }
+    entries += count;
+    const rice = putShape(writer, { picked, count, length: chunk.length, keep, gaps });
+    for (let i = 0; i < count && count < chunk.length; i += 1) {
+      putGap(writer, gaps[i] as number, rice);
+    }
+  }
+  alignWriter(writer);
+  const tail = new Uint8Array(kept.buffer, 0, entries * 8);
+  return finish(writer, { bits: 64, keep, parameters: values.length, entries }, tail);
+}
+
+interface Scratch {
+  /** One chunk as f32, and the same with the sign bits cleared and what is never sent set to zero. */
+  readonly floats: Float32Array;
+  readonly patterns: Uint32Array;
+  readonly raw: Uint32Array;
+  readonly picked: Uint16Array;
+  readonly gaps: Uint16Array;
+}
+
+function createScratch(): Scratch {
+  const floats = new Float32Array(CHUNK);
+  const patterns = new Uint32Array(CHUNK);
+  const raw = new Uint32Array(floats.buffer);
+  return { floats, patterns, raw, picked: new Uint16Array(CHUNK), gaps: new Uint16Array(CHUNK) };
+}
+
+/** Loads the chunk at `start` as f32 bit patterns; returns its length. */
+function loadChunk(
+  values: Float32Array | Float64Array,
+  start: number,
+  { floats, patterns, raw }: Pick<Scratch, "floats" | "patterns" | "raw">,
+): number {
+  const length = Math.min(CHUNK, values.length - start);
+  for (let i = 0; i < length; i += 1) {
+    floats[i] = values[start + i] as number;
+    const pattern = (raw[i] as number) & 0x7fffffff;
+    patterns[i] = pattern <= SUBNORMAL ? 0 : pattern <= LARGEST ? pattern : LARGEST;
+  }
+  return length;
+}
+
+/** Checks that all values are finite; returns the largest number of entries any chunk sends, and all chunks' together. */
+function countEntries(values: Float32Array | Float64Array, keepMax: number): { keep: number; entries: number } {
+  let keep = 0;
+  let entries = 0;
+  for (let start = 0; start < values.length; start += CHUNK) {
+    const end = Math.min(start + CHUNK, values.length);
+    let sendable = 0;
+    let finite = true;
+    for (let i = start; i < end; i += 1) {
+      const size = Math.abs(Math.fround(values[i] as number));
+      sendable += size >= 2 ** -126 ? 1 : 0;
+      finite &&= Number.isFinite(values[i]);
+    }
+    assert(finite, `Cannot pack update: an entry of ${start} to ${end - 1} is not a finite number`);
+    const count = Math.min(keepMax, sendable);
+    keep = Math.max(keep, count);
+    entries += count;
+  }
+  return { keep, entries };
+}
+
+/** Writes a chunk's count and Rice parameter; fills `gaps`; returns the parameter. */
+function putShape(
+  writer: BitWriter,
+  chunk: {
+    readonly picked: Uint16Array;
+    readonly count: number;
+    readonly length: number;
+    readonly keep: number;
+    readonly gaps: Uint16Array;
+  },
+): number {
+  const { picked, count, length, keep, gaps } = chunk;
+  if (count === Math.min(keep, length)) {
+    putBits(writer, 1, 1);
+  } else {
+    putBits(writer, count << 1, 1 + widthOf(keep));
+  }
+  if (count === 0 || count === length) {
+    return 0;
+  }
+  let previous = -1;
+  for (let i = 0; i < count; i += 1) {
+    const index = picked[i] as number;
+    gaps[i] = index - previous - 1;
+    previous = index;
+  }
+  const rice = bestRice(gaps, count);
+  putBits(writer, rice, RICE_BITS);
+  return rice;
+}
+
+function putGap(writer: BitWriter, gap: number, rice: number): void {
+  putUnary(writer, gap >>> rice);
+  putBits(writer, gap & ((1 << rice) - 1), rice);
+}
+
+/** Puts the header before what was written and `tail` after it. */
+function finish(writer: BitWriter, shape: Omit<Header, "bytes">, tail: Uint8Array = new Uint8Array(0)): Bytes {
+  const bytes = new Uint8Array(writer.length + tail.length);
+  bytes.set(writer.bytes.subarray(0, writer.length));
+  bytes.set(tail, writer.length);
+  assert(bytes.length < 2 ** 32, `Cannot pack update: it has ${bytes.length} bytes, need less than 2^32`);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, MAGIC, true);
+  view.setUint8(4, FORMAT_VERSION);
+  view.setUint8(5, shape.bits);
+  view.setUint16(6, shape.keep, true);
+  view.setUint32(8, shape.parameters, true);
+  view.setUint32(12, shape.entries, true);
+  view.setUint32(16, bytes.length, true);
+  return bytes;
+}

@@ -1,0 +1,236 @@
+/**
+ * Unpacks and checks an update from anywhere: whatever the bytes, the answer is an update or a reason. Nothing is allocated
+ * before the header is known to be within the limits and the packet long enough for what it announces, and only the one
+ * packing that `pack.ts` would write is accepted (`format.ts` lists what that means), so that equal updates have equal
+ * digests. What the values do to the model is for others to judge.
+ */
+import type { Checked } from "../protocol/verdict.ts";
+import { accept, refuse } from "../protocol/verdict.ts";
+import { alignReader, type BitReader, createBitReader, overrun, takeBits, takeUnary } from "./bits.ts";
+import {
+  CHUNK,
+  chunksOf,
+  EXPONENT_MAX,
+  EXPONENT_MIN,
+  FORMAT_VERSION,
+  type Header,
+  HEADER_BYTES,
+  MAGIC,
+  RICE_BITS,
+  VALUE_MAX,
+  widthOf,
+} from "./format.ts";
+import { powerOf } from "./magnitude.ts";
+import { isBestRice } from "./rice.ts";
+
+/** Some entries of an update [P]: `values[i]` belongs to parameter `indices[i]`; indices ascend. */
+export interface SparseUpdate {
+  /** P. */
+  readonly parameters: number;
+  readonly indices: Uint32Array<ArrayBuffer>;
+  /** Float32Array for 2 bits a value, Float64Array for 64. */
+  readonly values: Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>;
+}
+
+export interface UnpackLimits {
+  /** P, which the update must have exactly. */
+  readonly parameters: number;
+  /** Most entries in a chunk. */
+  readonly keepMax: number;
+  /** Longest packet; without it the other two limits bound what is allocated. */
+  readonly bytesMax?: number;
+  /** The form it must have, when only one is allowed. */
+  readonly bits?: 2 | 64;
+}
+
+/**
+ * The update in `bytes`, or why it is refused: "oversized" (beyond the limits), "truncated", "not-finite" (a value that f32
+ * cannot hold), "malformed" (anything else). Never throws; allocates at most 12 bytes an entry, at most keepMax entries a
+ * chunk, and at most 8 entries for each byte received.
+ */
+export function unpackUpdate(bytes: Uint8Array, limits: UnpackLimits): Checked<SparseUpdate> {
+  const header = readHeader(bytes, limits);
+  if (!header.ok) {
+    return header;
+  }
+  return header.value.bits === 2 ? unpackRounded(bytes, header.value) : unpackExact(bytes, header.value);
+}
+
+function readHeader(bytes: Uint8Array, limits: UnpackLimits): Checked<Header> {
+  if (limits.bytesMax !== undefined && bytes.length > limits.bytesMax) {
+    return refuse("oversized", `Cannot unpack update: got ${bytes.length} bytes, need at most ${limits.bytesMax}`);
+  }
+  if (bytes.length < HEADER_BYTES) {
+    return refuse("truncated", `Cannot unpack update: got ${bytes.length} bytes, need ${HEADER_BYTES} for the header`);
+  }
+  const view = new DataView(bytes.buffer, bytes.byteOffset, HEADER_BYTES);
+  const bits = view.getUint8(5);
+  if (view.getUint32(0, true) !== MAGIC || view.getUint8(4) !== FORMAT_VERSION || (bits !== 2 && bits !== 64)) {
+    return refuse("malformed", "Cannot unpack update: it does not begin like one of this version");
+  }
+  if (limits.bits !== undefined && bits !== limits.bits) {
+    return refuse("malformed", `Cannot unpack update: it has ${bits} bits a value, need ${limits.bits}`);
+  }
+  const header: Header = {
+    bits,
+    keep: view.getUint16(6, true),
+    parameters: view.getUint32(8, true),
+    entries: view.getUint32(12, true),
+    bytes: view.getUint32(16, true),
+  };
+  if (header.parameters !== limits.parameters) {
+    const reason = header.parameters > limits.parameters ? "oversized" : "malformed";
+    return refuse(reason, `Cannot unpack update: it is for ${header.parameters} parameters, need ${limits.parameters}`);
+  }
+  if (header.keep > Math.min(limits.keepMax, CHUNK)) {
+    return refuse(
+      "oversized",
+      `Cannot unpack update: it keeps ${header.keep} of a chunk, need at most ${limits.keepMax}`,
+    );
+  }
+  if (bytes.length !== header.bytes) {
+    const reason = bytes.length < header.bytes ? "truncated" : "malformed";
+    return refuse(reason, `Cannot unpack update: got ${bytes.length} bytes, need ${header.bytes}`);
+  }
+  const chunks = chunksOf(header.parameters);
+  if (header.entries > Math.min(header.parameters, chunks * header.keep)) {
+    return refuse("malformed", `Cannot unpack update: ${header.entries} entries are more than its chunks can have`);
+  }
+  // A chunk takes at least one bit, an entry at least one bit or its 64.
+  const least = bits === 2 ? (chunks + header.entries) / 8 : chunks / 8 + header.entries * 8;
+  if (bytes.length < HEADER_BYTES + least) {
+    return refuse("malformed", `Cannot unpack update: ${bytes.length} bytes cannot hold ${header.entries} entries`);
+  }
+  return accept(header);
+}
+
+function unpackRounded(bytes: Uint8Array, header: Header): Checked<SparseUpdate> {
+  const reader = createBitReader(bytes, HEADER_BYTES);
+  const indices = new Uint32Array(header.entries);
+  const values = new Float32Array(header.entries);
+  const gaps = new Uint16Array(header.keep);
+  let entries = 0;
+  let largest = 0;
+  for (let start = 0; start < header.parameters; start += CHUNK) {
+    const length = Math.min(CHUNK, header.parameters - start);
+    const { count, rice } = takeShape(reader, length, header.keep);
+    if (count < 0 || entries + count > header.entries) {
+      return malformed(reader, "a chunk has more entries than it may");
+    }
+    largest = Math.max(largest, count);
+    if (count === 0) {
+      continue;
+    }
+    const low = takeBits(reader, 8);
+    const high = takeBits(reader, 8);
+    if (low < EXPONENT_MIN || high < low) {
+      return malformed(reader, "a chunk's exponents are out of range or out of order");
+    }
+    if (high > EXPONENT_MAX) {
+      return overrun(reader)
+        ? malformed(reader, "")
+        : refuse("not-finite", "Cannot unpack update: an exponent stands for infinity");
+    }
+    const small = powerOf(low);
+    const large = powerOf(high);
+    const valueBits = low === high ? 1 : 2;
+    let larger = 0;
+    let index = -1;
+    for (let i = 0; i < count; i += 1) {
+      const gap = count < length ? takeGap(reader, rice) : 0;
+      index += gap + 1;
+      if (gap < 0 || index >= length) {
+        return malformed(reader, "an index is beyond its chunk");
+      }
+      gaps[i] = gap;
+      const value = takeBits(reader, valueBits);
+      larger += value >>> 1;
+      const magnitude = value >= 2 ? large : small;
+      indices[entries + i] = start + index;
+      values[entries + i] = (value & 1) === 1 ? -magnitude : magnitude;
+    }
+    if (low < high && (larger === 0 || larger === count)) {
+      return malformed(reader, "a chunk announces two magnitudes and uses one");
+    }
+    if (count < length && !isBestRice(gaps, count, rice)) {
+      return malformed(reader, "a chunk's Rice parameter is not the best one");
+    }
+    entries += count;
+  }
+  if (overrun(reader)) {
+    return malformed(reader, "");
+  }
+  if (alignReader(reader) !== bytes.length || entries !== header.entries || largest !== header.keep) {
+    return malformed(reader, "it does not end where or contain what its header says");
+  }
+  return accept({ parameters: header.parameters, indices, values });
+}
+
+function unpackExact(bytes: Uint8Array, header: Header): Checked<SparseUpdate> {
+  const tail = bytes.length - header.entries * 8;
+  const reader = createBitReader(bytes.subarray(0, tail), HEADER_BYTES);
+  const indices = new Uint32Array(header.entries);
+  const gaps = new Uint16Array(header.keep);
+  let entries = 0;
+  let largest = 0;
+  for (let start = 0; start < header.parameters; start += CHUNK) {
+    const length = Math.min(CHUNK, header.parameters - start);
+    const { count, rice } = takeShape(reader, length, header.keep);
+    if (count < 0 || entries + count > header.entries) {
+      return malformed(reader, "a chunk has more entries than it may");
+    }
+    largest = Math.max(largest, count);
+    let index = -1;
+    for (let i = 0; i < count; i += 1) {
+      const gap = count < length ? takeGap(reader, rice) : 0;
+      index += gap + 1;
+      if (gap < 0 || index >= length) {
+        return malformed(reader, "an index is beyond its chunk");
+      }
+      gaps[i] = gap;
+      indices[entries + i] = start + index;
+    }
+    if (count > 0 && count < length && !isBestRice(gaps, count, rice)) {
+      return malformed(reader, "a chunk's Rice parameter is not the best one");
+    }
+    entries += count;
+  }
+  if (overrun(reader)) {
+    return malformed(reader, "");
+  }
+  if (alignReader(reader) !== tail || entries !== header.entries || largest !== header.keep) {
+    return malformed(reader, "it does not end where or contain what its header says");
+  }
+  const values = new Float64Array(header.entries);
+  new Uint8Array(values.buffer).set(bytes.subarray(tail));
+  for (let i = 0; i < values.length; i += 1) {
+    if (!(Math.abs(values[i] as number) <= VALUE_MAX)) {
+      return refuse("not-finite", `Cannot unpack update: entry ${i} is ${values[i]}`);
+    }
+  }
+  return accept({ parameters: header.parameters, indices, values });
+}
+
+/** Reads a chunk's count (−1: not one that `pack.ts` writes) and Rice parameter. */
+function takeShape(reader: BitReader, length: number, keep: number): { count: number; rice: number } {
+  const full = Math.min(keep, length);
+  let count = full;
+  if (takeBits(reader, 1) === 0) {
+    count = takeBits(reader, widthOf(keep));
+    if (count >= full) {
+      return { count: -1, rice: 0 };
+    }
+  }
+  return { count, rice: count > 0 && count < length ? takeBits(reader, RICE_BITS) : 0 };
+}
+
+/** Reads a gap; −1 when it is none. */
+function takeGap(reader: BitReader, rice: number): number {
+  const high = takeUnary(reader, (CHUNK - 1) >>> rice);
+  return high < 0 ? -1 : (high << rice) | takeBits(reader, rice);
+}
+
+/** What went wrong inside the bit section, unless it is that the section has ended. */
+function malformed(reader: BitReader, what: string): Checked<never> {
+  return refuse("malformed", `Cannot unpack update: ${overrun(reader) ? "its bits end too early" : what}`);
+}

@@ -6,6 +6,7 @@
  * Shape letters: B batch, T time, N = B·T rows, C channels, H query heads, K key/value heads, D head width, F feed-forward
  * width, V vocabulary, P parameters. Every tensor is dense and row-major; the last dimension is contiguous.
  */
+import { present } from "../base/assert.ts";
 
 export type TensorId = number;
 export type DType = "f32" | "u32";
@@ -212,6 +213,12 @@ export const READS: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
   norm: ["x"],
   adamw: ["params", "grads", "m", "v", "norm", "hyper"],
 };
+
+/** The tensor called `name`. Throws when the Program has none. */
+export function tensorNamed(program: Program, name: string): Tensor {
+  const tensor = program.tensors.find((candidate) => candidate.name === name);
+  return present(tensor, `tensor "${name}" of program "${program.name}"`);
+}
 
 export function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, length) => product * length, 1);

@@ -5,7 +5,7 @@
  */
 import { assert, present } from "../base/assert.ts";
 import type { Engine, Plan } from "./engine.ts";
-import { elementCount, type Op, type Program, type Tensor, type TensorId } from "./program.ts";
+import { elementCount, tensorNamed, type Op, type Program, type Tensor, type TensorId } from "./program.ts";
 import { TWIN_OPS, type Floats, type Memory } from "./twin-ops.ts";
 
 export type Precision = "f32" | "f64";
@@ -42,10 +42,7 @@ export function evaluate(
 ): ReadonlyMap<string, Float64Array | Uint32Array> {
   const arrays = allocate(program, new Map(), "f64");
   for (const [name, given] of Object.entries(values)) {
-    const tensor = present(
-      program.tensors.find((candidate) => candidate.name === name),
-      `tensor "${name}"`,
-    );
+    const tensor = tensorNamed(program, name);
     assert(
       given.length === elementCount(tensor.shape),
       `Cannot evaluate: got ${given.length} values for "${name}" [${tensor.shape}]`,
@@ -68,16 +65,11 @@ function createPlan(program: Program, states: Map<string, Floats>, precision: Pr
     program.tensors
       .filter((tensor) => wanted(tensor) && tensor.view === undefined)
       .reduce((sum, tensor) => sum + held(arrays, tensor.id).byteLength, 0);
-  const find = (name: string): Tensor =>
-    present(
-      program.tensors.find((tensor) => tensor.name === name),
-      `tensor "${name}" of "${program.name}"`,
-    );
   return {
     valueBytes: bytesOf((tensor) => tensor.role !== "state"),
     stateBytes: bytesOf((tensor) => tensor.role === "state"),
     write: (input, values) => {
-      const tensor = find(input);
+      const tensor = tensorNamed(program, input);
       const target = held(arrays, tensor.id);
       assert(tensor.role === "input", `Cannot write "${input}": it is a ${tensor.role}, not an input`);
       assert(
@@ -97,7 +89,7 @@ function createPlan(program: Program, states: Map<string, Floats>, precision: Pr
     },
     read: async (output) => {
       assert(program.outputs.includes(output), `Cannot read "${output}": it is not an output of "${program.name}"`);
-      return new Float32Array(held(arrays, find(output).id));
+      return new Float32Array(held(arrays, tensorNamed(program, output).id));
     },
     [Symbol.dispose]: () => {
       arrays.length = 0;

@@ -8,8 +8,8 @@ import type { Losses, VersionInfo } from "./messages.ts";
 import type { Verdict } from "./verdict.ts";
 
 export type LedgerEvent =
-  /** The run began: charter and initial checkpoint are blobs. */
-  | { readonly type: "started"; readonly run: Digest; readonly head: VersionInfo }
+  /** The run began: charter and initial checkpoint are blobs. `relay` is the public key that signs this ledger. */
+  | { readonly type: "started"; readonly run: Digest; readonly relay: Bytes; readonly head: VersionInfo }
   /** A device key was seen for the first time. */
   | {
       readonly type: "introduced";
@@ -17,6 +17,10 @@ export type LedgerEvent =
       readonly publicKey: Bytes;
       readonly agent: string;
     }
+  /** A round of training began. The seeds of its assignments follow from `seed` and the contributor (`coordinator/assignment.ts`). */
+  | { readonly type: "opened"; readonly round: number; readonly baseVersion: number; readonly seed: number }
+  /** No more contributions are taken for the round; those received are judged. */
+  | { readonly type: "closed"; readonly round: number }
   /** A contribution was received whole, its signature and form checked and its payload stored. */
   | {
       readonly type: "contributed";

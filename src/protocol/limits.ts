@@ -23,3 +23,32 @@ export const PARAMETERS_MAX = 2 ** 28;
 /** Heartbeat period, and silence after which a peer is taken for dead. */
 export const PING_MS = 5_000;
 export const DEAD_MS = 15_000;
+
+/** Lengths of binary fields. An Ed25519 signature has 64 bytes; the simulation's may be shorter. */
+export const PUBLIC_KEY_BYTES = 32;
+export const NONCE_BYTES = 32;
+export const SIGNATURE_BYTES_MAX = 64;
+/** Canonical encodings that are signed and travel as `bin`. */
+export const HEADER_BYTES_MAX = 2_048;
+export const REPORT_BYTES_MAX = 2_048;
+/** Canonical encoding of a charter, so that a welcome fits a control message. */
+export const CHARTER_BYTES_MAX = 196_608;
+/** One ledger entry as it is written. */
+export const ENTRY_BYTES_MAX = CONTROL_BYTES_MAX;
+/** Names of assignments: lower-case letters, digits and hyphens. */
+export const ASSIGNMENT_CHARS_MAX = 64;
+/** Data sets of a charter and shards of one data set. */
+export const DATASETS_MAX = 64;
+export const SHARDS_MAX = 1_024;
+/** Values (map keys included) and nesting of one msgpack message, by direction. */
+export const CONTRIBUTOR_VALUES_MAX = 32;
+export const CONTRIBUTOR_DEPTH_MAX = 1;
+export const RELAY_VALUES_MAX = 32_768;
+export const RELAY_DEPTH_MAX = 8;
+/** Rounds, versions and sequences count to this. */
+export const COUNT_MAX = 2 ** 31 - 1;
+/** Durations in a charter or assignment: a week. */
+export const DURATION_MS_MAX = 604_800_000;
+/** Inner steps of one assignment, and tokens of one contribution. */
+export const STEPS_MAX = 1_000_000;
+export const TOKENS_MAX = 2 ** 40;

@@ -1,0 +1,67 @@
+import { describe, expect, test } from "vitest";
+import { concatBytes, digestOf, fromHex, type Bytes } from "../base/bytes.ts";
+import { appendEntry, decodeEntry, EMPTY_CHAIN, linkEntry, verifyChain, type ChainHead } from "./chain.ts";
+import { countingBytes, exampleEvents } from "./examples.ts";
+import type { DeviceKey, VerifySignature } from "./keys.ts";
+import type { LedgerEvent } from "./ledger.ts";
+
+/** Not a signature that anybody should trust: whoever has the public key can make it. */
+const relay = countingBytes(32, 200);
+const signWith = (publicKey: Uint8Array, purpose: string, message: Uint8Array): Bytes =>
+  fromHex(digestOf(concatBytes([publicKey, new TextEncoder().encode(purpose), message])));
+const key: DeviceKey = {
+  publicKey: relay,
+  sign: async (purpose, message) => signWith(relay, purpose, message),
+};
+const verify: VerifySignature = async (publicKey, purpose, message, signature) =>
+  digestOf(signWith(publicKey, purpose, message)) === digestOf(signature);
+
+async function write(events: readonly LedgerEvent[]): Promise<{ readonly log: Bytes[]; readonly chain: ChainHead }> {
+  const log: Bytes[] = [];
+  let chain = EMPTY_CHAIN;
+  for (const [i, event] of events.entries()) {
+    const appended = await appendEntry(chain, event, { timeMs: 1_800_000_000_000 + i * 0.5, key });
+    log.push(appended.bytes);
+    chain = appended.chain;
+  }
+  return { log, chain };
+}
+
+describe("ledger chain", () => {
+  test("verifyChain() reads what appendEntry() wrote, whole and continued", async () => {
+    const { log, chain } = await write(exampleEvents);
+    const whole = await verifyChain(log, { verify });
+    expect(whole).toMatchObject({ ok: true, value: { chain } });
+    expect(whole.ok && whole.value.entries.map((entry) => entry.event)).toEqual(exampleEvents);
+    const half = await verifyChain(log.slice(0, 4), { verify });
+    const rest = await verifyChain(log.slice(4), { verify, ...(half.ok ? { chain: half.value.chain } : {}) });
+    expect(rest).toMatchObject({ ok: true, value: { chain } });
+  });
+
+  test("verifyChain() refuses an entry that was removed, moved, repeated or changed", async () => {
+    const { log } = await write(exampleEvents);
+    const at = (i: number): Bytes => log[i] as Bytes;
+    for (const wrong of [log.slice(1), [at(0), at(2)], [at(0), at(0)], [at(0), at(2), at(1)]]) {
+      expect(await verifyChain(wrong, { verify })).toMatchObject({ ok: false, reason: "malformed" });
+    }
+    for (let i = 0; i < at(2).length; i += 1) {
+      const changed = at(2).slice();
+      changed[i] = (changed[i] as number) ^ 1;
+      expect(await verifyChain([at(0), at(1), changed, at(3)], { verify })).toMatchObject({ ok: false });
+    }
+  });
+
+  test("verifyChain() refuses a ledger that another key has signed", async () => {
+    const appended = await appendEntry(EMPTY_CHAIN, exampleEvents[0] as LedgerEvent, {
+      timeMs: 1,
+      key: { publicKey: relay, sign: async (purpose, message) => signWith(countingBytes(32), purpose, message) },
+    });
+    expect(await verifyChain([appended.bytes], { verify })).toMatchObject({ ok: false, reason: "bad-signature" });
+  });
+
+  test("linkEntry() demands that only the first entry is the start", async () => {
+    const { bytes } = await appendEntry(EMPTY_CHAIN, exampleEvents[1] as LedgerEvent, { timeMs: 1, key });
+    expect(linkEntry(EMPTY_CHAIN, bytes)).toMatchObject({ ok: false });
+    expect(decodeEntry(bytes).ok).toBe(true);
+  });
+});

@@ -1,0 +1,220 @@
+/**
+ * The ledger as bytes: each entry is canonical msgpack, signed by the relay, and holds the SHA-256 of the entry before it,
+ * so that whoever has the last digest can check every word of the history and nobody can change one without it showing.
+ * The signature is over the canonical encoding of the entry without its signature, under the purpose "ledger".
+ */
+import { digestOf, type Bytes, type ContributionId, type ContributorId, type Digest } from "../base/bytes.ts";
+import { verdictReader, versionReader } from "./codec.ts";
+import {
+  binary,
+  checked,
+  digest,
+  encodeValue,
+  FieldError,
+  integer,
+  list,
+  measured,
+  nullable,
+  oneOf,
+  readCanonical,
+  real,
+  record,
+  tagged,
+  text,
+  type Reader,
+} from "./fields.ts";
+import type { DeviceKey, VerifySignature } from "./keys.ts";
+import type { LedgerEntry, LedgerEvent } from "./ledger.ts";
+import {
+  COUNT_MAX,
+  ENTRY_BYTES_MAX,
+  HEADER_BYTES_MAX,
+  PUBLIC_KEY_BYTES,
+  SESSIONS_MAX,
+  SIGNATURE_BYTES_MAX,
+  TEXT_CHARS_MAX,
+} from "./limits.ts";
+import type { Losses } from "./messages.ts";
+import type { ScanLimits } from "./scan.ts";
+import { accept, refuse, type Checked } from "./verdict.ts";
+
+/** What the first entry holds in place of the digest of an entry before it. */
+export const NO_ENTRY = "0".repeat(64) as Digest;
+
+/** An entry as it is written. */
+export interface SignedEntry extends LedgerEntry {
+  readonly signature: Bytes;
+}
+
+/** Where a chain ends: what the next entry must continue. */
+export interface ChainHead {
+  /** Entries so far. */
+  readonly length: number;
+  /** SHA-256 of the last entry's bytes. */
+  readonly digest: Digest;
+  /** The relay's public key, known from the first entry on. */
+  readonly relay: Bytes | null;
+}
+
+export const EMPTY_CHAIN: ChainHead = { length: 0, digest: NO_ENTRY, relay: null };
+
+const ENTRY_SCAN: ScanLimits = {
+  depthMax: 5,
+  valuesMax: 4_096,
+  stringBytesMax: 3 * TEXT_CHARS_MAX,
+  binBytesMax: HEADER_BYTES_MAX,
+};
+const BYTES_MAX = Number.MAX_SAFE_INTEGER;
+
+type Of<K extends LedgerEvent["type"]> = Extract<LedgerEvent, { readonly type: K }>;
+
+const count = integer(0, COUNT_MAX);
+
+const lossesReader: Reader<Losses> = record<Losses>({
+  assignedBefore: nullable(measured),
+  assignedAfter: nullable(measured),
+  randomBefore: measured,
+  randomAfter: measured,
+});
+
+const byReader: Reader<ContributorId | "relay"> = (value, path) =>
+  value === "relay" ? value : digest<ContributorId>()(value, path);
+
+const eventReader: Reader<LedgerEvent> = tagged<LedgerEvent>({
+  started: record<Of<"started">>({
+    type: oneOf(["started"]),
+    run: digest<Digest>(),
+    relay: binary(PUBLIC_KEY_BYTES, PUBLIC_KEY_BYTES),
+    head: versionReader,
+  }),
+  introduced: record<Of<"introduced">>({
+    type: oneOf(["introduced"]),
+    contributor: digest<ContributorId>(),
+    publicKey: binary(PUBLIC_KEY_BYTES, PUBLIC_KEY_BYTES),
+    agent: text(),
+  }),
+  opened: record<Of<"opened">>({
+    type: oneOf(["opened"]),
+    round: count,
+    baseVersion: count,
+    seed: integer(0, 2 ** 32 - 1),
+  }),
+  closed: record<Of<"closed">>({ type: oneOf(["closed"]), round: count }),
+  contributed: record<Of<"contributed">>({
+    type: oneOf(["contributed"]),
+    contribution: digest<ContributionId>(),
+    header: binary(1, HEADER_BYTES_MAX),
+    signature: binary(1, SIGNATURE_BYTES_MAX),
+    norm: real(0, Number.MAX_VALUE),
+    wireBytes: integer(0, BYTES_MAX),
+  }),
+  judged: record<Of<"judged">>({
+    type: oneOf(["judged"]),
+    contribution: digest<ContributionId>(),
+    verdict: verdictReader,
+    by: byReader,
+    losses: nullable(lossesReader),
+  }),
+  skipped: record<Of<"skipped">>({ type: oneOf(["skipped"]), round: count }),
+  merged: record<Of<"merged">>({
+    type: oneOf(["merged"]),
+    round: count,
+    head: versionReader,
+    contributions: list(digest<ContributionId>(), 1, SESSIONS_MAX),
+    server: digest<Digest>(),
+    bytesUp: integer(0, BYTES_MAX),
+    bytesDown: integer(0, BYTES_MAX),
+    tokensPerS: real(0, Number.MAX_VALUE),
+    contributors: count,
+    refused: count,
+  }),
+});
+
+const entryFields = {
+  sequence: count,
+  timeMs: real(0, Number.MAX_SAFE_INTEGER),
+  previous: digest<Digest>(),
+  event: eventReader,
+};
+const entryReader: Reader<LedgerEntry> = record<LedgerEntry>(entryFields);
+const signedReader: Reader<SignedEntry> = record<SignedEntry>({
+  ...entryFields,
+  signature: binary(1, SIGNATURE_BYTES_MAX),
+});
+
+/** The canonical bytes that the relay signs under the purpose "ledger". */
+export function encodeEntry(entry: LedgerEntry): Bytes {
+  return encodeValue(entryReader, entry, "ledger entry");
+}
+
+/** The entry that continues `chain` with `event`: its bytes as they are written, and the chain after it. */
+export async function appendEntry(
+  chain: ChainHead,
+  event: LedgerEvent,
+  { timeMs, key }: { readonly timeMs: number; readonly key: DeviceKey },
+): Promise<{ readonly entry: SignedEntry; readonly bytes: Bytes; readonly chain: ChainHead }> {
+  const unsigned: LedgerEntry = { sequence: chain.length, timeMs, previous: chain.digest, event };
+  const entry: SignedEntry = { ...unsigned, signature: await key.sign("ledger", encodeEntry(unsigned)) };
+  const bytes = encodeValue(signedReader, entry, "ledger entry");
+  return { entry, bytes, chain: continueChain(chain, entry, bytes) };
+}
+
+/** Reads one entry as it was written; says nothing about its place or signature. */
+export function decodeEntry(bytes: Uint8Array): Checked<SignedEntry> {
+  if (bytes.length > ENTRY_BYTES_MAX) {
+    return refuse("oversized", `Cannot read ledger entry: got ${bytes.length} bytes, need at most ${ENTRY_BYTES_MAX}`);
+  }
+  return checked(() => readCanonical(signedReader, bytes, "ledger entry", ENTRY_SCAN));
+}
+
+/** Reads one entry and checks that it continues `chain`, all but its signature. */
+export function linkEntry(
+  chain: ChainHead,
+  bytes: Uint8Array,
+): Checked<{ readonly entry: SignedEntry; readonly chain: ChainHead }> {
+  const read = decodeEntry(bytes);
+  if (!read.ok) {
+    return read;
+  }
+  const entry = read.value;
+  return checked(() => {
+    if (entry.sequence !== chain.length || entry.previous !== chain.digest) {
+      throw new FieldError(`Cannot read ledger: entry ${entry.sequence} does not continue the one before`);
+    }
+    if ((entry.event.type === "started") !== (chain.length === 0)) {
+      throw new FieldError(`Cannot read ledger: entry ${entry.sequence} is "${entry.event.type}"`);
+    }
+    return { entry, chain: continueChain(chain, entry, bytes) };
+  });
+}
+
+/**
+ * Checks that `entries` continue `chain`: numbers, digests and signatures. Returns them and the chain after them. Trust in a
+ * whole ledger comes from knowing its relay's key, or its last digest, from elsewhere.
+ */
+export async function verifyChain(
+  entries: readonly Uint8Array[],
+  { verify, chain = EMPTY_CHAIN }: { readonly verify: VerifySignature; readonly chain?: ChainHead },
+): Promise<Checked<{ readonly entries: readonly SignedEntry[]; readonly chain: ChainHead }>> {
+  const read: SignedEntry[] = [];
+  let head = chain;
+  for (const bytes of entries) {
+    const linked = linkEntry(head, bytes);
+    if (!linked.ok) {
+      return linked;
+    }
+    const { signature, ...unsigned } = linked.value.entry;
+    const { relay } = linked.value.chain;
+    if (relay === null || !(await verify(relay, "ledger", encodeEntry(unsigned), signature))) {
+      return refuse("bad-signature", `Cannot read ledger: the signature of entry ${unsigned.sequence} does not match`);
+    }
+    read.push(linked.value.entry);
+    head = linked.value.chain;
+  }
+  return accept({ entries: read, chain: head });
+}
+
+function continueChain(chain: ChainHead, entry: SignedEntry, bytes: Uint8Array): ChainHead {
+  const relay = entry.event.type === "started" ? entry.event.relay : chain.relay;
+  return { length: chain.length + 1, digest: digestOf(bytes), relay };
+}

@@ -1,0 +1,52 @@
+/**
+ * How much device memory a Program needs, before anything is allocated: for the sentence that refuses a model that is too
+ * big, and for choosing a batch.
+ */
+import { elementCount, readsOf, writesOf, type Program, type Tensor } from "../tensor/program.ts";
+
+export interface MemoryNeed {
+  /** States: parameters, gradients, moments. */
+  readonly stateBytes: number;
+  /** Inputs, and the largest sum of values that live at one time: the least that any reuse of memory can reach. */
+  readonly valueBytes: number;
+  /** The largest single tensor: what a device's limit on one binding applies to. */
+  readonly largestBytes: number;
+}
+
+/** The memory that `program` needs at least. A value lives from the op that writes it to the last op that reads it. */
+export function memoryOf(program: Program): MemoryNeed {
+  const whole = program.tensors.filter(({ view }) => view === undefined);
+  const sum = (tensors: readonly Tensor[]): number => tensors.reduce((bytes, tensor) => bytes + bytesOf(tensor), 0);
+  const inputBytes = sum(whole.filter(({ role }) => role === "input"));
+  const last = new Map<number, number>();
+  program.ops.forEach((op, i) => [...readsOf(op), ...writesOf(op)].forEach((id) => last.set(id, i)));
+  for (const { id, name } of program.tensors) {
+    if (program.outputs.includes(name)) {
+      last.set(id, program.ops.length);
+    }
+  }
+  const live = new Map<number, Tensor>();
+  let peakBytes = 0;
+  program.ops.forEach((op, i) => {
+    for (const tensor of writesOf(op).map((id) => program.tensors[id])) {
+      if (tensor?.role === "value") {
+        live.set(tensor.id, tensor);
+      }
+    }
+    peakBytes = Math.max(peakBytes, sum([...live.values()]));
+    for (const id of live.keys()) {
+      if ((last.get(id) ?? i) <= i) {
+        live.delete(id);
+      }
+    }
+  });
+  return {
+    stateBytes: sum(whole.filter(({ role }) => role === "state")),
+    valueBytes: inputBytes + peakBytes,
+    largestBytes: Math.max(...whole.map(bytesOf)),
+  };
+}
+
+function bytesOf({ shape }: Tensor): number {
+  return elementCount(shape) * 4;
+}

@@ -1,0 +1,136 @@
+/**
+ * Training over any engine: one compiled Program, replayed once a step, with AdamW's hyper-parameters written before each
+ * (linear warm-up, then constant; bias corrections by the trainer's own step counter). What to train on and for how long
+ * is the contributor's business. Whoever shares the engine shares "params": see `createTrainer`.
+ */
+import { assert } from "../base/assert.ts";
+import type { InnerConfig, ModelConfig } from "../protocol/charter.ts";
+import type { Engine } from "../tensor/engine.ts";
+import { sortTokens } from "../tensor/record.ts";
+import { parameterLayout } from "./layout.ts";
+import { trainProgram } from "./llama.ts";
+
+export interface TokenBatch {
+  /** [N], N = batch·time rows: sequence after sequence. */
+  readonly tokens: Uint32Array;
+  /** [N]: the token that follows each. */
+  readonly targets: Uint32Array;
+}
+
+/** AdamW's memory: first and second moments [P] and the number of steps taken. */
+export interface Moments {
+  readonly m: Float32Array<ArrayBuffer>;
+  readonly v: Float32Array<ArrayBuffer>;
+  readonly t: number;
+}
+
+export interface StepResult {
+  /** Mean loss before the step, in nats per token. */
+  readonly loss: number;
+  /** Global norm of the gradients before clipping. */
+  readonly norm: number;
+}
+
+export interface Trainer {
+  /** Parameters P, padding included. */
+  readonly size: number;
+  readonly tokensPerStep: number;
+  /** Overwrites the parameters [P]; moments and step counter go on. */
+  load(params: Float32Array): void;
+  /** One step. Rejects with HeddleError "device-lost" and never trains on silently. */
+  step(batch: TokenBatch): Promise<StepResult>;
+  parameters(): Promise<Float32Array<ArrayBuffer>>;
+  moments(): Promise<Moments>;
+  restoreMoments(moments: Moments): void;
+  /** Frees the Plan; the engine and its states stay. */
+  [Symbol.dispose](): void;
+}
+
+export interface TrainerOptions {
+  readonly model: ModelConfig;
+  readonly inner: InnerConfig;
+}
+
+/**
+ * Compiles the training Program on `engine`. Parameters and moments are zero until loaded. The states "params", "grads",
+ * "m" and "v" belong to the engine: an evaluator or generator on the same engine reads what the trainer trains. Throws
+ * HeddleError "model-too-big" when the device cannot hold it.
+ */
+export async function createTrainer(engine: Engine, { model, inner }: TrainerOptions): Promise<Trainer> {
+  const { size } = parameterLayout(model);
+  const plan = await engine.compile(trainProgram(model, inner.batch));
+  const rows = inner.batch * model.time;
+  const schedule = createSchedule(inner);
+  return {
+    size,
+    tokensPerStep: rows,
+    load: (params) => engine.writeState("params", params),
+    step: async ({ tokens, targets }) => {
+      assert(
+        tokens.length === rows && targets.length === rows,
+        `Cannot step: got ${tokens.length} tokens and ${targets.length} targets, need ${rows}`,
+      );
+      const { order, offsets } = sortTokens(tokens, model.vocabulary);
+      plan.write("tokens", tokens);
+      plan.write("targets", targets);
+      plan.write("order", order);
+      plan.write("offsets", offsets);
+      plan.write("hyper", schedule.next());
+      await plan.run();
+      const [loss, norm] = await Promise.all([plan.read("loss"), plan.read("norm")]);
+      return { loss: loss[0] as number, norm: norm[0] as number };
+    },
+    parameters: () => engine.readState("params"),
+    moments: async () => {
+      const t = schedule.steps();
+      const [m, v] = await Promise.all([engine.readState("m"), engine.readState("v")]);
+      return { m, v, t };
+    },
+    restoreMoments: ({ m, v, t }) => {
+      engine.writeState("m", m);
+      engine.writeState("v", v);
+      schedule.restore(t);
+    },
+    [Symbol.dispose]: () => plan[Symbol.dispose](),
+  };
+}
+
+interface Schedule {
+  /** Counts a step and returns its hyper [8]; the array is overwritten by the next call. */
+  next(): Float32Array;
+  steps(): number;
+  restore(t: number): void;
+}
+
+/**
+ * AdamW's hyper [8] for steps 1, 2, …: see adamw in `tensor/program.ts`. Powers of β are products, not Math.pow, whose last
+ * bit differs between JavaScript engines: a replay elsewhere must see the same numbers.
+ */
+export function createSchedule(inner: InnerConfig): Schedule {
+  const { learningRate, warmupSteps, beta1, beta2, eps, weightDecay, clip } = inner;
+  const hyper = new Float32Array(8);
+  let [t, power1, power2] = [0, 1, 1];
+  const advance = (): void => {
+    t += 1;
+    power1 *= beta1;
+    power2 *= beta2;
+  };
+  return {
+    next: () => {
+      advance();
+      hyper[0] = t < warmupSteps ? (learningRate * t) / warmupSteps : learningRate;
+      hyper.set([beta1, beta2, eps, weightDecay, clip], 1);
+      hyper[6] = 1 / (1 - power1);
+      hyper[7] = 1 / (1 - power2);
+      return hyper;
+    },
+    steps: () => t,
+    restore: (steps) => {
+      assert(Number.isSafeInteger(steps) && steps >= 0, `Cannot restore moments: step ${steps} is not a count`);
+      [t, power1, power2] = [0, 1, 1];
+      for (let step = 0; step < steps; step += 1) {
+        advance();
+      }
+    },
+  };
+}

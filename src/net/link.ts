@@ -30,11 +30,13 @@ export interface Link {
   /**
    * Queues a message. Messages of up to one frame overtake larger ones that are still being sent; messages of the same
    * class keep their order. Throws HeddleError "limit" when it is larger than the link's limit; on a closed link the
-   * message is dropped and `closed` has been or will be called.
+   * message is dropped and `closed` has been or will be called. The link keeps the bytes until they are sent: the caller
+   * must not change them.
    */
   send(bytes: Bytes): void;
   /** Resolves when fewer than the low-water mark of bytes wait to be sent, or the link is closed. */
   drained(): Promise<void>;
+  /** Bytes handed to the lane and taken from it, frame headers included where there are any. */
   readonly bytesSent: number;
   readonly bytesReceived: number;
   /** Ends the link. Messages of up to one frame that were sent before still arrive; larger ones on the way are dropped. */

@@ -113,7 +113,7 @@ class MemoryEnd implements Link {
     if (this.#closedReason !== undefined) {
       return;
     }
-    (bytes.length <= SMALL_BYTES_MAX ? this.#small : this.#large).push(bytes.slice());
+    (bytes.length <= SMALL_BYTES_MAX ? this.#small : this.#large).push(new Uint8Array(bytes));
     this.bytesSent += bytes.length;
     this.#waitingBytes += bytes.length;
     this.#schedule({ from: this.#name, bytes: bytes.length }, () => this.#arrive());

@@ -69,7 +69,7 @@ function memoryLog({ entries }: MemoryDisk, checkOpen: () => void): Log {
         return false;
       }
       for (const entry of added) {
-        entries.push(entry.slice());
+        entries.push(new Uint8Array(entry));
       }
       return true;
     },
@@ -93,7 +93,7 @@ function memoryKeys({ values }: MemoryDisk, checkOpen: () => void): Keys {
       checkOpen();
       checkKey(key);
       checkValue(value);
-      values.set(key, value.slice());
+      values.set(key, new Uint8Array(value));
     },
     compareAndSet: async (key, expected, value) => {
       checkOpen();
@@ -103,7 +103,7 @@ function memoryKeys({ values }: MemoryDisk, checkOpen: () => void): Keys {
       const same =
         present === undefined || expected === undefined ? present === expected : equalBytes(present, expected);
       if (same) {
-        values.set(key, value.slice());
+        values.set(key, new Uint8Array(value));
       }
       return same;
     },
@@ -125,7 +125,7 @@ function memoryBlobs({ blobs }: MemoryDisk, checkOpen: () => void, blobBytesMax:
       checkOpen();
       checkBlob(bytes, blobBytesMax);
       const digest = digestOf(bytes);
-      blobs.set(digest, bytes.slice());
+      blobs.set(digest, new Uint8Array(bytes));
       return digest;
     },
     get: async (digest) => {

@@ -1,0 +1,253 @@
+/**
+ * A Link over any lane that carries frames in order: WebSocket or data channel. It cuts messages into frames (`frames.ts`), keeps
+ * at most WINDOW_BYTES of them unacknowledged, so that small messages overtake large ones and neither end buffers without
+ * bound, and puts arriving frames together. The acknowledgements come from the other end's program, not from its socket: no
+ * lane's own buffer has to be watched, and an end that stops reading is noticed.
+ *
+ * The window is also the speed limit, one window a round trip: 1 MiB is 10 MiB/s at 100 ms, more than a home uplink, and at
+ * 2 Mbit/s a small message waits at most 4 s behind it.
+ */
+import type { Bytes } from "../base/bytes.ts";
+import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
+import { ackFrame, closeFrame, createAssembler, dataFrame, readFrame, type Assembler } from "./frames.ts";
+import { checkMessageBytes, SMALL_BYTES_MAX, type Attach, type Lane, type Link, type LinkHandlers } from "./link.ts";
+
+/** Unacknowledged bytes at which the pieces of large messages wait. */
+export const WINDOW_BYTES = 1_048_576;
+/** Unacknowledged bytes at which small messages wait, too. */
+export const SMALL_WINDOW_BYTES = 2 * WINDOW_BYTES;
+/** Waiting and unacknowledged bytes below which `drained` resolves. */
+export const LOW_WATER_BYTES = 262_144;
+/** Taken bytes after which a receiver acknowledges; less than the low-water mark, so that `drained` needs no timer. */
+export const ACK_BYTES = 131_072;
+/** Messages waiting to be sent, beyond one of the largest kind, before the link gives up. */
+export const QUEUE_BYTES_MAX = 64 * 1_048_576;
+
+/** The lane below: a socket or channel that is open. */
+export interface FrameChannel {
+  readonly lane: Lane;
+  /** Queues one frame; throws when the channel is broken. */
+  send(frame: Bytes): void;
+  /** Ends the channel after what was queued has left, or soon. */
+  close(reason: string): void;
+}
+
+export interface FramedEnd {
+  readonly link: Link;
+  /** The channel received a frame. Never throws for what is in it: a frame that cannot be read ends the link. */
+  receive(frame: Uint8Array): void;
+  /** The channel ended. */
+  ended(reason: string): void;
+}
+
+export interface FramedLinkOptions {
+  readonly channel: FrameChannel;
+  readonly attach: Attach;
+  /** Largest message, either way. */
+  readonly messageBytesMax?: number;
+}
+
+/** Makes the link of an open channel and attaches its handlers. */
+export function createFramedLink({
+  channel,
+  attach,
+  messageBytesMax = CONTRIBUTION_BYTES_MAX,
+}: FramedLinkOptions): FramedEnd {
+  const link = new FramedLink(channel, messageBytesMax);
+  link.attach(attach);
+  return { link, receive: (frame) => link.receive(frame), ended: (reason) => link.end(reason) };
+}
+
+class FramedLink implements Link {
+  readonly lane: Lane;
+  bytesSent = 0;
+  bytesReceived = 0;
+  readonly #channel: FrameChannel;
+  readonly #messageBytesMax: number;
+  readonly #assembler: Assembler;
+  #handlers: LinkHandlers | undefined;
+  #closedReason: string | undefined;
+  #small: Bytes[] = [];
+  #large: Bytes[] = [];
+  #largeOffset = 0;
+  #largeTransfer = 0;
+  #transfers = 0;
+  #queuedBytes = 0;
+  #unackedBytes = 0;
+  #takenBytes = 0;
+  #drainWaiters: (() => void)[] = [];
+
+  constructor(channel: FrameChannel, messageBytesMax: number) {
+    this.lane = channel.lane;
+    this.#channel = channel;
+    this.#messageBytesMax = messageBytesMax;
+    this.#assembler = createAssembler({ messageBytesMax });
+  }
+
+  attach(attach: Attach): void {
+    this.#handlers = attach(this);
+    if (this.#closedReason !== undefined) {
+      this.#handlers.closed(this.#closedReason);
+    }
+  }
+
+  send(bytes: Bytes): void {
+    checkMessageBytes(bytes.length, this.#messageBytesMax);
+    if (this.#closedReason !== undefined) {
+      return;
+    }
+    (bytes.length <= SMALL_BYTES_MAX ? this.#small : this.#large).push(bytes);
+    this.#queuedBytes += bytes.length;
+    this.#pump();
+    if (this.#queuedBytes > QUEUE_BYTES_MAX + this.#messageBytesMax) {
+      this.close("The other end does not take what is sent to it");
+    }
+  }
+
+  drained(): Promise<void> {
+    if (this.#isDrained() || this.#closedReason !== undefined) {
+      return Promise.resolve();
+    }
+    return new Promise((resolve) => {
+      this.#drainWaiters.push(resolve);
+    });
+  }
+
+  close(reason: string): void {
+    if (this.#closedReason !== undefined) {
+      return;
+    }
+    for (const message of this.#small.splice(0)) {
+      this.#sendFrame(dataFrame(this.#nextTransfer(), message, 0));
+    }
+    this.#sendFrame(closeFrame(reason));
+    this.end(reason);
+  }
+
+  /** Ends this end: the channel is closed, the handlers are told once, waiting messages are dropped. */
+  end(reason: string): void {
+    if (this.#closedReason !== undefined) {
+      return;
+    }
+    this.#closedReason = reason;
+    this.#small = [];
+    this.#large = [];
+    this.#wakeDrained();
+    this.#channel.close(reason);
+    this.#handlers?.closed(reason);
+  }
+
+  receive(bytes: Uint8Array): void {
+    if (this.#closedReason !== undefined) {
+      return;
+    }
+    this.bytesReceived += bytes.length;
+    const frame = readFrame(bytes);
+    switch (frame.type) {
+      case "data": {
+        this.#acknowledge(bytes.length);
+        const assembled = this.#assembler.push(frame);
+        if (assembled.type === "message") {
+          this.#handlers?.message(assembled.bytes);
+        } else if (assembled.type === "malformed") {
+          this.close(assembled.sentence);
+        }
+        return;
+      }
+      case "ack":
+        if (frame.bytes > this.#unackedBytes) {
+          this.close(`Cannot take an acknowledgement: got ${frame.bytes} bytes, sent ${this.#unackedBytes}`);
+          return;
+        }
+        this.#unackedBytes -= frame.bytes;
+        this.#pump();
+        if (this.#isDrained()) {
+          this.#wakeDrained();
+        }
+        return;
+      case "close":
+        this.end(frame.reason);
+        return;
+      case "malformed":
+        this.close(frame.sentence);
+        return;
+      default:
+        frame satisfies never;
+    }
+  }
+
+  /** Sends what the windows allow: small messages first, then pieces of the first large one. */
+  #pump(): void {
+    while (this.#closedReason === undefined && this.#unackedBytes < SMALL_WINDOW_BYTES) {
+      const message = this.#small.shift();
+      if (message === undefined) {
+        break;
+      }
+      this.#queuedBytes -= message.length;
+      this.#sendData(dataFrame(this.#nextTransfer(), message, 0));
+    }
+    while (this.#closedReason === undefined && this.#unackedBytes < WINDOW_BYTES) {
+      const message = this.#large[0];
+      if (message === undefined) {
+        break;
+      }
+      this.#sendPiece(message);
+    }
+  }
+
+  #sendPiece(message: Bytes): void {
+    if (this.#largeOffset === 0) {
+      this.#largeTransfer = this.#nextTransfer();
+    }
+    const offset = this.#largeOffset;
+    this.#largeOffset = Math.min(message.length, offset + SMALL_BYTES_MAX);
+    this.#queuedBytes -= this.#largeOffset - offset;
+    if (this.#largeOffset === message.length) {
+      this.#large.shift();
+      this.#largeOffset = 0;
+    }
+    this.#sendData(dataFrame(this.#largeTransfer, message, offset));
+  }
+
+  #sendData(frame: Bytes): void {
+    this.#unackedBytes += frame.length;
+    this.#sendFrame(frame);
+  }
+
+  #sendFrame(frame: Bytes): void {
+    if (this.#closedReason !== undefined) {
+      return;
+    }
+    try {
+      this.#channel.send(frame);
+      this.bytesSent += frame.length;
+    } catch (error) {
+      this.end(`The connection broke: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+
+  #acknowledge(bytes: number): void {
+    this.#takenBytes += bytes;
+    if (this.#takenBytes >= ACK_BYTES) {
+      this.#sendFrame(ackFrame(this.#takenBytes));
+      this.#takenBytes = 0;
+    }
+  }
+
+  #nextTransfer(): number {
+    this.#transfers = (this.#transfers + 1) >>> 0;
+    return this.#transfers;
+  }
+
+  #isDrained(): boolean {
+    return this.#queuedBytes + this.#unackedBytes < LOW_WATER_BYTES;
+  }
+
+  #wakeDrained(): void {
+    const waiters = this.#drainWaiters;
+    this.#drainWaiters = [];
+    for (const wake of waiters) {
+      wake();
+    }
+  }
+}

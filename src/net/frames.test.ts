@@ -1,0 +1,199 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { concatBytes, type Bytes } from "../base/bytes.ts";
+import { FRAME_BYTES_MAX, TRANSFERS_MAX } from "../protocol/limits.ts";
+import { recorder } from "./contract.ts";
+import { createFramedLink, QUEUE_BYTES_MAX, SMALL_WINDOW_BYTES, WINDOW_BYTES } from "./framed-link.ts";
+import { ackFrame, closeFrame, createAssembler, dataFrame, readFrame, REASON_BYTES_MAX, type Frame } from "./frames.ts";
+import { FRAME_HEADER_BYTES, SMALL_BYTES_MAX } from "./link.ts";
+
+function data(transfer: number, total: number, offset: number, payloadBytes: number): Extract<Frame, { type: "data" }> {
+  return { type: "data", transfer, total, offset, payload: new Uint8Array(payloadBytes) };
+}
+
+function cut(transfer: number, message: Bytes): Bytes[] {
+  const frames = [];
+  for (let offset = 0; offset === 0 || offset < message.length; offset += SMALL_BYTES_MAX) {
+    frames.push(dataFrame(transfer, message, offset));
+  }
+  return frames;
+}
+
+describe("readFrame()", () => {
+  test("readFrame() inverts dataFrame(), ackFrame() and closeFrame()", () => {
+    const message = Uint8Array.from({ length: 100 }, (_, i) => i);
+    expect(readFrame(dataFrame(7, message, 90))).toEqual({
+      ...{ type: "data", transfer: 7, total: 100, offset: 90 },
+      payload: message.slice(90),
+    });
+    expect(readFrame(ackFrame(131_072))).toEqual({ type: "ack", bytes: 131_072 });
+    expect(readFrame(closeFrame("Auf Wiederhören"))).toEqual({ type: "close", reason: "Auf Wiederhören" });
+    expect(dataFrame(1, new Uint8Array(1_000_000), 0).length).toBe(FRAME_BYTES_MAX);
+  });
+
+  test("readFrame() cuts a reason to its limit and takes control characters out", () => {
+    expect(closeFrame("x".repeat(2_000)).length).toBe(FRAME_HEADER_BYTES + REASON_BYTES_MAX);
+    expect(readFrame(closeFrame("a\u001b[2Jb\nc"))).toEqual({ type: "close", reason: "a [2Jb c" });
+  });
+
+  test("readFrame() never throws, whatever the bytes", () => {
+    fc.assert(fc.property(fc.uint8Array({ maxLength: 64 }), (bytes) => readFrame(bytes).type !== undefined));
+    // Nearly right: one byte of a good frame changed.
+    const good = [dataFrame(1, new Uint8Array(20), 0), ackFrame(5), closeFrame("Bye")];
+    const changes = fc.tuple(fc.constantFrom(...good), fc.nat(35), fc.nat(255));
+    fc.assert(
+      fc.property(changes, ([frame, at, value]) => {
+        const bytes = frame.slice();
+        bytes[at % bytes.length] = value;
+        return readFrame(bytes).type !== undefined;
+      }),
+    );
+  });
+});
+
+describe("createAssembler()", () => {
+  test("createAssembler() inverts cutting, however the pieces of several messages are interleaved", () => {
+    const lengths = fc.array(fc.integer({ min: 0, max: 4 * FRAME_BYTES_MAX }), {
+      minLength: 1,
+      maxLength: TRANSFERS_MAX,
+    });
+    fc.assert(
+      fc.property(lengths, fc.infiniteStream(fc.nat(TRANSFERS_MAX - 1)), (sizes, choices) => {
+        const messages = sizes.map((size, i) => new Uint8Array(size).fill(i + 1));
+        const waiting = messages.map((message, i) => cut(i, message));
+        const assembler = createAssembler({ messageBytesMax: 4 * FRAME_BYTES_MAX });
+        const done: Bytes[] = [];
+        while (waiting.some((frames) => frames.length > 0)) {
+          const frame = waiting[choices.next().value % waiting.length]?.shift();
+          const assembled = frame && assembler.push(readFrame(frame) as Extract<Frame, { type: "data" }>);
+          if (assembled?.type === "message") {
+            done.push(assembled.bytes);
+          }
+        }
+        const byValue = (a: Bytes, b: Bytes): number => (a[0] ?? 0) - (b[0] ?? 0) || a.length - b.length;
+        expect(concatBytes(done.sort(byValue)).length).toBe(concatBytes(messages).length);
+        expect(done.map((bytes) => [bytes.length, bytes[0]])).toEqual(
+          messages.sort(byValue).map((bytes) => [bytes.length, bytes[0]]),
+        );
+        expect(assembler.heldBytes()).toBe(0);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  test("createAssembler() takes memory for what has arrived, not for what is announced", () => {
+    const assembler = createAssembler({ messageBytesMax: 64 * 1_048_576 });
+    for (let id = 0; id < TRANSFERS_MAX; id += 1) {
+      expect(assembler.push(data(id, 64 * 1_048_576, 0, 1)).type).toBe("partial");
+    }
+    expect(assembler.heldBytes()).toBeLessThanOrEqual(TRANSFERS_MAX * 2 * FRAME_BYTES_MAX);
+    expect(assembler.push(data(99, 64 * 1_048_576, 0, 1))).toMatchObject({ type: "malformed" });
+  });
+
+  test.each([
+    ["announces more than the limit", [data(1, 1_001, 0, 10)]],
+    ["starts in the middle", [data(1, 100, 50, 10)]],
+    ["leaves a gap", [data(1, 100, 0, 10), data(1, 100, 20, 10)]],
+    ["repeats a piece", [data(1, 100, 0, 10), data(1, 100, 0, 10)]],
+    ["changes its total", [data(1, 100, 0, 10), data(1, 200, 10, 10)]],
+    ["goes beyond its end", [data(1, 100, 0, 10), data(1, 100, 10, 91)]],
+    ["goes beyond its end at once", [data(1, 100, 0, 101)]],
+    ["sends an empty piece", [data(1, 100, 0, 10), data(1, 100, 10, 0)]],
+  ])("createAssembler() refuses a message that %s", (_, frames) => {
+    const assembler = createAssembler({ messageBytesMax: 1_000 });
+    const results = frames.map((frame) => assembler.push(frame));
+    expect(results.at(-1)).toMatchObject({
+      type: "malformed",
+      sentence: expect.stringMatching(/^Cannot take a frame: /),
+    });
+  });
+
+  test("createAssembler() never throws and never holds more than its limits, whatever the frames", () => {
+    const frame = fc.record({
+      type: fc.constant("data" as const),
+      transfer: fc.nat(5),
+      total: fc.oneof(fc.nat(200_000), fc.nat(2 ** 32 - 1)),
+      offset: fc.oneof(fc.constant(0), fc.nat(200_000)),
+      payload: fc.nat(SMALL_BYTES_MAX).map((length) => new Uint8Array(length)),
+    });
+    fc.assert(
+      fc.property(fc.array(frame, { maxLength: 50 }), (frames) => {
+        const assembler = createAssembler({ messageBytesMax: 150_000 });
+        frames.forEach((one) => assembler.push(one));
+        expect(assembler.heldBytes()).toBeLessThanOrEqual(TRANSFERS_MAX * 150_000);
+      }),
+    );
+  });
+});
+
+/** A link whose peer is the test: what it sends is collected, nothing is acknowledged unless the test does. */
+function oneEnd(messageBytesMax = 8 * 1_048_576) {
+  const sent: Bytes[] = [];
+  const end = recorder();
+  const { link, receive, ended } = createFramedLink({
+    channel: { lane: "ws", send: (frame) => sent.push(frame), close: () => undefined },
+    attach: end.attach,
+    messageBytesMax,
+  });
+  return { sent, end, link, receive, ended };
+}
+
+describe("createFramedLink()", () => {
+  test("createFramedLink() stops at the window and goes on when the other end acknowledges", async () => {
+    const { sent, link, receive } = oneEnd();
+    const sentBytes = (): number => sent.reduce((sum, frame) => sum + frame.length, 0);
+    link.send(new Uint8Array(4 * WINDOW_BYTES));
+    expect(sentBytes()).toBe(WINDOW_BYTES);
+    receive(ackFrame(2 * FRAME_BYTES_MAX));
+    expect(sentBytes()).toBe(WINDOW_BYTES + 2 * FRAME_BYTES_MAX);
+    while (sentBytes() < 4 * WINDOW_BYTES) {
+      receive(ackFrame(WINDOW_BYTES));
+    }
+    receive(ackFrame(WINDOW_BYTES - FRAME_BYTES_MAX));
+    await link.drained();
+  });
+
+  test("createFramedLink() ends a link whose other end acknowledges more than it was sent", () => {
+    const { sent, end, link, receive } = oneEnd();
+    link.send(new Uint8Array(100));
+    receive(ackFrame(117));
+    expect(end.reasons()).toEqual(["Cannot take an acknowledgement: got 117 bytes, sent 116"]);
+    expect(readFrame(sent.at(-1) as Bytes)).toEqual({ type: "close", reason: end.reasons()[0] });
+  });
+
+  test("createFramedLink() bounds what waits for an end that takes nothing", () => {
+    const { sent, end, link } = oneEnd(SMALL_BYTES_MAX);
+    const message = new Uint8Array(SMALL_BYTES_MAX);
+    for (let i = 0; i * SMALL_BYTES_MAX < QUEUE_BYTES_MAX + 2 * SMALL_WINDOW_BYTES; i += 1) {
+      link.send(message);
+    }
+    expect(end.reasons()).toEqual(["The other end does not take what is sent to it"]);
+    expect(sent.length).toBeGreaterThan(0);
+  });
+
+  test("createFramedLink() ends the link when the channel breaks while sending", () => {
+    const end = recorder();
+    const { link } = createFramedLink({
+      channel: {
+        lane: "rtc",
+        send: () => {
+          throw new Error("gone");
+        },
+        close: () => undefined,
+      },
+      attach: end.attach,
+    });
+    link.send(Uint8Array.of(1));
+    expect(end.reasons()).toEqual(["The connection broke: gone"]);
+  });
+
+  test("createFramedLink() survives any bytes: it delivers, or ends with one sentence", () => {
+    fc.assert(
+      fc.property(fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 20 }), (frames) => {
+        const { end, receive } = oneEnd();
+        frames.forEach(receive);
+        expect(end.reasons().length).toBeLessThanOrEqual(1);
+      }),
+    );
+  });
+});

@@ -1,0 +1,140 @@
+import { describe, expect, test } from "vitest";
+import { createRng } from "../base/rng.ts";
+import { record, sortTokens } from "./record.ts";
+import { createTwin, evaluate } from "./twin.ts";
+
+/** AdamW as PyTorch writes it: decay first, bias corrections on the step and on the denominator. Step `t` of one element. */
+function referenceStep(
+  { w, g, m, v }: { w: number; g: number; m: number; v: number },
+  { t, rate, decay }: { t: number; rate: number; decay: number },
+) {
+  const [beta1, beta2, eps] = [0.9, 0.95, 1e-8];
+  const decayed = w * (1 - rate * decay);
+  const m2 = m + (g - m) * (1 - beta1);
+  const v2 = v * beta2 + g * g * (1 - beta2);
+  const denominator = Math.sqrt(v2) / Math.sqrt(1 - beta2 ** t) + eps;
+  return { w: decayed - (rate / (1 - beta1 ** t)) * (m2 / denominator), m: m2, v: v2 };
+}
+
+function adamwProgram(size: number, decayCount: number) {
+  const r = record("adamw");
+  const [params, grads, m, v] = ["params", "grads", "m", "v"].map((name) => r.state(name, [size])) as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  const norm = r.norm(grads);
+  r.push({ type: "adamw", params, grads, m, v, norm, hyper: r.input("hyper", [8]), decayCount });
+  return r.finish(["norm"]);
+}
+
+describe("adamw", () => {
+  for (const clip of [0, 0.5, 1e6]) {
+    test(`agrees with PyTorch's form for ten steps to 1e-12, clip ${clip}`, () => {
+      const [size, decayCount, rate, decay] = [7, 3, 0.1, 0.3];
+      const rng = createRng("adamw", clip);
+      const program = adamwProgram(size, decayCount);
+      let state: Record<string, Float64Array> = {
+        params: Float64Array.from({ length: size }, () => rng.normal()),
+        m: new Float64Array(size),
+        v: new Float64Array(size),
+      };
+      let wanted = Array.from(state["params"] as Float64Array, (w) => ({ w, m: 0, v: 0 }));
+      for (let t = 1; t <= 10; t += 1) {
+        const grads = Float64Array.from({ length: size }, () => rng.normal());
+        const norm = Math.hypot(...grads);
+        const s = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
+        wanted = wanted.map((element, i) =>
+          referenceStep({ ...element, g: (grads[i] as number) * s }, { t, rate, decay: i < decayCount ? decay : 0 }),
+        );
+        const hyper = [rate, 0.9, 0.95, 1e-8, decay, clip, 1 / (1 - 0.9 ** t), 1 / (1 - 0.95 ** t)];
+        const after = evaluate(program, { ...state, grads, hyper });
+        state = Object.fromEntries(["params", "m", "v"].map((name) => [name, after.get(name) as Float64Array]));
+        expect(after.get("norm")?.[0]).toBeCloseTo(norm, 12);
+        wanted.forEach(({ w, m, v }, i) => {
+          expect(state["params"]?.[i]).toBeCloseTo(w, 12);
+          expect(state["m"]?.[i]).toBeCloseTo(m, 12);
+          expect(state["v"]?.[i]).toBeCloseTo(v, 12);
+        });
+      }
+    });
+  }
+
+  test("leaves what is zero and has no gradient at zero", () => {
+    const hyper = [0.1, 0.9, 0.95, 1e-8, 0.3, 1, 10, 20];
+    expect(evaluate(adamwProgram(3, 3), { hyper }).get("params")).toEqual(new Float64Array(3));
+  });
+});
+
+test("crossEntropy and its backward stay finite for logits of ten thousand", () => {
+  const r = record("extreme");
+  const logits = r.input("logits", [2, 3]);
+  const targets = r.input("targets", [2], "u32");
+  r.crossEntropy(logits, targets);
+  r.push({ type: "crossEntropyBackward", logits, targets, dlogits: r.value("dlogits", [2, 3]) });
+  const all = evaluate(r.finish([]), { logits: [1e4, -1e4, 0, 0, 0, 0], targets: [1, 2] });
+  expect(all.get("losses")?.[0]).toBe(2e4);
+  expect(all.get("losses")?.[1]).toBeCloseTo(Math.log(3), 12);
+  expect([...(all.get("dlogits") ?? [])].slice(0, 3)).toEqual([0.5, -0.5, 0]);
+});
+
+test("rope multiplies pairs (i, i + D/2) by a rotation of the time, and its inverse undoes it", () => {
+  const r = record("rope");
+  const x = r.input("x", [4, 8]); // two sequences of two rows, two heads of four
+  const options = { time: 2, headDim: 4, base: 100 };
+  const turned = r.rope(x, options);
+  r.rope(turned, { ...options, inverse: true });
+  const rng = createRng("rope");
+  const values = Float64Array.from({ length: 32 }, () => rng.normal());
+  const all = evaluate(r.finish([]), { x: values });
+  const out = all.get("turned") as Float64Array;
+  expect(out.slice(0, 8)).toEqual(values.slice(0, 8));
+  expect(out.slice(16, 24)).toEqual(values.slice(16, 24));
+  // Row 1, second head: pair 0 turns by 1, pair 1 by 100^(-1/2).
+  for (const [i, angle] of [
+    [12, 1],
+    [13, 0.1],
+  ] as const) {
+    const [re, im] = [values[i] as number, values[i + 2] as number];
+    expect(out[i]).toBeCloseTo(re * Math.cos(angle) - im * Math.sin(angle), 12);
+    expect(out[i + 2]).toBeCloseTo(re * Math.sin(angle) + im * Math.cos(angle), 12);
+  }
+  all.get("turned.2")?.forEach((value, i) => expect(value).toBeCloseTo(values[i] as number, 12));
+});
+
+test("attention of the first token is its value, and of equal keys the mean so far", () => {
+  const r = record("attention");
+  const heads = { batch: 1, time: 3, heads: 2, kvHeads: 1, headDim: 2 };
+  r.attention(r.input("q", [3, 4]), r.input("k", [3, 2]), r.input("v", [3, 2]), heads);
+  const q = Float64Array.from({ length: 12 }, (_, i) => i);
+  const all = evaluate(r.finish([]), { q, k: [1, 2, 1, 2, 1, 2], v: [3, 0, 6, 3, 0, 9] });
+  [3, 0, 3, 0, 4.5, 1.5, 4.5, 1.5, 3, 4, 3, 4].forEach((wanted, i) => {
+    expect(all.get("attended")?.[i]).toBeCloseTo(wanted, 12);
+  });
+  // Row 1 of head 1 has scores (6·1 + 7·2)/√2, twice: its lse is at index 1·3 + 1.
+  expect(all.get("lse")?.[4]).toBeCloseTo(20 / Math.sqrt(2) + Math.log(2), 12);
+});
+
+test("embeddingBackward adds the rows of each token in order, on top of an addend", () => {
+  const r = record("embedding");
+  const [dout, add, dtable] = [r.input("dout", [4, 1]), r.input("add", [3, 1]), r.value("dtable", [3, 1])];
+  const [order, offsets] = [r.input("order", [4], "u32"), r.input("offsets", [4], "u32")];
+  r.push({ type: "embeddingBackward", dout, order, offsets, add, dtable });
+  const sorted = sortTokens(Uint32Array.of(2, 0, 2, 0), 3);
+  expect(sorted).toEqual({ order: Uint32Array.of(1, 3, 0, 2), offsets: Uint32Array.of(0, 2, 2, 4) });
+  const all = evaluate(r.finish([]), { dout: [1, 10, 100, 1000], add: [0.5, 0.25, 0], ...sorted });
+  expect(all.get("dtable")).toEqual(Float64Array.of(1010.5, 0.25, 101));
+});
+
+test("tokens and targets outside the vocabulary are refused", async () => {
+  const r = record("outside");
+  const embedded = r.embedding(r.state("table", [3, 3]), r.input("tokens", [1], "u32"));
+  r.crossEntropy(embedded, r.input("targets", [1], "u32"));
+  using plan = await createTwin().compile(r.finish(["loss"]));
+  plan.write("tokens", Uint32Array.of(3));
+  await expect(plan.run()).rejects.toThrow("Cannot embed token 3");
+  plan.write("tokens", Uint32Array.of(2));
+  plan.write("targets", Uint32Array.of(4));
+  await expect(plan.run()).rejects.toThrow("Cannot score target 4");
+});

@@ -1,0 +1,178 @@
+/**
+ * The second half of a tick: looks at the whole state and starts whatever is due. Nothing here knows which event came last,
+ * so every recovery takes the same lines as a first start.
+ */
+import { DEAD_MS, PING_MS } from "../protocol/limits.ts";
+import { hangUp, release, set, type Draft } from "./draft.ts";
+import { ANSWER_MS, DIAL_MS, STALL_MS, type ContributorState } from "./state.ts";
+
+/** Starts whatever the state says is due. */
+export function advance(draft: Draft): void {
+  if (draft.state.intent === "stopped" || draft.state.failure !== null) {
+    standDown(draft);
+    return;
+  }
+  advanceLink(draft);
+  dropEndedWork(draft);
+  if (draft.state.link.type !== "open") {
+    return;
+  }
+  advancePreparation(draft);
+  advanceUpload(draft);
+  if (draft.state.intent === "working") {
+    advanceWork(draft);
+  }
+}
+
+function standDown(draft: Draft): void {
+  abort(draft);
+  set(draft, { assigned: null, report: null });
+  if (draft.state.preparation === "done" && draft.state.job === null) {
+    set(draft, { preparation: "none", prepareMs: 0 });
+    draft.effects.push({ type: "putAway" });
+  }
+  if (draft.state.link.type === "waiting") {
+    return;
+  }
+  if (draft.state.link.type === "open") {
+    draft.effects.push({ type: "send", message: { type: "leave" } });
+  }
+  hangUp(draft, "The contributor left");
+  set(draft, { attempts: 0 });
+}
+
+function advanceLink(draft: Draft): void {
+  const { state, nowMs } = draft;
+  switch (state.link.type) {
+    case "waiting":
+      if (nowMs >= state.link.untilMs) {
+        set(draft, { link: { type: "dialling", untilMs: nowMs + DIAL_MS }, dial: state.dial + 1 });
+        draft.effects.push({ type: "dial", dial: draft.state.dial });
+      }
+      return;
+    case "dialling":
+    case "greeting":
+      if (nowMs >= state.link.untilMs) {
+        hangUp(draft, "The relay does not answer");
+      }
+      return;
+    case "open":
+      if (nowMs >= state.heardMs + DEAD_MS) {
+        hangUp(draft, "The relay has gone silent");
+      } else if (nowMs >= state.pingedMs + PING_MS) {
+        set(draft, { pingedMs: nowMs });
+        draft.effects.push({ type: "send", message: { type: "ping" } });
+      }
+      return;
+    default:
+      state.link satisfies never;
+  }
+}
+
+/** An assignment ends with its round; a paused contributor gives its assignment back; work without assignment is stopped. */
+function dropEndedWork(draft: Draft): void {
+  const { assigned, head, intent } = draft.state;
+  if (assigned !== null) {
+    const ended = head !== null && head.version > assigned.assignment.baseVersion;
+    if (ended || intent === "paused") {
+      if (!ended) {
+        release(draft, assigned.assignment.id);
+      }
+      set(draft, { assigned: null, readied: false });
+    }
+  }
+  if (draft.state.job !== null && draft.state.job.assignment !== draft.state.assigned?.assignment.id) {
+    abort(draft);
+  }
+}
+
+function abort(draft: Draft): void {
+  const { job } = draft.state;
+  if (job !== null && !job.aborted) {
+    set(draft, { job: { ...job, aborted: true } });
+    draft.effects.push({ type: "abort" });
+  }
+}
+
+function advancePreparation(draft: Draft): void {
+  const { state, nowMs } = draft;
+  if (state.rtc === "none" && state.laneReason === "") {
+    set(draft, { rtc: "opening" });
+    draft.effects.push({ type: "openRtc", dial: state.dial });
+  }
+  if (state.preparation === "none" && state.run !== null && state.job === null && nowMs >= state.prepareMs) {
+    set(draft, { preparation: "running" });
+    draft.effects.push({ type: "prepare", run: state.run.digest, charter: state.run.charter });
+  }
+  const prepared = draft.state.preparation !== "none";
+  const mayFetch = prepared && state.intent === "working" && state.fetching === null && nowMs >= state.fetchMs;
+  if (mayFetch && state.head !== null && isBehind(state)) {
+    set(draft, { fetching: state.head.digest });
+    draft.effects.push({ type: "fetch", head: state.head });
+  }
+}
+
+/** Sends what is finished: the report once, the contribution on every new link until its verdict is here. */
+function advanceUpload(draft: Draft): void {
+  const { state, nowMs } = draft;
+  if (state.report !== null) {
+    draft.effects.push({ type: "send", message: { type: "report", ...state.report } });
+    set(draft, { report: null });
+  }
+  const { pending, upload } = state;
+  if (pending === null || state.preparation !== "done") {
+    return;
+  }
+  const stalled = upload !== null && !upload.gone && nowMs >= upload.sentMs + STALL_MS;
+  if (stalled && upload.lane === "ws") {
+    hangUp(draft, "The upload has stalled");
+    return;
+  }
+  if (stalled) {
+    draft.effects.push({ type: "closeRtc", reason: "The upload over WebRTC has stalled." });
+    set(draft, { rtc: "none", laneReason: "The upload over WebRTC has stalled." });
+  }
+  const lane = draft.state.rtc === "open" ? "rtc" : "ws";
+  const laneGone = upload !== null && upload.lane === "rtc" && lane === "ws";
+  if (upload === null || laneGone) {
+    set(draft, { upload: { dial: state.dial, lane, sentMs: nowMs, gone: false } });
+    draft.effects.push({ type: "upload", id: pending.id, lane, dial: state.dial });
+    return;
+  }
+  const over = state.head !== null && state.head.version > pending.baseVersion;
+  if (over && upload.gone && nowMs >= Math.max(upload.sentMs, state.headMs) + ANSWER_MS) {
+    set(draft, { pending: null, upload: null });
+    draft.effects.push({ type: "settle", id: pending.id, outcome: "kept" });
+  }
+}
+
+function advanceWork(draft: Draft): void {
+  const { state, nowMs } = draft;
+  const { assigned, base, pending } = state;
+  if (state.preparation !== "done" || state.job !== null) {
+    return;
+  }
+  if (assigned !== null) {
+    const { assignment, deadlineMs } = assigned;
+    const mayStart = assignment.type === "validate" || pending === null;
+    if (nowMs >= deadlineMs) {
+      release(draft, assignment.id);
+      set(draft, { assigned: null, readied: false });
+    } else if (mayStart && base?.digest === assignment.baseDigest) {
+      set(draft, { job: { assignment: assignment.id, type: assignment.type, aborted: false } });
+      draft.effects.push({ type: "work", assignment, deadlineMs });
+      return;
+    } else {
+      return;
+    }
+  }
+  const answered = pending === null || (pending.baseVersion === base?.version && state.upload !== null);
+  if (!draft.state.readied && answered && base !== null && !isBehind(state) && nowMs >= state.readyMs) {
+    set(draft, { readied: true });
+    draft.effects.push({ type: "send", message: { type: "ready", version: base.version } });
+  }
+}
+
+function isBehind(state: ContributorState): boolean {
+  return state.head !== null && state.base?.digest !== state.head.digest;
+}

@@ -1,0 +1,271 @@
+/**
+ * What a contributor holds while it takes part in one run: the base, the engine's work, the residual, the contribution that
+ * waits for its verdict. Here a contribution is made (train, take the delta, add it to the residual, pack, sign, write
+ * down) and another's is checked. `run.ts` calls it and `tick.ts` decides when.
+ */
+import { HeddleError, present } from "../base/assert.ts";
+import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
+import type { FetchBlob } from "../net/link.ts";
+import type { Charter } from "../protocol/charter.ts";
+import { contributionIdOf, contributorIdOf, encodeHeader, encodeMessage, encodeReport } from "../protocol/codec.ts";
+import type { DeviceKey } from "../protocol/keys.ts";
+import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
+import type { TrainAssignment, ValidateAssignment, VersionInfo } from "../protocol/messages.ts";
+import type { Store } from "../store/store.ts";
+import { applyUpdate, deltaOf } from "../update/delta.ts";
+import { accumulate, age, createResidual, settle } from "../update/feedback.ts";
+import { packUpdate } from "../update/pack.ts";
+import { unpackUpdate } from "../update/unpack.ts";
+import { EMPTY_PAGE, openNotebook, type Page, type Signed } from "./notebook.ts";
+import type { Outcome, Pending } from "./state.ts";
+import type { CreateWork, JobOptions, LocalRun, Work } from "./work.ts";
+
+export interface DeskOptions {
+  readonly run: Digest;
+  readonly charter: Charter;
+  readonly key: DeviceKey;
+  readonly privateData: boolean;
+  readonly fetchBlob: FetchBlob;
+  readonly store: Store;
+  readonly createWork: CreateWork;
+  /** Something could not be written down; the work goes on. */
+  readonly onTrouble: (reason: string) => void;
+}
+
+export interface Desk {
+  readonly run: Digest;
+  /** Fetches the data, makes the engine ready and reads the notebook; again after a device was lost. */
+  prepare(): Promise<Pending | null>;
+  /** Gets the parameters of `head`: from its update when this desk holds its parent, from its checkpoint otherwise. */
+  fetch(head: VersionInfo): Promise<void>;
+  /** A signed contribution that is written down, or null when the work was stopped before its end. */
+  train(assignment: TrainAssignment, options: JobOptions): Promise<Pending | null>;
+  /** A signed report, or null when the work was stopped or the update cannot be read. */
+  validate(
+    assignment: ValidateAssignment,
+    options: JobOptions,
+  ): Promise<{ readonly body: Bytes; readonly signature: Bytes } | null>;
+  /** The contribute message of a contribution that waits for its verdict. */
+  messageOf(id: ContributionId): Bytes | undefined;
+  settle(id: ContributionId, outcome: Outcome): Promise<void>;
+  putAway(): void;
+}
+
+export function createDesk(options: DeskOptions): Desk {
+  const { run, charter, key, privateData, fetchBlob, store } = options;
+  const notebook = openNotebook(store, run);
+  let work: Work | undefined;
+  let held: { readonly digest: Digest; readonly params: Float32Array<ArrayBuffer> } | undefined;
+  let page: Page | undefined;
+  let turn: Promise<unknown> = Promise.resolve();
+
+  /** What changes the page happens one after the other. */
+  const inTurn = <T>(change: () => Promise<T>): Promise<T> => {
+    const changed = turn.then(change);
+    turn = changed.catch(() => undefined);
+    return changed;
+  };
+  const write = async (next: Page): Promise<void> => {
+    page = next;
+    try {
+      await notebook.write(next);
+    } catch (error) {
+      options.onTrouble(`What this device keeps for a restart could not be written down: ${messageIn(error)}`);
+    }
+  };
+  const baseOf = (digest: Digest): Float32Array<ArrayBuffer> => {
+    const { digest: has, params } = present(held, "the base");
+    if (has !== digest) {
+      throw new HeddleError("integrity", `Cannot work: the base held is ${has}, the assignment is for ${digest}`);
+    }
+    return params;
+  };
+
+  const contribute = async (assignment: TrainAssignment, local: LocalRun): Promise<Pending> => {
+    const before = page ?? EMPTY_PAGE;
+    const residual = feed(before, { assignment, charter, base: baseOf(assignment.baseDigest), local });
+    const payload = packUpdate(residual, charter.uplink);
+    const signed = await sign({ run, key, privateData, assignment, local, payload });
+    const moments = (await work?.moments()) ?? null;
+    await write({ residual, round: assignment.round, moments, signed });
+    return signed.pending;
+  };
+
+  return {
+    run,
+    prepare: () =>
+      inTurn(async () => {
+        const texts = await fetchTexts(charter, store, fetchBlob);
+        work?.[Symbol.dispose]();
+        work = await options.createWork({ charter, contributor: contributorIdOf(key.publicKey), texts });
+        page ??= await notebook.read();
+        if (page.moments !== null) {
+          await work.restore(page.moments);
+        }
+        return page.signed?.pending ?? null;
+      }),
+    fetch: async (head) => {
+      held = { digest: head.digest, params: await fetchBase(head, { held, charter, fetchBlob }) };
+    },
+    train: async (assignment, job) => {
+      const local = await present(work, "the engine").train(assignment, baseOf(assignment.baseDigest), job);
+      return job.signal.aborted || local.steps === 0 ? null : inTurn(() => contribute(assignment, local));
+    },
+    validate: async (assignment, job) => {
+      const base = baseOf(assignment.baseDigest);
+      const payload = await fetchBlob(assignment.payload.digest, assignment.payload.bytes);
+      const update = unpackUpdate(payload, { parameters: base.length, keepMax: charter.uplink.keep });
+      if (!update.ok || job.signal.aborted) {
+        return null;
+      }
+      const losses = await present(work, "the engine").validate(assignment, base, update.value, job);
+      if (job.signal.aborted) {
+        return null;
+      }
+      const { id, contribution } = assignment;
+      const validator = contributorIdOf(key.publicKey);
+      const body = encodeReport({ ...losses, run, validator, assignment: id, contribution });
+      return { body, signature: await key.sign("report", body) };
+    },
+    messageOf: (id) => {
+      const signed = page?.signed;
+      if (signed === null || signed === undefined || signed.pending.id !== id) {
+        return undefined;
+      }
+      const { header, signature, payload } = signed;
+      return encodeMessage({ type: "contribute", header, signature, payload });
+    },
+    settle: (id, outcome) =>
+      inTurn(async () => {
+        if (page?.signed?.pending.id === id) {
+          await write({ ...page, residual: settled(page, outcome), signed: null });
+        }
+      }),
+    putAway: () => {
+      work?.[Symbol.dispose]();
+      work = undefined;
+    },
+  };
+}
+
+/** The sentence of an error that came from outside. */
+export function messageIn(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** The charter's open texts, in its order; each is kept in the store under its digest. */
+async function fetchTexts(charter: Charter, store: Store, fetchBlob: FetchBlob): Promise<Bytes[]> {
+  const texts: Bytes[] = [];
+  for (const shard of charter.train.filter((set) => set.category === "fully-open").flatMap((set) => set.shards)) {
+    let text = await store.blobs.get(shard.digest);
+    if (text === undefined) {
+      text = await fetchBlob(shard.digest, shard.bytes);
+      await store.blobs.put(text);
+    }
+    texts.push(text);
+  }
+  return texts;
+}
+
+interface FetchBaseOptions {
+  readonly held: { readonly digest: Digest; readonly params: Float32Array<ArrayBuffer> } | undefined;
+  readonly charter: Charter;
+  readonly fetchBlob: FetchBlob;
+}
+
+async function fetchBase(head: VersionInfo, options: FetchBaseOptions): Promise<Float32Array<ArrayBuffer>> {
+  const { held, charter, fetchBlob } = options;
+  if (head.digest === held?.digest) {
+    return held.params;
+  }
+  if (held !== undefined && head.parent === held.digest && head.update !== null) {
+    const limits = { parameters: held.params.length, keepMax: charter.downlink.keep };
+    const update = unpackUpdate(await fetchBlob(head.update.digest, head.update.bytes), limits);
+    const next = update.ok ? applyUpdate(held.params, update.value) : undefined;
+    if (next !== undefined && digestOf(floatBytes(next)) === head.digest) {
+      return next;
+    }
+  }
+  const params = bytesToFloats(await fetchBlob(head.digest, head.checkpointBytes));
+  const digest = digestOf(floatBytes(params));
+  if (digest !== head.digest) {
+    throw new HeddleError("integrity", `Cannot use the checkpoint: its digest is ${digest}, need ${head.digest}`);
+  }
+  return params;
+}
+
+interface Fed {
+  readonly assignment: TrainAssignment;
+  readonly charter: Charter;
+  readonly base: Float32Array;
+  readonly local: LocalRun;
+}
+
+/** The residual [P] after this round's delta: a copy, so that what was written down before stays as it is. */
+function feed(page: Page, { assignment, charter, base, local }: Fed): NonNullable<Page["residual"]> {
+  const { bits, beta } = charter.uplink;
+  const delta = deltaOf(base, local.after, bits);
+  if (!delta.every((value) => Number.isFinite(value))) {
+    throw new HeddleError("device-wrong", "This device computed numbers that are not finite");
+  }
+  const fits = page.residual !== null && page.residual.length === delta.length;
+  const residual = fits && page.residual !== null ? page.residual.slice() : createResidual(delta.length, bits);
+  age(residual, { beta, rounds: Math.max(0, assignment.round - page.round - 1) });
+  accumulate(residual, delta, beta);
+  return residual as NonNullable<Page["residual"]>;
+}
+
+interface Signing {
+  readonly run: Digest;
+  readonly key: DeviceKey;
+  readonly privateData: boolean;
+  readonly assignment: TrainAssignment;
+  readonly local: LocalRun;
+  readonly payload: Bytes;
+}
+
+async function sign({ run, key, privateData, assignment, local, payload }: Signing): Promise<Signed> {
+  if (payload.length > CONTRIBUTION_BYTES_MAX) {
+    throw new HeddleError(
+      "limit",
+      `Cannot send the update: it has ${payload.length} bytes, at most ${CONTRIBUTION_BYTES_MAX} fit`,
+    );
+  }
+  const { id: name, round, baseVersion, baseDigest } = assignment;
+  const { steps, tokens, losses } = local;
+  const loss = losses.reduce((sum, each) => sum + each, 0) / losses.length;
+  const header = encodeHeader({
+    run,
+    contributor: contributorIdOf(key.publicKey),
+    assignment: name,
+    round,
+    baseVersion,
+    baseDigest,
+    steps,
+    tokens,
+    loss,
+    privateData,
+    payload: { digest: digestOf(payload), bytes: payload.length },
+  });
+  const signature = await key.sign("contribution", header);
+  const wireBytes = header.length + signature.length + payload.length;
+  const pending = { id: contributionIdOf(header), round, baseVersion, wireBytes, steps, loss };
+  return { pending, header, signature, payload };
+}
+
+/** The residual after the verdict on what was packed from it. */
+function settled({ residual, signed }: Page, outcome: Outcome): Page["residual"] {
+  if (residual === null || signed === null || outcome === "kept") {
+    return residual;
+  }
+  if (outcome === "discarded") {
+    return null;
+  }
+  const sent = unpackUpdate(signed.payload, { parameters: residual.length, keepMax: 4096 });
+  if (!sent.ok) {
+    return null; // this device packed it; a damaged copy cannot be taken back, so nothing is sent twice
+  }
+  const rest = residual.slice() as NonNullable<Page["residual"]>;
+  settle(rest, sent.value);
+  return rest;
+}

@@ -1,0 +1,431 @@
+/**
+ * The session runner: carries out the effects of `tick.ts` (dial, send, fetch, work, remember) and feeds their results back
+ * as events, one at a time. Everything it touches comes in as an argument, so the browser, a laboratory's Node and the
+ * simulation run these very lines. Control always goes by the dialled link; updates by WebRTC while that lane is open.
+ */
+import { assert, HeddleError } from "../base/assert.ts";
+import type { Bytes, ContributionId } from "../base/bytes.ts";
+import type { Clock } from "../base/clock.ts";
+import type { Rng } from "../base/rng.ts";
+import type { Attach, FetchBlob, Link } from "../net/link.ts";
+import { decodeRelayMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
+import type { DeviceKey } from "../protocol/keys.ts";
+import type { Assignment, ContributorMessage, RelayMessage } from "../protocol/messages.ts";
+import type { Store } from "../store/store.ts";
+import { createDesk, messageIn, type Desk } from "./desk.ts";
+import { viewOf } from "./projection.ts";
+import { createState, type ContributorEvent, type Effect, type Identity, type JobResult } from "./state.ts";
+import { tick, wakeMs } from "./tick.ts";
+import type { ContributorView } from "./view.ts";
+import type { CreateWork } from "./work.ts";
+
+/** The person's page is told at most this often. */
+const VIEW_MS = 200;
+/** Time to set the WebRTC lane up. */
+const RTC_MS = 15_000;
+
+/** Sets the WebRTC lane up; `exchange` carries the offer over the dialled link and returns the relay's answer. */
+export type OpenRtc = (options: {
+  readonly exchange: (offerSdp: string) => Promise<string>;
+  readonly attach: Attach;
+  readonly timeoutMs: number;
+}) => Promise<Link>;
+
+export interface ContributorOptions {
+  readonly dial: (attach: Attach) => Promise<Link>;
+  readonly openRtc?: OpenRtc;
+  readonly fetchBlob: FetchBlob;
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly rng: Rng;
+  readonly key: DeviceKey;
+  readonly engine: { readonly kind: Identity["engine"]; readonly device: string };
+  readonly createWork: CreateWork;
+  /** Program and version, for the relay's record. */
+  readonly agent: string;
+  /** The work trains on texts that stay here. */
+  readonly privateData?: boolean;
+  readonly onView?: (view: ContributorView) => void;
+  /** Share of the time to work at the start, 0.05 … 1. */
+  readonly duty?: number;
+}
+
+export interface Contributor {
+  start(): void;
+  pause(): void;
+  resume(): void;
+  /** Leaves; resolves when nothing runs any more and the engine is put away. */
+  stop(): Promise<void>;
+  setDuty(duty: number): void;
+  /** The share of time to work, for the work's own pauses. */
+  duty(): number;
+  view(): ContributorView;
+  /** Resolves when nothing that was started is under way (the session itself may go on). */
+  settled(): Promise<void>;
+}
+
+export function createContributor(options: ContributorOptions): Contributor {
+  const session = new Session(options);
+  return {
+    start: () => session.dispatch({ type: "start" }),
+    pause: () => session.dispatch({ type: "pause" }),
+    resume: () => session.dispatch({ type: "resume" }),
+    stop: () => {
+      session.dispatch({ type: "stop" });
+      return session.settled();
+    },
+    setDuty: (duty) => session.setDuty(duty),
+    duty: () => session.duty,
+    view: () => session.view(),
+    settled: () => session.settled(),
+  };
+}
+
+/** What changes while a session runs; a class because it holds links, a timer and tasks that must end. */
+class Session {
+  duty: number;
+  readonly #options: ContributorOptions;
+  #state;
+  #desk: Desk | undefined;
+  #link: Link | undefined;
+  #rtc: Link | undefined;
+  #hello: Bytes | undefined;
+  #answer: { resolve: (sdp: string) => void; reject: (error: Error) => void } | undefined;
+  #signal = { aborted: false };
+  readonly #queue: ContributorEvent[] = [];
+  #busy = false;
+  readonly #tasks = new Set<Promise<void>>();
+  #wake: { readonly timeMs: number; readonly cancel: () => void } | undefined;
+  #shownMs = Number.NEGATIVE_INFINITY;
+  #showing = false;
+  /** Bytes of links that have ended, and of downloads. */
+  #pastUp = 0;
+  #pastDown = 0;
+
+  constructor(options: ContributorOptions) {
+    this.#options = options;
+    this.duty = clampDuty(options.duty ?? 1);
+    const { key, agent, engine, privateData = false } = options;
+    const identity = { publicKey: key.publicKey, agent, engine: engine.kind, device: engine.device, privateData };
+    this.#state = createState(identity, options.openRtc !== undefined);
+  }
+
+  /** Ticks for `event` and whatever it causes, in order; effects never tick within a tick. */
+  dispatch(event: ContributorEvent): void {
+    this.#queue.push(event);
+    if (this.#busy) {
+      return;
+    }
+    this.#busy = true;
+    try {
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+        const { state, effects } = tick(this.#state, next, this.#options.clock.nowMs(), this.#options.rng);
+        this.#state = state;
+        for (const effect of effects) {
+          this.#carryOut(effect);
+        }
+      }
+    } finally {
+      this.#busy = false;
+    }
+    this.#setWake();
+    this.#show();
+  }
+
+  setDuty(duty: number): void {
+    this.duty = clampDuty(duty);
+    this.#show();
+  }
+
+  async settled(): Promise<void> {
+    while (this.#tasks.size > 0) {
+      await Promise.all(this.#tasks);
+    }
+  }
+
+  view(): ContributorView {
+    const { clock } = this.#options;
+    return viewOf(this.#state, {
+      nowMs: clock.nowMs(),
+      duty: this.duty,
+      bytesUp: this.#pastUp + (this.#link?.bytesSent ?? 0) + (this.#rtc?.bytesSent ?? 0),
+      bytesDown: this.#pastDown + (this.#link?.bytesReceived ?? 0) + (this.#rtc?.bytesReceived ?? 0),
+      controlLane: this.#link?.lane ?? null,
+    });
+  }
+
+  #carryOut(effect: Effect): void {
+    switch (effect.type) {
+      case "dial":
+        void this.#dial(effect.dial); // not waited for by stop(): a link that comes too late is closed
+        return;
+      case "hangUp":
+        this.#closeRtc(effect.reason);
+        this.#closeLink(effect.reason);
+        return;
+      case "send":
+        this.#send(effect.message);
+        return;
+      case "prove":
+        this.#run(this.#prove(effect.nonce));
+        return;
+      case "openRtc":
+        void this.#openRtc(effect.dial);
+        return;
+      case "closeRtc":
+        this.#closeRtc(effect.reason);
+        return;
+      case "prepare":
+        this.#run(this.#prepare(effect));
+        return;
+      case "fetch":
+        this.#run(this.#fetch(effect));
+        return;
+      case "work":
+        this.#signal = { aborted: false };
+        this.#run(this.#work(effect.assignment, effect.deadlineMs, this.#signal));
+        return;
+      case "abort":
+        this.#signal.aborted = true;
+        return;
+      case "upload":
+        this.#run(this.#upload(effect));
+        return;
+      case "settle":
+        this.#run(this.#desk?.settle(effect.id, effect.outcome) ?? Promise.resolve());
+        return;
+      case "putAway":
+        this.#desk?.putAway();
+        return;
+      default:
+        effect satisfies never;
+    }
+  }
+
+  /** Keeps a task until it ends. Tasks turn their own failures into events; any other failure is a bug and surfaces. */
+  #run(task: Promise<void>): void {
+    const tracked: Promise<void> = task.finally(() => this.#tasks.delete(tracked));
+    this.#tasks.add(tracked);
+  }
+
+  async #dial(dial: number): Promise<void> {
+    const attach: Attach = (link) => ({
+      message: (bytes) => this.#receive(dial, bytes),
+      closed: (reason) => {
+        if (this.#link === link) {
+          this.#forgetLink();
+          this.#closeRtc(reason);
+        }
+        this.dispatch({ type: "linkEnded", dial, reason });
+      },
+    });
+    try {
+      const link = await this.#options.dial(attach);
+      if (this.#state.dial !== dial) {
+        link.close("The dial came too late");
+        return;
+      }
+      this.#link = link;
+      this.dispatch({ type: "linked", dial });
+    } catch (error) {
+      this.dispatch({ type: "linkEnded", dial, reason: messageIn(error) });
+    }
+  }
+
+  #receive(dial: number, bytes: Bytes): void {
+    const decoded = decodeRelayMessage(bytes);
+    if (!decoded.ok) {
+      this.dispatch({ type: "garbled", dial, detail: decoded.detail });
+      return;
+    }
+    const message: RelayMessage = decoded.value;
+    if (message.type === "rtc" && message.kind === "answer") {
+      this.#answer?.resolve(message.sdp);
+      this.#answer = undefined;
+    }
+    this.dispatch({ type: "received", dial, message });
+  }
+
+  #send(message: ContributorMessage): void {
+    const bytes = encodeMessage(message);
+    if (message.type === "hello") {
+      this.#hello = bytes;
+    }
+    this.#link?.send(bytes);
+  }
+
+  async #prove(nonce: Bytes): Promise<void> {
+    const link = this.#link;
+    assert(this.#hello !== undefined, "Cannot prove: no hello was sent");
+    const signature = await this.#options.key.sign("session", sessionProof({ nonce, hello: this.#hello }));
+    link?.send(encodeMessage({ type: "prove", signature }));
+  }
+
+  async #openRtc(dial: number): Promise<void> {
+    const { openRtc } = this.#options;
+    assert(openRtc !== undefined, "Cannot open WebRTC: this program has none");
+    const exchange = (sdp: string): Promise<string> =>
+      new Promise((resolve, reject) => {
+        this.#answer = { resolve, reject };
+        this.#send({ type: "rtc", kind: "offer", sdp });
+      });
+    const attach: Attach = (link) => ({
+      message: (bytes) => this.#receive(dial, bytes),
+      closed: (reason) => {
+        if (this.#rtc === link) {
+          this.#forgetRtc();
+          this.dispatch({ type: "rtcEnded", reason });
+        }
+      },
+    });
+    try {
+      const link = await openRtc({ exchange, attach, timeoutMs: RTC_MS });
+      if (this.#state.dial !== dial || this.#state.rtc !== "opening") {
+        link.close("The session it belongs to has ended");
+        return;
+      }
+      this.#rtc = link;
+      this.dispatch({ type: "rtcOpened" });
+    } catch (error) {
+      if (this.#state.dial === dial) {
+        this.dispatch({ type: "rtcEnded", reason: messageIn(error) });
+      }
+    }
+  }
+
+  async #prepare({ run, charter }: Extract<Effect, { type: "prepare" }>): Promise<void> {
+    if (this.#desk?.run !== run) {
+      this.#desk?.putAway();
+      const { key, store, createWork, privateData = false } = this.#options;
+      const onTrouble = (reason: string): void => this.dispatch({ type: "troubled", reason });
+      const fetchBlob: FetchBlob = (digest, bytesMax) => this.#fetchBlob(digest, bytesMax);
+      this.#desk = createDesk({ run, charter, key, privateData, fetchBlob, store, createWork, onTrouble });
+    }
+    try {
+      this.dispatch({ type: "prepared", pending: await this.#desk.prepare() });
+    } catch (error) {
+      const fatal = error instanceof HeddleError && error.code !== "unreachable" && error.code !== "device-lost";
+      this.dispatch({ type: "unprepared", reason: messageIn(error), fatal });
+    }
+  }
+
+  async #fetch({ head }: Extract<Effect, { type: "fetch" }>): Promise<void> {
+    try {
+      assert(this.#desk !== undefined, "Cannot fetch: no run has begun");
+      await this.#desk.fetch(head);
+      this.dispatch({ type: "fetched", version: head.version, digest: head.digest });
+    } catch (error) {
+      this.dispatch({ type: "unfetched", reason: messageIn(error) });
+    }
+  }
+
+  async #fetchBlob(...[digest, bytesMax]: Parameters<FetchBlob>): Promise<Bytes> {
+    const bytes = await this.#options.fetchBlob(digest, bytesMax);
+    this.#pastDown += bytes.length;
+    return bytes;
+  }
+
+  async #work(assignment: Assignment, deadlineMs: number, signal: { readonly aborted: boolean }): Promise<void> {
+    const onStep = ({ step, tokens }: { readonly step: number; readonly tokens: number }): void =>
+      this.dispatch({ type: "stepped", assignment: assignment.id, step, tokens });
+    const result = await this.#resultOf(assignment, { deadlineMs, signal, onStep });
+    this.dispatch({ type: "finished", assignment: assignment.id, result });
+  }
+
+  async #resultOf(assignment: Assignment, job: Parameters<Desk["train"]>[1]): Promise<JobResult> {
+    try {
+      assert(this.#desk !== undefined, "Cannot work: no run has begun");
+      if (assignment.type === "train") {
+        const pending = await this.#desk.train(assignment, job);
+        return pending === null ? { type: "dropped" } : { type: "contribution", pending };
+      }
+      const report = await this.#desk.validate(assignment, job);
+      return report === null ? { type: "dropped" } : { type: "report", ...report };
+    } catch (error) {
+      const code = error instanceof HeddleError ? error.code : null;
+      if (code === "unreachable" || code === "integrity") {
+        return { type: "dropped" }; // what was needed could not be fetched; the assignment goes back
+      }
+      const reason = `The engine has failed: ${messageIn(error)}`;
+      return { type: "broken", reason, lost: code === "device-lost" || code === "device-wrong" };
+    }
+  }
+
+  async #upload({ id, lane, dial }: Extract<Effect, { type: "upload" }>): Promise<void> {
+    const link = lane === "rtc" ? this.#rtc : this.#link;
+    const bytes = this.#desk?.messageOf(id as ContributionId);
+    if (link === undefined || bytes === undefined) {
+      return;
+    }
+    link.send(bytes);
+    await link.drained();
+    this.dispatch({ type: "uploaded", id, dial, lane });
+  }
+
+  #closeLink(reason: string): void {
+    const link = this.#link;
+    this.#forgetLink();
+    link?.close(reason);
+  }
+
+  #forgetLink(): void {
+    this.#pastUp += this.#link?.bytesSent ?? 0;
+    this.#pastDown += this.#link?.bytesReceived ?? 0;
+    this.#link = undefined;
+    this.#answer?.reject(new HeddleError("unreachable", "The link ended before the answer came"));
+    this.#answer = undefined;
+  }
+
+  #closeRtc(reason: string): void {
+    const link = this.#rtc;
+    this.#forgetRtc();
+    link?.close(reason);
+  }
+
+  #forgetRtc(): void {
+    this.#pastUp += this.#rtc?.bytesSent ?? 0;
+    this.#pastDown += this.#rtc?.bytesReceived ?? 0;
+    this.#rtc = undefined;
+  }
+
+  #setWake(): void {
+    const { clock } = this.#options;
+    const timeMs = wakeMs(this.#state, clock.nowMs());
+    if (timeMs === this.#wake?.timeMs) {
+      return;
+    }
+    this.#wake?.cancel();
+    this.#wake = undefined;
+    if (timeMs !== null) {
+      const wake = (): void => {
+        this.#wake = undefined;
+        this.dispatch({ type: "woke" });
+      };
+      this.#wake = { timeMs, cancel: clock.after(Math.max(0, timeMs - clock.nowMs()), wake) };
+    }
+  }
+
+  /** Shows the view now, or once when the last one is long enough ago. */
+  #show(): void {
+    const { clock, onView } = this.#options;
+    if (onView === undefined || this.#showing) {
+      return;
+    }
+    const show = (): void => {
+      this.#showing = false;
+      this.#shownMs = clock.nowMs();
+      onView(this.view());
+    };
+    const waitMs = this.#shownMs + VIEW_MS - clock.nowMs();
+    if (waitMs <= 0) {
+      show();
+    } else {
+      this.#showing = true;
+      clock.after(waitMs, show);
+    }
+  }
+}
+
+function clampDuty(duty: number): number {
+  return Math.min(1, Math.max(0.05, duty));
+}

@@ -1,0 +1,214 @@
+/**
+ * What a contributor knows and what can happen to it: the state, events and effects of `tick.ts`. All are plain data; links,
+ * parameters, the engine and the store are held by `run.ts`, which turns effects into calls and their results into events.
+ */
+import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
+import type { Lane } from "../net/link.ts";
+import type { Charter } from "../protocol/charter.ts";
+import type { Assignment, ContributorMessage, RelayMessage, VersionInfo } from "../protocol/messages.ts";
+import type { ContributionView } from "./view.ts";
+
+/** Full-jitter back-off between dials: a random share of 100 ms · 2^n, at most 30 s. */
+export const BACKOFF_MS = 100;
+export const BACKOFF_MS_MAX = 30_000;
+/** Time for a dial, and for the handshake from hello to welcome. */
+export const DIAL_MS = 15_000;
+export const HANDSHAKE_MS = 15_000;
+/** A sent contribution whose round is over is given up after this long without a verdict. */
+export const ANSWER_MS = 20_000;
+/** An upload that is not off this device after this long is sent again on the other lane. */
+export const STALL_MS = 30_000;
+/** Pause after a failed download, after a refusal without a time, and before another engine is tried. */
+export const RETRY_MS = 1_000;
+/** Times that a lost device is replaced before a person must look. */
+export const REBUILDS_MAX = 3;
+/** Contributions shown, and speed samples kept. */
+export const CONTRIBUTIONS_SHOWN_MAX = 50;
+export const SPEED_SAMPLES_MAX = 64;
+/** Window of the speed that is shown. */
+export const SPEED_MS = 20_000;
+
+/** What this device says of itself in `hello`. */
+export interface Identity {
+  readonly publicKey: Bytes;
+  readonly agent: string;
+  readonly engine: "webgpu" | "wasm" | "twin";
+  readonly device: string;
+  readonly privateData: boolean;
+}
+
+export type LinkState =
+  /** To be dialled at `untilMs`. */
+  | { readonly type: "waiting"; readonly untilMs: number }
+  | { readonly type: "dialling"; readonly untilMs: number }
+  /** Hello is sent; challenge, prove and welcome follow. */
+  | { readonly type: "greeting"; readonly untilMs: number }
+  | { readonly type: "open" };
+
+/** A contribution without a verdict. Its bytes are in the store; `id` finds them. */
+export interface Pending {
+  readonly id: ContributionId;
+  readonly round: number;
+  readonly baseVersion: number;
+  readonly wireBytes: number;
+  readonly steps: number;
+  readonly loss: number;
+}
+
+/** How `pending` was last sent: on which dialled link (by number), by which lane, and whether it has left this device. */
+export interface Upload {
+  readonly dial: number;
+  readonly lane: "ws" | "rtc";
+  readonly sentMs: number;
+  readonly gone: boolean;
+}
+
+export interface ContributorState {
+  readonly identity: Identity;
+  /** What the person wants. */
+  readonly intent: "stopped" | "working" | "paused";
+  /** Why this cannot go on without the person. */
+  readonly failure: string | null;
+
+  readonly link: LinkState;
+  /** Counts dials; events of earlier links are ignored. */
+  readonly dial: number;
+  /** Dials since the last welcome. */
+  readonly attempts: number;
+  /** The last refusal or the end of the last link, in words. */
+  readonly trouble: string;
+  readonly heardMs: number;
+  readonly pingedMs: number;
+  readonly rtc: "unavailable" | "none" | "opening" | "open";
+  readonly laneReason: string;
+
+  readonly contributor: ContributorId | null;
+  readonly run: { readonly digest: Digest; readonly charter: Charter } | null;
+  readonly preparation: "none" | "running" | "done";
+  readonly prepareMs: number;
+  readonly rebuilds: number;
+
+  readonly head: VersionInfo | null;
+  /** When the head was learned. */
+  readonly headMs: number;
+  readonly base: { readonly version: number; readonly digest: Digest } | null;
+  /** Digest of the version being fetched. */
+  readonly fetching: Digest | null;
+  /** No fetch before this time. */
+  readonly fetchMs: number;
+
+  /** Said ready on this link since the last assignment ended. */
+  readonly readied: boolean;
+  /** No ready before this time. */
+  readonly readyMs: number;
+  readonly assigned: { readonly assignment: Assignment; readonly deadlineMs: number } | null;
+  /** What the engine is doing; outlives a dropped assignment for the moment it takes to stop. */
+  readonly job: { readonly assignment: string; readonly type: Assignment["type"]; readonly aborted: boolean } | null;
+  readonly pending: Pending | null;
+  readonly upload: Upload | null;
+  /** A finished report that waits for an open link. */
+  readonly report: { readonly body: Bytes; readonly signature: Bytes } | null;
+
+  readonly step: number;
+  readonly stepsMax: number;
+  readonly speed: readonly { readonly timeMs: number; readonly tokens: number }[];
+  readonly tokensTotal: number;
+  readonly accepted: number;
+  readonly refused: number;
+  readonly validated: number;
+  readonly contributions: readonly ContributionView[];
+}
+
+/** How a job ended. */
+export type JobResult =
+  | { readonly type: "contribution"; readonly pending: Pending }
+  | { readonly type: "report"; readonly body: Bytes; readonly signature: Bytes }
+  | { readonly type: "dropped" }
+  /** `lost`: the device went away and another engine may be tried. */
+  | { readonly type: "broken"; readonly reason: string; readonly lost: boolean };
+
+export type ContributorEvent =
+  | { readonly type: "start" | "pause" | "resume" | "stop" | "woke" }
+  | { readonly type: "linked"; readonly dial: number }
+  /** A dial failed or a link ended. */
+  | { readonly type: "linkEnded"; readonly dial: number; readonly reason: string }
+  | { readonly type: "received"; readonly dial: number; readonly message: RelayMessage }
+  /** Bytes arrived that are no message of this protocol. */
+  | { readonly type: "garbled"; readonly dial: number; readonly detail: string }
+  | { readonly type: "rtcOpened" }
+  | { readonly type: "rtcEnded"; readonly reason: string }
+  /** Data are here, the engine is ready, and what was remembered of the run is restored. */
+  | { readonly type: "prepared"; readonly pending: Pending | null }
+  | { readonly type: "unprepared"; readonly reason: string; readonly fatal: boolean }
+  | { readonly type: "fetched"; readonly version: number; readonly digest: Digest }
+  | { readonly type: "unfetched"; readonly reason: string }
+  /** Something failed that the work can go on without. */
+  | { readonly type: "troubled"; readonly reason: string }
+  | { readonly type: "stepped"; readonly assignment: string; readonly step: number; readonly tokens: number }
+  | { readonly type: "finished"; readonly assignment: string; readonly result: JobResult }
+  /** The contribution's bytes have left this device. */
+  | { readonly type: "uploaded"; readonly id: ContributionId; readonly dial: number; readonly lane: Lane };
+
+export type Effect =
+  | { readonly type: "dial"; readonly dial: number }
+  | { readonly type: "hangUp"; readonly reason: string }
+  | { readonly type: "send"; readonly message: ContributorMessage }
+  /** Sign the nonce and send `prove`. */
+  | { readonly type: "prove"; readonly nonce: Bytes; readonly dial: number }
+  | { readonly type: "openRtc"; readonly dial: number }
+  | { readonly type: "closeRtc"; readonly reason: string }
+  | { readonly type: "prepare"; readonly run: Digest; readonly charter: Charter }
+  | { readonly type: "fetch"; readonly head: VersionInfo }
+  | { readonly type: "work"; readonly assignment: Assignment; readonly deadlineMs: number }
+  | { readonly type: "abort" }
+  | { readonly type: "upload"; readonly id: ContributionId; readonly lane: "ws" | "rtc"; readonly dial: number }
+  | { readonly type: "settle"; readonly id: ContributionId; readonly outcome: Outcome }
+  /** Put the engine away. */
+  | { readonly type: "putAway" };
+
+/**
+ * What becomes of the residual that a contribution was packed from: what was accepted leaves it, what came late or is unknown
+ * stays to be sent again, and what was found to be harmful is thrown away, or every later contribution would contain it too.
+ */
+export type Outcome = "accepted" | "kept" | "discarded";
+
+export function createState(identity: Identity, rtcAvailable: boolean): ContributorState {
+  return {
+    identity,
+    intent: "stopped",
+    failure: null,
+    link: { type: "waiting", untilMs: 0 },
+    dial: 0,
+    attempts: 0,
+    trouble: "",
+    heardMs: 0,
+    pingedMs: 0,
+    rtc: rtcAvailable ? "none" : "unavailable",
+    laneReason: rtcAvailable ? "" : "This program has no WebRTC.",
+    contributor: null,
+    run: null,
+    preparation: "none",
+    prepareMs: 0,
+    rebuilds: 0,
+    head: null,
+    headMs: 0,
+    base: null,
+    fetching: null,
+    fetchMs: 0,
+    readied: false,
+    readyMs: 0,
+    assigned: null,
+    job: null,
+    pending: null,
+    upload: null,
+    report: null,
+    step: 0,
+    stepsMax: 0,
+    speed: [],
+    tokensTotal: 0,
+    accepted: 0,
+    refused: 0,
+    validated: 0,
+    contributions: [],
+  };
+}

@@ -1,0 +1,274 @@
+import { describe, expect, test } from "vitest";
+import type { ContributionId, ContributorId, Digest } from "../base/bytes.ts";
+import { createRng, type Rng } from "../base/rng.ts";
+import { PING_MS, DEAD_MS } from "../protocol/limits.ts";
+import type { TrainAssignment, VersionInfo } from "../protocol/messages.ts";
+import { sampleCharter } from "../protocol/sample.ts";
+import {
+  BACKOFF_MS,
+  BACKOFF_MS_MAX,
+  createState,
+  type ContributorEvent,
+  type ContributorState,
+  type Effect,
+  type Pending,
+} from "./state.ts";
+import { tick, wakeMs } from "./tick.ts";
+import { viewOf } from "./projection.ts";
+
+const digest = (letter: string): Digest => letter.repeat(64) as Digest;
+const identity = {
+  publicKey: new Uint8Array(32),
+  agent: "test",
+  engine: "twin",
+  device: "none",
+  privateData: false,
+} as const;
+const evaluation = { name: "e", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
+const charter = sampleCharter([], evaluation);
+const head = (version: number): VersionInfo => ({
+  version,
+  digest: digest(String(version)),
+  parent: version === 0 ? null : digest(String(version - 1)),
+  update: version === 0 ? null : { digest: digest("a"), bytes: 10 },
+  checkpointBytes: 4,
+  evalLoss: 5,
+});
+const train = (id: string, version: number): TrainAssignment => ({
+  type: "train",
+  id,
+  round: version,
+  baseVersion: version,
+  baseDigest: digest(String(version)),
+  seed: 1,
+  stepsMax: 10,
+  trainMs: 1000,
+});
+const pending: Pending = {
+  id: digest("c") as string as ContributionId,
+  round: 0,
+  baseVersion: 0,
+  wireBytes: 100,
+  steps: 3,
+  loss: 4,
+};
+
+/** A contributor that a test walks event by event. */
+class Walk {
+  state: ContributorState;
+  nowMs = 1000;
+  effects: readonly Effect[] = [];
+  readonly rng: Rng = createRng("walk");
+  constructor(rtc = false) {
+    this.state = createState(identity, rtc);
+  }
+  on(event: ContributorEvent, afterMs = 1): readonly Effect[] {
+    this.nowMs += afterMs;
+    const ticked = tick(this.state, event, this.nowMs, this.rng);
+    this.state = ticked.state;
+    this.effects = ticked.effects;
+    return ticked.effects;
+  }
+  receive(message: Extract<ContributorEvent, { type: "received" }>["message"]): readonly Effect[] {
+    return this.on({ type: "received", dial: this.state.dial, message });
+  }
+  /** From nothing to a link that the relay has welcomed. */
+  connect(version = 0): readonly Effect[] {
+    if (this.state.intent === "stopped") {
+      this.on({ type: "start" });
+    } else {
+      this.on({ type: "woke" }, BACKOFF_MS_MAX);
+    }
+    this.on({ type: "linked", dial: this.state.dial });
+    this.receive({ type: "challenge", nonce: new Uint8Array(32) });
+    const contributor = digest("d") as string as ContributorId;
+    return this.receive({ type: "welcome", run: digest("r"), charter, contributor, head: head(version) });
+  }
+  /** Connected, prepared, holding the head, ready. */
+  settle(version = 0, unanswered: Pending | null = null): readonly Effect[] {
+    this.connect(version);
+    this.on({ type: "prepared", pending: unanswered });
+    return this.on({ type: "fetched", version, digest: digest(String(version)) });
+  }
+}
+const types = (effects: readonly Effect[]): string[] =>
+  effects.map((effect) => (effect.type === "send" ? effect.message.type : effect.type));
+
+describe("tick()", () => {
+  test("goes from start to ready by hello, prove, prepare and fetch", () => {
+    const walk = new Walk();
+    expect(types(walk.on({ type: "start" }))).toEqual(["dial"]);
+    expect(types(walk.on({ type: "linked", dial: walk.state.dial }))).toEqual(["hello"]);
+    expect(types(walk.receive({ type: "challenge", nonce: new Uint8Array(32) }))).toEqual(["prove"]);
+    const contributor = digest("d") as string as ContributorId;
+    const welcome = { type: "welcome", run: digest("r"), charter, contributor, head: head(0) } as const;
+    expect(types(walk.receive(welcome))).toEqual(["prepare", "fetch"]);
+    expect(types(walk.on({ type: "prepared", pending: null }))).toEqual([]);
+    expect(types(walk.on({ type: "fetched", version: 0, digest: digest("0") }))).toEqual(["ready"]);
+  });
+
+  test("dials again after a random share of a doubling back-off, at most 30 s", () => {
+    const walk = new Walk();
+    walk.on({ type: "start" });
+    for (let n = 0; n < 20; n += 1) {
+      walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "no" });
+      const waitMs = (wakeMs(walk.state, walk.nowMs) ?? 0) - walk.nowMs;
+      expect(waitMs).toBeLessThanOrEqual(Math.min(BACKOFF_MS_MAX, BACKOFF_MS * 2 ** n));
+      expect(types(walk.on({ type: "woke" }, waitMs))).toEqual(["dial"]);
+    }
+  });
+
+  test("waits as long as a busy relay asks", () => {
+    const walk = new Walk();
+    walk.on({ type: "start" });
+    walk.on({ type: "linked", dial: walk.state.dial });
+    walk.receive({ type: "refused", reason: "busy", retryMs: 60_000 });
+    expect(wakeMs(walk.state, walk.nowMs)).toBeGreaterThanOrEqual(walk.nowMs + 60_000);
+  });
+
+  test("fails with a sentence when the relay speaks another version", () => {
+    const walk = new Walk();
+    walk.on({ type: "start" });
+    walk.on({ type: "linked", dial: walk.state.dial });
+    walk.receive({ type: "refused", reason: "wrong-version", retryMs: null });
+    const counters = { nowMs: walk.nowMs, duty: 1, bytesUp: 0, bytesDown: 0, controlLane: null };
+    expect(viewOf(walk.state, counters).status).toBe("failed");
+    expect(viewOf(walk.state, counters).sentence).toMatch(/^This client speaks another version/);
+    expect(wakeMs(walk.state, walk.nowMs)).toBeNull();
+    expect(types(walk.on({ type: "start" }))).toEqual([]);
+    expect(types(walk.on({ type: "woke" }, BACKOFF_MS_MAX))).toEqual(["dial"]);
+  });
+
+  test("fails when it finds another run after a reconnect", () => {
+    const walk = new Walk();
+    walk.settle();
+    walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "gone" });
+    walk.on({ type: "woke" }, BACKOFF_MS_MAX);
+    walk.on({ type: "linked", dial: walk.state.dial });
+    const contributor = digest("d") as string as ContributorId;
+    walk.receive({ type: "welcome", run: digest("q"), charter, contributor, head: head(0) });
+    expect(walk.state.failure).toMatch(/another run/);
+  });
+
+  test("trains, uploads, says ready for checks, and asks for new work only after the verdict", () => {
+    const walk = new Walk();
+    walk.settle();
+    expect(types(walk.receive({ type: "assign", assignment: train("t0", 0) }))).toEqual(["work"]);
+    const made: ContributorEvent = { type: "finished", assignment: "t0", result: { type: "contribution", pending } };
+    expect(types(walk.on(made))).toEqual(["upload", "ready"]);
+    expect(types(walk.receive({ type: "version", head: head(1) }))).toEqual(["fetch"]);
+    expect(types(walk.on({ type: "fetched", version: 1, digest: digest("1") }))).toEqual([]);
+    const verdict = { type: "verdict", contribution: pending.id, verdict: { type: "accepted" } } as const;
+    expect(walk.receive(verdict)).toMatchObject([{ type: "settle", outcome: "accepted" }]);
+    expect(walk.state.accepted).toBe(1);
+    expect(walk.receive(verdict)).toEqual([]);
+    expect(walk.state.accepted).toBe(1);
+  });
+
+  test("sends an unanswered contribution again on every new link", () => {
+    const walk = new Walk();
+    walk.settle(0, pending);
+    for (let i = 0; i < 3; i += 1) {
+      walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "cut" });
+      expect(types(walk.connect())).toContain("upload");
+    }
+  });
+
+  test("gives an unanswered contribution up, keeping its residual, when its round is long over", () => {
+    const walk = new Walk();
+    walk.settle(1, pending);
+    walk.on({ type: "uploaded", id: pending.id, dial: walk.state.dial, lane: "ws" });
+    walk.receive({ type: "ping" });
+    walk.on({ type: "woke" }, 10_000);
+    walk.receive({ type: "ping" });
+    expect(walk.on({ type: "woke" }, 10_000)).toMatchObject([
+      { type: "send", message: { type: "ping" } },
+      { type: "settle", outcome: "kept" },
+      { type: "send", message: { type: "ready" } },
+    ]);
+  });
+
+  test("throws the residual of a harmful contribution away", () => {
+    const walk = new Walk();
+    walk.settle(0, pending);
+    const verdict = { type: "refused", reason: "harmful" } as const;
+    const effects = walk.receive({ type: "verdict", contribution: pending.id, verdict });
+    expect(effects).toMatchObject([{ type: "settle", outcome: "discarded" }]);
+  });
+
+  test("drops an assignment whose round has ended", () => {
+    const walk = new Walk();
+    walk.settle();
+    walk.receive({ type: "assign", assignment: train("t0", 0) });
+    expect(types(walk.receive({ type: "version", head: head(1) }))).toEqual(["abort", "fetch"]);
+    expect(types(walk.on({ type: "fetched", version: 1, digest: digest("1") }))).toEqual([]);
+    const dropped: ContributorEvent = { type: "finished", assignment: "t0", result: { type: "dropped" } };
+    expect(types(walk.on(dropped))).toEqual(["ready"]);
+  });
+
+  test("pause gives the assignment back and keeps the link, resume asks for work again", () => {
+    const walk = new Walk();
+    walk.settle();
+    walk.receive({ type: "assign", assignment: train("t0", 0) });
+    expect(types(walk.on({ type: "pause" }))).toEqual(["release", "abort"]);
+    expect(types(walk.on({ type: "finished", assignment: "t0", result: { type: "dropped" } }))).toEqual([]);
+    expect(walk.state.link.type).toBe("open");
+    expect(types(walk.on({ type: "resume" }))).toEqual(["ready"]);
+  });
+
+  test("stop leaves, stops the work and puts the engine away", () => {
+    const walk = new Walk();
+    walk.settle();
+    walk.receive({ type: "assign", assignment: train("t0", 0) });
+    expect(types(walk.on({ type: "stop" }))).toEqual(["abort", "leave", "hangUp"]);
+    const dropped: ContributorEvent = { type: "finished", assignment: "t0", result: { type: "dropped" } };
+    expect(types(walk.on(dropped))).toEqual(["putAway"]);
+    expect(wakeMs(walk.state, walk.nowMs)).toBeNull();
+  });
+
+  test("work goes on while the link is down, and its contribution is sent on the next one", () => {
+    const walk = new Walk();
+    walk.settle();
+    walk.receive({ type: "assign", assignment: train("t0", 0) });
+    expect(types(walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "cut" }))).toEqual([]);
+    walk.on({ type: "finished", assignment: "t0", result: { type: "contribution", pending } });
+    expect(types(walk.connect())).toEqual(["upload", "ready"]);
+  });
+
+  test("a lost device is replaced a few times, then a person is asked", () => {
+    const walk = new Walk();
+    walk.settle();
+    for (let i = 0; i < 3; i += 1) {
+      walk.receive({ type: "assign", assignment: train(`t${i}`, 0) });
+      const result = { type: "broken", reason: "The device is lost", lost: true } as const;
+      expect(types(walk.on({ type: "finished", assignment: `t${i}`, result }))).toContain("release");
+      expect(types(walk.on({ type: "woke" }, 1000))).toContain("prepare");
+      walk.on({ type: "prepared", pending: null });
+    }
+    walk.receive({ type: "assign", assignment: train("t9", 0) });
+    const result = { type: "broken", reason: "The device is lost", lost: true } as const;
+    walk.on({ type: "finished", assignment: "t9", result });
+    expect(walk.state.failure).toBe("The device is lost");
+  });
+
+  test("a relay that falls silent is left", () => {
+    const walk = new Walk();
+    walk.settle();
+    expect(types(walk.on({ type: "woke" }, PING_MS))).toEqual(["ping"]);
+    expect(types(walk.on({ type: "woke" }, DEAD_MS))).toEqual(["hangUp"]);
+  });
+
+  test("an update goes by WebRTC while that lane is open, and again by the dialled link when it stalls", () => {
+    const walk = new Walk(true);
+    expect(types(walk.connect())).toContain("openRtc");
+    walk.on({ type: "rtcOpened" });
+    walk.on({ type: "fetched", version: 0, digest: digest("0") });
+    expect(walk.on({ type: "prepared", pending })).toMatchObject([{ type: "upload", lane: "rtc" }, { type: "send" }]);
+    for (let i = 0; i < 6; i += 1) {
+      walk.receive({ type: "pong" });
+      walk.on({ type: "woke" }, 5000);
+    }
+    expect(walk.effects).toMatchObject([{ type: "send" }, { type: "closeRtc" }, { type: "upload", lane: "ws" }]);
+    expect(walk.state.laneReason).toMatch(/stalled/);
+  });
+});

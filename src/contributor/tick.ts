@@ -1,0 +1,309 @@
+/**
+ * The contributor as a pure state machine: `tick(state, event, now, rng)` returns the next state and what is to be done.
+ *
+ * It works in two halves. `take` notes what happened; `advance` (`advance.ts`) then looks at the whole state and starts whatever is due
+ * (dial, fetch, work, upload, say ready). Because the second half depends on the state alone, it does not matter in which
+ * order things happened, and every recovery is the ordinary path: a lost link, a restart with an unanswered contribution and
+ * a first start all pass through the same lines. Two rules carry the bookkeeping: a contribution is kept and sent again
+ * until its verdict is here, and no work on a newer version is asked for before that.
+ */
+import type { Rng } from "../base/rng.ts";
+import { DEAD_MS, PING_MS, PROTOCOL_VERSION } from "../protocol/limits.ts";
+import type { Assignment, RelayMessage } from "../protocol/messages.ts";
+import { REASONS, verdictSentence, type Reason, type Verdict } from "../protocol/verdict.ts";
+import { advance } from "./advance.ts";
+import { endLink, fail, hangUp, release, set, type Draft } from "./draft.ts";
+import {
+  ANSWER_MS,
+  CONTRIBUTIONS_SHOWN_MAX,
+  HANDSHAKE_MS,
+  REBUILDS_MAX,
+  RETRY_MS,
+  SPEED_MS,
+  SPEED_SAMPLES_MAX,
+  STALL_MS,
+  type ContributorEvent,
+  type ContributorState,
+  type Effect,
+  type JobResult,
+  type Outcome,
+  type Pending,
+} from "./state.ts";
+
+export interface Ticked {
+  readonly state: ContributorState;
+  readonly effects: readonly Effect[];
+}
+
+export function tick(state: ContributorState, event: ContributorEvent, nowMs: number, rng: Rng): Ticked {
+  const draft: Draft = { state, effects: [], nowMs, rng };
+  take(draft, event);
+  advance(draft);
+  return { state: draft.state, effects: draft.effects };
+}
+
+/** When a state that was just ticked wants to be woken though nothing happens; null when only an event can change it. */
+export function wakeMs(state: ContributorState, nowMs: number): number | null {
+  const { link, upload, assigned } = state;
+  if (state.intent === "stopped" || state.failure !== null) {
+    return null;
+  }
+  if (link.type !== "open") {
+    return link.untilMs;
+  }
+  const times = [state.heardMs + DEAD_MS, state.pingedMs + PING_MS, state.prepareMs, state.fetchMs, state.readyMs];
+  if (upload !== null) {
+    times.push(upload.sentMs + STALL_MS, Math.max(upload.sentMs, state.headMs) + ANSWER_MS);
+  }
+  if (assigned !== null) {
+    times.push(assigned.deadlineMs);
+  }
+  // What was due at an earlier time has been done, or waits for an event.
+  const later = times.filter((timeMs) => timeMs > nowMs);
+  return later.length === 0 ? null : Math.min(...later);
+}
+
+/** Notes what happened. */
+function take(draft: Draft, event: ContributorEvent): void {
+  const { state, nowMs } = draft;
+  switch (event.type) {
+    case "start":
+      begin(draft);
+      return;
+    case "resume":
+      set(draft, { intent: state.intent === "stopped" ? "stopped" : "working" });
+      return;
+    case "pause":
+      set(draft, { intent: state.intent === "stopped" ? "stopped" : "paused" });
+      return;
+    case "stop":
+      set(draft, { intent: "stopped" });
+      return;
+    case "woke":
+      return;
+    case "linked":
+      if (event.dial === state.dial && state.link.type === "dialling") {
+        const { publicKey, agent, engine, device, privateData } = state.identity;
+        const hello = { publicKey, agent, engine, device, privateData };
+        set(draft, { link: { type: "greeting", untilMs: nowMs + HANDSHAKE_MS }, heardMs: nowMs, pingedMs: nowMs });
+        draft.effects.push({ type: "send", message: { type: "hello", protocol: PROTOCOL_VERSION, ...hello } });
+      }
+      return;
+    case "linkEnded":
+      if (event.dial === state.dial) {
+        endLink(draft, event.reason);
+      }
+      return;
+    case "received":
+      if (event.dial === state.dial) {
+        set(draft, { heardMs: nowMs });
+        receive(draft, event.message);
+      }
+      return;
+    case "garbled":
+      if (event.dial === state.dial) {
+        hangUp(draft, `The relay sent something unreadable: ${event.detail}`);
+      }
+      return;
+    case "rtcOpened":
+      set(draft, { rtc: state.rtc === "opening" ? "open" : state.rtc, laneReason: "" });
+      return;
+    case "rtcEnded":
+      set(draft, { rtc: state.rtc === "unavailable" ? "unavailable" : "none", laneReason: event.reason });
+      return;
+    case "prepared":
+      set(draft, { preparation: "done", trouble: "", pending: state.pending ?? event.pending });
+      if (event.pending !== null && state.pending === null) {
+        showContribution(draft, event.pending);
+      }
+      return;
+    case "unprepared":
+      set(draft, { preparation: "none", prepareMs: nowMs + RETRY_MS, trouble: event.reason });
+      if (event.fatal) {
+        fail(draft, event.reason);
+      }
+      return;
+    case "fetched":
+      set(draft, { fetching: null, trouble: "", base: { version: event.version, digest: event.digest } });
+      return;
+    case "unfetched":
+      set(draft, { fetching: null, fetchMs: nowMs + RETRY_MS, trouble: event.reason });
+      return;
+    case "troubled":
+      set(draft, { trouble: event.reason });
+      return;
+    case "stepped":
+      noteStep(draft, event.assignment, event.step, event.tokens);
+      return;
+    case "finished":
+      finishJob(draft, event.assignment, event.result);
+      return;
+    case "uploaded":
+      if (state.pending?.id === event.id && state.upload?.dial === event.dial && state.upload.lane === event.lane) {
+        set(draft, { upload: { ...state.upload, gone: true } });
+      }
+      return;
+    default:
+      event satisfies never;
+  }
+}
+
+/** Starts, and after a failure forgets the run: the relay may serve another one by now. */
+function begin(draft: Draft): void {
+  set(draft, { intent: "working" });
+  if (draft.state.failure !== null) {
+    const forgotten = { run: null, head: null, base: null, fetching: null, pending: null, upload: null } as const;
+    set(draft, {
+      ...forgotten,
+      failure: null,
+      preparation: "none",
+      prepareMs: 0,
+      rebuilds: 0,
+      trouble: "",
+      attempts: 0,
+    });
+  }
+}
+
+function receive(draft: Draft, message: RelayMessage): void {
+  const { state } = draft;
+  switch (message.type) {
+    case "challenge":
+      draft.effects.push({ type: "prove", nonce: message.nonce, dial: state.dial });
+      return;
+    case "welcome": {
+      const { run, charter, contributor, head } = message;
+      if (state.run !== null && state.run.digest !== run) {
+        fail(draft, `${REASONS["wrong-run"]} Start again to take part in the run that the relay serves now.`);
+        return;
+      }
+      set(draft, { link: { type: "open" }, attempts: 0, trouble: "", contributor, run: { digest: run, charter } });
+      set(draft, { head, headMs: draft.nowMs, readied: false, readyMs: 0 });
+      return;
+    }
+    case "assign":
+      takeAssignment(draft, message.assignment);
+      return;
+    case "verdict":
+      takeVerdict(draft, message.contribution, message.verdict);
+      return;
+    case "version":
+      set(draft, { head: message.head, headMs: draft.nowMs });
+      return;
+    case "refused":
+      takeRefusal(draft, message.reason, message.retryMs);
+      return;
+    case "ping":
+      draft.effects.push({ type: "send", message: { type: "pong" } });
+      return;
+    case "pong":
+    case "rtc": // the runner hands answers to whoever waits for them
+      return;
+    default:
+      message satisfies never;
+  }
+}
+
+function takeAssignment(draft: Draft, assignment: Assignment): void {
+  const { state, nowMs } = draft;
+  if (state.assigned?.assignment.id === assignment.id) {
+    return; // said again after a reconnect
+  }
+  const givenMs = assignment.type === "train" ? assignment.trainMs : assignment.judgeMs;
+  const stepsMax = assignment.type === "train" ? assignment.stepsMax : 0;
+  const assigned = { assignment, deadlineMs: nowMs + givenMs };
+  set(draft, { assigned, readied: true, step: 0, stepsMax, trouble: "" });
+}
+
+function takeVerdict(draft: Draft, id: Pending["id"], verdict: Verdict): void {
+  const { state } = draft;
+  const accepted = verdict.type === "accepted";
+  const shown = state.contributions.find((contribution) => contribution.id === id);
+  if (shown !== undefined && shown.verdict === null) {
+    set(draft, {
+      accepted: state.accepted + (accepted ? 1 : 0),
+      refused: state.refused + (accepted ? 0 : 1),
+      contributions: state.contributions.map((contribution) =>
+        contribution === shown ? { ...shown, verdict, sentence: verdictSentence(verdict) } : contribution,
+      ),
+    });
+  }
+  if (state.pending?.id === id) {
+    set(draft, { pending: null, upload: null });
+    draft.effects.push({ type: "settle", id, outcome: outcomeOf(verdict) });
+  }
+}
+
+function outcomeOf(verdict: Verdict): Outcome {
+  if (verdict.type === "accepted") {
+    return "accepted";
+  }
+  const harmful: readonly Reason[] = ["harmful", "norm-too-large", "not-finite"];
+  return harmful.includes(verdict.reason) ? "discarded" : "kept";
+}
+
+function takeRefusal(draft: Draft, reason: Reason, retryMs: number | null): void {
+  const { state, nowMs } = draft;
+  if (reason === "wrong-version" || reason === "wrong-run") {
+    fail(draft, REASONS[reason]);
+    return;
+  }
+  const readyMs = nowMs + (retryMs ?? RETRY_MS);
+  set(draft, { trouble: REASONS[reason] });
+  if (state.link.type === "open") {
+    set(draft, { readied: state.assigned !== null, readyMs });
+  } else {
+    hangUp(draft, REASONS[reason]);
+    const waiting = draft.state.link.type === "waiting" ? draft.state.link.untilMs : nowMs;
+    set(draft, { link: { type: "waiting", untilMs: Math.max(waiting, readyMs) } });
+  }
+}
+
+function noteStep(draft: Draft, assignment: string, step: number, tokens: number): void {
+  const { state, nowMs } = draft;
+  if (state.job?.assignment !== assignment) {
+    return;
+  }
+  const recent = state.speed.filter((sample) => sample.timeMs > nowMs - SPEED_MS).slice(1 - SPEED_SAMPLES_MAX);
+  set(draft, { step, speed: [...recent, { timeMs: nowMs, tokens }], tokensTotal: state.tokensTotal + tokens });
+}
+
+function finishJob(draft: Draft, id: string, result: JobResult): void {
+  const { state } = draft;
+  const own = state.assigned?.assignment.id === id;
+  set(draft, { job: null, assigned: own ? null : state.assigned, readied: own ? false : state.readied });
+  switch (result.type) {
+    case "contribution":
+      set(draft, { pending: result.pending, upload: null });
+      showContribution(draft, result.pending);
+      return;
+    case "report":
+      if (own) {
+        set(draft, { report: { body: result.body, signature: result.signature }, validated: state.validated + 1 });
+      }
+      return;
+    case "dropped":
+      if (own) {
+        release(draft, id);
+      }
+      return;
+    case "broken":
+      release(draft, id);
+      if (result.lost && state.rebuilds < REBUILDS_MAX) {
+        const prepareMs = draft.nowMs + RETRY_MS;
+        set(draft, { preparation: "none", prepareMs, rebuilds: state.rebuilds + 1, trouble: result.reason });
+      } else {
+        fail(draft, result.reason);
+      }
+      return;
+    default:
+      result satisfies never;
+  }
+}
+
+function showContribution(draft: Draft, pending: Pending): void {
+  const { id, round, wireBytes, steps, loss } = pending;
+  const sentence = "Sent when the relay is reached; its verdict is being waited for.";
+  const shown = { id, round, sentMs: draft.nowMs, wireBytes, steps, loss, verdict: null, sentence };
+  set(draft, { contributions: [shown, ...draft.state.contributions].slice(0, CONTRIBUTIONS_SHOWN_MAX) });
+}

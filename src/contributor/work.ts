@@ -1,0 +1,122 @@
+/**
+ * The work itself: inner steps on this device's data, and the measurement of others' updates. `Work` is what the session
+ * runner calls; `createWork` is the production one over an engine. Private texts enter here and nowhere else: nothing that
+ * the runner sends or stores has passed through its hands except parameters, losses and counts.
+ */
+import type { Bytes, ContributorId } from "../base/bytes.ts";
+import type { Charter } from "../protocol/charter.ts";
+import type { Moments } from "../model/trainer.ts";
+import type { Losses, TrainAssignment, ValidateAssignment } from "../protocol/messages.ts";
+import type { SparseUpdate } from "../update/unpack.ts";
+
+/** What training made of the base. */
+export interface LocalRun {
+  /** [P] */
+  readonly after: Float32Array<ArrayBuffer>;
+  /** Mean loss of each step, nats per token. */
+  readonly losses: readonly number[];
+  readonly steps: number;
+  readonly tokens: number;
+}
+
+export interface JobOptions {
+  /** By the clock that the work was created with. */
+  readonly deadlineMs: number;
+  /** Once `aborted` is true the work ends after the step at hand. */
+  readonly signal: { readonly aborted: boolean };
+  readonly onStep: (step: { readonly step: number; readonly tokens: number; readonly loss: number }) => void;
+}
+
+export interface Work {
+  /** Trains until `stepsMax`, the deadline or the signal, one step at least unless stopped before it. `base` [P] stays. */
+  train(assignment: TrainAssignment, base: Float32Array, options: JobOptions): Promise<LocalRun>;
+  /** Mean losses with and without `update`, nats per token. */
+  validate(
+    assignment: ValidateAssignment,
+    base: Float32Array,
+    update: SparseUpdate,
+    options: JobOptions,
+  ): Promise<Losses>;
+  /** Null before the first step. */
+  moments(): Promise<Moments | null>;
+  restore(moments: Moments): Promise<void>;
+  [Symbol.dispose](): void;
+}
+
+/** What the runner knows when it wants the engine; the entry point adds the engine and, for members, the private texts. */
+export interface WorkContext {
+  readonly charter: Charter;
+  readonly contributor: ContributorId;
+  /** The charter's open texts, one a shard. */
+  readonly texts: readonly Bytes[];
+}
+
+export type CreateWork = (context: WorkContext) => Promise<Work>;
+
+export interface WorkOptions {
+  readonly engine: Engine;
+  readonly charter: Charter;
+  readonly contributor: ContributorId;
+  /** The charter's open texts: others' work is measured on them, and one's own trained on them. */
+  readonly corpus: Corpus;
+  /** A member's own texts: trained on instead. */
+  readonly privateCorpus?: Corpus;
+  readonly clock: Clock;
+  /** Share of the time to work, 0.05 … 1; asked after each step. */
+  readonly duty: () => number;
+}
+
+/**
+ * Compiles training and evaluation on `engine`; the engine stays the caller's. Throws HeddleError "model-too-big" when the
+ * device cannot hold them, "bad-input" when the texts are shorter than one sequence.
+ */
+export async function createWork(options: WorkOptions): Promise<Work> {
+  const { engine, charter, contributor, corpus, privateCorpus, clock, duty } = options;
+  const { model, inner, trust } = charter;
+  const trainer = await createTrainer(engine, { model, inner });
+  const evaluator = await createEvaluator(engine, { model, batch: inner.batch });
+  const own = privateCorpus ?? corpus;
+  let steps = 0;
+
+  /** Rests so long that the work takes its share of the time; the event loop runs in any case, so pause and stop act. */
+  const rest = (workedMs: number): Promise<void> => {
+    const share = Math.min(1, Math.max(0.05, duty()));
+    return sleep(clock, (workedMs * (1 - share)) / share);
+  };
+
+  return {
+    train: async (assignment, base, { deadlineMs, signal, onStep }) => {
+      trainer.load(base);
+      const losses: number[] = [];
+      while (losses.length < assignment.stepsMax && !signal.aborted) {
+        const startMs = clock.nowMs();
+        const { seed, round } = assignment;
+        const place = { seed, round, contributor, step: losses.length, batch: inner.batch, time: model.time };
+        const { loss } = await trainer.step(batchAt(own, place));
+        losses.push(loss);
+        steps += 1;
+        onStep({ step: losses.length, tokens: trainer.tokensPerStep, loss });
+        await rest(clock.nowMs() - startMs);
+        if (clock.nowMs() >= deadlineMs) {
+          break;
+        }
+      }
+      const after = await trainer.parameters();
+      return { after, losses, steps: losses.length, tokens: losses.length * trainer.tokensPerStep };
+    },
+    validate: async (assignment, base, update) => {
+      return await measureLosses({ evaluator, corpus, assignment, base, update, sequences: trust.sequences });
+    },
+    moments: async () => (steps === 0 ? null : trainer.moments()),
+    restore: async (moments) => {
+      if (moments.m.length === trainer.size && moments.v.length === trainer.size) {
+        trainer.restoreMoments(moments);
+        steps = moments.t;
+      }
+    },
+    [Symbol.dispose]: () => {
+      trainer[Symbol.dispose]();
+      evaluator[Symbol.dispose]();
+    },
+  };
+}

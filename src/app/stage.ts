@@ -1,0 +1,189 @@
+/**
+ * What the page says and offers, as a pure function of everything it knows: one sentence, one hint, one main button and at
+ * most one other. All words about states, failures and what to do stand here and nowhere else.
+ */
+import type { ContributorStatus } from "../contributor/view.ts";
+import { asSentence } from "../ui/format.ts";
+
+export interface Facts {
+  readonly online: boolean;
+  /** The run's public record: not here yet, live, or cut off. */
+  readonly feed: "loading" | "live" | "lost";
+  readonly contributors: number;
+  readonly trainer:
+    | { readonly type: "none" }
+    | { readonly type: "opening" }
+    | { readonly type: "open" }
+    | { readonly type: "failed"; readonly code: string; readonly message: string };
+  readonly view: { readonly status: ContributorStatus; readonly sentence: string } | null;
+  /** Was contributing before a reload, and the agreement still covers this run. */
+  readonly resumable: boolean;
+  /** Another tab of this browser works already. */
+  readonly elsewhere: boolean;
+}
+
+export type Act = "contribute" | "pause" | "resume" | "stop" | "retry";
+
+export interface Offer {
+  readonly act: Act;
+  readonly words: string;
+}
+
+export interface Stage {
+  readonly mood: "idle" | "busy" | "working" | "paused" | "trouble";
+  /** What happens now. */
+  readonly sentence: string;
+  /** What to know or do; may be empty. */
+  readonly hint: string;
+  readonly main: Offer | null;
+  readonly other: Offer | null;
+}
+
+const STOP: Offer = { act: "stop", words: "Stop" };
+const RUNNING_HINT =
+  "It keeps going while you use other tabs. Press Pause or Stop, or close this tab, and it ends at once.";
+
+export function stageOf(facts: Facts): Stage {
+  const { trainer, view } = facts;
+  if (trainer.type === "failed") {
+    return failed(trainer.code, trainer.message);
+  }
+  if (trainer.type === "opening") {
+    return {
+      mood: "busy",
+      sentence: "Getting this device ready: finding its fastest engine.",
+      hint: "This takes a few seconds the first time.",
+      main: null,
+      other: STOP,
+    };
+  }
+  if (trainer.type === "open" && view !== null && view.status !== "stopped") {
+    return working(view, facts);
+  }
+  return idle(facts);
+}
+
+function idle(facts: Facts): Stage {
+  const contribute: Offer = { act: "contribute", words: facts.resumable ? "Continue contributing" : "Contribute" };
+  if (facts.elsewhere) {
+    return {
+      mood: "trouble",
+      sentence: "Heddle already works in another tab of this browser.",
+      hint: "One tab is enough: two would only share the same device. Close the other tab to contribute from here.",
+      main: { act: "retry", words: "Check again" },
+      other: null,
+    };
+  }
+  if (!facts.online) {
+    return {
+      mood: "trouble",
+      sentence: "This device is offline.",
+      hint: "The page opens without a connection, but training needs one. It goes on by itself when you are online again.",
+      main: null,
+      other: null,
+    };
+  }
+  if (facts.feed === "loading") {
+    return { mood: "busy", sentence: "Looking up the run …", hint: "", main: null, other: null };
+  }
+  if (facts.feed === "lost") {
+    return {
+      mood: "trouble",
+      sentence: "The relay does not answer.",
+      hint: "It may be restarting. This page keeps trying; nothing is lost in the meantime.",
+      main: { act: "retry", words: "Try again" },
+      other: null,
+    };
+  }
+  if (facts.resumable) {
+    return {
+      mood: "idle",
+      sentence: "You were contributing before this page was reloaded.",
+      hint: "Nothing runs until you press the button.",
+      main: contribute,
+      other: null,
+    };
+  }
+  return {
+    mood: "idle",
+    sentence:
+      facts.contributors === 0
+        ? "Nobody is training right now. Yours would be the first thread."
+        : facts.contributors === 1
+          ? "One device is training right now. Yours could be the second."
+          : `${facts.contributors} devices are training right now. Yours could join them.`,
+    hint: "Nothing runs until you press the button and agree.",
+    main: contribute,
+    other: null,
+  };
+}
+
+function working(view: { status: ContributorStatus; sentence: string }, facts: Facts): Stage {
+  const offline = facts.online ? "" : " This device is offline at the moment.";
+  switch (view.status) {
+    case "paused":
+      return {
+        mood: "paused",
+        sentence: "Paused. This device does nothing until you resume.",
+        hint: "",
+        main: { act: "resume", words: "Resume" },
+        other: STOP,
+      };
+    case "failed":
+      return {
+        mood: "trouble",
+        sentence: view.sentence,
+        hint: "",
+        main: { act: "retry", words: "Try again" },
+        other: STOP,
+      };
+    case "connecting":
+    case "fetching":
+    case "waiting":
+      return {
+        mood: "busy",
+        sentence: `${view.sentence}${offline}`,
+        hint: RUNNING_HINT,
+        main: { act: "pause", words: "Pause" },
+        other: STOP,
+      };
+    case "training":
+    case "validating":
+    case "uploading":
+      return {
+        mood: "working",
+        sentence: `${view.sentence}${offline}`,
+        hint: RUNNING_HINT,
+        main: { act: "pause", words: "Pause" },
+        other: STOP,
+      };
+    case "stopped":
+      return idle(facts);
+    default:
+      return view.status satisfies never;
+  }
+}
+
+/** What to do about each failure that a person can do something about. */
+const REMEDIES: Readonly<Record<string, string>> = {
+  "no-engine": "Update the browser, or open this page in a current Chrome, Edge, Firefox or Safari.",
+  "model-too-big": "This device has too little memory for the model. You can still read along and try others’ devices.",
+  "device-lost":
+    "The graphics processor was reset or taken away, often by another program. Try again; nothing is lost.",
+  "device-wrong":
+    "The graphics processor gave wrong numbers in a self-test, so it does not train. A driver update may help.",
+  unreachable: "The relay may be restarting, or a firewall is in the way. Try again in a moment.",
+  store: "The browser does not let this page keep data. Leave private browsing, or allow storage for this site.",
+  limit: "Please reload the page; if it happens again, report it.",
+};
+
+function failed(code: string, message: string): Stage {
+  return {
+    mood: "trouble",
+    sentence: asSentence(message),
+    hint:
+      REMEDIES[code] ?? "Try again, or reload the page. If it happens again, please report it with the sentence above.",
+    main: { act: "retry", words: "Try again" },
+    other: null,
+  };
+}

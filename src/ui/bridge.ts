@@ -1,0 +1,70 @@
+/**
+ * The page's end of the training worker: starts it, wraps its surface, and lends it WebRTC connections, which do not exist in
+ * workers. Imported by the page and the widget only when the worker is first needed.
+ */
+import { proxy, wrap, type Remote } from "comlink";
+import type { ContributorView } from "../contributor/view.ts";
+import { lendRtc } from "./lend.ts";
+import type { GenerateOptions, Outcome, TrainOptions, TrainSurface } from "./surface.ts";
+
+export interface Trainer {
+  start(): Promise<Outcome>;
+  pause(): void;
+  resume(): void;
+  stop(): void;
+  setDuty(duty: number): void;
+  generate(options: GenerateOptions, onText: (text: string) => void): Promise<Outcome>;
+  abort(): void;
+  /** The page goes away: says goodbye to the relay; best effort. */
+  leave(): void;
+  /** Ends the worker at once. */
+  close(): void;
+}
+
+export function openTrainer(
+  options: Omit<TrainOptions, "rtc">,
+  onView: (view: ContributorView) => void,
+  onCrash: (message: string) => void,
+): Trainer {
+  const worker = new Worker(new URL("../../worker/train.ts", import.meta.url), { type: "module", name: "heddle" });
+  const remote: Remote<TrainSurface> = wrap<TrainSurface>(worker);
+  const crash = (message: string): void => {
+    worker.terminate();
+    onCrash(message);
+  };
+  worker.addEventListener("error", (event) => {
+    crash(
+      event.message === ""
+        ? "The training program could not be loaded"
+        : `The training program stopped: ${event.message}`,
+    );
+  });
+  const rtc = typeof RTCPeerConnection === "function";
+  const opened = remote.open({ ...options, rtc }, proxy(onView), proxy(lendRtc));
+  const tell = (call: () => Promise<unknown>): void => {
+    opened.then(call).catch((error: unknown) => crash(messageOf(error)));
+  };
+  const ask = async (call: () => Promise<Outcome>): Promise<Outcome> => {
+    try {
+      await opened;
+      return await call();
+    } catch (error) {
+      return { ok: false, code: "unknown", message: messageOf(error) };
+    }
+  };
+  return {
+    start: () => ask(() => remote.start()),
+    pause: () => tell(() => remote.pause()),
+    resume: () => tell(() => remote.resume()),
+    stop: () => tell(() => remote.stop()),
+    setDuty: (duty) => tell(() => remote.setDuty(duty)),
+    generate: (request, onText) => ask(() => remote.generate(request, proxy(onText))),
+    abort: () => tell(() => remote.abort()),
+    leave: () => tell(() => remote.stop()),
+    close: () => worker.terminate(),
+  };
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

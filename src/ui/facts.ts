@@ -1,0 +1,116 @@
+/** Records of the run and of this device as lists of name and value, in words and rounded for people. Pure. */
+import type { ContributionView, ContributorView } from "../contributor/view.ts";
+import type { RunView } from "../protocol/run-view.ts";
+import type { ConsentTerms } from "./consent.ts";
+import type { ContributionItem } from "./contributions.ts";
+import { formatBytes, formatCount, formatLoss, formatPlural, formatShort, asSentence } from "./format.ts";
+
+export interface Fact {
+  readonly name: string;
+  readonly value: string;
+  readonly note?: string;
+}
+
+const PHASES = {
+  gathering: "waiting for contributors",
+  training: "contributors are training",
+  judging: "contributions are being checked",
+  merging: "the next version is being made",
+} as const;
+
+export function runFacts(run: RunView): readonly Fact[] {
+  const last = run.versions.at(-1);
+  const licences = [...new Set(run.charter.train.map((dataset) => dataset.licence))].join(", ");
+  const names = run.charter.train.map((dataset) => dataset.name).join(", ");
+  const facts: Fact[] = [
+    {
+      name: "Version",
+      value: formatCount(last?.version ?? 0),
+      note: `Round ${formatCount(run.round)}: ${PHASES[run.phase]}`,
+    },
+    { name: "Contributors now", value: formatCount(run.connected) },
+    {
+      name: "Model",
+      value: `${formatShort(run.parameters)} parameters`,
+      note: `${run.charter.model.layers} layers, ${run.charter.model.channels} channels, ${formatBytes(run.parameters * 4)} uncompressed`,
+    },
+  ];
+  if (last !== undefined && last.version > 0) {
+    const judged = `${formatPlural(last.accepted, "contribution", "contributions")} accepted, ${formatCount(last.refused)} refused`;
+    facts.push({ name: "Loss", value: formatLoss(last.evalLoss), note: "nats per token, on held-out text" });
+    facts.push({
+      name: "Last version",
+      value: judged,
+      note: `${formatShort(last.tokensPerS)} tokens per second together`,
+    });
+    facts.push({
+      name: "Traffic for it",
+      value: `${formatBytes(last.bytesUp)} up, ${formatBytes(last.bytesDown)} down`,
+      note: "all contributors together",
+    });
+  }
+  facts.push({ name: "Data", value: names === "" ? "–" : names, note: licences === "" ? "" : `Licence: ${licences}` });
+  return facts;
+}
+
+export function deviceFacts(view: ContributorView | null, engineSentence: string): readonly Fact[] {
+  if (view === null) {
+    return [{ name: "Engine", value: "Chosen when you start: the GPU if it is faster, the processor otherwise." }];
+  }
+  const words = { webgpu: "GPU, by WebGPU", wasm: "Processor, by WebAssembly", twin: "Processor, reference engine" };
+  const engine = Object.hasOwn(words, view.engine) ? words[view.engine as keyof typeof words] : view.engine;
+  const lane =
+    view.lane === null ? "Not connected" : { rtc: "WebRTC", ws: "WebSocket", memory: "In this process" }[view.lane];
+  return [
+    {
+      name: "Engine",
+      value: engine,
+      note: [view.device, asSentence(engineSentence)].filter((text) => text !== "").join(". "),
+    },
+    { name: "Connection", value: lane, note: asSentence(view.laneReason) },
+    {
+      name: "Work",
+      value: `${formatCount(view.accepted)} accepted, ${formatCount(view.refused)} refused`,
+      note: `${formatPlural(view.validated, "check", "checks")} of other people’s contributions`,
+    },
+    { name: "Learned from", value: `${formatShort(view.tokensTotal)} tokens` },
+    { name: "Traffic", value: `${formatBytes(view.bytesUp)} sent, ${formatBytes(view.bytesDown)} received` },
+  ];
+}
+
+export function itemsOf(view: ContributorView | null): readonly ContributionItem[] {
+  return (view?.contributions ?? []).map((contribution) => ({
+    id: contribution.id,
+    round: contribution.round,
+    sentMs: contribution.sentMs,
+    wireBytes: contribution.wireBytes,
+    steps: contribution.steps,
+    loss: contribution.loss,
+    state: stateOf(contribution),
+    sentence: contribution.sentence,
+  }));
+}
+
+/** What the person is asked to agree to, estimated from the charter and the last version's traffic. */
+export function consentTerms(run: RunView, duty: number, lasts: ConsentTerms["lasts"] = "30 days"): ConsentTerms {
+  const { model, inner, train } = run.charter;
+  const shardBytes = train.flatMap((dataset) => dataset.shards).reduce((sum, shard) => sum + shard.bytes, 0);
+  const last = run.versions.at(-1);
+  const sharers = last === undefined ? 0 : last.accepted + last.refused;
+  const rows = inner.batch * model.time;
+  // Parameters, gradients, two moments, residual and base; activations of every layer; logits.
+  const activations = rows * (model.layers * (10 * model.channels + 4 * model.hidden) + 2 * model.vocabulary);
+  return {
+    name: run.charter.name,
+    purpose: asSentence(run.charter.purpose),
+    downloadBytes: run.parameters * 4 + shardBytes,
+    roundBytes: last === undefined || sharers === 0 ? null : (last.bytesUp + last.bytesDown) / sharers,
+    memoryBytes: run.parameters * 4 * 6 + activations * 4,
+    lasts,
+    duty,
+  };
+}
+
+function stateOf(contribution: ContributionView): ContributionItem["state"] {
+  return contribution.verdict === null ? "waiting" : contribution.verdict.type;
+}

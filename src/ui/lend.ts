@@ -1,0 +1,2 @@
+/** Lends WebRTC connections to the worker. */
+export function lendRtc(): void {}

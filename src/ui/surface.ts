@@ -1,0 +1,48 @@
+/**
+ * What the training worker offers to a page, in plain data: both ends of the comlink bridge are typed by this file.
+ * `train.ts` implements it in the worker, `bridge.ts` is the page's end.
+ */
+import type { ContributorView } from "../contributor/view.ts";
+
+export interface TrainOptions {
+  /** Origin of the relay: "https://relay.example". */
+  readonly relay: string;
+  /** "auto" takes a real GPU where it is faster, else WASM; a software adapter only when "webgpu" is asked for. */
+  readonly engine: "auto" | "webgpu" | "wasm";
+  /** Share of the time the device works, 0.05 … 1. */
+  readonly duty: number;
+  /** Name of this program for the relay: "page/0.1.0". */
+  readonly agent: string;
+  /** The page can lend a WebRTC connection. */
+  readonly rtc: boolean;
+}
+
+/** Failures cross as data, because the code of an error does not survive the bridge. */
+export type Outcome =
+  | { readonly ok: true; readonly sentence: string }
+  | { readonly ok: false; readonly code: string; readonly message: string };
+
+export interface GenerateOptions {
+  readonly prompt: string;
+  readonly count: number;
+  readonly temperature: number;
+}
+
+export interface TrainSurface {
+  /** Remembers the options and whom to tell; nothing is downloaded or computed yet. */
+  open(
+    options: TrainOptions,
+    onView: (view: ContributorView) => void,
+    lend: (lease: number, signal: MessagePort) => void,
+  ): void;
+  /** Chooses the engine the first time, then takes part. The sentence says which engine and why. */
+  start(): Promise<Outcome>;
+  pause(): void;
+  resume(): void;
+  stop(): void;
+  setDuty(duty: number): void;
+  view(): ContributorView | null;
+  /** Continues the prompt with the newest base, piece by piece; the sentence tells version and engine. */
+  generate(options: GenerateOptions, onText: (text: string) => void): Promise<Outcome>;
+  abort(): void;
+}

@@ -1,0 +1,222 @@
+/** Every op of the WASM engine against the twin in double precision, at sizes that do not fit its tiles. */
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createRng } from "../base/rng.ts";
+import type { Engine } from "../tensor/engine.ts";
+import { elementCount, type Program } from "../tensor/program.ts";
+import { record, sortTokens, type Recorder } from "../tensor/record.ts";
+import { createTwin } from "../tensor/twin.ts";
+import { createWasmEngine } from "./engine.ts";
+import { spawn } from "./spawn-node.ts";
+
+const built = (name: string): Uint8Array<ArrayBuffer> =>
+  new Uint8Array(readFileSync(new URL(`../../build/${name}`, import.meta.url)));
+
+beforeAll(() => {
+  execFileSync(process.execPath, [new URL("../../tools/build-wasm.mjs", import.meta.url).pathname]);
+});
+
+/** Runs `program` once on random inputs and states; returns its outputs. */
+async function outputsOf(engine: Engine, program: Program): Promise<Map<string, Float32Array>> {
+  using plan = await engine.compile(program);
+  for (const tensor of program.tensors) {
+    const count = elementCount(tensor.shape);
+    const rng = createRng("ops", tensor.name, count);
+    if (tensor.role === "input" && tensor.dtype === "f32") {
+      plan.write(tensor.name, random(rng, count, tensor.name));
+    } else if (tensor.role === "state" && tensor.view === undefined) {
+      engine.writeState(tensor.name, random(rng, count, tensor.name));
+    }
+  }
+  writeTokens(program, (name, values) => plan.write(name, values));
+  await plan.run();
+  const read = program.outputs.map(async (name) => [name, await plan.read(name)] as const);
+  return new Map(await Promise.all(read));
+}
+
+/** Tensors that must not be negative have names that begin with "positive". */
+function random(rng: ReturnType<typeof createRng>, count: number, name: string): Float32Array {
+  const positive = name.startsWith("positive");
+  return Float32Array.from({ length: count }, () => (positive ? Math.abs(rng.normal()) + 0.1 : rng.normal()));
+}
+
+/** Fills u32 inputs called tokens, targets, order and offsets for a vocabulary of `VOCABULARY`. */
+function writeTokens(program: Program, write: (name: string, values: Uint32Array) => void): void {
+  const wanted = program.tensors.filter(({ dtype }) => dtype === "u32");
+  const vocabulary = Number(/V(\d+)/.exec(program.name)?.[1] ?? 1);
+  const rows = Number(/N(\d+)/.exec(program.name)?.[1] ?? 1);
+  const rng = createRng("tokens", rows, vocabulary);
+  const tokens = Uint32Array.from({ length: rows }, () => rng.below(vocabulary));
+  const all = { tokens, targets: tokens, ...sortTokens(tokens, vocabulary) };
+  for (const { name } of wanted) {
+    write(name, all[name as keyof typeof all]);
+  }
+}
+
+/** Largest difference between two engines' outputs, in units of the largest value of each output. */
+async function difference(a: Engine, b: Engine, program: Program): Promise<number> {
+  const [ours, reference] = [await outputsOf(a, program), await outputsOf(b, program)];
+  let worst = 0;
+  for (const [name, wanted] of reference) {
+    const got = ours.get(name) as Float32Array;
+    const size = wanted.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-3);
+    wanted.forEach((value, i) => {
+      const error = Math.abs((got[i] as number) - value) / size;
+      worst = Math.max(worst, Number.isNaN(error) ? Infinity : error);
+    });
+  }
+  return worst;
+}
+
+function program(name: string, build: (r: Recorder) => readonly number[]): Program {
+  const r = record(name);
+  const outputs = new Set(build(r));
+  const { tensors } = r.finish([]);
+  return r.finish(tensors.filter(({ id }) => outputs.has(id)).map((tensor) => tensor.name));
+}
+
+function matmul(m: number, n: number, k: number, transA: boolean, transB: boolean, add: boolean): Program {
+  return program(`matmul ${m}×${n}×${k}${transA ? " aᵀ" : ""}${transB ? " bᵀ" : ""}${add ? " +" : ""}`, (r) => {
+    const a = r.input("a", transA ? [k, m] : [m, k]);
+    const b = r.input("b", transB ? [n, k] : [k, n]);
+    return [r.matmul(a, b, { transA, transB, ...(add ? { add: r.input("c", [m, n]) } : {}) })];
+  });
+}
+
+function rows(n: number, c: number): Program[] {
+  const norm = program(`rmsNorm ${n}×${c}`, (r) => {
+    const out = r.rmsNorm(r.input("x", [n, c]), r.input("gain", [c]), 1e-5);
+    return [out, out + 1];
+  });
+  const backward = (add: boolean) =>
+    program(`rmsNormBackward ${n}×${c}${add ? " +" : ""}`, (r) => {
+      const [x, gain, dout] = [r.input("x", [n, c]), r.input("gain", [c]), r.input("dout", [n, c])];
+      const rstd = r.input("positive rstd", [n]);
+      const [dx, dgain] = [r.value("dx", [n, c]), r.value("dgain", [c])];
+      const rest = add ? { add: r.input("more", [n, c]) } : {};
+      r.push({ type: "rmsNormBackward", x, gain, rstd, dout, dx, dgain, ...rest });
+      return [dx, dgain];
+    });
+  const entropy = program(`crossEntropy N${n} V${c}`, (r) => {
+    const [logits, targets] = [r.input("logits", [n, c]), r.input("targets", [n], "u32")];
+    const { losses, loss } = r.crossEntropy(logits, targets);
+    const dlogits = r.value("dlogits", [n, c]);
+    r.push({ type: "crossEntropyBackward", logits, targets, dlogits });
+    return [losses, loss, dlogits];
+  });
+  return [norm, backward(false), backward(true), entropy];
+}
+
+function embedding(n: number, v: number, c: number, add: boolean): Program {
+  return program(`embedding N${n} V${v} ${c}${add ? " +" : ""}`, (r) => {
+    const out = r.embedding(r.input("table", [v, c]), r.input("tokens", [n], "u32"));
+    const dout = r.input("dout", [n, c]);
+    const [order, offsets] = [r.input("order", [n], "u32"), r.input("offsets", [v + 1], "u32")];
+    const dtable = r.value("dtable", [v, c]);
+    const rest = add ? { add: r.input("more", [v, c]) } : {};
+    r.push({ type: "embeddingBackward", dout, order, offsets, dtable, ...rest });
+    return [out, dtable];
+  });
+}
+
+function rope(batch: number, time: number, heads: number, headDim: number, inverse: boolean): Program {
+  return program(`rope ${batch}·${time}×${heads}·${headDim}${inverse ? " inverse" : ""}`, (r) => [
+    r.rope(r.input("x", [batch * time, heads * headDim]), { time, headDim, base: 10_000, inverse }),
+  ]);
+}
+
+function attention(batch: number, time: number, heads: number, kvHeads: number, headDim: number): Program {
+  return program(`attention B${batch} T${time} H${heads} K${kvHeads} D${headDim}`, (r) => {
+    const shape = { batch, time, heads, kvHeads, headDim };
+    const [n, c, kv] = [batch * time, heads * headDim, kvHeads * headDim];
+    const [q, k, v, dout] = [
+      r.input("q", [n, c]),
+      r.input("k", [n, kv]),
+      r.input("values", [n, kv]),
+      r.input("do", [n, c]),
+    ];
+    const out = r.attention(q, k, v, shape);
+    const lse = out + 1;
+    const [dq, dk, dv] = [r.value("dq", [n, c]), r.value("dk", [n, kv]), r.value("dv", [n, kv])];
+    const delta = r.value("delta", [n * heads]);
+    r.push({ type: "attentionBackward", q, k, v, out, lse, dout, delta, dq, dk, dv, ...shape });
+    return [out, lse, delta, dq, dk, dv];
+  });
+}
+
+function elements(count: number): Program[] {
+  const gated = program(`swiglu ${count}`, (r) => {
+    const shape = [1, count];
+    const [gate, up, dout] = [r.input("gate", shape), r.input("up", shape), r.input("dout", shape)];
+    const out = r.swiglu(gate, up);
+    const [dgate, dup] = [r.value("dgate", shape), r.value("dup", shape)];
+    r.push({ type: "swigluBackward", gate, up, dout, dgate, dup });
+    return [out, dgate, dup, r.add(gate, up)];
+  });
+  const adamw = (decayCount: number) =>
+    program(`adamw ${count}, ${decayCount} decay`, (r) => {
+      const state = (name: string) => r.state(`${name} ${count}`, [count]);
+      const [params, grads, m, v] = [state("p"), state("g"), state("m"), state("positive v")];
+      const norm = r.norm(grads);
+      const hyper = r.input("positive hyper", [8]);
+      r.push({ type: "adamw", params, grads, m, v, norm, hyper, decayCount });
+      return [norm, params, m, v];
+    });
+  return [gated, adamw(count), adamw(Math.floor(count / 2)), adamw(0)];
+}
+
+const CASES: readonly Program[] = [
+  ...[
+    [1, 1, 1],
+    [7, 13, 5],
+    [4, 8, 256],
+    [65, 129, 257],
+    [63, 127, 255],
+    [33, 1030, 9],
+    [130, 40, 530],
+  ].flatMap(([m = 1, n = 1, k = 1]) =>
+    [0, 1, 2, 3].map((form) => matmul(m, n, k, (form & 1) === 1, (form & 2) === 2, form === 1)),
+  ),
+  ...[
+    [1, 1],
+    [3, 15],
+    [5, 16],
+    [7, 17],
+    [67, 131],
+    [2, 4099],
+  ].flatMap(([n = 1, c = 1]) => rows(n, c)),
+  embedding(1, 1, 1, false),
+  embedding(37, 11, 7, true),
+  embedding(129, 67, 130, false),
+  rope(1, 1, 1, 2, false),
+  rope(2, 7, 3, 6, false),
+  rope(2, 9, 2, 8, true),
+  rope(1, 300, 1, 32, false),
+  attention(1, 1, 1, 1, 2),
+  ...[31, 32, 33].map((time) => attention(2, time, 4, 2, 8)),
+  attention(1, 7, 3, 3, 5),
+  attention(2, 67, 6, 2, 16),
+  attention(1, 129, 2, 1, 64),
+  ...[1, 2, 3, 4, 4095, 4096, 4097, 8193].flatMap(elements),
+];
+
+describe.each([1, 2])("createWasmEngine() with %d threads agrees with the twin", (threads) => {
+  let engine: Engine;
+  beforeAll(async () => {
+    engine = await createWasmEngine({ bytes: built("heddle-threads.wasm"), threads, spawn });
+  });
+  afterAll(() => engine[Symbol.dispose]());
+  test.each(CASES.map((one) => [one.name, one] as const))("%s", async (_, one) => {
+    using twin = createTwin({ precision: "f64" });
+    expect(await difference(engine, twin, one)).toBeLessThan(3e-6);
+  });
+});
+
+test("the plain build and the threaded build on three threads compute the same bits", async () => {
+  using plain = await createWasmEngine({ bytes: built("heddle.wasm") });
+  using threaded = await createWasmEngine({ bytes: built("heddle-threads.wasm"), threads: 3, spawn });
+  for (const one of CASES) {
+    expect(await outputsOf(threaded, one), one.name).toEqual(await outputsOf(plain, one));
+  }
+});

@@ -28,8 +28,11 @@ export interface FrameChannel {
   readonly lane: Lane;
   /** Queues one frame; throws when the channel is broken. */
   send(frame: Bytes): void;
-  /** Ends the channel after what was queued has left, or soon. */
-  close(reason: string): void;
+  /**
+   * Ends the channel: "sent" when the last word is ours and must still get through, "now" when the other end has closed or
+   * the channel broke. "now" may follow "sent".
+   */
+  close(after: "sent" | "now"): void;
 }
 
 export interface FramedEnd {
@@ -121,11 +124,11 @@ class FramedLink implements Link {
       this.#sendFrame(dataFrame(this.#nextTransfer(), message, 0));
     }
     this.#sendFrame(closeFrame(reason));
-    this.end(reason);
+    this.end(reason, "sent");
   }
 
   /** Ends this end: the channel is closed, the handlers are told once, waiting messages are dropped. */
-  end(reason: string): void {
+  end(reason: string, after: "sent" | "now" = "now"): void {
     if (this.#closedReason !== undefined) {
       return;
     }
@@ -133,12 +136,15 @@ class FramedLink implements Link {
     this.#small = [];
     this.#large = [];
     this.#wakeDrained();
-    this.#channel.close(reason);
+    this.#channel.close(after);
     this.#handlers?.closed(reason);
   }
 
   receive(bytes: Uint8Array): void {
     if (this.#closedReason !== undefined) {
+      if (readFrame(bytes).type === "close") {
+        this.#channel.close("now"); // both ends closed at once
+      }
       return;
     }
     this.bytesReceived += bytes.length;

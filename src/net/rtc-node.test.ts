@@ -1,0 +1,105 @@
+import { spawnSync } from "node:child_process";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { afterEach, describe, expect, test } from "vitest";
+import { LINK_CASES, recorder, type LinkPlace } from "./contract.ts";
+import type { Link } from "./link.ts";
+import { createRtcAnswerer, dialRtcNode, type RtcAnswerer } from "./rtc-node.ts";
+import { withHostCandidates, withoutCandidates } from "./sdp.ts";
+
+const answerers: RtcAnswerer[] = [];
+afterEach(async () => {
+  await Promise.all(answerers.splice(0).map((answerer) => answerer.close("The test is over")));
+});
+
+async function answerer(options: Parameters<typeof createRtcAnswerer>[0] = {}): Promise<RtcAnswerer> {
+  const made = await createRtcAnswerer(options);
+  answerers.push(made);
+  return made;
+}
+
+const place: LinkPlace = {
+  connect: async ({ attachA, attachB, messageBytesMax }) => {
+    const accepted = Promise.withResolvers<Link>();
+    const relay = await answerer({ messageBytesMax });
+    const exchange = (offer: string): Promise<string> =>
+      relay.answer(offer, (link) => {
+        accepted.resolve(link);
+        return attachB(link);
+      });
+    return { a: await dialRtcNode({ exchange, attach: attachA, messageBytesMax }), b: await accepted.promise };
+  },
+};
+
+describe("dialRtcNode() to createRtcAnswerer() keeps the contract", () => {
+  test.each(LINK_CASES)("$name", ({ run }) => run(place));
+});
+
+test("createRtcAnswerer() serves many dials at once from one port, and none is lost", async () => {
+  const relay = await answerer();
+  const dials = Array.from({ length: 20 }, async (_, i) => {
+    const [a, b] = [recorder(), recorder()];
+    const link = await dialRtcNode({
+      exchange: (offer) => relay.answer(offer, b.attach),
+      attach: a.attach,
+    });
+    link.send(Uint8Array.of(i));
+    expect((await b.next())[0]).toBe(i);
+    link.close("Done");
+    expect(await b.closed()).toBe("Done");
+  });
+  await Promise.all(dials);
+});
+
+test("createRtcAnswerer() refuses an offer that is no offer, and more than connectionsMax", async () => {
+  const relay = await answerer({ connectionsMax: 1 });
+  await expect(relay.answer("hello", recorder().attach)).rejects.toMatchObject({ code: "bad-input" });
+  const garbage = "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=setup:nothing\r\n";
+  await expect(relay.answer(garbage, recorder().attach)).rejects.toMatchObject({ code: "bad-input" });
+  expect(relay.connections()).toBe(0);
+  const dial = (): Promise<Link> =>
+    dialRtcNode({ exchange: (offer) => relay.answer(offer, recorder().attach), attach: recorder().attach });
+  await dial();
+  await expect(dial()).rejects.toMatchObject({ code: "unreachable" });
+});
+
+test("createRtcAnswerer() gives up a connection that does not open in openMs", async () => {
+  const relay = await answerer({ openMs: 20, addresses: ["127.0.0.1"] });
+  const gone = dialRtcNode({
+    exchange: async (offer) => withoutCandidates(await relay.answer(offer, recorder().attach)),
+    attach: recorder().attach,
+    timeoutMs: 300,
+  });
+  await expect(gone).rejects.toMatchObject({ code: "unreachable" });
+  expect(relay.connections()).toBe(0);
+});
+
+test("dialRtcNode() rejects when the exchange fails or its answer cannot be used", async () => {
+  const attach = recorder().attach;
+  const failing = dialRtcNode({ exchange: () => Promise.reject(new Error("no signal")), attach });
+  await expect(failing).rejects.toMatchObject({ code: "unreachable" });
+  await expect(dialRtcNode({ exchange: async () => "v=0", attach })).rejects.toMatchObject({ code: "unreachable" });
+});
+
+test("a process that dialled and answered exits by itself once its links are closed", () => {
+  const here = fileURLToPath(new URL("rtc-node.ts", import.meta.url));
+  const script = `
+    import { createRtcAnswerer, dialRtcNode } from ${JSON.stringify(here)};
+    const answerer = await createRtcAnswerer();
+    const attach = () => ({ message: () => undefined, closed: () => undefined });
+    const link = await dialRtcNode({ exchange: (offer) => answerer.answer(offer, attach), attach });
+    link.send(new Uint8Array(300_000));
+    await answerer.close("Over");
+    console.log("closed");`;
+  const child = spawnSync(process.execPath, ["--input-type=module", "-e", script], { timeout: 30_000 });
+  expect([child.status, child.stdout.toString(), child.stderr.toString()]).toEqual([0, "closed\n", ""]);
+});
+
+test("withHostCandidates() replaces candidates, and withoutCandidates() takes them out", () => {
+  const sdp = "v=0\r\nm=application 9 UDP/DTLS/SCTP x\r\na=mid:0\r\na=candidate:1 1 UDP 5 10.0.0.1 7 typ host\r\n";
+  expect(withoutCandidates(sdp)).toBe("v=0\r\nm=application 9 UDP/DTLS/SCTP x\r\na=mid:0\r\n");
+  expect(withHostCandidates(sdp, ["192.0.2.1"], 4000)).toBe(
+    "v=0\r\nm=application 9 UDP/DTLS/SCTP x\r\na=mid:0\r\n" +
+      "a=candidate:1 1 UDP 2130706431 192.0.2.1 4000 typ host\r\na=end-of-candidates\r\n",
+  );
+});

@@ -1,0 +1,259 @@
+/**
+ * The rtc lane on Node and Deno: `node-datachannel`'s native API, dialling and answering. Signalling is an argument: one offer, one
+ * answer, no trickling (`sdp.ts` says why). The answering end serves all its connections from one UDP port.
+ *
+ * The library's objects are collected as garbage unless something holds them, and the process crashes afterwards: `held` keeps
+ * them until they are closed. Its `send` throws, which ends the link. Nothing here calls its global `cleanup`.
+ */
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { networkInterfaces } from "node:os";
+import { PeerConnection, type DataChannel } from "node-datachannel";
+import { HeddleError } from "../base/assert.ts";
+import { FRAME_BYTES_MAX, SESSIONS_MAX } from "../protocol/limits.ts";
+import { createFramedLink, type FramedEnd } from "./framed-link.ts";
+import type { Attach, Link } from "./link.ts";
+import { checkSdp, withHostCandidates, withoutCandidates } from "./sdp.ts";
+
+export interface DialRtcNodeOptions {
+  /** Takes the offer to the other end and brings back its answer. */
+  readonly exchange: (offerSdp: string) => Promise<string>;
+  readonly attach: Attach;
+  readonly timeoutMs?: number;
+  /** "stun:host:port", "turn:user:password@host:port"; none are needed for an answering end with an address of its own. */
+  readonly iceServers?: readonly string[];
+  /** Largest message, either way. */
+  readonly messageBytesMax?: number;
+}
+
+export interface RtcAnswererOptions {
+  /** The UDP port; a free one when absent. */
+  readonly port?: number;
+  /** Addresses under which the port can be reached; default: those of this machine's interfaces and loopback. */
+  readonly addresses?: readonly string[];
+  readonly messageBytesMax?: number;
+  readonly connectionsMax?: number;
+  /** A connection that has not opened by then is given up. */
+  readonly openMs?: number;
+}
+
+export interface RtcAnswerer {
+  readonly port: number;
+  /**
+   * Answers an offer; `attach` is called when the channel opens, if it ever does. Rejects with HeddleError "bad-input" for an
+   * offer that cannot be used, "limit" when there are too many connections.
+   */
+  answer(offerSdp: string, attach: Attach): Promise<string>;
+  connections(): number;
+  /** Closes every link with `reason` and resolves when all connections are gone. */
+  close(reason: string): Promise<void>;
+}
+
+export const CHANNEL_LABEL = "heddle";
+/** How long a closing end waits for the other to have read its last word. */
+const CLOSE_MS = 1_000;
+const ENDED_STATES = ["disconnected", "failed", "closed"];
+
+/** A peer connection and its one channel; closing happens once. */
+class Connection {
+  readonly pc: PeerConnection;
+  readonly gone: Promise<void>;
+  end: FramedEnd | undefined;
+  channel: DataChannel | undefined;
+  #closing = false;
+  #timer: NodeJS.Timeout | undefined;
+  #gone: () => void;
+
+  constructor(config: ConstructorParameters<typeof PeerConnection>[1]) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.gone = promise;
+    this.#gone = resolve;
+    this.pc = new PeerConnection("heddle", { maxMessageSize: FRAME_BYTES_MAX, ...config });
+    held.add(this);
+    this.pc.onStateChange((state) => this.#changed(state));
+  }
+
+  /** Makes the link once the channel is open. */
+  carry(channel: DataChannel, attach: Attach, messageBytesMax: number | undefined, opened: (link: Link) => void): void {
+    this.channel = channel; // held, see above
+    const begin = (): void => {
+      if (this.end !== undefined || this.#closing) {
+        return;
+      }
+      this.end = createFramedLink({
+        channel: {
+          lane: "rtc",
+          send: (frame) => channel.sendMessageBinary(frame),
+          close: (after) => this.close(after),
+        },
+        attach,
+        ...(messageBytesMax === undefined ? {} : { messageBytesMax }),
+      });
+      opened(this.end.link);
+    };
+    channel.onOpen(begin);
+    if (channel.isOpen()) {
+      begin();
+    }
+    channel.onError((error) => this.end?.ended(`The connection broke: ${error}`));
+    channel.onClosed(() => this.#lost("The other end closed the link"));
+    channel.onMessage((data) => {
+      if (typeof data === "string") {
+        this.end?.link.close("Cannot read a frame: got text, need bytes");
+      } else {
+        this.end?.receive(data instanceof ArrayBuffer ? new Uint8Array(data) : data);
+      }
+    });
+  }
+
+  /** Neither `close` of the library waits for what was sent: the end that reads the last word closes the connection. */
+  close(after: "sent" | "now"): void {
+    this.#closing = true;
+    clearTimeout(this.#timer);
+    if (after === "sent") {
+      this.#timer = setTimeout(() => this.pc.close(), CLOSE_MS);
+    } else {
+      this.pc.close();
+    }
+  }
+
+  #changed(state: string): void {
+    if (ENDED_STATES.includes(state)) {
+      this.#lost(state === "failed" ? "The connection was lost" : "The other end closed the link");
+      this.close("now");
+    }
+    if (state === "closed") {
+      clearTimeout(this.#timer);
+      held.delete(this);
+      this.#gone();
+    }
+  }
+
+  /**
+   * The library reports messages and the end through queues of their own, so the end can overtake the last words: those are
+   * there within two turns of the event loop.
+   */
+  #lost(sentence: string): void {
+    setImmediate(() => setImmediate(() => this.end?.ended(sentence)));
+  }
+}
+
+/** Every connection that is not closed yet: the strong references the library needs. */
+const held = new Set<Connection>();
+
+/** Resolves when the link is open and attached; rejects with HeddleError "unreachable" when it cannot be opened in time. */
+export async function dialRtcNode({
+  exchange,
+  attach,
+  timeoutMs = 10_000,
+  iceServers = [],
+  messageBytesMax,
+}: DialRtcNodeOptions): Promise<Link> {
+  const connection = new Connection({ iceServers: [...iceServers] });
+  const { promise: opened, resolve, reject } = Promise.withResolvers<Link>();
+  const fail = (sentence: string, cause?: unknown): void =>
+    reject(new HeddleError("unreachable", `Cannot dial over WebRTC: ${sentence}`, { cause }));
+  const timer = setTimeout(() => fail(`no channel opened within ${timeoutMs} ms`), timeoutMs);
+  connection.pc.onLocalDescription((sdp) => {
+    exchange(withoutCandidates(sdp)).then(
+      (answer) => {
+        try {
+          checkSdp(answer, "answer");
+          connection.pc.setRemoteDescription(answer, "answer");
+        } catch (error) {
+          fail("the answer cannot be used", error);
+        }
+      },
+      (error: unknown) => fail("there was no answer", error),
+    );
+  });
+  void connection.gone.then(() => fail("the connection was lost"));
+  connection.carry(connection.pc.createDataChannel(CHANNEL_LABEL), attach, messageBytesMax, resolve);
+  try {
+    return await opened;
+  } catch (error) {
+    connection.close("now");
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Listens for nothing by itself: offers arrive over another lane and are handed to `answer`. */
+export async function createRtcAnswerer({
+  port,
+  addresses = machineAddresses(),
+  messageBytesMax,
+  connectionsMax = SESSIONS_MAX,
+  openMs = 15_000,
+}: RtcAnswererOptions = {}): Promise<RtcAnswerer> {
+  const udpPort = port ?? (await freeUdpPort());
+  const connections = new Set<Connection>();
+  let closed = false;
+
+  const answer = async (offerSdp: string, attach: Attach): Promise<string> => {
+    checkSdp(offerSdp, "offer");
+    if (closed || connections.size >= connectionsMax) {
+      throw new HeddleError("limit", `Cannot answer an offer: at most ${connectionsMax} connections are served`);
+    }
+    const config = { iceServers: [], enableIceUdpMux: true, portRangeBegin: udpPort, portRangeEnd: udpPort };
+    const connection = new Connection(config);
+    connections.add(connection);
+    const timer = setTimeout(() => connection.close("now"), openMs);
+    void connection.gone.then(() => {
+      clearTimeout(timer);
+      connections.delete(connection);
+    });
+    connection.pc.onDataChannel((channel) => {
+      connection.carry(channel, attach, messageBytesMax, () => clearTimeout(timer));
+    });
+    const described = Promise.withResolvers<string>();
+    connection.pc.onLocalDescription((sdp) => described.resolve(sdp));
+    try {
+      connection.pc.setRemoteDescription(withoutCandidates(offerSdp), "offer");
+    } catch (error) {
+      connection.close("now");
+      await connection.gone;
+      throw new HeddleError("bad-input", "Cannot answer an offer: its description cannot be used", { cause: error });
+    }
+    const ended = connection.gone.then(() => {
+      throw new HeddleError("bad-input", "Cannot answer an offer: the connection ended at once");
+    });
+    return withHostCandidates(await Promise.race([described.promise, ended]), addresses, udpPort);
+  };
+
+  return {
+    port: udpPort,
+    answer,
+    connections: () => connections.size,
+    close: async (reason) => {
+      closed = true;
+      const all = [...connections];
+      for (const connection of all) {
+        if (connection.end === undefined) {
+          connection.close("now");
+        } else {
+          connection.end.link.close(reason);
+        }
+      }
+      await Promise.all(all.map((connection) => connection.gone));
+    },
+  };
+}
+
+/** Addresses of the interfaces, outside ones first; link-local ones say nothing to other machines. */
+function machineAddresses(): string[] {
+  const all = Object.values(networkInterfaces()).flatMap((interfaces) => interfaces ?? []);
+  const usable = all.filter(({ address }) => !/^(fe80:|169\.254\.)/i.test(address));
+  return usable.sort((a, b) => Number(a.internal) - Number(b.internal)).map(({ address }) => address);
+}
+
+async function freeUdpPort(): Promise<number> {
+  const socket = createSocket("udp4");
+  socket.bind(0);
+  await once(socket, "listening");
+  const { port } = socket.address();
+  socket.close();
+  await once(socket, "close");
+  return port;
+}

@@ -38,6 +38,8 @@ export interface Desk {
   prepare(): Promise<Pending | null>;
   /** Gets the parameters of `head`: from its update when this desk holds its parent, from its checkpoint otherwise. */
   fetch(head: VersionInfo): Promise<void>;
+  /** The base held, [P]. */
+  parameters(): Float32Array | null;
   /** A signed contribution that is written down, or null when the work was stopped before its end. */
   train(assignment: TrainAssignment, options: JobOptions): Promise<Pending | null>;
   /** A signed report, or null when the work was stopped or the update cannot be read. */
@@ -107,6 +109,7 @@ export function createDesk(options: DeskOptions): Desk {
     fetch: async (head) => {
       held = { digest: head.digest, params: await fetchBase(head, { held, charter, fetchBlob }) };
     },
+    parameters: () => held?.params ?? null,
     train: async (assignment, job) => {
       const local = await present(work, "the engine").train(assignment, baseOf(assignment.baseDigest), job);
       return job.signal.aborted || local.steps === 0 ? null : inTurn(() => contribute(assignment, local));

@@ -60,6 +60,8 @@ export interface Contributor {
   /** The share of time to work, for the work's own pauses. */
   duty(): number;
   view(): ContributorView;
+  /** The version of the shared base that this device holds, [P]; not to be changed. Null before it is fetched. */
+  parameters(): Float32Array | null;
   /** Resolves when nothing that was started is under way (the session itself may go on). */
   settled(): Promise<void>;
 }
@@ -77,6 +79,7 @@ export function createContributor(options: ContributorOptions): Contributor {
     setDuty: (duty) => session.setDuty(duty),
     duty: () => session.duty,
     view: () => session.view(),
+    parameters: () => session.parameters(),
     settled: () => session.settled(),
   };
 }
@@ -141,6 +144,10 @@ class Session {
     while (this.#tasks.size > 0) {
       await Promise.all(this.#tasks);
     }
+  }
+
+  parameters(): Float32Array | null {
+    return this.#desk?.parameters() ?? null;
   }
 
   view(): ContributorView {

@@ -4,9 +4,16 @@
  * the runner sends or stores has passed through its hands except parameters, losses and counts.
  */
 import type { Bytes, ContributorId } from "../base/bytes.ts";
+import { sleep, type Clock } from "../base/clock.ts";
+import { batchAt } from "../data/batch.ts";
+import type { Corpus } from "../data/corpus.ts";
+import { createEvaluator } from "../model/evaluator.ts";
+import { createTrainer } from "../model/trainer.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { Moments } from "../model/trainer.ts";
 import type { Losses, TrainAssignment, ValidateAssignment } from "../protocol/messages.ts";
+import type { Engine } from "../tensor/engine.ts";
+import { measureLosses } from "../trust/measure.ts";
 import type { SparseUpdate } from "../update/unpack.ts";
 
 /** What training made of the base. */
@@ -72,7 +79,7 @@ export interface WorkOptions {
  */
 export async function createWork(options: WorkOptions): Promise<Work> {
   const { engine, charter, contributor, corpus, privateCorpus, clock, duty } = options;
-  const { model, inner, trust } = charter;
+  const { model, inner } = charter;
   const trainer = await createTrainer(engine, { model, inner });
   const evaluator = await createEvaluator(engine, { model, batch: inner.batch });
   const own = privateCorpus ?? corpus;
@@ -105,7 +112,10 @@ export async function createWork(options: WorkOptions): Promise<Work> {
       return { after, losses, steps: losses.length, tokens: losses.length * trainer.tokensPerStep };
     },
     validate: async (assignment, base, update) => {
-      return await measureLosses({ evaluator, corpus, assignment, base, update, sequences: trust.sequences });
+      const startMs = clock.nowMs();
+      const losses = await measureLosses({ evaluator, base, update, corpus, facts: assignment, charter });
+      await rest(clock.nowMs() - startMs);
+      return losses;
     },
     moments: async () => (steps === 0 ? null : trainer.moments()),
     restore: async (moments) => {

@@ -1,0 +1,110 @@
+import { expect, test } from "vitest";
+import type { ContributorId, Digest } from "../base/bytes.ts";
+import type { Clock } from "../base/clock.ts";
+import { batchAt } from "../data/batch.ts";
+import { createCorpus } from "../data/corpus.ts";
+import { initialParameters } from "../model/layout.ts";
+import { createTrainer } from "../model/trainer.ts";
+import { sampleCharter } from "../protocol/sample.ts";
+import type { TrainAssignment } from "../protocol/messages.ts";
+import { createTwin } from "../tensor/twin.ts";
+import { createWork } from "./work.ts";
+
+const evaluation = { name: "e", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
+const sample = sampleCharter([], evaluation);
+const charter = {
+  ...sample,
+  model: { ...sample.model, channels: 8, layers: 1, heads: 2, kvHeads: 1, hidden: 8, time: 8 },
+  inner: { ...sample.inner, batch: 2 },
+};
+const corpus = createCorpus([Uint8Array.from({ length: 500 }, (_, i) => 97 + (i % 26))]);
+const contributor = "c".repeat(64) as ContributorId;
+const assignment: TrainAssignment = {
+  type: "train",
+  id: "a",
+  round: 3,
+  baseVersion: 0,
+  baseDigest: "0".repeat(64) as Digest,
+  seed: 7,
+  stepsMax: 4,
+  trainMs: 1000,
+};
+
+/** A clock on which waiting is instant and each reading takes 5 ms, with a record of the waits. */
+function ticking(): Clock & { readonly waits: number[] } {
+  let now = 0;
+  const waits: number[] = [];
+  return {
+    waits,
+    nowMs: () => (now += 5),
+    after: (delayMs, wake) => {
+      waits.push(delayMs);
+      now += delayMs;
+      void Promise.resolve().then(wake);
+      return () => {};
+    },
+  };
+}
+const free = { deadlineMs: 1e9, signal: { aborted: false }, onStep: () => {} };
+
+test("createWork() trains on the batches that the assignment names, as the trainer does", async () => {
+  const base = initialParameters(charter.model);
+  const work = await createWork({
+    engine: createTwin(),
+    charter,
+    contributor,
+    corpus,
+    clock: ticking(),
+    duty: () => 1,
+  });
+  const run = await work.train(assignment, base, free);
+
+  const trainer = await createTrainer(createTwin(), charter);
+  trainer.load(base);
+  const losses: number[] = [];
+  for (let step = 0; step < 4; step += 1) {
+    const place = { seed: 7, round: 3, contributor, step, batch: 2, time: 8 };
+    losses.push((await trainer.step(batchAt(corpus, place))).loss);
+  }
+  expect(run).toEqual({ after: await trainer.parameters(), losses, steps: 4, tokens: 64 });
+  expect((await work.moments())?.t).toBe(4);
+});
+
+test("createWork() does one step when the deadline has passed, none when it was stopped before", async () => {
+  const base = initialParameters(charter.model);
+  const work = await createWork({
+    engine: createTwin(),
+    charter,
+    contributor,
+    corpus,
+    clock: ticking(),
+    duty: () => 1,
+  });
+  expect((await work.train(assignment, base, { ...free, deadlineMs: 0 })).steps).toBe(1);
+  expect((await work.train(assignment, base, { ...free, signal: { aborted: true } })).steps).toBe(0);
+});
+
+test("createWork() stops within a step", async () => {
+  const base = initialParameters(charter.model);
+  const work = await createWork({
+    engine: createTwin(),
+    charter,
+    contributor,
+    corpus,
+    clock: ticking(),
+    duty: () => 1,
+  });
+  const signal = { aborted: false };
+  const onStep = ({ step }: { step: number }): void => {
+    signal.aborted = step === 2;
+  };
+  expect((await work.train(assignment, base, { ...free, signal, onStep })).steps).toBe(2);
+});
+
+test("createWork() rests so that a quarter of the time is work", async () => {
+  const base = initialParameters(charter.model);
+  const clock = ticking();
+  const work = await createWork({ engine: createTwin(), charter, contributor, corpus, clock, duty: () => 0.25 });
+  await work.train(assignment, base, free);
+  expect(clock.waits).toEqual([15, 15, 15, 15]);
+});

@@ -1,0 +1,139 @@
+/**
+ * The simulated network: links between processes on the virtual clock, with every fault a link may show. A message may take
+ * long, so that messages of different links overtake each other; a sender may send twice; a link may break in the middle of
+ * anything; a dial may fail. Within one link order is kept, as `Link` promises.
+ */
+import { HeddleError } from "../base/assert.ts";
+import type { Bytes, Digest } from "../base/bytes.ts";
+import { digestOf } from "../base/bytes.ts";
+import { sleep, type Clock } from "../base/clock.ts";
+import type { Rng } from "../base/rng.ts";
+import { createMemoryPair } from "../net/memory.ts";
+import type { Attach, Link } from "../net/link.ts";
+import type { Process } from "./process.ts";
+
+export interface NetworkFaults {
+  /** Each message takes up to this long. */
+  readonly delayMsMax: number;
+  /** Chance that a link breaks with a message. */
+  readonly breakShare: number;
+  /** Chance that a message is sent twice. */
+  readonly duplicateShare: number;
+  /** Chance that a dial or a download fails. */
+  readonly failShare: number;
+}
+
+/** A process that takes links and serves blobs; null while it is down. */
+export interface Listener {
+  readonly process: Process;
+  readonly attach: Attach;
+  readonly blob: (digest: Digest) => Promise<Bytes | undefined>;
+}
+
+/** What passes on one end of a link, for observers and for liars. */
+export interface Tap {
+  /** The messages that really go out in place of one. */
+  readonly sent?: (bytes: Bytes) => readonly Bytes[];
+  readonly received?: (bytes: Bytes) => void;
+}
+
+export interface Network {
+  listener: Listener | null;
+  /** While false, no message is duplicated and no link breaks: for the quiet end of a run. */
+  faulty: boolean;
+  dial(from: Process, attach: Attach, tap: Tap): Promise<Link>;
+  fetchBlob(from: Process, digest: Digest, bytesMax: number): Promise<Bytes>;
+}
+
+export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Network {
+  const chance = (share: number): boolean => network.faulty && rng.float() < share;
+  const delayMs = (): number => rng.below(faults.delayMsMax + 1);
+  const network: Network = {
+    listener: null,
+    faulty: true,
+    dial: async (from, attach, tap) => {
+      await sleep(from.clock, delayMs());
+      const to = network.listener;
+      if (to === null || chance(faults.failShare)) {
+        throw new HeddleError("unreachable", "The relay cannot be reached");
+      }
+      return connect({ from, to, attach, tap });
+    },
+    fetchBlob: async (from, digest, bytesMax) => {
+      await sleep(from.clock, delayMs());
+      const bytes = chance(faults.failShare) ? undefined : await network.listener?.blob(digest);
+      await sleep(from.clock, delayMs());
+      if (bytes === undefined || bytes.length > bytesMax) {
+        throw new HeddleError("unreachable", `Cannot fetch ${digest}: the relay does not serve it now`);
+      }
+      if (digestOf(bytes) !== digest) {
+        throw new HeddleError("integrity", `Cannot fetch ${digest}: the bytes have another digest`);
+      }
+      return bytes;
+    },
+  };
+  const doubled = (bytes: Bytes): readonly Bytes[] => (chance(faults.duplicateShare) ? [bytes, bytes] : [bytes]);
+
+  const connect = ({ from, to, attach, tap }: { from: Process; to: Listener; attach: Attach; tap: Tap }): Link => {
+    let mine: Link | undefined;
+    const client: Tap = { ...tap, sent: (bytes) => (tap.sent?.(bytes) ?? [bytes]).flatMap(doubled) };
+    const arrivals = { a: 0, b: 0 };
+    const pair = createMemoryPair({
+      attachA: (link) => {
+        mine = tapped(link, client);
+        return handlersOf(attach(mine), client, from);
+      },
+      attachB: (link) => handlersOf(to.attach(tapped(link, { sent: doubled })), {}, to.process),
+      schedule: (passage, arrive) => {
+        // Later messages of a direction arrive no earlier than earlier ones.
+        const atMs = Math.max(arrivals[passage.from], clock.nowMs() + delayMs());
+        arrivals[passage.from] = atMs;
+        clock.after(atMs - clock.nowMs(), arrive);
+        if (chance(faults.breakShare)) {
+          clock.after(delayMs(), () => pair.cut("The link broke"));
+        }
+      },
+    });
+    // A machine that dies says nothing; its peer notices when the connection is reset.
+    from.onKill(() => clock.after(delayMs(), () => pair.cut("The connection was reset")));
+    to.process.onKill(() => clock.after(delayMs(), () => pair.cut("The connection was reset")));
+    return mine as Link;
+  };
+  return network;
+}
+
+function tapped(link: Link, { sent }: Tap): Link {
+  return {
+    lane: link.lane,
+    send: (bytes) => {
+      for (const each of sent?.(bytes) ?? [bytes]) {
+        link.send(each);
+      }
+    },
+    drained: () => link.drained(),
+    get bytesSent() {
+      return link.bytesSent;
+    },
+    get bytesReceived() {
+      return link.bytesReceived;
+    },
+    close: (reason) => link.close(reason),
+  };
+}
+
+/** A dead process hears nothing. */
+function handlersOf(handlers: ReturnType<Attach>, { received }: Tap, process: Process): ReturnType<Attach> {
+  return {
+    message: (bytes) => {
+      if (process.alive) {
+        received?.(bytes);
+        handlers.message(bytes);
+      }
+    },
+    closed: (reason) => {
+      if (process.alive) {
+        handlers.closed(reason);
+      }
+    },
+  };
+}

@@ -1,0 +1,252 @@
+/**
+ * The oracle judges a finished simulation from outside: from the bytes on the relay's disk, from what was told to the
+ * contributors over their links, and from the parameters that they hold. It shares no state with what it checks; of the
+ * production code it uses the readers and the arithmetic, because a replay by anybody must give the same bits.
+ */
+import {
+  digestOf,
+  floatBytes,
+  type Bytes,
+  type ContributionId,
+  type ContributorId,
+  type Digest,
+} from "../base/bytes.ts";
+import type { Charter } from "../protocol/charter.ts";
+import { verifyChain } from "../protocol/chain.ts";
+import { contributionIdOf, decodeHeader } from "../protocol/codec.ts";
+import type { VerifySignature } from "../protocol/keys.ts";
+import type { LedgerEntry, LedgerEvent } from "../protocol/ledger.ts";
+import type { ContributionHeader } from "../protocol/messages.ts";
+import type { Verdict } from "../protocol/verdict.ts";
+import type { MemoryDisk } from "../store/memory.ts";
+import { applyUpdate } from "../update/delta.ts";
+import { mergeUpdates } from "../update/merge.ts";
+import { createServerState, outerStep, serverBytes } from "../update/outer.ts";
+import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
+
+/** A verdict as it reached a contributor. */
+export interface Told {
+  readonly contributor: ContributorId;
+  readonly contribution: ContributionId;
+  readonly verdict: Verdict;
+}
+
+/** A replica: the parameters that somebody held, and the version they were said to be. */
+export interface Replica {
+  readonly contributor: ContributorId;
+  readonly version: number;
+  readonly digest: Digest;
+}
+
+export interface Evidence {
+  readonly disk: MemoryDisk;
+  readonly verify: VerifySignature;
+  readonly charter: Charter;
+  readonly told: readonly Told[];
+  /** Every base that anybody trained on or measured with. */
+  readonly used: readonly Replica[];
+  /** What each live honest contributor holds at the end, when all is quiet. */
+  readonly final: readonly Replica[];
+  readonly liars: ReadonlySet<ContributorId>;
+  /** Contributions that honest contributors still wait for at the end. */
+  readonly unanswered: readonly ContributionId[];
+}
+
+export interface Finding {
+  readonly rule: string;
+  readonly detail: string;
+}
+
+type Of<K extends LedgerEvent["type"]> = Extract<LedgerEvent, { readonly type: K }>;
+
+/** The ledger sorted by what is asked of it. */
+interface History {
+  readonly started: Of<"started">;
+  readonly merges: readonly Of<"merged">[];
+  readonly headers: ReadonlyMap<ContributionId, ContributionHeader>;
+  readonly verdicts: ReadonlyMap<ContributionId, Verdict>;
+  /** Rounds that ended. */
+  readonly ended: ReadonlySet<number>;
+}
+
+/** Everything that is wrong; empty when nothing is. */
+export async function examine(evidence: Evidence): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  const find = (rule: string, detail: string): void => {
+    findings.push({ rule, detail });
+  };
+  const chain = await verifyChain(evidence.disk.entries, { verify: evidence.verify });
+  if (!chain.ok) {
+    return [{ rule: "the ledger is one signed chain", detail: chain.detail }];
+  }
+  const history = readHistory(chain.value.entries, find);
+  if (history === undefined) {
+    return findings;
+  }
+  checkOnce(history, find);
+  checkTold(history, evidence, find);
+  checkLiars(history, evidence.liars, find);
+  checkReplay(history, evidence, find);
+  checkReplicas(history, evidence, find);
+  return findings;
+}
+
+type Find = (rule: string, detail: string) => void;
+
+function readHistory(entries: readonly LedgerEntry[], find: Find): History | undefined {
+  const [first] = entries;
+  if (first?.event.type !== "started") {
+    find("the ledger begins with the start", `it has ${entries.length} entries`);
+    return undefined;
+  }
+  const merges: Of<"merged">[] = [];
+  const headers = new Map<ContributionId, ContributionHeader>();
+  const verdicts = new Map<ContributionId, Verdict>();
+  const ended = new Set<number>();
+  for (const { event } of entries) {
+    if (event.type === "contributed") {
+      const header = decodeHeader(event.header);
+      if (headers.has(event.contribution)) {
+        find("a contribution is received once", event.contribution);
+      }
+      if (!header.ok || contributionIdOf(event.header) !== event.contribution) {
+        find("a contribution's id is the digest of its header", event.contribution);
+      } else {
+        headers.set(event.contribution, header.value);
+      }
+    } else if (event.type === "judged") {
+      if (verdicts.has(event.contribution)) {
+        find("a contribution is judged once", event.contribution);
+      }
+      verdicts.set(event.contribution, event.verdict);
+    } else if (event.type === "merged" || event.type === "skipped") {
+      if (ended.has(event.round)) {
+        find("a round ends once", String(event.round));
+      }
+      ended.add(event.round);
+      if (event.type === "merged") {
+        merges.push(event);
+      }
+    }
+  }
+  return { started: first.event, merges, headers, verdicts, ended };
+}
+
+/** Accepted contributions of ended rounds are merged, once, in their round; nothing else is. */
+function checkOnce({ merges, headers, verdicts, ended }: History, find: Find): void {
+  const merged = new Map<ContributionId, number>();
+  for (const { round, contributions } of merges) {
+    for (const id of contributions) {
+      if (merged.has(id)) {
+        find("no contribution is merged twice", id);
+      }
+      merged.set(id, round);
+      if (verdicts.get(id)?.type !== "accepted") {
+        find("only accepted contributions are merged", id);
+      }
+      if (headers.get(id)?.round !== round) {
+        find("a contribution is merged in its own round", id);
+      }
+    }
+  }
+  for (const [id, verdict] of verdicts) {
+    const round = headers.get(id)?.round;
+    if (verdict.type === "accepted" && !merged.has(id) && (round === undefined || ended.has(round))) {
+      find("no accepted contribution is lost", id);
+    }
+  }
+}
+
+/** What contributors were told is what the ledger says, and everyone was told. */
+function checkTold({ headers, verdicts }: History, { told, liars, unanswered }: Evidence, find: Find): void {
+  const heard = new Set<ContributionId>();
+  for (const { contribution, verdict } of told) {
+    heard.add(contribution);
+    const written = verdicts.get(contribution);
+    if (verdict.type === "accepted" && written?.type !== "accepted") {
+      find("who was told that it is accepted is accepted in the ledger", contribution);
+    }
+    if (verdict.type === "refused" && written?.type === "accepted") {
+      find("who is accepted in the ledger was never told otherwise", `${contribution}: ${verdict.reason}`);
+    }
+  }
+  for (const [id, { contributor }] of headers) {
+    if (!liars.has(contributor) && verdicts.has(id) && !heard.has(id) && !unanswered.includes(id)) {
+      find("every judged contribution's author is told", id);
+    }
+  }
+}
+
+function checkLiars({ merges, headers }: History, liars: ReadonlySet<ContributorId>, find: Find): void {
+  for (const id of merges.flatMap((merge) => merge.contributions)) {
+    const author = headers.get(id)?.contributor;
+    if (author !== undefined && liars.has(author)) {
+      find("no liar's contribution is in the base", id);
+    }
+  }
+}
+
+/** Anyone who has the blobs gets every version from the one before, bit for bit, merge included. */
+function checkReplay({ started, merges, headers }: History, { disk, charter }: Evidence, find: Find): void {
+  const start = disk.blobs.get(started.head.digest);
+  if (start === undefined) {
+    find("the initial checkpoint is a blob", started.head.digest);
+    return;
+  }
+  let params = new Float32Array(start.slice().buffer);
+  let server = createServerState(params.length);
+  let head = started.head;
+  for (const merge of merges) {
+    const updates = merge.contributions.map((id) => {
+      const header = headers.get(id);
+      const update = unpacked(header && disk.blobs.get(header.payload.digest), params.length);
+      return { id, update, weight: header?.tokens ?? 0 };
+    });
+    const known = updates.flatMap(({ id, update, weight }) => (update === null ? [] : [{ id, update, weight }]));
+    if (known.length < updates.length) {
+      find("the payloads of merged contributions are blobs", `version ${merge.head.version}`);
+      return;
+    }
+    const merged = mergeUpdates(known, { parameters: params.length, clipToMedian: charter.outer.clipToMedian });
+    const outer = outerStep(server, merged, charter.outer, charter.downlink);
+    params = applyUpdate(params, outer.update);
+    server = outer.server;
+    if (digestOf(floatBytes(params)) !== merge.head.digest || digestOf(outer.broadcast) !== merge.head.update?.digest) {
+      find("replaying the merges gives the head's digest", `version ${merge.head.version}`);
+      return;
+    }
+    if (digestOf(serverBytes(server)) !== merge.server) {
+      find("replaying the merges gives the server's state", `version ${merge.head.version}`);
+    }
+    if (merge.head.version !== head.version + 1 || merge.head.parent !== head.digest) {
+      find("versions follow each other", `version ${merge.head.version}`);
+    }
+    head = merge.head;
+  }
+}
+
+function unpacked(bytes: Bytes | undefined, parameters: number): SparseUpdate | null {
+  const update = bytes === undefined ? undefined : unpackUpdate(bytes, { parameters, keepMax: 4096 });
+  return update?.ok === true ? update.value : null;
+}
+
+/** Nobody ever worked on a base that is not in the ledger, and in the end everybody holds the head. */
+function checkReplicas({ started, merges }: History, { used, final }: Evidence, find: Find): void {
+  const digests = new Map(
+    [started.head, ...merges.map((merge) => merge.head)].map((each) => [each.version, each.digest]),
+  );
+  for (const { contributor, version, digest } of used) {
+    if (digests.get(version) !== digest) {
+      find("every base in use is a version of the ledger", `${contributor} at version ${version}`);
+    }
+  }
+  const head = merges.at(-1)?.head ?? started.head;
+  for (const { contributor, version, digest } of final) {
+    if (version !== head.version || digest !== head.digest) {
+      find(
+        "in the end every replica is the head",
+        `${contributor} holds version ${version}, the head is ${head.version}`,
+      );
+    }
+  }
+}

@@ -20,7 +20,7 @@ export function encode(text: string): Bytes {
       continue;
     }
     const trail = point < 0x800 ? 1 : point < 0x10000 ? 2 : 3;
-    bytes[n] = ((0xf00 >> trail) & 0xff) | (point >> (6 * trail));
+    bytes[n] = ((0xff00 >> (trail + 1)) & 0xff) | (point >> (6 * trail));
     for (let i = 1; i <= trail; i += 1) {
       bytes[n + i] = 0x80 | ((point >> (6 * (trail - i))) & 0x3f);
     }

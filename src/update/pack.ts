@@ -27,6 +27,8 @@ import { createSelector, selectBySorting } from "./select.ts";
 /** Bit patterns of the largest f32 and, one below it, of the largest subnormal one; without sign. */
 const LARGEST = 0x7f7fffff;
 const SUBNORMAL = 0x007fffff;
+/** Smallest normal f32. */
+const SMALLEST = 2 ** -126;
 
 /**
  * Packs `values` [P], at least one and all finite (anything else is a bug of the caller and throws). With 2 bits the values
@@ -153,9 +155,9 @@ function countEntries(values: Float32Array | Float64Array, keepMax: number): { k
     let sendable = 0;
     let finite = true;
     for (let i = start; i < end; i += 1) {
-      const size = Math.abs(Math.fround(values[i] as number));
-      sendable += size >= 2 ** -126 ? 1 : 0;
-      finite &&= Number.isFinite(values[i]);
+      const value = values[i] as number;
+      sendable += Math.abs(Math.fround(value)) >= SMALLEST ? 1 : 0;
+      finite &&= Number.isFinite(value);
     }
     assert(finite, `Cannot pack update: an entry of ${start} to ${end - 1} is not a finite number`);
     const count = Math.min(keepMax, sendable);

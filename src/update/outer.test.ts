@@ -1,0 +1,161 @@
+import * as fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { floatBytes } from "../base/bytes.ts";
+import { createRng } from "../base/rng.ts";
+import type { Compression, OuterConfig } from "../protocol/charter.ts";
+import { applyUpdate, deltaOf, updateNorm } from "./delta.ts";
+import { mergeUpdates } from "./merge.ts";
+import { createServerState, outerStep, serverBytes, serverFromBytes } from "./outer.ts";
+import { packUpdate } from "./pack.ts";
+import { samples, sparse } from "./samples.fixture.ts";
+import { unpackUpdate } from "./unpack.ts";
+
+const EXACT: Compression = { keep: 4096, bits: 64, beta: 1 };
+const PLAIN: OuterConfig = { learningRate: 1, momentum: 0, clipToMedian: 1 };
+
+describe("outerStep()", () => {
+  test("with one contributor, learning rate 1 and no compression gives the contributor's parameters, bit for bit", () => {
+    fc.assert(
+      fc.property(
+        fc.integer(),
+        fc.integer({ min: 1, max: 9000 }),
+        fc.constantFrom(1e-4, 0.01, 1),
+        (seed, count, step) => {
+          const rng = createRng("invariant", seed);
+          const before = Float32Array.from({ length: count }, () => rng.normal() * 0.02);
+          const after = before.map((value) => value + step * rng.normal());
+          const packed = packUpdate(deltaOf(before, after, 64), EXACT);
+          const update = unpackUpdate(packed, { parameters: count, keepMax: 4096 });
+          if (!update.ok) {
+            throw new Error(update.detail);
+          }
+          const weight = 1 + rng.below(1e6);
+          const merged = mergeUpdates([{ id: "a", update: update.value, weight }], {
+            parameters: count,
+            clipToMedian: 1,
+          });
+          const result = outerStep(createServerState(count), merged, PLAIN, EXACT);
+          expect(floatBytes(applyUpdate(before, result.update))).toEqual(floatBytes(after));
+          expect(result.server.residual.every((value) => value === 0)).toBe(true);
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
+
+  test("is Nesterov momentum as published, over three steps by hand", () => {
+    // μ 0.5, lr 1, merged 1, 0, 2: momentum 1, 0.5, 2.25; steps 1 + 0.5, 0 + 0.25, 2 + 1.125.
+    const outer: OuterConfig = { learningRate: 1, momentum: 0.5, clipToMedian: 0 };
+    let server = createServerState(1);
+    const steps: number[] = [];
+    for (const merged of [1, 0, 2]) {
+      const result = outerStep(server, Float64Array.of(merged), outer, EXACT);
+      server = result.server;
+      steps.push(result.update.values[0] as number);
+    }
+    expect(steps).toEqual([1.5, 0.25, 3.125]);
+    // Starting from θ 1 with g 0.5, lr 0.1, μ 0.9: θ 0.905 after one step.
+    const first = outerStep(
+      createServerState(1),
+      Float64Array.of(0.5),
+      { ...outer, learningRate: 0.1, momentum: 0.9 },
+      EXACT,
+    );
+    expect(1 - (first.update.values[0] as number)).toBeCloseTo(0.905, 12);
+  });
+
+  test("keeps in the residual what the broadcast leaves out", () => {
+    const parameters = 9000;
+    const downlink: Compression = { keep: 200, bits: 2, beta: 1 };
+    const merged = Float64Array.from(samples("laplace", parameters));
+    let server = createServerState(parameters);
+    let base: Float32Array = new Float32Array(parameters);
+    for (let round = 0; round < 30; round += 1) {
+      const result = outerStep(server, round === 0 ? merged : new Float64Array(parameters), PLAIN, downlink);
+      server = result.server;
+      base = applyUpdate(base, result.update);
+    }
+    // Nothing new came after the first round: the base approaches −merged, and together they are it.
+    const gaps = merged.map((value, i) => (server.residual[i] as number) - (base[i] as number) - value);
+    expect(Math.max(...gaps.map(Math.abs))).toBeLessThan(1e-5);
+    expect(updateNorm(sparse(server.residual))).toBeLessThan(0.1 * updateNorm(sparse(merged)));
+  });
+
+  test("gives a replayer the same bytes and leaves its input alone", () => {
+    const downlink: Compression = { keep: 64, bits: 2, beta: 0.95 };
+    const outer: OuterConfig = { learningRate: 0.7, momentum: 0.6, clipToMedian: 1 };
+    const first = outerStep(createServerState(5000), Float64Array.from(samples("gauss", 5000)), outer, downlink);
+    const blob = serverBytes(first.server);
+    const merged = Float64Array.from(samples("gauss", 5000, 2));
+    const restored = serverFromBytes(blob, 5000);
+    if (!restored.ok) {
+      throw new Error(restored.detail);
+    }
+    const again = outerStep(restored.value, merged, outer, downlink);
+    const second = outerStep(first.server, merged, outer, downlink);
+    expect(again.broadcast).toEqual(second.broadcast);
+    expect(serverBytes(again.server)).toEqual(serverBytes(second.server));
+    expect(serverBytes(first.server)).toEqual(blob);
+  });
+
+  test("does not fail on values near the end of f32", () => {
+    const merged = Float64Array.of(3e38, -3e38, 1e-44);
+    const result = outerStep(
+      createServerState(3),
+      merged,
+      { ...PLAIN, learningRate: 4 },
+      { keep: 3, bits: 2, beta: 1 },
+    );
+    expect([...result.update.values]).toEqual([2 ** 127, -(2 ** 127)]);
+  });
+});
+
+describe("serverFromBytes()", () => {
+  test("refuses what serverBytes() does not write", () => {
+    const blob = serverBytes({ residual: Float64Array.of(1, 2), momentum: Float64Array.of(3, 4) });
+    const reasonOf = (bytes: Uint8Array, parameters = 2): string => {
+      const result = serverFromBytes(bytes, parameters);
+      return result.ok ? "ok" : result.reason;
+    };
+    expect(reasonOf(blob)).toBe("ok");
+    expect(reasonOf(blob, 3)).toBe("malformed");
+    for (let length = 0; length < blob.length; length += 1) {
+      expect(reasonOf(blob.subarray(0, length))).toBe("truncated");
+    }
+    expect(reasonOf(new Uint8Array([...blob, 0]))).toBe("malformed");
+    for (const at of [0, 4, 12]) {
+      const copy = blob.slice();
+      copy[at] = 9;
+      expect(reasonOf(copy)).toBe("malformed");
+    }
+    const infinite = serverBytes({ residual: Float64Array.of(1, Infinity), momentum: null });
+    expect(reasonOf(infinite)).toBe("not-finite");
+  });
+});
+
+describe("deltaOf() and applyUpdate()", () => {
+  test("a 64-bit delta gives the new parameters back unless one shrank below 2^-28 of itself", () => {
+    const number = fc.float({ noNaN: true, noDefaultInfinity: true });
+    fc.assert(
+      fc.property(number, number, (b, a) => {
+        const [before, after] = [Float32Array.of(b), Float32Array.of(a)];
+        const delta = deltaOf(before, after, 64)[0] as number;
+        const next = applyUpdate(before, { parameters: 1, indices: Uint32Array.of(0), values: Float64Array.of(delta) });
+        if (Math.abs(a) >= Math.abs(b) * 2 ** -28 || a === 0) {
+          expect(next[0] === a).toBe(true);
+        } else {
+          expect(Math.abs((next[0] as number) - a)).toBeLessThanOrEqual(Math.abs(b) * 2 ** -52);
+        }
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  test("applyUpdate() leaves the base as it is", () => {
+    const base = Float32Array.of(1, 2);
+    const update = { parameters: 2, indices: Uint32Array.of(1), values: Float32Array.of(0.5) };
+    expect([...applyUpdate(base, update)]).toEqual([1, 1.5]);
+    expect([...base]).toEqual([1, 2]);
+    expect(updateNorm({ ...update, values: Float32Array.of(-4) })).toBe(4);
+  });
+});

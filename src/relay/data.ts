@@ -16,7 +16,7 @@ import { CATEGORIES, type Category, type Dataset, type Shard } from "../protocol
 import type { Store } from "../store/store.ts";
 
 /** One text file; larger texts are given as several files. */
-export const TEXT_FILE_BYTES_MAX = 268_435_456;
+const TEXT_FILE_BYTES_MAX = 268_435_456;
 
 const KEY_PREFIX = "dataset/";
 

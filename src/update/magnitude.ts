@@ -15,7 +15,7 @@ const CLASSES = 24;
 const ALL = 256 * CLASSES;
 
 /** Biased f32 exponents `low` ≤ `high`; magnitudes whose class is at least `split` go to `high`. */
-export interface Magnitudes {
+interface Magnitudes {
   readonly low: number;
   readonly high: number;
   readonly split: number;

@@ -70,5 +70,5 @@ export function floatBytes(values: Float32Array<ArrayBuffer> | Float64Array<Arra
 /** Copies little-endian bytes into floats (the copy gives the alignment that a view would need). */
 export function bytesToFloats(bytes: Uint8Array): Float32Array<ArrayBuffer> {
   assert(bytes.length % 4 === 0, `Cannot read floats: got ${bytes.length} bytes, need a multiple of 4`);
-  return new Float32Array(bytes.slice().buffer);
+  return new Float32Array(new Uint8Array(bytes).buffer); // not slice(): a Node Buffer's slice is a view
 }

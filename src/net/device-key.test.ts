@@ -1,0 +1,58 @@
+import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { fromHex, toHex, type Bytes } from "../base/bytes.ts";
+import { loadDeviceKey as loadKeyFile } from "./device-key-node.ts";
+import { createDeviceKey, loadDeviceKey, verifySignature } from "./device-key.ts";
+
+const message = Uint8Array.of(1, 2, 3);
+
+test("verifySignature() accepts what the key signed, and nothing else", async () => {
+  const [key, other] = [await createDeviceKey(), await createDeviceKey()];
+  const signature = await key.sign("session", message);
+  expect(key.publicKey.length).toBe(32);
+  expect(await verifySignature(key.publicKey, "session", message, signature)).toBe(true);
+  const changed = signature.slice();
+  changed[5] = (changed[5] as number) ^ 1;
+  const wrong: [Bytes, string, Bytes, Bytes][] = [
+    [other.publicKey, "session", message, signature],
+    [key.publicKey, "report", message, signature],
+    [key.publicKey, "session", Uint8Array.of(1, 2, 4), signature],
+    [key.publicKey, "session", message, changed],
+    [key.publicKey, "session", message, signature.slice(1)],
+    [key.publicKey.slice(1), "session", message, signature],
+    [new Uint8Array(32).fill(255), "session", message, signature],
+  ];
+  for (const claim of wrong) {
+    expect(await verifySignature(...claim)).toBe(false);
+  }
+});
+
+test("verifySignature() checks Ed25519 over 'heddle/1/<purpose>' and a line feed before the message", async () => {
+  // Python: cryptography's Ed25519PrivateKey.from_private_bytes(bytes(range(32))).sign(b"heddle/1/ledger\n" + b"abc")
+  const publicKey = fromHex("03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8");
+  const signature = fromHex(
+    "c39a773238e067e6fe2926f872fc3ee6392eb85356ace756b47d28f0444edf7374a10eabd6286ef8ccc16032a9b26a59e44d84df4ca4079070f88c45b93bf90a",
+  );
+  expect(await verifySignature(publicKey, "ledger", new TextEncoder().encode("abc"), signature)).toBe(true);
+});
+
+test("loadDeviceKey() keeps one key a file, whole and for its owner only, however many start at once", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "heddle-key-"));
+  const path = join(dir, "state", "device.key");
+  const keys = await Promise.all([1, 2, 3, 4].map(() => loadKeyFile(path)));
+  const again = await loadKeyFile(path);
+  expect(new Set([...keys, again].map((key) => toHex(key.publicKey))).size).toBe(1);
+  expect((await stat(path)).mode & 0o777).toBe(0o600);
+  expect(await readdir(join(dir, "state"))).toEqual(["device.key"]);
+  const signature = await again.sign("session", message);
+  expect(await verifySignature((await loadKeyFile(path)).publicKey, "session", message, signature)).toBe(true);
+  await writeFile(path, "no key");
+  await expect(loadKeyFile(path)).rejects.toMatchObject({ code: "store" });
+  await rm(dir, { recursive: true });
+});
+
+test("loadDeviceKey() says when there is no place to keep a key", async () => {
+  await expect(loadDeviceKey()).rejects.toMatchObject({ code: "store" });
+});

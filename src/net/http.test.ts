@@ -1,0 +1,170 @@
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
+import { createRng } from "../base/rng.ts";
+import { createMemoryDisk, createMemoryStore } from "../store/memory.ts";
+import { createBlobFetcher } from "./http.ts";
+import { serveBlob } from "./serve-blob.ts";
+
+const rng = createRng("http");
+const blob: Bytes = Uint8Array.from({ length: 2_500_000 }, () => rng.below(256));
+const disk = createMemoryDisk();
+const { blobs } = createMemoryStore({ disk });
+const digest = await blobs.put(blob);
+const empty = await blobs.put(new Uint8Array(0));
+const hidden = await blobs.put(Uint8Array.of(1));
+
+let server: Server;
+let origin = "";
+let sentBytes = 0;
+/** May take a request over, to play a relay that misbehaves. */
+let intercept: (request: IncomingMessage, response: ServerResponse) => boolean;
+
+beforeEach(async () => {
+  intercept = () => false;
+  sentBytes = 0;
+  server = createServer((request, response) => {
+    if (!intercept(request, response)) {
+      const isPublic = (wanted: Digest): boolean => wanted !== hidden;
+      const onSent = (bytes: number): void => void (sentBytes += bytes);
+      void serveBlob({ request, response, digest: request.url?.slice(6) ?? "", blobs, isPublic, onSent });
+    }
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+});
+afterEach(async () => {
+  server.closeAllConnections();
+  server.close();
+  await once(server, "close");
+});
+
+function fetcher(options: Partial<Parameters<typeof createBlobFetcher>[0]> = {}) {
+  return createBlobFetcher({ origin, chunkBytes: 1_000_000, wait: () => Promise.resolve(), ...options });
+}
+
+describe("serveBlob()", () => {
+  test.each([
+    ["bytes=0-9", 206, "bytes 0-9/2500000", blob.slice(0, 10)],
+    ["bytes=2499990-", 206, "bytes 2499990-2499999/2500000", blob.slice(-10)],
+    ["bytes=-3", 206, "bytes 2499997-2499999/2500000", blob.slice(-3)],
+    ["bytes=2499999-9999999", 206, "bytes 2499999-2499999/2500000", blob.slice(-1)],
+    ["bytes=-9999999", 206, "bytes 0-2499999/2500000", blob],
+    ["bytes=5-2", 200, null, blob],
+    ["bytes=0-1,4-5", 200, null, blob],
+    ["lines=0-1", 200, null, blob],
+    ["bytes=2500000-", 416, "bytes */2500000", new Uint8Array(0)],
+    ["bytes=-0", 416, "bytes */2500000", new Uint8Array(0)],
+  ])("serveBlob() answers range %s with status %i", async (range, status, contentRange, body) => {
+    const response = await fetch(`${origin}/blob/${digest}`, { headers: { range } });
+    expect([response.status, response.headers.get("content-range")]).toEqual([status, contentRange]);
+    expect(digestOf(new Uint8Array(await response.arrayBuffer()))).toBe(digestOf(body));
+    expect(sentBytes).toBe(body.length);
+  });
+
+  test("serveBlob() lets every page read, cache for ever and ask whether it has changed", async () => {
+    const response = await fetch(`${origin}/blob/${digest}`, { method: "HEAD" });
+    expect(Object.fromEntries(response.headers)).toMatchObject({
+      "access-control-allow-origin": "*",
+      "cache-control": "public, max-age=31536000, immutable",
+      "content-length": "2500000",
+      "accept-ranges": "bytes",
+      etag: `"${digest}"`,
+    });
+    const again = await fetch(`${origin}/blob/${digest}`, { headers: { "if-none-match": `"${digest}"` } });
+    expect(again.status).toBe(304);
+    const other = await fetch(`${origin}/blob/${digest}`, { headers: { range: "bytes=0-1", "if-range": '"x"' } });
+    expect(other.status).toBe(200);
+    await other.body?.cancel();
+    expect((await fetch(`${origin}/blob/${digest}`, { method: "OPTIONS" })).status).toBe(204);
+    expect((await fetch(`${origin}/blob/${digest}`, { method: "POST" })).status).toBe(405);
+  });
+
+  test("serveBlob() answers 404 for what is absent, not public or no digest at all", async () => {
+    for (const name of [digestOf(Uint8Array.of(9)), hidden, "..%2f..%2fetc%2fpasswd", "", digest.toUpperCase()]) {
+      expect((await fetch(`${origin}/blob/${name}`)).status).toBe(404);
+    }
+  });
+});
+
+describe("createBlobFetcher()", () => {
+  test("createBlobFetcher() fetches a blob in pieces, to the byte, also an empty one", async () => {
+    const ranges: (string | undefined)[] = [];
+    intercept = (request) => {
+      ranges.push(request.headers.range);
+      return false;
+    };
+    expect(digestOf(await fetcher()(digest, blob.length))).toBe(digest);
+    expect(ranges).toEqual(["bytes=0-999999", "bytes=1000000-1999999", "bytes=2000000-2499999"]);
+    expect(await fetcher()(empty, 0)).toEqual(new Uint8Array(0));
+  });
+
+  test("createBlobFetcher() goes on at the byte where the connection broke", async () => {
+    const ranges: (string | undefined)[] = [];
+    intercept = (request, response) => {
+      ranges.push(request.headers.range);
+      if (ranges.length !== 2) {
+        return false;
+      }
+      response.writeHead(206, { "content-range": "bytes 1000000-1999999/2500000", "content-length": 1_000_000 });
+      response.write(blob.slice(1_000_000, 1_000_500), () => response.destroy());
+      return true;
+    };
+    expect(digestOf(await fetcher()(digest, blob.length))).toBe(digest);
+    expect(ranges.length).toBe(4);
+    expect(ranges[2]).toMatch(/^bytes=1000(000|500)-/); // what had arrived before the break is kept
+  });
+
+  test("createBlobFetcher() takes a whole answer from a server that knows no ranges", async () => {
+    intercept = (_, response) => {
+      response.writeHead(200, { "content-length": blob.length }).end(blob);
+      return true;
+    };
+    expect(digestOf(await fetcher()(digest, blob.length))).toBe(digest);
+  });
+
+  test("createBlobFetcher() refuses a blob above the limit before it takes memory or reads on", async () => {
+    intercept = (_, response) => {
+      response.writeHead(206, { "content-range": "bytes 0-999999/900000000000", "content-length": 1_000_000 });
+      response.write(new Uint8Array(10));
+      return true;
+    };
+    await expect(fetcher()(digest, 3_000_000)).rejects.toMatchObject({ code: "limit" });
+  });
+
+  test("createBlobFetcher() refuses bytes with another digest", async () => {
+    const damaged = await blobs.put(Uint8Array.of(1, 2, 3, 4));
+    disk.blobs.set(damaged, Uint8Array.of(1, 2, 3, 5));
+    await expect(fetcher()(damaged, 4)).rejects.toMatchObject({ code: "integrity" });
+  });
+
+  test("createBlobFetcher() gives up after triesMax failures in a row and says why", async () => {
+    let requests = 0;
+    intercept = (_, response) => {
+      requests += 1;
+      response.destroy();
+      return true;
+    };
+    await expect(fetcher({ triesMax: 3 })(digest, blob.length)).rejects.toMatchObject({ code: "unreachable" });
+    expect(requests).toBe(3);
+    await expect(fetcher()(digestOf(Uint8Array.of(7)), 1)).rejects.toMatchObject({ code: "unreachable" });
+  });
+
+  test("createBlobFetcher() gives up on a relay that goes silent or brings nothing new", async () => {
+    intercept = (_, response) => {
+      response.writeHead(206, { "content-range": "bytes 0-999999/2500000", "content-length": 1_000_000 });
+      response.write(blob.slice(0, 100));
+      return true;
+    };
+    const silent = fetcher({ triesMax: 2, stallMs: 20 })(digest, blob.length);
+    await expect(silent).rejects.toMatchObject({ code: "unreachable" });
+    intercept = (_, response) => {
+      response.writeHead(206, { "content-range": "bytes 0-9/2500000", "content-length": 10 }).end(blob.slice(0, 10));
+      return true;
+    };
+    await expect(fetcher()(digest, blob.length)).rejects.toMatchObject({ code: "unreachable" });
+  });
+});

@@ -22,7 +22,7 @@ export interface Trainer {
 }
 
 export function openTrainer(
-  options: Omit<TrainOptions, "rtc">,
+  options: TrainOptions,
   onView: (view: ContributorView) => void,
   onCrash: (message: string) => void,
 ): Trainer {
@@ -40,7 +40,7 @@ export function openTrainer(
     );
   });
   const rtc = typeof RTCPeerConnection === "function";
-  const opened = remote.open({ ...options, rtc }, proxy(onView), proxy(lendRtc));
+  const opened = remote.open(options, proxy(onView), rtc ? proxy(lendRtc) : null);
   const tell = (call: () => Promise<unknown>): void => {
     opened.then(call).catch((error: unknown) => crash(messageOf(error)));
   };

@@ -9,7 +9,7 @@ const { laneOwners } = await import("./threads.ts");
 const { clampDuty } = await import("./power.ts");
 const { thin } = await import("./chart.ts");
 const { tracePath } = await import("./meter.ts");
-const { consentParts } = await import("./consent.ts");
+const { consentParts } = await import("./consent-parts.ts");
 
 describe("elements", () => {
   test("clampDuty() gives whole steps of five percent between 5 and 100 for any number", () => {

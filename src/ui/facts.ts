@@ -1,7 +1,7 @@
 /** Records of the run and of this device as lists of name and value, in words and rounded for people. Pure. */
 import type { ContributionView, ContributorView } from "../contributor/view.ts";
 import type { RunView } from "../protocol/run-view.ts";
-import type { ConsentTerms } from "./consent.ts";
+import type { ConsentTerms } from "./consent-parts.ts";
 import type { ContributionItem } from "./contributions.ts";
 import { formatBytes, formatCount, formatLoss, formatPlural, formatShort, asSentence } from "./format.ts";
 

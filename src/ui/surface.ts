@@ -13,8 +13,6 @@ export interface TrainOptions {
   readonly duty: number;
   /** Name of this program for the relay: "page/0.1.0". */
   readonly agent: string;
-  /** The page can lend a WebRTC connection. */
-  readonly rtc: boolean;
 }
 
 /** Failures cross as data, because the code of an error does not survive the bridge. */
@@ -28,18 +26,18 @@ export interface GenerateOptions {
   readonly temperature: number;
 }
 
+/** Gives the page one end of a channel, over which it dials a WebRTC connection and serves it (`net/proxy.ts`). */
+export type LendRtc = (port: MessagePort) => void;
+
 export interface TrainSurface {
-  /** Remembers the options and whom to tell; nothing is downloaded or computed yet. */
-  open(
-    options: TrainOptions,
-    onView: (view: ContributorView) => void,
-    lend: (lease: number, signal: MessagePort) => void,
-  ): void;
+  /** Remembers the options and whom to tell; nothing is downloaded or computed yet. `lend` is null where the page has no WebRTC. */
+  open(options: TrainOptions, onView: (view: ContributorView) => void, lend: LendRtc | null): void;
   /** Chooses the engine the first time, then takes part. The sentence says which engine and why. */
   start(): Promise<Outcome>;
   pause(): void;
   resume(): void;
-  stop(): void;
+  /** Leaves the run; resolves when nothing computes any more. */
+  stop(): Promise<void>;
   setDuty(duty: number): void;
   view(): ContributorView | null;
   /** Continues the prompt with the newest base, piece by piece; the sentence tells version and engine. */

@@ -1,0 +1,67 @@
+import { describe, expect, test } from "vitest";
+import type { Engine } from "../tensor/engine.ts";
+import { chooseEngine, type ChooseOptions, type GpuFound } from "./choose.ts";
+
+/** Engines that only know their kind and whether they were disposed of, and speeds by kind. */
+function scene(change: Partial<ChooseOptions<GpuFound>> = {}, speeds = { webgpu: 100, wasm: 10 }) {
+  const disposed: string[] = [];
+  const fake = (kind: "webgpu" | "wasm"): Engine =>
+    ({ kind, device: kind, [Symbol.dispose]: () => disposed.push(kind) }) as unknown as Engine;
+  const options: ChooseOptions<GpuFound> = {
+    wanted: "auto",
+    probeGpu: async () => ({ software: false }),
+    createGpu: async () => fake("webgpu"),
+    createWasm: async () => fake("wasm"),
+    measure: async (engine) => speeds[engine.kind as "webgpu" | "wasm"],
+    ...change,
+  };
+  return { options, disposed };
+}
+
+describe("chooseEngine()", () => {
+  test("takes a real GPU that is faster and disposes of the other engine", async () => {
+    const { options, disposed } = scene();
+    const { engine, sentence } = await chooseEngine(options);
+    expect([engine.kind, disposed]).toEqual(["webgpu", ["wasm"]]);
+    expect(sentence).toBe("The GPU is used: it is 10 times as fast as the processor here.");
+  });
+
+  test("takes WASM when the GPU is slower", async () => {
+    const { options, disposed } = scene({}, { webgpu: 10, wasm: 25 });
+    const { engine, sentence } = await chooseEngine(options);
+    expect([engine.kind, disposed]).toEqual(["wasm", ["webgpu"]]);
+    expect(sentence).toContain("2.5 times");
+  });
+
+  test("never takes a software adapter by itself, and does when WebGPU is asked for", async () => {
+    const probeGpu = async () => ({ software: true });
+    expect((await chooseEngine(scene({ probeGpu }).options)).engine.kind).toBe("wasm");
+    expect((await chooseEngine(scene({ probeGpu, wanted: "webgpu" }).options)).engine.kind).toBe("webgpu");
+  });
+
+  test("falls back to WASM when there is no adapter, the probe fails, or the GPU fails its first work", async () => {
+    expect((await chooseEngine(scene({ probeGpu: async () => null }).options)).engine.kind).toBe("wasm");
+    expect((await chooseEngine(scene({ probeGpu: () => Promise.reject(new Error("no")) }).options)).engine.kind).toBe(
+      "wasm",
+    );
+    const failing = scene({
+      measure: async (engine) => {
+        if (engine.kind === "webgpu") {
+          throw new Error("it gave wrong numbers");
+        }
+        return 1;
+      },
+    });
+    const { engine, sentence } = await chooseEngine(failing.options);
+    expect([engine.kind, failing.disposed]).toEqual(["wasm", ["webgpu"]]);
+    expect(sentence).toContain("it gave wrong numbers");
+  });
+
+  test("keeps the GPU when WASM cannot be made, and says so when WebGPU was asked for and is missing", async () => {
+    const createWasm = () => Promise.reject(new Error("no WebAssembly"));
+    expect((await chooseEngine(scene({ createWasm }).options)).engine.kind).toBe("webgpu");
+    await expect(chooseEngine(scene({ wanted: "webgpu", probeGpu: async () => null }).options)).rejects.toThrow(
+      "no WebGPU adapter",
+    );
+  });
+});

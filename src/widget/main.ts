@@ -1,0 +1,184 @@
+/**
+ * Entry point of the widget's frame. A facade first: the run's name and a button, a few kilobytes and no model. The terms
+ * are shown in the frame, on the relay's own origin; only a guarded click on "Agree and start" loads and starts the worker,
+ * at 20 % power, for at most 24 hours. One click stops.
+ */
+import type { ContributorView } from "../contributor/view.ts";
+import type { RunView } from "../protocol/run-view.ts";
+import { WIDGET_AGREEMENT_MS, agree, covers, formatAgreement, parseAgreement } from "../ui/agreement.ts";
+import type { Trainer } from "../ui/bridge.ts";
+import { consentParts } from "../ui/consent-parts.ts";
+import { byId, make, setText } from "../ui/dom.ts";
+import { consentTerms } from "../ui/facts.ts";
+import { asSentence } from "../ui/format.ts";
+import { MeterElement } from "../ui/meter.ts";
+import { openPlace, safeStore } from "../ui/place.ts";
+import { clickCounts, watchSight } from "./guard.ts";
+import { openHostLink, reportHeight } from "./host-link.ts";
+import type { HostMessage, WidgetState } from "./protocol.ts";
+
+const DUTY = 0.2;
+const AGREEMENT_KEY = "heddle.widget.agreement";
+const AGENT = "widget/0.1.0";
+
+customElements.define("heddle-meter", MeterElement);
+const kept = safeStore(() => localStorage);
+const frame = byId("frame");
+const meter = document.querySelector("heddle-meter") as MeterElement;
+const link = openHostLink(hear);
+const seenSince = new Map(
+  [byId("lend"), byId("yes")].map((button) => [button, watchSight(button, () => performance.now())]),
+);
+let run: RunView | null = null;
+let trainer: Trainer | null = null;
+let view: ContributorView | null = null;
+let release: (() => void) | null = null;
+let endTimer: ReturnType<typeof setTimeout> | undefined;
+
+reportHeight(link, frame);
+byId("lend").addEventListener("click", (event) => guarded(event, ask));
+byId("yes").addEventListener("click", (event) => guarded(event, agreeAndStart));
+byId("no").addEventListener("click", () => show("idle", ""));
+byId("stop").addEventListener("click", () => stop("Stopped. Thank you for your help."));
+byId("pause").addEventListener("click", () => {
+  if (view?.status === "paused") {
+    trainer?.resume();
+  } else {
+    trainer?.pause();
+  }
+});
+addEventListener("pagehide", () => trainer?.leave());
+void look();
+
+/** The run's name for the facade; the only request before consent. */
+async function look(): Promise<void> {
+  try {
+    const response = await fetch("/api/run", { cache: "no-store" });
+    run = (await response.json()) as RunView;
+    setText(byId("purpose"), `${run.charter.name}: ${asSentence(run.charter.purpose)}`);
+    show("idle", "");
+  } catch {
+    show("idle", "The relay does not answer right now.");
+  }
+}
+
+/** What the host may do; there is no message that starts, resumes, raises or agrees. */
+function hear(message: HostMessage): void {
+  switch (message.type) {
+    case "theme":
+      document.documentElement.dataset["theme"] = message.theme;
+      break;
+    case "lang":
+      // Numbers follow; the words are English until someone translates them.
+      meter.lang = message.lang;
+      break;
+    case "size":
+      document.documentElement.dataset["size"] = message.size;
+      break;
+    case "pause":
+      trainer?.pause();
+      break;
+    default:
+      message satisfies never;
+  }
+}
+
+function guarded(event: MouseEvent, act: () => void | Promise<void>): void {
+  const sinceMs = seenSince.get(event.currentTarget as HTMLElement)?.() ?? null;
+  const nowMs = performance.now();
+  if (clickCounts({ trusted: event.isTrusted, sinceMs, nowMs, width: innerWidth, height: innerHeight })) {
+    void act();
+  } else if (event.isTrusted) {
+    open("/", "_blank", "noopener");
+  }
+}
+
+async function ask(): Promise<void> {
+  if (run === null) {
+    await look();
+  }
+  if (run === null) {
+    return;
+  }
+  const given = parseAgreement(kept.getItem(AGREEMENT_KEY));
+  if (covers(given, { run: run.run, nowMs: Date.now(), lastsMs: WIDGET_AGREEMENT_MS })) {
+    await start();
+    return;
+  }
+  const parts = consentParts(consentTerms(run, DUTY, "24 hours"));
+  byId("terms-list").replaceChildren(...parts.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, text)]));
+  show("asking", "");
+  byId("terms-title").focus();
+}
+
+async function agreeAndStart(): Promise<void> {
+  if (run !== null) {
+    const nowMs = Date.now();
+    kept.setItem(AGREEMENT_KEY, formatAgreement(agree({ run: run.run, nowMs, lastsMs: WIDGET_AGREEMENT_MS })));
+    await start();
+  }
+}
+
+async function start(): Promise<void> {
+  release ??= await openPlace(navigator.locks);
+  if (release === null) {
+    show("idle", "Heddle already works in another frame or tab on this site.");
+    return;
+  }
+  show("starting", "Getting this device ready …");
+  const mine = release;
+  const { openTrainer } = await import("../ui/bridge.ts");
+  trainer = openTrainer(
+    { relay: location.origin, engine: "auto", duty: DUTY, agent: AGENT },
+    (next) => {
+      view = next;
+      drawView();
+    },
+    (message) => stop(asSentence(message)),
+  );
+  const outcome = await trainer.start();
+  if (release !== mine) {
+    return; // Stopped in the meantime.
+  }
+  if (!outcome.ok) {
+    stop(asSentence(outcome.message), "failed");
+    return;
+  }
+  endTimer = setTimeout(() => stop("A day is over, so it stopped. Thank you."), WIDGET_AGREEMENT_MS);
+}
+
+function stop(sentence: string, state: WidgetState = "stopped"): void {
+  clearTimeout(endTimer);
+  trainer?.stop();
+  trainer?.close();
+  trainer = null;
+  view = null;
+  release?.();
+  release = null;
+  show(state, sentence);
+}
+
+function drawView(): void {
+  if (view !== null && trainer !== null) {
+    const paused = view.status === "paused";
+    if (view.status === "failed") {
+      stop(asSentence(view.sentence), "failed");
+      return;
+    }
+    setText(byId("pause"), paused ? "Resume" : "Pause");
+    show(paused ? "paused" : "working", view.sentence);
+  }
+}
+
+function show(state: WidgetState, sentence: string): void {
+  frame.dataset["state"] = state;
+  const working = state === "starting" || state === "working" || state === "paused";
+  byId("facade").hidden = working || state === "asking";
+  byId("terms").hidden = state !== "asking";
+  byId("working").hidden = !working;
+  byId("pause").hidden = state === "starting";
+  setText(byId(working ? "sentence" : "state"), sentence);
+  meter.reading = { tokensPerS: view?.tokensPerS ?? 0, working: state === "working" };
+  const { tokensPerS = 0, tokensTotal = 0, accepted = 0 } = view ?? {};
+  link.say({ type: "state", state, tokensPerS: Math.round(tokensPerS), tokensTotal, accepted });
+}

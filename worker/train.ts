@@ -1,0 +1,156 @@
+/**
+ * Entry point of the training worker, which owns the GPU and the session with the relay. It composes what others made: the
+ * engine (`engine.ts`), the contributor (`contributor/run.ts`), links, store and device key; and it speaks the surface of
+ * `ui/surface.ts` with the page. It starts nothing by itself.
+ */
+import { expose, transfer } from "comlink";
+import { HeddleError } from "../src/base/assert.ts";
+import type { Clock } from "../src/base/clock.ts";
+import { createRng } from "../src/base/rng.ts";
+import { createContributor, type Contributor, type OpenRtc } from "../src/contributor/run.ts";
+import type { ContributorView } from "../src/contributor/view.ts";
+import { createWork } from "../src/contributor/work.ts";
+import { createCorpus } from "../src/data/corpus.ts";
+import { trainProgram } from "../src/model/llama.ts";
+import { loadDeviceKey } from "../src/net/device-key.ts";
+import { createBlobFetcher } from "../src/net/http.ts";
+import { dialRtcFromWorker } from "../src/net/proxy.ts";
+import { dialWebSocket } from "../src/net/ws-client.ts";
+import type { RunView } from "../src/protocol/run-view.ts";
+import { openIndexedDbStore } from "../src/store/indexeddb.ts";
+import type { Engine } from "../src/tensor/engine.ts";
+import type { LendRtc, Outcome, TrainOptions, TrainSurface } from "../src/ui/surface.ts";
+import { openEngine } from "./engine.ts";
+import { createWriter, type Writer } from "./writer.ts";
+
+const clock: Clock = {
+  nowMs: () => Date.now(),
+  after: (delayMs, wake) => {
+    const timer = setTimeout(wake, delayMs);
+    return () => clearTimeout(timer);
+  },
+};
+
+interface Setting {
+  readonly options: TrainOptions;
+  readonly onView: (view: ContributorView) => void;
+  readonly lend: LendRtc | null;
+}
+
+interface Session {
+  readonly contributor: Contributor;
+  readonly sentence: string;
+}
+
+let setting: Setting | undefined;
+let session: Promise<Session> | undefined;
+let current: Contributor | undefined;
+let writer: Writer | undefined;
+let duty = 0;
+
+const surface: TrainSurface = {
+  open: (options, onView, lend) => {
+    setting = { options, onView, lend };
+    duty = options.duty;
+  },
+  start: () =>
+    outcome(async () => {
+      session ??= openSession(known(setting));
+      try {
+        const { contributor, sentence } = await session;
+        contributor.start();
+        return sentence;
+      } catch (error) {
+        session = undefined; // so that another start tries again
+        throw error;
+      }
+    }),
+  pause: () => current?.pause(),
+  resume: () => current?.resume(),
+  stop: async () => current?.stop(),
+  setDuty: (next) => {
+    duty = next;
+    current?.setDuty(next);
+  },
+  view: () => current?.view() ?? null,
+  generate: (options, onText) =>
+    outcome(async () => {
+      const { relay, engine } = known(setting).options;
+      writer ??= createWriter(engine, createBlobFetcher({ origin: relay }));
+      return writer.write(options, await fetchRun(relay), (text) => onText(text));
+    }),
+  abort: () => writer?.abort(),
+};
+
+expose(surface);
+
+async function openSession({ options, onView, lend }: Setting): Promise<Session> {
+  const { relay, agent } = options;
+  const { charter } = await fetchRun(relay);
+  const program = trainProgram(charter.model, charter.inner.batch);
+  const [key, store, chosen] = await Promise.all([
+    loadDeviceKey(),
+    openIndexedDbStore("heddle"),
+    openEngine(options.engine, program, "loss"),
+  ]);
+  let engine: Engine = chosen.engine;
+  let fresh = true;
+  const contributor = createContributor({
+    dial: (attach) => dialWebSocket({ url: `${relay.replace(/^http/, "ws")}/link`, attach }),
+    ...(lend === null ? {} : { openRtc: borrowRtc(lend) }),
+    fetchBlob: createBlobFetcher({ origin: relay }),
+    store,
+    clock,
+    rng: createRng("page", Date.now(), crypto.getRandomValues(new Uint32Array(1))[0] ?? 0),
+    key,
+    engine: { kind: engine.kind, device: engine.device },
+    createWork: async ({ charter: agreed, contributor: name, texts }) => {
+      if (!fresh) {
+        // Asked again: the device was lost, or the engine was put away. One of the same kind takes its place.
+        engine[Symbol.dispose]();
+        engine = (await openEngine(engine.kind === "webgpu" ? "webgpu" : "wasm", program, "loss")).engine;
+      }
+      fresh = false;
+      const corpus = createCorpus(texts);
+      return createWork({ engine, charter: agreed, contributor: name, corpus, clock, duty: () => duty });
+    },
+    agent,
+    onView,
+    duty,
+  });
+  current = contributor;
+  return { contributor, sentence: chosen.sentence };
+}
+
+/** The page makes the connection, because workers have none, and serves its link over a port. */
+function borrowRtc(lend: LendRtc): OpenRtc {
+  return (options) => {
+    const { port1, port2 } = new MessageChannel();
+    lend(transfer(port2, [port2]));
+    return dialRtcFromWorker(port1, options);
+  };
+}
+
+async function fetchRun(relay: string): Promise<RunView> {
+  const response = await fetch(`${relay}/api/run`, { cache: "no-store" }).catch(() => undefined);
+  if (response?.ok !== true) {
+    throw new HeddleError("unreachable", "Cannot look up the run: the relay does not answer");
+  }
+  return (await response.json()) as RunView;
+}
+
+function known(given: Setting | undefined): Setting {
+  if (given === undefined) {
+    throw new HeddleError("bad-input", "Cannot start: the worker was not opened");
+  }
+  return given;
+}
+
+async function outcome(work: () => Promise<string>): Promise<Outcome> {
+  try {
+    return { ok: true, sentence: await work() };
+  } catch (error) {
+    const code = error instanceof HeddleError ? error.code : "unknown";
+    return { ok: false, code, message: error instanceof Error ? error.message : String(error) };
+  }
+}

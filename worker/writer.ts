@@ -1,0 +1,79 @@
+/**
+ * "Try the model": continues a text with the newest base, on an engine of its own, so that it neither waits for training nor
+ * touches its parameters. Engine and parameters are kept for the next text as long as the run's head is the same.
+ */
+import { HeddleError, present } from "../src/base/assert.ts";
+import { bytesToFloats, type Digest } from "../src/base/bytes.ts";
+import { createRng } from "../src/base/rng.ts";
+import type { WantedEngine } from "../src/engines/choose.ts";
+import { createGenerator, type Generator } from "../src/model/generator.ts";
+import { parameterLayout } from "../src/model/layout.ts";
+import { logitsProgram } from "../src/model/llama.ts";
+import type { FetchBlob } from "../src/net/link.ts";
+import type { RunView } from "../src/protocol/run-view.ts";
+import type { Engine } from "../src/tensor/engine.ts";
+import type { GenerateOptions } from "../src/ui/surface.ts";
+import { openEngine } from "./engine.ts";
+
+export interface Writer {
+  /** Returns a sentence that says which version wrote, on what. */
+  write(options: GenerateOptions, run: RunView, onText: (text: string) => void): Promise<string>;
+  abort(): void;
+}
+
+export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob): Writer {
+  let open: { readonly engine: Engine; readonly generator: Generator; readonly run: Digest } | undefined;
+  let loaded: Digest | undefined;
+  let signal = { aborted: false };
+
+  async function prepare(run: RunView): Promise<Generator> {
+    if (open === undefined || open.run !== run.run) {
+      open?.generator[Symbol.dispose]();
+      open?.engine[Symbol.dispose]();
+      open = undefined;
+      loaded = undefined;
+      const { model } = run.charter;
+      const { engine } = await openEngine(wanted, logitsProgram(model), "logits");
+      open = { engine, generator: await createGenerator(engine, { model }), run: run.run };
+    }
+    const head = present(run.versions.at(-1), "a version of the shared base");
+    if (loaded !== head.digest) {
+      const bytes = await fetchBlob(head.digest, parameterLayout(run.charter.model).size * 4);
+      open.generator.load(bytesToFloats(bytes));
+      loaded = head.digest;
+    }
+    return open.generator;
+  }
+
+  return {
+    write: async ({ prompt, count, temperature }, run, onText) => {
+      signal.aborted = true;
+      const mine = { aborted: false };
+      signal = mine;
+      if (run.charter.model.vocabulary > 256) {
+        throw new HeddleError("bad-input", "Cannot write: this page has no tokenizer for this run");
+      }
+      const generator = await prepare(run);
+      const decoder = new TextDecoder();
+      const startMs = performance.now();
+      let written = 0;
+      await generator.generate(new TextEncoder().encode(prompt), {
+        count,
+        temperature,
+        rng: createRng("try", Date.now(), Math.floor(performance.now() * 1_000)),
+        signal: mine,
+        onByte: (byte) => {
+          written += 1;
+          onText(decoder.decode(Uint8Array.of(byte), { stream: true }));
+        },
+      });
+      const perS = (written * 1_000) / Math.max(1, performance.now() - startMs);
+      const device = open?.engine.device ?? "this device";
+      const version = run.versions.at(-1)?.version ?? 0;
+      return `Written by version ${version} on ${device}, ${perS.toFixed(0)} bytes per second.`;
+    },
+    abort: () => {
+      signal.aborted = true;
+    },
+  };
+}

@@ -73,6 +73,7 @@ export const LINK_CASES: readonly LinkCase[] = [
         sizes.forEach((size, i) => same(small[i] as Bytes, random(size)));
         larger.forEach((size, i) => same(large[i] as Bytes, random(size)));
       }
+      await links.a.drained();
       assert(links.a.bytesSent >= LARGE_BYTES, `Expected bytesSent to count, got ${links.a.bytesSent}`);
       assert(links.a.bytesReceived >= LARGE_BYTES, `Expected bytesReceived to count, got ${links.a.bytesReceived}`);
       links.b.close("Done");

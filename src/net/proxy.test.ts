@@ -1,0 +1,71 @@
+import { describe, expect, test } from "vitest";
+import { LINK_CASES, recorder, type LinkPlace } from "./contract.ts";
+import type { Link } from "./link.ts";
+import { createMemoryPair, type Schedule } from "./memory.ts";
+import { dialRtcFromWorker, linkFromPort, serveLink, serveRtcDial } from "./proxy.ts";
+
+const place: LinkPlace = {
+  connect: async ({ attachA, attachB, messageBytesMax }) => {
+    const { port1, port2 } = new MessageChannel();
+    const a = linkFromPort(port1, attachA, { messageBytesMax });
+    const schedule: Schedule = (_, arrive) => void setImmediate(arrive); // after what the port has brought
+    const { b } = createMemoryPair({ attachA: (link) => serveLink(link, port2), attachB, messageBytesMax, schedule });
+    return { a, b };
+  },
+};
+
+describe("linkFromPort() through serveLink() keeps the contract", () => {
+  test.each(LINK_CASES)("$name", ({ run }) => run(place));
+});
+
+test("linkFromPort() hears of the end of a link that the other end closes, and of bytes both ways", async () => {
+  const { port1, port2 } = new MessageChannel();
+  const [a, b] = [recorder(), recorder()];
+  const link = linkFromPort(port1, a.attach);
+  link.send(new Uint8Array(300_000));
+  const far = createMemoryPair({ attachA: (near) => serveLink(near, port2), attachB: b.attach }).b;
+  await link.drained();
+  far.send(Uint8Array.of(1));
+  expect(await a.next()).toEqual(Uint8Array.of(1));
+  expect([link.bytesSent, link.bytesReceived]).toEqual([300_000, 1]);
+  far.close("The relay is stopping");
+  expect(await a.closed()).toBe("The relay is stopping");
+});
+
+test("dialRtcFromWorker() has the page dial, carries its signalling and its messages", async () => {
+  const { port1, port2 } = new MessageChannel();
+  const [a, b] = [recorder(), recorder()];
+  let far: Link | undefined;
+  serveRtcDial(port2, async ({ exchange, attach, messageBytesMax = 0 }) => {
+    expect(await exchange("an offer")).toBe("the answer to an offer");
+    const pair = createMemoryPair({ attachA: attach, attachB: b.attach, messageBytesMax });
+    far = pair.b;
+    pair.b.send(Uint8Array.of(1));
+    return pair.a;
+  });
+  const exchange = async (offer: string): Promise<string> => `the answer to ${offer}`;
+  const link = await dialRtcFromWorker(port1, { exchange, attach: a.attach });
+  expect(await a.next()).toEqual(Uint8Array.of(1));
+  link.send(Uint8Array.of(2));
+  expect(await b.next()).toEqual(Uint8Array.of(2));
+  far?.close("The page is closing");
+  expect(await a.closed()).toBe("The page is closing");
+});
+
+test("dialRtcFromWorker() rejects with the page's reason when signalling fails", async () => {
+  const { port1, port2 } = new MessageChannel();
+  serveRtcDial(port2, async ({ exchange }) => {
+    await exchange("an offer");
+    throw new Error("unreached");
+  });
+  const exchange = (): Promise<string> => Promise.reject(new Error("no relay"));
+  const dialling = dialRtcFromWorker(port1, { exchange, attach: recorder().attach });
+  await expect(dialling).rejects.toMatchObject({ code: "unreachable", message: "no relay" });
+});
+
+test("dialRtcFromWorker() rejects when the page does not answer at all", async () => {
+  const { port1 } = new MessageChannel();
+  const exchange = async (): Promise<string> => "";
+  const dialling = dialRtcFromWorker(port1, { exchange, attach: recorder().attach, timeoutMs: 10 });
+  await expect(dialling).rejects.toMatchObject({ code: "unreachable" });
+});

@@ -78,7 +78,7 @@ function dropEndedWork(draft: Draft): void {
       if (!ended) {
         release(draft, assigned.assignment.id);
       }
-      set(draft, { assigned: null, readied: false });
+      set(draft, { assigned: null, readied: null });
     }
   }
   if (draft.state.job !== null && draft.state.job.assignment !== draft.state.assigned?.assignment.id) {
@@ -157,7 +157,7 @@ function advanceWork(draft: Draft): void {
     const mayStart = assignment.type === "validate" || pending === null;
     if (nowMs >= deadlineMs) {
       release(draft, assignment.id);
-      set(draft, { assigned: null, readied: false });
+      set(draft, { assigned: null, readied: null });
     } else if (mayStart && base?.digest === assignment.baseDigest) {
       set(draft, { job: { assignment: assignment.id, type: assignment.type, aborted: false } });
       draft.effects.push({ type: "work", assignment, deadlineMs });
@@ -167,8 +167,8 @@ function advanceWork(draft: Draft): void {
     }
   }
   const answered = pending === null || (pending.baseVersion === base?.version && state.upload !== null);
-  if (!draft.state.readied && answered && base !== null && !isBehind(state) && nowMs >= state.readyMs) {
-    set(draft, { readied: true });
+  if (base !== null && draft.state.readied !== base.version && answered && !isBehind(state) && nowMs >= state.readyMs) {
+    set(draft, { readied: base.version });
     draft.effects.push({ type: "send", message: { type: "ready", version: base.version } });
   }
 }

@@ -43,7 +43,7 @@ export function endLink(draft: Draft, reason: string): void {
     attempts: state.attempts + 1,
     trouble: reason,
     upload: null,
-    readied: false,
+    readied: null,
     rtc: state.rtc === "unavailable" ? "unavailable" : "none",
     laneReason: state.rtc === "unavailable" ? state.laneReason : "",
   });

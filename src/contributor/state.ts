@@ -97,8 +97,8 @@ export interface ContributorState {
   /** No fetch before this time. */
   readonly fetchMs: number;
 
-  /** Said ready on this link since the last assignment ended. */
-  readonly readied: boolean;
+  /** The version that it said to be ready for, on this link and since the last assignment. */
+  readonly readied: number | null;
   /** No ready before this time. */
   readonly readyMs: number;
   readonly assigned: { readonly assignment: Assignment; readonly deadlineMs: number } | null;
@@ -195,7 +195,7 @@ export function createState(identity: Identity, rtcAvailable: boolean): Contribu
     base: null,
     fetching: null,
     fetchMs: 0,
-    readied: false,
+    readied: null,
     readyMs: 0,
     assigned: null,
     job: null,

@@ -159,7 +159,10 @@ describe("tick()", () => {
     expect(types(walk.receive({ type: "version", head: head(1) }))).toEqual(["fetch"]);
     expect(types(walk.on({ type: "fetched", version: 1, digest: digest("1") }))).toEqual([]);
     const verdict = { type: "verdict", contribution: pending.id, verdict: { type: "accepted" } } as const;
-    expect(walk.receive(verdict)).toMatchObject([{ type: "settle", outcome: "accepted" }]);
+    expect(walk.receive(verdict)).toMatchObject([
+      { type: "settle", outcome: "accepted" },
+      { type: "send", message: { type: "ready", version: 1 } },
+    ]);
     expect(walk.state.accepted).toBe(1);
     expect(walk.receive(verdict)).toEqual([]);
     expect(walk.state.accepted).toBe(1);

@@ -178,7 +178,7 @@ function receive(draft: Draft, message: RelayMessage): void {
         return;
       }
       set(draft, { link: { type: "open" }, attempts: 0, trouble: "", contributor, run: { digest: run, charter } });
-      set(draft, { head, headMs: draft.nowMs, readied: false, readyMs: 0 });
+      set(draft, { head, headMs: draft.nowMs, readied: null, readyMs: 0 });
       return;
     }
     case "assign":
@@ -212,7 +212,7 @@ function takeAssignment(draft: Draft, assignment: Assignment): void {
   const givenMs = assignment.type === "train" ? assignment.trainMs : assignment.judgeMs;
   const stepsMax = assignment.type === "train" ? assignment.stepsMax : 0;
   const assigned = { assignment, deadlineMs: nowMs + givenMs };
-  set(draft, { assigned, readied: true, step: 0, stepsMax, trouble: "" });
+  set(draft, { assigned, readied: null, step: 0, stepsMax, trouble: "" });
 }
 
 function takeVerdict(draft: Draft, id: Pending["id"], verdict: Verdict): void {
@@ -251,7 +251,7 @@ function takeRefusal(draft: Draft, reason: Reason, retryMs: number | null): void
   const readyMs = nowMs + (retryMs ?? RETRY_MS);
   set(draft, { trouble: REASONS[reason] });
   if (state.link.type === "open") {
-    set(draft, { readied: state.assigned !== null, readyMs });
+    set(draft, { readied: null, readyMs });
   } else {
     hangUp(draft, REASONS[reason]);
     const waiting = draft.state.link.type === "waiting" ? draft.state.link.untilMs : nowMs;
@@ -271,7 +271,7 @@ function noteStep(draft: Draft, assignment: string, step: number, tokens: number
 function finishJob(draft: Draft, id: string, result: JobResult): void {
   const { state } = draft;
   const own = state.assigned?.assignment.id === id;
-  set(draft, { job: null, assigned: own ? null : state.assigned, readied: own ? false : state.readied });
+  set(draft, { job: null, assigned: own ? null : state.assigned, readied: own ? null : state.readied });
   switch (result.type) {
     case "contribution":
       set(draft, { pending: result.pending, upload: null });

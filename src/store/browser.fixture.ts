@@ -55,16 +55,16 @@ export async function openBrowserPage(entry: URL): Promise<BrowserPage> {
 }
 
 /** The built page by path: index.html, the entry and its chunks. */
-async function bundle(input: string): Promise<Map<string, string>> {
+async function bundle(input: string): Promise<Map<string, string | Uint8Array>> {
   const output = (await build({
     configFile: false,
     logLevel: "error",
     build: { write: false, target: "es2023", rollupOptions: { input }, modulePreload: { polyfill: false } },
     worker: { format: "es" },
   })) as Rollup.RollupOutput;
-  const files = new Map<string, string>();
+  const files = new Map<string, string | Uint8Array>();
   for (const chunk of output.output) {
-    files.set(`/${chunk.fileName}`, chunk.type === "chunk" ? chunk.code : String(chunk.source));
+    files.set(`/${chunk.fileName}`, chunk.type === "chunk" ? chunk.code : chunk.source);
   }
   const entry = present(
     output.output.find((chunk) => chunk.type === "chunk" && chunk.isEntry),

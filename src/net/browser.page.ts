@@ -1,0 +1,52 @@
+/** The page of `browser.test.ts`: dials from a real browser, in the page and from a worker, and keeps a device key. */
+import { toHex } from "../base/bytes.ts";
+import { recorder } from "./contract.ts";
+import { loadDeviceKey, verifySignature } from "./device-key.ts";
+import { measureEcho, type Echo } from "./echo.fixture.ts";
+import { serveRtcDial } from "./proxy.ts";
+import { dialRtc } from "./rtc-browser.ts";
+import { dialWebSocket } from "./ws-client.ts";
+
+declare global {
+  /** Hands an offer to the answering process. */
+  var answerOffer: (offerSdp: string) => Promise<string>;
+  var echoBySocket: (url: string) => Promise<Echo>;
+  var echoByRtc: () => Promise<Echo>;
+  var echoFromWorker: () => Promise<Echo>;
+  var dialWithBadAnswer: () => Promise<string>;
+  var useDeviceKey: () => Promise<{ publicKey: string; verified: boolean }>;
+}
+
+const exchange = (sdp: string): Promise<string> => globalThis.answerOffer(sdp);
+
+globalThis.echoBySocket = (url) => measureEcho((attach) => dialWebSocket({ url, attach }));
+
+globalThis.echoByRtc = () => measureEcho((attach) => dialRtc({ exchange, attach }));
+
+globalThis.echoFromWorker = () => {
+  const worker = new Worker(new URL("browser-worker.page.ts", import.meta.url), { type: "module" });
+  const { port1, port2 } = new MessageChannel();
+  serveRtcDial(port1, dialRtc);
+  worker.postMessage(port2, [port2]);
+  return new Promise((resolve, reject) => {
+    worker.onerror = (event) => reject(new Error(event.message));
+    worker.onmessage = ({ data }: MessageEvent<{ offer: string } | { echo: Echo }>) => {
+      if ("offer" in data) {
+        void exchange(data.offer).then((answer) => worker.postMessage(answer));
+      } else {
+        worker.terminate();
+        resolve(data.echo);
+      }
+    };
+  });
+};
+
+globalThis.dialWithBadAnswer = () =>
+  dialRtc({ exchange: async () => "v=0", attach: recorder().attach }).then(() => "opened", String);
+
+globalThis.useDeviceKey = async () => {
+  const [key, again] = [await loadDeviceKey("test"), await loadDeviceKey("test")];
+  const signature = await key.sign("session", Uint8Array.of(1));
+  const verified = await verifySignature(again.publicKey, "session", Uint8Array.of(1), signature);
+  return { publicKey: toHex(key.publicKey), verified };
+};

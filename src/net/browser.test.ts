@@ -1,0 +1,58 @@
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { openBrowserPage, type BrowserPage } from "../store/browser.fixture.ts";
+import { echoAttach, type Echo } from "./echo.fixture.ts";
+import { createRtcAnswerer, type RtcAnswerer } from "./rtc-node.ts";
+import { acceptWebSockets, type WebSocketAcceptor } from "./ws-server.ts";
+
+let browser: BrowserPage;
+let answerer: RtcAnswerer;
+let server: Server;
+let acceptor: WebSocketAcceptor;
+
+beforeAll(async () => {
+  browser = await openBrowserPage(new URL("browser.page.ts", import.meta.url));
+  answerer = await createRtcAnswerer();
+  server = createServer();
+  acceptor = acceptWebSockets({ server, attach: echoAttach });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  await browser.page.exposeFunction("answerOffer", (offer: string) => answerer.answer(offer, echoAttach));
+});
+afterAll(async () => {
+  await browser.close();
+  await acceptor.close("The test is over");
+  await answerer.close("The test is over");
+  server.close();
+});
+
+function expectEcho(lane: string, echo: Echo): void {
+  console.log(`${lane}: opened in ${echo.openMs} ms, 5 MB there and back at ${echo.mbPerSecond} MB/s`);
+  expect(echo).toMatchObject({ same: true, smallFirst: true, reason: "As you wish" });
+}
+
+test("dialWebSocket() in Chromium brings 5 MB there and back", async () => {
+  const url = `ws://127.0.0.1:${(server.address() as AddressInfo).port}/link`;
+  expectEcho("ws", await browser.page.evaluate((to) => globalThis.echoBySocket(to), url));
+});
+
+test("dialRtc() in Chromium, built as for production, brings 5 MB to node-datachannel and back", async () => {
+  expectEcho("rtc", await browser.page.evaluate(() => globalThis.echoByRtc()));
+});
+
+test("dialRtcFromWorker() in Chromium brings 5 MB there and back over the page's connection", async () => {
+  expectEcho("rtc from a worker", await browser.page.evaluate(() => globalThis.echoFromWorker()));
+});
+
+test("dialRtc() in Chromium rejects an answer that is none", async () => {
+  expect(await browser.page.evaluate(() => globalThis.dialWithBadAnswer())).toMatch(/^HeddleError: Cannot dial/);
+});
+
+test("loadDeviceKey() in Chromium keeps one key, also after the page is loaded again", async () => {
+  const first = await browser.page.evaluate(() => globalThis.useDeviceKey());
+  await browser.page.reload();
+  const second = await browser.page.evaluate(() => globalThis.useDeviceKey());
+  expect(first).toEqual({ publicKey: second.publicKey, verified: true });
+});

@@ -1,0 +1,281 @@
+/**
+ * From a Program to what a Plan replays: buffers by liveness, bind groups, pipelines, a flat list of dispatches. All that
+ * can fail for lack of memory or of a feature fails here, before the first step, with a sentence.
+ */
+import { assert, HeddleError, present } from "../base/assert.ts";
+import { elementCount, type Program, type Tensor } from "../tensor/program.ts";
+import { inMiB, type OpenDevice } from "./device.ts";
+import { dispatchesOf, type Binding, type Dispatch, type KernelChoice } from "./kernels.ts";
+import { assignSlots, valueLifetimes, type Lifetime } from "./memory.ts";
+import { specialise, u32, type Rebinding } from "./shader.ts";
+
+/** A device buffer and the window of it that a tensor occupies, in bytes. */
+interface Place {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** One dispatch, ready to be encoded. */
+export interface Step {
+  readonly kernel: string;
+  readonly pipeline: GPUComputePipeline;
+  readonly bindGroup: GPUBindGroup;
+  readonly x: number;
+  readonly y: number;
+}
+
+/** What all Plans of one engine share. */
+export interface Shared {
+  readonly open: OpenDevice;
+  readonly choice: KernelChoice;
+  /** The most bytes that states and one Plan's values may take together; the device itself tells nobody. */
+  readonly memoryBytesMax: number;
+  /** The buffer of a state tensor, made zero when it is new. */
+  state(tensor: Tensor): GPUBuffer;
+  /** Bytes of the state tensors that exist. */
+  stateBytes(): number;
+  hasState(name: string): boolean;
+  /** Pipelines by their WGSL text. */
+  pipeline(text: string, access: readonly string[], kernel: string): Promise<GPUComputePipeline>;
+  bindGroupLayout(access: readonly string[]): GPUBindGroupLayout;
+}
+
+export interface Compiled {
+  readonly steps: readonly Step[];
+  readonly places: readonly (Place | undefined)[];
+  /** Buffers that belong to the Plan and die with it. */
+  readonly owned: readonly GPUBuffer[];
+  readonly valueBytes: number;
+  readonly stateBytes: number;
+}
+
+/** Kinds of binding points by number: "" where the text declares none. */
+type Declared = "read-only-storage" | "storage" | "";
+
+export async function compileProgram(program: Program, shared: Shared): Promise<Compiled> {
+  const { device, limits, watch, software } = shared.open;
+  watch.check();
+  const shapeOf = (id: number): readonly number[] => present(program.tensors[id], `tensor ${id}`).shape;
+  const context = {
+    choice: shared.choice,
+    software,
+    bindingBytesMax: limits.bindingBytesMax,
+    shapeOf,
+    countOf: (id: number) => elementCount(shapeOf(id)),
+  };
+  const work = program.ops.map((op) => dispatchesOf(op, context));
+  const layout = layOut(program, work);
+  checkSizes(program, work, layout.slots.bytes, shared);
+
+  const allocation = watch.scoped(`reserving memory for "${program.name}"`, () => allocate(program, layout, shared));
+  const { places, scratch, owned, valueBytes } = allocation.value;
+  const tables = new Map<string, Place>();
+  const nothing = createBuffer(device, "nothing", 256);
+  owned.push(nothing);
+  await allocation.done;
+
+  const resolve = (binding: Binding, op: number): Place => {
+    switch (binding.type) {
+      case "tensor": {
+        const place = present(places[binding.id], `memory of "${program.tensors[binding.id]?.name}"`);
+        const { window } = binding;
+        return window === undefined
+          ? place
+          : { buffer: place.buffer, offset: place.offset + window.offset * 4, size: window.count * 4 };
+      }
+      case "scratch":
+        return present(scratch.get(`${op} ${binding.label}`), `scratch "${binding.label}"`);
+      case "table": {
+        const known = tables.get(binding.key);
+        if (known !== undefined) {
+          return known;
+        }
+        const values = binding.make();
+        const buffer = createBuffer(device, binding.key, values.byteLength);
+        device.queue.writeBuffer(buffer, 0, values);
+        owned.push(buffer);
+        const place = { buffer, offset: 0, size: values.byteLength };
+        tables.set(binding.key, place);
+        return place;
+      }
+      case "none":
+        return { buffer: nothing, offset: 0, size: 16 };
+      default:
+        return binding satisfies never;
+    }
+  };
+  const binding = watch.scoped(`preparing "${program.name}"`, () =>
+    work.flatMap((dispatches, op) =>
+      dispatches.map((dispatch) => {
+        const resolved = dispatch.bindings.map((wanted) => resolve(wanted, op));
+        return prepare(dispatch, resolved, shared);
+      }),
+    ),
+  );
+  const [steps] = await Promise.all([watch.settle(Promise.all(binding.value)), binding.done]);
+  const stateBytes = program.tensors
+    .filter((tensor) => tensor.role === "state" && tensor.view === undefined)
+    .reduce((sum, tensor) => sum + elementCount(tensor.shape) * 4, 0);
+  return { steps, places, owned, valueBytes, stateBytes };
+}
+
+interface Layout {
+  readonly ids: readonly number[];
+  readonly labels: readonly string[];
+  readonly slots: { readonly bytes: readonly number[]; readonly of: readonly number[] };
+  readonly scratchBytes: readonly number[];
+}
+
+/** Slots for the values of `program` and for the scratch memory of its ops. */
+function layOut(program: Program, work: readonly (readonly Dispatch[])[]): Layout {
+  const lifetimes = valueLifetimes(program);
+  const scratch = new Map<string, Lifetime>();
+  for (const [op, dispatches] of work.entries()) {
+    for (const binding of dispatches.flatMap((dispatch) => dispatch.bindings)) {
+      if (binding.type === "scratch") {
+        scratch.set(`${op} ${binding.label}`, { bytes: binding.bytes, from: op, to: op });
+      }
+    }
+  }
+  return {
+    ids: [...lifetimes.keys()],
+    labels: [...scratch.keys()],
+    slots: assignSlots([...lifetimes.values(), ...scratch.values()]),
+    scratchBytes: [...scratch.values()].map(({ bytes }) => bytes),
+  };
+}
+
+interface Allocation {
+  readonly places: (Place | undefined)[];
+  readonly scratch: ReadonlyMap<string, Place>;
+  readonly owned: GPUBuffer[];
+  readonly valueBytes: number;
+}
+
+function allocate(program: Program, layout: Layout, shared: Shared): Allocation {
+  const { device } = shared.open;
+  const { ids, labels, slots, scratchBytes } = layout;
+  const buffers = slots.bytes.map((bytes, slot) => createBuffer(device, `${program.name} slot ${slot}`, bytes));
+  const owned = [...buffers];
+  let valueBytes = slots.bytes.reduce((sum, bytes) => sum + bytes, 0);
+  const slotAt = (index: number): GPUBuffer => present(buffers[slots.of[index] as number], `slot ${index}`);
+  const places: (Place | undefined)[] = program.tensors.map((tensor) => {
+    const size = elementCount(tensor.shape) * 4;
+    if (tensor.role === "input") {
+      const buffer = createBuffer(device, tensor.name, size);
+      owned.push(buffer);
+      valueBytes += size;
+      return { buffer, offset: 0, size };
+    }
+    if (tensor.role === "value") {
+      const index = ids.indexOf(tensor.id);
+      return index === -1 ? undefined : { buffer: slotAt(index), offset: 0, size };
+    }
+    const base = tensor.view === undefined ? tensor : present(program.tensors[tensor.view.of], "viewed tensor");
+    const offset = (tensor.view?.offset ?? 0) * 4;
+    assert(
+      offset % device.limits.minStorageBufferOffsetAlignment === 0,
+      `Cannot bind "${tensor.name}": it begins at byte ${offset}, need a multiple of ${device.limits.minStorageBufferOffsetAlignment}`,
+    );
+    return { buffer: shared.state(base), offset, size };
+  });
+  const scratch = new Map(
+    labels.map((label, i) => {
+      const place = { buffer: slotAt(ids.length + i), offset: 0, size: scratchBytes[i] as number };
+      return [label, place] as const;
+    }),
+  );
+  return { places, scratch, owned, valueBytes };
+}
+
+function createBuffer(device: GPUDevice, label: string, bytes: number): GPUBuffer {
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+  return device.createBuffer({ label, size: Math.ceil(bytes / 16) * 16, usage });
+}
+
+/** Throws HeddleError "model-too-big" if a buffer, a binding or the whole is larger than the device allows. */
+function checkSizes(
+  program: Program,
+  work: readonly (readonly Dispatch[])[],
+  slotBytes: readonly number[],
+  { open, memoryBytesMax, stateBytes, hasState }: Shared,
+): void {
+  const { bufferBytesMax, bindingBytesMax } = open.limits;
+  const refuse = (bytes: number, limit: number, what: string, of: string): void => {
+    if (bytes > limit) {
+      throw new HeddleError(
+        "model-too-big",
+        `The model does not fit this device: ${what} needs ${inMiB(bytes)}, ${inMiB(bytes - limit)} more than its limit of ${inMiB(limit)} for ${of}`,
+      );
+    }
+  };
+  const bound = work
+    .flat()
+    .flatMap((dispatch) => dispatch.bindings)
+    .filter((binding) => binding.type === "tensor" && binding.window === undefined);
+  for (const binding of bound) {
+    const tensor = present(binding.type === "tensor" ? program.tensors[binding.id] : undefined, "bound tensor");
+    refuse(elementCount(tensor.shape) * 4, bindingBytesMax, `"${tensor.name}"`, "one binding");
+  }
+  let bytes = slotBytes.reduce((sum, size) => sum + size, 0) + stateBytes();
+  for (const tensor of program.tensors) {
+    if (tensor.view === undefined && tensor.role !== "value") {
+      const size = elementCount(tensor.shape) * 4;
+      refuse(size, bufferBytesMax, `"${tensor.name}"`, "one buffer");
+      bytes += tensor.role === "state" && hasState(tensor.name) ? 0 : size;
+    }
+  }
+  refuse(bytes, memoryBytesMax, `"${program.name}"`, "all buffers together");
+}
+
+async function prepare(dispatch: Dispatch, places: readonly Place[], shared: Shared): Promise<Step> {
+  const { device, limits } = shared.open;
+  const y = Math.ceil(dispatch.groups / limits.groupsPerDimensionMax);
+  const x = Math.ceil(dispatch.groups / y);
+  assert(y <= limits.groupsPerDimensionMax, `Cannot dispatch ${dispatch.kernel}: ${dispatch.groups} workgroups`);
+  const { rebindings, declared } = rebind(dispatch, places);
+  const text = specialise(dispatch.text, { GRID_X: u32(x), ...dispatch.constants }, rebindings);
+  const entries = places
+    .map((resource, binding) => ({ binding, resource }))
+    .filter(({ binding }) => declared[binding] !== "");
+  const bindGroup = device.createBindGroup({
+    label: dispatch.kernel,
+    layout: shared.bindGroupLayout(declared),
+    entries,
+  });
+  const pipeline = await shared.pipeline(text, declared, dispatch.kernel);
+  return { kernel: dispatch.kernel, pipeline, bindGroup, x, y };
+}
+
+/** What to change in a shader because two of its bindings lie in one buffer, and what its binding points then are. */
+function rebind(
+  { kernel, bindings }: Dispatch,
+  places: readonly Place[],
+): { rebindings: Rebinding[]; declared: Declared[] } {
+  const isWritten = (binding: Binding | undefined): boolean =>
+    (binding?.type === "tensor" || binding?.type === "scratch") && binding.access === "write";
+  const declared: Declared[] = bindings.map((binding) => (isWritten(binding) ? "storage" : "read-only-storage"));
+  const rebindings: Rebinding[] = [];
+  for (const [index, place] of places.entries()) {
+    for (const [target, other] of places.entries()) {
+      if (isWritten(bindings[index]) || !isWritten(bindings[target]) || place.buffer !== other.buffer) {
+        continue;
+      }
+      const binding = bindings[index];
+      if (place.offset === other.offset && place.size === other.size) {
+        assert(binding?.type === "tensor" && binding.inPlace === true, `Cannot run ${kernel} in place`);
+        rebindings.push({ type: "same-as", index, target });
+        declared[index] = "";
+        break;
+      }
+      const apart = place.offset + place.size <= other.offset || other.offset + other.size <= place.offset;
+      assert(apart, `Cannot run ${kernel}: bindings ${index} and ${target} overlap`);
+      if (declared[index] !== "storage") {
+        rebindings.push({ type: "writable", index });
+        declared[index] = "storage";
+      }
+    }
+  }
+  return { rebindings, declared };
+}

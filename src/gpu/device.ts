@@ -1,0 +1,173 @@
+/**
+ * Finding and opening a GPU: which adapter there is, whether it is a real GPU or a program that pretends to be one, and a
+ * device with the limits that training wants. `Watch` collects everything that can go wrong later (loss, validation,
+ * memory), so that the Plans can ask at every fence and never train on silently. WebGPU drops the whole submit on an
+ * error and carries on with old buffers; without the watch that looks like a loss that stops falling.
+ */
+import { AssertionError, HeddleError } from "../base/assert.ts";
+
+const MiB = 2 ** 20;
+
+/** What an adapter says of itself. `software`: it computes on the CPU, where the WASM engine is an order faster. */
+export interface AdapterDescription {
+  /** In words, for people: "nvidia ampere", "google swiftshader (software)". */
+  readonly description: string;
+  readonly software: boolean;
+}
+
+/** The limits that Plans are checked against, in bytes unless the name says otherwise. */
+interface Limits {
+  readonly bindingBytesMax: number;
+  readonly bufferBytesMax: number;
+  readonly groupsPerDimensionMax: number;
+}
+
+interface Watch {
+  /** The first failure, if there was one. */
+  failure(): HeddleError | undefined;
+  /** Throws the first failure, if there was one. */
+  check(): void;
+  /** The outcome of `work`, or the failure if the device fails first: a lost device may never settle a promise. */
+  settle<T>(work: Promise<T>): Promise<T>;
+  /** Runs `work` (which only records and submits) and resolves when the device has found no fault with it. */
+  scoped<T>(what: string, work: () => T): { readonly value: T; readonly done: Promise<void> };
+}
+
+export interface OpenDevice extends AdapterDescription {
+  readonly device: GPUDevice;
+  readonly limits: Limits;
+  readonly watch: Watch;
+}
+
+/** Asks for the fastest adapter. Returns null where there is none; never throws. */
+export async function probeGpu(gpu: GPU): Promise<({ readonly adapter: GPUAdapter } & AdapterDescription) | null> {
+  try {
+    const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+    return adapter === null ? null : { adapter, ...describeAdapter(adapter) };
+  } catch {
+    // Some browsers reject where the specification says null; both mean that WebGPU is not to be had here.
+    return null;
+  }
+}
+
+export function describeAdapter(adapter: GPUAdapter): AdapterDescription {
+  const {
+    vendor = "",
+    architecture = "",
+    device = "",
+    description = "",
+    isFallbackAdapter = false,
+  } = adapter.info ?? {};
+  const words = [vendor, architecture, device, description].join(" ");
+  const software = isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|softpipe|basic render|\bwarp\b/i.test(words);
+  const known = [vendor, architecture].filter((word) => /[a-z]/i.test(word)).join(" ");
+  const name = known || description || "unnamed GPU";
+  return { description: software ? `${name} (software)` : name, software };
+}
+
+/**
+ * Opens `adapter` with the largest buffers it offers. Throws HeddleError "no-engine" when it gives no device. An adapter
+ * can be opened once; after a loss, probe again.
+ */
+export async function openDevice(adapter: GPUAdapter): Promise<OpenDevice> {
+  const { maxStorageBufferBindingSize, maxBufferSize } = adapter.limits;
+  // Deno has been seen to report sizes as BigInt.
+  const limits: Limits = {
+    bindingBytesMax: Number(maxStorageBufferBindingSize),
+    bufferBytesMax: Number(maxBufferSize),
+    groupsPerDimensionMax: 65535,
+  };
+  const requiredLimits = {
+    maxStorageBufferBindingSize: limits.bindingBytesMax,
+    maxBufferSize: limits.bufferBytesMax,
+  };
+  let device: GPUDevice;
+  try {
+    device = await adapter.requestDevice({ requiredLimits });
+  } catch (error) {
+    throw new HeddleError("no-engine", "Cannot open the GPU: the adapter refused a device", { cause: error });
+  }
+  return { device, limits, watch: watchDevice(device), ...describeAdapter(adapter) };
+}
+
+/** Listens to `device` for as long as it lives. */
+function watchDevice(device: GPUDevice): Watch {
+  let failure: HeddleError | undefined;
+  const waiting = new Set<(error: HeddleError) => void>();
+  const fail = (error: HeddleError): void => {
+    failure ??= error;
+    for (const reject of waiting) {
+      reject(failure);
+    }
+    waiting.clear();
+  };
+  void device.lost.then((info) =>
+    fail(new HeddleError("device-lost", `The GPU went away: ${info.message || info.reason || "no reason given"}`)),
+  );
+  device.addEventListener("uncapturederror", (event) => {
+    event.preventDefault();
+    fail(failureOf("using the GPU", event.error));
+  });
+  const settle = <T>(work: Promise<T>): Promise<T> =>
+    new Promise((resolve, reject) => {
+      if (failure !== undefined) {
+        reject(failure);
+        return;
+      }
+      waiting.add(reject);
+      work.then(
+        (value) => {
+          waiting.delete(reject);
+          resolve(value);
+        },
+        (error: unknown) => {
+          waiting.delete(reject);
+          const ours = error instanceof HeddleError || error instanceof AssertionError;
+          const lost = (): HeddleError => new HeddleError("device-lost", `The GPU gave up: ${error}`, { cause: error });
+          reject(failure ?? (ours ? error : lost()));
+        },
+      );
+    });
+  const check = (): void => {
+    if (failure !== undefined) {
+      throw failure;
+    }
+  };
+  return {
+    failure: () => failure,
+    check,
+    settle,
+    scoped: (what, work) => {
+      device.pushErrorScope("out-of-memory");
+      device.pushErrorScope("internal");
+      device.pushErrorScope("validation");
+      const value = work();
+      const scopes = [device.popErrorScope(), device.popErrorScope(), device.popErrorScope()];
+      const done = settle(Promise.all(scopes)).then((errors) => {
+        const error = errors.find((candidate) => candidate !== null);
+        if (error !== undefined && error !== null) {
+          fail(failureOf(what, error));
+        }
+        check();
+      });
+      return { value, done };
+    },
+  };
+}
+
+/** Bytes as MiB for a sentence: one decimal below ten. */
+export function inMiB(bytes: number): string {
+  const size = bytes / MiB;
+  return `${size < 10 ? size.toFixed(1) : Math.ceil(size)} MiB`;
+}
+
+function failureOf(what: string, error: GPUError): HeddleError {
+  const type = error.constructor.name;
+  if (type === "GPUOutOfMemoryError") {
+    return new HeddleError("model-too-big", `The GPU ran out of memory while ${what}: ${error.message}`);
+  }
+  if (type === "GPUInternalError") {
+    return new HeddleError("device-lost", `The GPU failed while ${what}: ${error.message}`);
+  }
+  return new HeddleError("device-wrong", `The GPU refused its work while ${what}: ${error.message}`);
+}

@@ -1,0 +1,151 @@
+/**
+ * The WebGPU engine: compiles Programs to Plans (`plan.ts`) and keeps what they share: state tensors by name, and pipelines
+ * by their WGSL text. It runs wherever there is a `GPU` object: a browser's worker, Deno, Node with Dawn.
+ */
+import { assert, HeddleError, present } from "../base/assert.ts";
+import type { Engine } from "../tensor/engine.ts";
+import { elementCount, type Program } from "../tensor/program.ts";
+import type { Shared } from "./compile.ts";
+import { openDevice, probeGpu, type OpenDevice } from "./device.ts";
+import type { KernelChoice } from "./kernels.ts";
+import { createPlan, createReader, type GpuPlan } from "./plan.ts";
+
+export { probeGpu } from "./device.ts";
+
+export interface GpuEngineOptions {
+  readonly gpu: GPU;
+  /** From `probeGpu`; without it the engine asks for one itself. An adapter can be opened once. */
+  readonly adapter?: GPUAdapter;
+  /** Rungs of the kernel ladders; for tests and tuning. */
+  readonly choice?: Partial<KernelChoice>;
+  /** Submits that each run is cut into; a Plan can change it later. */
+  readonly submitsPerRun?: number;
+  /** The most bytes that states and one Plan may take together; phones kill a tab that takes more than they like. */
+  readonly memoryBytesMax?: number;
+}
+
+export interface GpuEngine extends Engine {
+  readonly kind: "webgpu";
+  /** The adapter computes on the CPU; the WASM engine is faster there. */
+  readonly software: boolean;
+  compile(program: Program): Promise<GpuPlan>;
+  /** Why the engine can no longer be used, if so. */
+  failure(): HeddleError | undefined;
+}
+
+/** Throws HeddleError "no-engine" where there is no adapter or it gives no device. */
+export async function createGpuEngine({
+  gpu,
+  adapter,
+  choice = {},
+  submitsPerRun = 1,
+  memoryBytesMax = Infinity,
+}: GpuEngineOptions): Promise<GpuEngine> {
+  const chosen = adapter ?? (await probeGpu(gpu))?.adapter;
+  if (chosen === undefined) {
+    throw new HeddleError("no-engine", "This machine offers no WebGPU adapter");
+  }
+  const open = await openDevice(chosen);
+  const { device, watch } = open;
+  const states = new Map<string, { readonly buffer: GPUBuffer; readonly count: number }>();
+  const shared = share(open, states, { matmul: "auto", attention: "auto", ...choice }, memoryBytesMax);
+  const state = (name: string): { readonly buffer: GPUBuffer; readonly count: number } =>
+    present(states.get(name), `state tensor "${name}" in any compiled Plan`);
+  return {
+    kind: "webgpu",
+    device: open.description,
+    software: open.software,
+    failure: watch.failure,
+    compile: (program) => createPlan(program, shared, submitsPerRun),
+    writeState: (name, values) => {
+      watch.check();
+      const { buffer, count } = state(name);
+      assert(values.length === count, `Cannot write state "${name}": got ${values.length} values, need ${count}`);
+      device.queue.writeBuffer(buffer, 0, values as Float32Array<ArrayBuffer>);
+    },
+    readState: async (name) => {
+      watch.check();
+      const { buffer, count } = state(name);
+      const reader = createReader(shared, count * 4);
+      try {
+        return await reader.read(buffer, 0);
+      } finally {
+        reader[Symbol.dispose]();
+      }
+    },
+    [Symbol.dispose]: () => {
+      for (const { buffer } of states.values()) {
+        buffer.destroy();
+      }
+      states.clear();
+      device.destroy();
+    },
+  };
+}
+
+/** What the Plans of one engine share. */
+function share(
+  open: OpenDevice,
+  states: Map<string, { readonly buffer: GPUBuffer; readonly count: number }>,
+  choice: KernelChoice,
+  memoryBytesMax: number,
+): Shared {
+  const { device } = open;
+  const layouts = new Map<string, GPUBindGroupLayout>();
+  const pipelines = new Map<string, Promise<GPUComputePipeline>>();
+  const bindGroupLayout = (access: readonly string[]): GPUBindGroupLayout => {
+    const key = access.join();
+    const layout =
+      layouts.get(key) ??
+      device.createBindGroupLayout({
+        entries: access
+          .map((type, binding) => ({
+            binding,
+            visibility: GPUShaderStage.COMPUTE,
+            buffer: { type: type as GPUBufferBindingType },
+          }))
+          .filter(({ buffer }) => (buffer.type as string) !== ""),
+      });
+    layouts.set(key, layout);
+    return layout;
+  };
+  const build = (text: string, access: readonly string[], label: string): Promise<GPUComputePipeline> => {
+    const layout = device.createPipelineLayout({ bindGroupLayouts: [bindGroupLayout(access)] });
+    const module = device.createShaderModule({ label, code: text });
+    return device
+      .createComputePipelineAsync({ label, layout, compute: { module, entryPoint: "main" } })
+      .catch((error) => {
+        throw (
+          open.watch.failure() ??
+          new HeddleError("device-wrong", `The GPU does not compile the kernel "${label}": ${error}`, { cause: error })
+        );
+      });
+  };
+  return {
+    open,
+    choice,
+    memoryBytesMax,
+    bindGroupLayout,
+    hasState: (name) => states.has(name),
+    stateBytes: () => [...states.values()].reduce((sum, { count }) => sum + count * 4, 0),
+    state: ({ name, shape }) => {
+      const count = elementCount(shape);
+      const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+      const known = states.get(name) ?? {
+        buffer: device.createBuffer({ label: name, size: Math.ceil(count / 4) * 16, usage }),
+        count,
+      };
+      assert(
+        known.count === count,
+        `Cannot compile: state "${name}" has ${count} elements, and ${known.count} in another Plan`,
+      );
+      states.set(name, known);
+      return known.buffer;
+    },
+    pipeline: (text, access, kernel) => {
+      const pipeline = pipelines.get(text) ?? build(text, access, kernel);
+      pipelines.set(text, pipeline);
+      return pipeline;
+    },
+  };
+}

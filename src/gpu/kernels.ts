@@ -1,0 +1,392 @@
+/**
+ * Which dispatches compute each op: a table over all op types, so that a missing kernel is a type error. An entry chooses a
+ * rung of the op's ladder, names the bindings in the order of the shader's header, and gives its constants and workgroup
+ * count. It allocates nothing; `plan.ts` does.
+ */
+import adamw from "../../shaders/adamw.wgsl" with { type: "text" };
+import add from "../../shaders/add.wgsl" with { type: "text" };
+import attentionBackwardKvNaive from "../../shaders/attention-backward-kv-naive.wgsl" with { type: "text" };
+import attentionBackwardKv from "../../shaders/attention-backward-kv.wgsl" with { type: "text" };
+import attentionBackwardQNaive from "../../shaders/attention-backward-q-naive.wgsl" with { type: "text" };
+import attentionBackwardQ from "../../shaders/attention-backward-q.wgsl" with { type: "text" };
+import attentionNaive from "../../shaders/attention-naive.wgsl" with { type: "text" };
+import attention from "../../shaders/attention.wgsl" with { type: "text" };
+import crossEntropyBackward from "../../shaders/cross-entropy-backward.wgsl" with { type: "text" };
+import crossEntropy from "../../shaders/cross-entropy.wgsl" with { type: "text" };
+import embeddingBackward from "../../shaders/embedding-backward.wgsl" with { type: "text" };
+import embedding from "../../shaders/embedding.wgsl" with { type: "text" };
+import matmulNaive from "../../shaders/matmul-naive.wgsl" with { type: "text" };
+import matmulRegister from "../../shaders/matmul-register.wgsl" with { type: "text" };
+import matmul from "../../shaders/matmul.wgsl" with { type: "text" };
+import mean from "../../shaders/mean.wgsl" with { type: "text" };
+import normPartial from "../../shaders/norm-partial.wgsl" with { type: "text" };
+import norm from "../../shaders/norm.wgsl" with { type: "text" };
+import rmsNormBackward from "../../shaders/rms-norm-backward.wgsl" with { type: "text" };
+import rmsNorm from "../../shaders/rms-norm.wgsl" with { type: "text" };
+import rope from "../../shaders/rope.wgsl" with { type: "text" };
+import swigluBackward from "../../shaders/swiglu-backward.wgsl" with { type: "text" };
+import swiglu from "../../shaders/swiglu.wgsl" with { type: "text" };
+import { assert } from "../base/assert.ts";
+import type { HeadShape, Op, OpOf, OpType, TensorId } from "../tensor/program.ts";
+import { bool, f32, u32, type Access, type Constants } from "./shader.ts";
+
+/** Which rung of a ladder to take. "auto" takes the best known one for the device and the shape. */
+export interface KernelChoice {
+  readonly matmul: "auto" | "naive" | "register" | "tiled";
+  readonly attention: "auto" | "naive" | "flash";
+}
+
+export interface KernelContext {
+  readonly choice: KernelChoice;
+  /** The adapter computes on the CPU: barriers are dear, workgroup memory is ordinary memory. */
+  readonly software: boolean;
+  /** The most bytes that one binding may span. */
+  readonly bindingBytesMax: number;
+  shapeOf(id: TensorId): readonly number[];
+  countOf(id: TensorId): number;
+}
+
+/**
+ * What a binding point gets. tensor: a tensor, or `window` of it in elements; `inPlace`: the kernel stays right if the
+ * tensor is also the one that it writes. scratch: memory for this op alone, the same for equal labels. table: constants
+ * that the host computes once. none: the kernel declares it and does not use it.
+ */
+export type Binding =
+  | {
+      readonly type: "tensor";
+      readonly id: TensorId;
+      readonly access: Access;
+      readonly inPlace?: boolean;
+      readonly window?: { readonly offset: number; readonly count: number };
+    }
+  | { readonly type: "scratch"; readonly label: string; readonly bytes: number; readonly access: Access }
+  | { readonly type: "table"; readonly key: string; readonly make: () => Float32Array<ArrayBuffer> }
+  | { readonly type: "none" };
+
+export interface Dispatch {
+  readonly kernel: string;
+  readonly text: string;
+  readonly constants: Constants;
+  readonly bindings: readonly Binding[];
+  /** Workgroups in all; folded to two dimensions by the Plan, which adds the constant GRID_X. */
+  readonly groups: number;
+}
+
+type Kernel<K extends OpType> = (op: OpOf<K>, context: KernelContext) => Dispatch[];
+
+const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
+  embedding: (op, { shapeOf, countOf }) => [
+    {
+      kernel: "embedding",
+      text: embedding,
+      constants: { N: u32(countOf(op.tokens)), C: u32(at(shapeOf(op.table), 1)) },
+      bindings: [read(op.table), read(op.tokens), write(op.out)],
+      groups: share(countOf(op.out), 256),
+    },
+  ],
+
+  embeddingBackward: (op, { shapeOf, countOf }) => {
+    const [V, C] = [at(shapeOf(op.dtable), 0), at(shapeOf(op.dtable), 1)];
+    return [
+      {
+        kernel: "embedding-backward",
+        text: embeddingBackward,
+        constants: { V: u32(V), C: u32(C), ADD: bool(op.add !== undefined) },
+        bindings: [read(op.dout), read(op.order), read(op.offsets), addend(op.add), write(op.dtable)],
+        groups: share(countOf(op.dtable), 256),
+      },
+    ];
+  },
+
+  matmul: (op, context) => [matmulDispatch(op, context)],
+
+  rmsNorm: (op, { shapeOf }) => {
+    const [N, C] = [at(shapeOf(op.x), 0), at(shapeOf(op.x), 1)];
+    return [
+      {
+        kernel: "rms-norm",
+        text: rmsNorm,
+        constants: { N: u32(N), C: u32(C), EPS: f32(op.eps), ...rowSize(C) },
+        bindings: [read(op.x), read(op.gain), write(op.out), write(op.rstd)],
+        groups: N,
+      },
+    ];
+  },
+
+  rmsNormBackward: (op, { shapeOf }) => {
+    const [N, C] = [at(shapeOf(op.x), 0), at(shapeOf(op.x), 1)];
+    return [
+      {
+        kernel: "rms-norm-backward",
+        text: rmsNormBackward,
+        constants: { N: u32(N), C: u32(C), ADD: bool(op.add !== undefined) },
+        bindings: [
+          read(op.x),
+          read(op.gain),
+          read(op.rstd),
+          read(op.dout),
+          addend(op.add),
+          write(op.dx),
+          write(op.dgain),
+        ],
+        groups: share(C, 8) + N,
+      },
+    ];
+  },
+
+  rope: (op, { shapeOf, countOf }) => {
+    const [N, C] = [at(shapeOf(op.x), 0), at(shapeOf(op.x), 1)];
+    const { time, headDim, base } = op;
+    return [
+      {
+        kernel: "rope",
+        text: rope,
+        constants: { N: u32(N), C: u32(C), T: u32(time), D: u32(headDim), INVERSE: bool(op.inverse) },
+        bindings: [
+          { type: "tensor", id: op.x, access: "read", inPlace: true },
+          { type: "table", key: `turns ${time} ${headDim} ${base}`, make: () => turns(time, headDim, base) },
+          write(op.out),
+        ],
+        groups: share(countOf(op.x) / 2, 256),
+      },
+    ];
+  },
+
+  attention: (op, { choice }) => {
+    const bindings = [read(op.q), read(op.k), read(op.v), write(op.out), write(op.lse)];
+    return isFlash(op, choice)
+      ? [rowBlocks("attention", attention, op, op.heads, bindings)]
+      : [elements("attention-naive", attentionNaive, op, op.heads, bindings)];
+  },
+
+  attentionBackward: (op, { choice }) => {
+    const { q, k, v, out, lse, dout, delta, dq, dk, dv } = op;
+    const first = [read(q), read(k), read(v), read(out), read(lse), read(dout), write(delta), write(dq)];
+    const second = [read(q), read(k), read(v), read(dout), read(lse), read(delta), write(dk), write(dv)];
+    return isFlash(op, choice)
+      ? [
+          rowBlocks("attention-backward-q", attentionBackwardQ, op, op.heads, first),
+          rowBlocks("attention-backward-kv", attentionBackwardKv, op, op.kvHeads, second),
+        ]
+      : [
+          elements("attention-backward-q-naive", attentionBackwardQNaive, op, op.heads, first),
+          elements("attention-backward-kv-naive", attentionBackwardKvNaive, op, op.kvHeads, second),
+        ];
+  },
+
+  swiglu: (op, { countOf }) => [
+    elementwise("swiglu", swiglu, countOf(op.out), [read(op.gate), read(op.up), write(op.out)]),
+  ],
+
+  swigluBackward: (op, { countOf }) => [
+    elementwise("swiglu-backward", swigluBackward, countOf(op.dout), [
+      read(op.gate),
+      read(op.up),
+      read(op.dout),
+      write(op.dgate),
+      write(op.dup),
+    ]),
+  ],
+
+  add: (op, { countOf }) => [elementwise("add", add, countOf(op.out), [addend(op.a), addend(op.b), write(op.out)])],
+
+  crossEntropy: (op, { shapeOf }) => {
+    const [N, V] = [at(shapeOf(op.logits), 0), at(shapeOf(op.logits), 1)];
+    return [
+      {
+        kernel: "cross-entropy",
+        text: crossEntropy,
+        constants: { N: u32(N), V: u32(V), ...rowSize(V) },
+        bindings: [read(op.logits), read(op.targets), write(op.losses)],
+        groups: N,
+      },
+      {
+        kernel: "mean",
+        text: mean,
+        constants: { COUNT: u32(N) },
+        bindings: [read(op.losses), write(op.loss)],
+        groups: 1,
+      },
+    ];
+  },
+
+  crossEntropyBackward: (op, { shapeOf }) => {
+    const [N, V] = [at(shapeOf(op.logits), 0), at(shapeOf(op.logits), 1)];
+    return [
+      {
+        kernel: "cross-entropy-backward",
+        text: crossEntropyBackward,
+        constants: { N: u32(N), V: u32(V), ...rowSize(V) },
+        bindings: [read(op.logits), read(op.targets), write(op.dlogits)],
+        groups: N,
+      },
+    ];
+  },
+
+  norm: (op, context) => {
+    const windows = windowsOf(context.countOf(op.x), context.bindingBytesMax);
+    const groups = windows.map(({ count }) => Math.min(256, share(count, 1024)));
+    const total = groups.reduce((sum, count) => sum + count, 0);
+    const partials = (access: Access): Binding => ({ type: "scratch", label: "partials", bytes: total * 4, access });
+    let first = 0;
+    const stages: Dispatch[] = windows.map((window, i) => {
+      const own = at(groups, i);
+      first += own;
+      return {
+        kernel: "norm-partial",
+        text: normPartial,
+        constants: { COUNT: u32(window.count), GROUPS: u32(own), FIRST: u32(first - own) },
+        bindings: [{ type: "tensor", id: op.x, access: "read", window }, partials("write")],
+        groups: own,
+      };
+    });
+    const last = { COUNT: u32(total) };
+    return [
+      ...stages,
+      { kernel: "norm", text: norm, constants: last, bindings: [partials("read"), write(op.out)], groups: 1 },
+    ];
+  },
+
+  adamw: (op, context) =>
+    windowsOf(context.countOf(op.params), context.bindingBytesMax).map((window) => {
+      const part = (id: TensorId, access: Access): Binding => ({ type: "tensor", id, access, window });
+      return {
+        kernel: "adamw",
+        text: adamw,
+        constants: {
+          COUNT: u32(window.count),
+          DECAY: u32(Math.min(window.count, Math.max(0, op.decayCount - window.offset))),
+        },
+        bindings: [
+          part(op.params, "write"),
+          part(op.grads, "read"),
+          part(op.m, "write"),
+          part(op.v, "write"),
+          read(op.norm),
+          read(op.hyper),
+        ],
+        groups: share(window.count, 1024),
+      };
+    }),
+};
+
+/** The dispatches of `op`, in order. */
+export function dispatchesOf(op: Op, context: KernelContext): Dispatch[] {
+  // The table pairs each type with its own op; TypeScript cannot see the pairing through a union.
+  return (KERNELS[op.type] as (op: Op, context: KernelContext) => Dispatch[])(op, context);
+}
+
+function matmulDispatch(op: OpOf<"matmul">, { shapeOf, choice, software }: KernelContext): Dispatch {
+  const [M, N] = [at(shapeOf(op.out), 0), at(shapeOf(op.out), 1)];
+  const K = at(shapeOf(op.a), op.transA ? 0 : 1);
+  const [AM, AK] = op.transA ? [1, M] : [K, 1];
+  const [BK, BN] = op.transB ? [1, K] : [N, 1];
+  const strides = { AM: u32(AM), AK: u32(AK), BK: u32(BK), BN: u32(BN) };
+  const constants = { M: u32(M), N: u32(N), K: u32(K), ...strides, ADD: bool(op.add !== undefined) };
+  const bindings = [read(op.a), read(op.b), addend(op.add), write(op.out)];
+  const rung = choice.matmul === "auto" ? (software ? "register" : "tiled") : choice.matmul;
+  switch (rung) {
+    case "naive":
+      return { kernel: "matmul-naive", text: matmulNaive, constants, bindings, groups: share(M * N, 64) };
+    case "register": {
+      const groups = share(share(M, 8) * share(N, 4), 64);
+      return { kernel: "matmul-register", text: matmulRegister, constants, bindings, groups };
+    }
+    case "tiled": {
+      // Small products are cut finer, so that a GPU has enough workgroups to hide its latency.
+      const TILE = share(M, 64) * share(N, 64) >= 64 ? 64 : 32;
+      const groups = share(M, TILE) * share(N, TILE);
+      return { kernel: "matmul", text: matmul, constants: { ...constants, TILE: u32(TILE) }, bindings, groups };
+    }
+    default:
+      return rung satisfies never;
+  }
+}
+
+/** The fast attention kernels read quads and keep tiles in workgroup memory; other head widths take the naive ones. */
+function isFlash(op: HeadShape, choice: KernelChoice): boolean {
+  const fits = op.headDim % 4 === 0 && op.headDim <= 128;
+  assert(
+    choice.attention !== "flash" || fits,
+    `Cannot use flash attention: head width is ${op.headDim}, need a multiple of 4 up to 128`,
+  );
+  return choice.attention !== "naive" && fits;
+}
+
+function headConstants(op: HeadShape): Constants {
+  return {
+    B: u32(op.batch),
+    T: u32(op.time),
+    H: u32(op.heads),
+    KV: u32(op.kvHeads),
+    D: u32(op.headDim),
+    SCALE: f32(1 / Math.sqrt(op.headDim)),
+  };
+}
+
+/** A workgroup for 16 rows of each of `heads`. */
+function rowBlocks(kernel: string, text: string, op: HeadShape, heads: number, bindings: Binding[]): Dispatch {
+  const constants = { ...headConstants(op), TILE: u32(op.headDim <= 64 ? 16 : 8) };
+  return { kernel, text, constants, bindings, groups: op.batch * heads * share(op.time, 16) };
+}
+
+/** An invocation for every element of each of `heads`. */
+function elements(kernel: string, text: string, op: HeadShape, heads: number, bindings: Binding[]): Dispatch {
+  const groups = share(op.batch * op.time * heads * op.headDim, 64);
+  return { kernel, text, constants: headConstants(op), bindings, groups };
+}
+
+function elementwise(kernel: string, text: string, count: number, bindings: Binding[]): Dispatch {
+  return { kernel, text, constants: { COUNT: u32(count) }, bindings, groups: share(count, 1024) };
+}
+
+/** Invocations that share a row of `columns`: more for long rows. */
+function rowSize(columns: number): Constants {
+  return columns >= 1024 ? { SIZE: u32(256), FOLD: u32(16) } : { SIZE: u32(64), FOLD: u32(8) };
+}
+
+/** Cuts a flat tensor of `count` elements into windows that one binding can span; they begin at multiples of 256 bytes. */
+function windowsOf(count: number, bindingBytesMax: number): { offset: number; count: number }[] {
+  const length = Math.floor(bindingBytesMax / 256) * 64;
+  return Array.from({ length: share(count, length) }, (_, i) => ({
+    offset: i * length,
+    count: Math.min(length, count - i * length),
+  }));
+}
+
+/** cos and sin of t·base^(−2i/D), [T,D/2] pairs. */
+function turns(time: number, headDim: number, base: number): Float32Array<ArrayBuffer> {
+  const half = headDim / 2;
+  const table = new Float32Array(time * half * 2);
+  for (let t = 0; t < time; t += 1) {
+    for (let i = 0; i < half; i += 1) {
+      const angle = t * base ** (-i / half);
+      table[(t * half + i) * 2] = Math.cos(angle);
+      table[(t * half + i) * 2 + 1] = Math.sin(angle);
+    }
+  }
+  return table;
+}
+
+function read(id: TensorId): Binding {
+  return { type: "tensor", id, access: "read" };
+}
+
+function write(id: TensorId): Binding {
+  return { type: "tensor", id, access: "write" };
+}
+
+/** An addend, if there is one; it may be the tensor that is written: every element is read by whoever writes it, before. */
+function addend(id: TensorId | undefined): Binding {
+  return id === undefined ? { type: "none" } : { type: "tensor", id, access: "read", inPlace: true };
+}
+
+function share(count: number, per: number): number {
+  return Math.ceil(count / per);
+}
+
+function at(list: readonly number[], index: number): number {
+  const value = list[index];
+  assert(value !== undefined, `Cannot read dimension ${index} of [${list}]`);
+  return value;
+}

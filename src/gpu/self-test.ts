@@ -1,0 +1,125 @@
+/**
+ * The conformance self-test: a small model with every op, trained for two steps on the engine and on the twin. A device
+ * that disagrees does not train. Gradients are tested too, not only the forward pass: phones have been seen that compute
+ * every forward right and every gradient zero.
+ */
+import { HeddleError, present } from "../base/assert.ts";
+import { createRng } from "../base/rng.ts";
+import type { Engine } from "../tensor/engine.ts";
+import { grad } from "../tensor/grad.ts";
+import { tensorNamed, type Program } from "../tensor/program.ts";
+import { record, sortTokens } from "../tensor/record.ts";
+import { createTwin } from "../tensor/twin.ts";
+
+/** Largest difference allowed, as a share of the tensor's largest element. f32 devices stay below 1e-5. */
+const SELF_TEST_TOLERANCE = 1e-3;
+
+const B = 2;
+const T = 19;
+const C = 32;
+const F = 48;
+const V = 37;
+const HEADS = { batch: B, time: T, heads: 4, kvHeads: 2, headDim: 8 };
+const STEPS = 2;
+
+/** Throws HeddleError "device-wrong" with the first tensor that is off, or the device's own failure. */
+export async function selfTest(engine: Engine): Promise<void> {
+  const program = selfTestProgram();
+  using twin = createTwin();
+  const [expected, got] = [await trainOn(twin, program), await trainOn(engine, program)];
+  for (const [name, values] of expected) {
+    const difference = largestDifference(present(got.get(name), name), values);
+    // Written so that a NaN fails too.
+    if (!(difference <= SELF_TEST_TOLERANCE)) {
+      throw new HeddleError(
+        "device-wrong",
+        `This device computes wrong numbers and cannot train: "${name}" is off by ${difference.toExponential(1)} of its largest element, allowed is ${SELF_TEST_TOLERANCE}`,
+      );
+    }
+  }
+}
+
+/** Largest |a − b|, divided by the largest |b|; NaN if any element is. */
+export function largestDifference(a: Float32Array, b: Float32Array): number {
+  let difference = 0;
+  let largest = 0;
+  for (let i = 0; i < b.length; i += 1) {
+    difference = Math.max(difference, Math.abs((a[i] as number) - (b[i] as number)));
+    largest = Math.max(largest, Math.abs(b[i] as number));
+  }
+  return largest === 0 ? difference : difference / largest;
+}
+
+/** One block of a decoder with tied embeddings, its gradients and AdamW: every op at least once. */
+function selfTestProgram(): Program {
+  const forward = record("self-test");
+  const tokens = forward.input("tokens", [B * T], "u32");
+  const targets = forward.input("targets", [B * T], "u32");
+  const shapes = {
+    table: [V, C],
+    q: [C, C],
+    k: [16, C],
+    v: [16, C],
+    o: [C, C],
+    gate: [F, C],
+    up: [F, C],
+    down: [C, F],
+  };
+  const sizes = Object.values({ ...shapes, gain: [64] }).map(([m = 1, n = 1]) => Math.ceil((m * n) / 64) * 64);
+  const params = forward.state("params", [sizes.reduce((sum, size) => sum + size, 0)]);
+  const starts = sizes.map((_, i) => sizes.slice(0, i).reduce((sum, size) => sum + size, 0));
+  const view = (name: keyof typeof shapes): number =>
+    forward.view(name, params, starts[Object.keys(shapes).indexOf(name)] as number, shapes[name]);
+  const gain = forward.view("gain", params, starts.at(-1) as number, [C]);
+  const table = view("table");
+  const turn = { time: T, headDim: HEADS.headDim, base: 10_000 };
+  const x = forward.embedding(table, tokens); // [N,C]
+  const normed = forward.rmsNorm(x, gain, 1e-5);
+  const q = forward.rope(forward.matmul(normed, view("q"), { transB: true }), turn);
+  const k = forward.rope(forward.matmul(normed, view("k"), { transB: true }), turn);
+  const v = forward.matmul(normed, view("v"), { transB: true });
+  const attended = forward.attention(q, k, v, HEADS); // [N,C]
+  const mixed = forward.add(forward.matmul(attended, view("o"), { transB: true }), x);
+  const gate = forward.matmul(mixed, view("gate"), { transB: true });
+  const gated = forward.swiglu(gate, forward.matmul(mixed, view("up"), { transB: true })); // [N,F]
+  const out = forward.matmul(gated, view("down"), { transB: true, add: mixed }); // [N,C]
+  forward.crossEntropy(forward.matmul(out, table, { transB: true }), targets);
+  const differentiated = grad(forward.finish(["loss"]), { loss: "loss" });
+  const r = record("self-test", differentiated);
+  const size = r.shapeOf(params);
+  const grads = tensorNamed(differentiated, "grads").id;
+  const [m, second] = [r.state("m", size), r.state("v.moment", size)];
+  const hyper = r.input("hyper", [8]);
+  const norm = r.norm(grads);
+  r.push({ type: "adamw", params, grads, m, v: second, norm, hyper, decayCount: starts.at(-1) as number });
+  return r.finish(["loss", "norm", "grads", "params"]);
+}
+
+/** Runs two steps from the same beginning; returns every output of the Program, and those of the first step as "first …". */
+async function trainOn(engine: Engine, program: Program): Promise<Map<string, Float32Array>> {
+  using plan = await engine.compile(program);
+  const rng = createRng("self-test");
+  const params = new Float32Array(tensorNamed(program, "params").shape[0] as number);
+  engine.writeState(
+    "params",
+    params.map(() => rng.float() - 0.5),
+  );
+  engine.writeState("m", new Float32Array(params.length));
+  engine.writeState("v.moment", new Float32Array(params.length));
+  const tokens = Uint32Array.from({ length: B * T }, () => rng.below(V));
+  const { order, offsets } = sortTokens(tokens, V);
+  plan.write("tokens", tokens);
+  plan.write("targets", tokens.toReversed());
+  plan.write("order", order);
+  plan.write("offsets", offsets);
+  const read = new Map<string, Float32Array>();
+  for (let step = 1; step <= STEPS; step += 1) {
+    const [c1, c2] = [1 / (1 - 0.9 ** step), 1 / (1 - 0.95 ** step)];
+    plan.write("hyper", Float32Array.of(1e-3, 0.9, 0.95, 1e-6, 0.1, 1, c1, c2));
+    await plan.run();
+    for (const output of step === 1 ? ["loss", "grads"] : program.outputs) {
+      read.set(step === 1 ? `first ${output}` : output, await plan.read(output));
+    }
+  }
+  return read;
+}

@@ -1,0 +1,33 @@
+/** Specialisation is text: constants in front, and bindings changed only where two tensors lie in one buffer. */
+import { expect, test } from "vitest";
+import { bool, f32, specialise, u32 } from "./shader.ts";
+
+const text = [
+  "@group(0) @binding(0) var<storage, read> addend: array<f32>;",
+  "@group(0) @binding(1) var<storage, read_write> out: array<f32>;",
+  "out[0] = addend[0] + f32(N);",
+].join("\n");
+
+test("specialise() writes constants before the text", () => {
+  expect(specialise(text, { N: u32(3), EPS: f32(1e-5), ADD: bool(true) })).toBe(
+    `const N = 3u;\nconst EPS = ${Math.fround(1e-5)}f;\nconst ADD = true;\n\n${text}`,
+  );
+});
+
+test("specialise() makes a binding writable", () => {
+  expect(specialise(text, {}, [{ type: "writable", index: 0 }])).toContain(
+    "@binding(0) var<storage, read_write> addend",
+  );
+});
+
+test("specialise() lets one variable stand for another", () => {
+  const changed = specialise(text, {}, [{ type: "same-as", index: 0, target: 1 }]);
+  expect(changed).toContain("out[0] = out[0] + f32(N);");
+  expect(changed).not.toContain("addend");
+});
+
+test("u32() and f32() refuse what WGSL cannot hold", () => {
+  expect(() => u32(-1)).toThrow("Cannot write -1 as u32");
+  expect(() => u32(1.5)).toThrow();
+  expect(() => f32(1e39)).toThrow("Cannot write 1e+39 as f32");
+});

@@ -1,0 +1,60 @@
+/**
+ * From a kernel's file to the WGSL that a device compiles: the specialisation constants are written before the text, and
+ * bindings are adapted to where their tensors lie. WebGPU forbids one buffer to be read and written under two bindings of
+ * a dispatch unless both are declared writable and do not overlap; a Program may well read one window of a state tensor
+ * and write another, or add to a tensor in place.
+ */
+import { assert } from "../base/assert.ts";
+
+/** read: var<storage, read>; write: var<storage, read_write>. */
+export type Access = "read" | "write";
+
+export type Constants = Readonly<Record<string, string>>;
+
+/** How the text's binding number `index` is changed. "same-as": it is dropped, and `target`'s variable is used instead. */
+export type Rebinding =
+  | { readonly type: "writable"; readonly index: number }
+  | { readonly type: "same-as"; readonly index: number; readonly target: number };
+
+/** An unsigned WGSL literal. */
+export function u32(value: number): string {
+  assert(Number.isInteger(value) && value >= 0 && value < 2 ** 32, `Cannot write ${value} as u32`);
+  return `${value}u`;
+}
+
+/** A float WGSL literal, rounded to f32. */
+export function f32(value: number): string {
+  assert(Number.isFinite(Math.fround(value)), `Cannot write ${value} as f32`);
+  return `${Math.fround(value)}f`;
+}
+
+export function bool(value: boolean): string {
+  return value ? "true" : "false";
+}
+
+/** The WGSL text that is compiled; it is also the key under which its pipeline is cached. */
+export function specialise(text: string, constants: Constants, rebindings: readonly Rebinding[] = []): string {
+  let body = text;
+  for (const rebinding of rebindings) {
+    if (rebinding.type === "writable") {
+      const declared = `@binding(${rebinding.index}) var<storage, read>`;
+      assert(
+        body.includes(declared),
+        `Cannot make binding ${rebinding.index} writable: the shader does not declare it`,
+      );
+      body = body.replace(declared, `@binding(${rebinding.index}) var<storage, read_write>`);
+    } else {
+      const [from, to] = [variableOf(body, rebinding.index), variableOf(body, rebinding.target)];
+      body = body.replace(from.line, "");
+      body = body.replaceAll(new RegExp(`\\b${from.name}\\b`, "g"), to.name);
+    }
+  }
+  const lines = Object.entries(constants).map(([name, value]) => `const ${name} = ${value};\n`);
+  return `${lines.join("")}\n${body}`;
+}
+
+function variableOf(text: string, index: number): { readonly line: string; readonly name: string } {
+  const found = new RegExp(`^@group\\(0\\) @binding\\(${index}\\) var<[^>]*> (\\w+): .*$`, "m").exec(text);
+  assert(found !== null && found[1] !== undefined, `Cannot rebind: the shader does not declare binding ${index}`);
+  return { line: found[0], name: found[1] };
+}

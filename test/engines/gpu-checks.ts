@@ -1,0 +1,211 @@
+/**
+ * What must hold of the WebGPU engine beyond the contract: a run allocates nothing, and no failure of the device goes by
+ * unseen. The device's own methods are wrapped to count what is created and to break things on purpose.
+ */
+import { HeddleError } from "../../src/base/assert.ts";
+import { createGpuEngine, probeGpu, type GpuEngine } from "../../src/gpu/engine.ts";
+import { selfTest } from "../../src/gpu/self-test.ts";
+import { record } from "../../src/tensor/record.ts";
+import { cases } from "./cases.ts";
+import { attempt, type CaseResult } from "./run-cases.ts";
+
+export const GPU_CHECKS = {
+  allocates: "a run creates no buffer, bind group, pipeline or shader",
+  submits: "a run can be cut into several submits",
+  selfTest: "the self-test passes",
+  tooBig: 'a model that does not fit is refused as "model-too-big", with the sizes',
+  dropped: "a submit that the device drops makes run or read reject, and every later one",
+  lost: 'a lost device makes run and read reject with "device-lost"',
+} as const;
+
+export async function runGpuChecks(gpu: GPU): Promise<CaseResult[]> {
+  return [
+    await attempt(GPU_CHECKS.allocates, () => checkAllocations(gpu)),
+    await attempt(GPU_CHECKS.submits, () => checkSubmits(gpu)),
+    await attempt(GPU_CHECKS.selfTest, () => checkSelfTest(gpu)),
+    await attempt(GPU_CHECKS.tooBig, () => checkTooBig(gpu)),
+    await attempt(GPU_CHECKS.dropped, () => checkDropped(gpu)),
+    await attempt(GPU_CHECKS.lost, () => checkLost(gpu)),
+  ];
+}
+
+interface Watched {
+  readonly engine: GpuEngine;
+  readonly device: GPUDevice;
+  /** Calls of each wrapped method so far. */
+  readonly calls: Map<string, number>;
+  readonly buffers: GPUBuffer[];
+}
+
+const CREATORS = [
+  "createBuffer",
+  "createBindGroup",
+  "createBindGroupLayout",
+  "createPipelineLayout",
+  "createComputePipeline",
+  "createComputePipelineAsync",
+  "createShaderModule",
+] as const;
+
+/** An engine on a device whose creating methods are counted. */
+async function watched(gpu: GPU, memoryBytesMax = Infinity): Promise<Watched> {
+  const probe = await probeGpu(gpu);
+  if (probe === null) {
+    throw new Error("There is no adapter");
+  }
+  const { adapter } = probe;
+  const calls = new Map<string, number>();
+  const buffers: GPUBuffer[] = [];
+  const seen: GPUDevice[] = [];
+  const request = adapter.requestDevice.bind(adapter);
+  const requestDevice = async (descriptor?: GPUDeviceDescriptor): Promise<GPUDevice> => {
+    const device = await request(descriptor);
+    seen.push(device);
+    for (const name of CREATORS) {
+      const create = (device[name] as (argument: unknown) => unknown).bind(device);
+      Object.defineProperty(device, name, {
+        value: (argument: unknown): unknown => {
+          calls.set(name, (calls.get(name) ?? 0) + 1);
+          const made = create(argument);
+          if (name === "createBuffer") {
+            buffers.push(made as GPUBuffer);
+          }
+          return made;
+        },
+      });
+    }
+    const submit = device.queue.submit.bind(device.queue);
+    Object.defineProperty(device.queue, "submit", {
+      value: (commands: GPUCommandBuffer[]): void => {
+        calls.set("submit", (calls.get("submit") ?? 0) + 1);
+        submit(commands);
+      },
+    });
+    return device;
+  };
+  Object.defineProperty(adapter, "requestDevice", { value: requestDevice });
+  const engine = await createGpuEngine({ gpu, adapter, memoryBytesMax });
+  return { engine, device: seen[0] as GPUDevice, calls, buffers };
+}
+
+/** A Program of one addition, with a state that a run changes. */
+function small() {
+  const r = record("small");
+  const total = r.state("total", [300]);
+  r.add(total, r.input("x", [300]), total);
+  return r.finish(["total"]);
+}
+
+async function checkAllocations(gpu: GPU): Promise<string> {
+  const { engine, calls } = await watched(gpu);
+  using _ = engine;
+  const setup = cases.find(({ op }) => op === "model")?.setup();
+  if (setup === undefined) {
+    throw new Error("There is no case of a whole model");
+  }
+  using plan = await engine.compile(setup.program);
+  const step = async (at: number): Promise<void> => {
+    for (const [name, values] of Object.entries(setup.inputs(at))) {
+      plan.write(name, values);
+    }
+    await plan.run();
+    await plan.read("loss");
+  };
+  await step(1);
+  const before = new Map(calls);
+  await step(2);
+  await step(3);
+  for (const name of CREATORS) {
+    const made = (calls.get(name) ?? 0) - (before.get(name) ?? 0);
+    if (made > 0) {
+      throw new Error(`Two steps called ${name} ${made} times`);
+    }
+  }
+  const submits = ((calls.get("submit") ?? 0) - (before.get("submit") ?? 0)) / 2;
+  return `${plan.dispatchCount} dispatches, ${submits} submits with the loss read back`;
+}
+
+async function checkSubmits(gpu: GPU): Promise<string> {
+  const { engine, calls } = await watched(gpu);
+  using _ = engine;
+  const r = record("chain");
+  const x = r.input("x", [3]);
+  let sum = x;
+  for (let i = 0; i < 7; i += 1) {
+    sum = r.add(sum, x, r.value(`sum ${i}`, [3]));
+  }
+  using plan = await engine.compile(r.finish(["sum 6"]));
+  plan.write("x", Float32Array.of(1, 2, 3));
+  plan.setSubmits(3);
+  const before = calls.get("submit") ?? 0;
+  await plan.run();
+  const submits = (calls.get("submit") ?? 0) - before;
+  const values = await plan.read("sum 6");
+  if (submits !== 3 || values.join() !== "8,16,24") {
+    throw new Error(`Got ${submits} submits and [${values}], need 3 and [8,16,24]`);
+  }
+  return "3 submits";
+}
+
+async function checkSelfTest(gpu: GPU): Promise<string> {
+  using engine = await createGpuEngine({ gpu });
+  await selfTest(engine);
+  return engine.device;
+}
+
+async function checkTooBig(gpu: GPU): Promise<string> {
+  const { engine } = await watched(gpu, 2 ** 20);
+  using _ = engine;
+  const r = record("giant");
+  r.norm(r.state("params", [2 ** 19]));
+  await expectCode("model-too-big", () => engine.compile(r.finish(["norm"])));
+  const huge = record("huge");
+  const side = 2 ** 15;
+  huge.add(huge.input("a", [side, side]), huge.input("b", [side, side]));
+  return await expectCode("model-too-big", () => engine.compile(huge.finish(["sum"])));
+}
+
+async function checkDropped(gpu: GPU): Promise<string> {
+  const { engine, buffers } = await watched(gpu);
+  const plan = await engine.compile(small());
+  plan.write("x", new Float32Array(300).fill(1));
+  await plan.run();
+  // A destroyed buffer makes the next submit invalid as a whole.
+  for (const buffer of buffers) {
+    buffer.destroy();
+  }
+  const first = await expectCode("device-wrong", async () => {
+    await plan.run();
+    await plan.read("total");
+  });
+  await expectCode("device-wrong", () => plan.run());
+  await expectCode("device-wrong", () => plan.read("total"));
+  return first;
+}
+
+async function checkLost(gpu: GPU): Promise<string> {
+  const { engine, device } = await watched(gpu);
+  const plan = await engine.compile(small());
+  await plan.run();
+  device.destroy();
+  const first = await expectCode("device-lost", async () => {
+    await plan.run();
+    await plan.read("total");
+  });
+  await expectCode("device-lost", () => plan.run());
+  await expectCode("device-lost", () => plan.read("total"));
+  await expectCode("device-lost", () => engine.readState("total"));
+  return first;
+}
+
+async function expectCode(code: string, work: () => Promise<unknown>): Promise<string> {
+  try {
+    await work();
+  } catch (error) {
+    if (error instanceof HeddleError && error.code === code) {
+      return error.message;
+    }
+    throw error;
+  }
+  throw new Error(`Nothing was thrown; need HeddleError "${code}"`);
+}

@@ -1,0 +1,175 @@
+/**
+ * Runs the contract (`cases.ts`) on an engine: every case against the twin, and two claims about replaying. It returns
+ * what it found as data and throws nothing, so that an entry of any platform can print it as JSON.
+ */
+import type { Engine } from "../../src/tensor/engine.ts";
+import { tensorNamed, type Program } from "../../src/tensor/program.ts";
+import { createTwin } from "../../src/tensor/twin.ts";
+import { cases, type Case, type Setup, type Values } from "./cases.ts";
+
+export interface CaseResult {
+  readonly name: string;
+  readonly passed: boolean;
+  /** The outcome in words: the worst tensor and its errors, or what was thrown. */
+  readonly detail: string;
+  readonly milliseconds: number;
+}
+
+/** Names of the claims that `runCases` checks beyond the cases. */
+export const CLAIMS = {
+  sameBits: "training twice from the same beginning gives the same bits",
+  sharedState: "plans share states by name, and a state is zero until written",
+} as const;
+
+/** Every case that `wanted` lets through. `prefix` tells runs with other kernels apart. */
+export async function runCases(
+  engine: Engine,
+  { wanted = () => true, prefix = "" }: { wanted?: (one: Case) => boolean; prefix?: string } = {},
+): Promise<CaseResult[]> {
+  const results: CaseResult[] = [];
+  for (const one of cases.filter(wanted)) {
+    results.push(await attempt(prefix + one.name, () => compare(engine, one)));
+  }
+  return results;
+}
+
+/** What must hold of every engine beyond its numbers. */
+export async function runClaims(engine: Engine): Promise<CaseResult[]> {
+  return [
+    await attempt(CLAIMS.sameBits, () => checkSameBits(engine)),
+    await attempt(CLAIMS.sharedState, () => checkSharedState(engine)),
+  ];
+}
+
+/** Runs `check`, which returns a detail and throws when the claim does not hold. */
+export async function attempt(name: string, check: () => Promise<string>): Promise<CaseResult> {
+  const start = performance.now();
+  const spent = (): number => Math.round(performance.now() - start);
+  try {
+    const detail = await check();
+    return { name, passed: true, detail, milliseconds: spent() };
+  } catch (error) {
+    const detail = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    return { name, passed: false, detail, milliseconds: spent() };
+  }
+}
+
+async function compare(engine: Engine, { setup, tolerance, floor = 0 }: Case): Promise<string> {
+  const built = isolated(setup());
+  using twin = createTwin();
+  const expected = await execute(twin, built);
+  const got = await execute(engine, built);
+  let worst = { name: "", share: -1, nmse: 0 };
+  for (const [name, values] of expected) {
+    const error = errorOf(got.get(name) ?? new Float32Array(), values, floor);
+    // Written so that a NaN is worse than everything.
+    if (!(error.share <= worst.share)) {
+      worst = { name, ...error };
+    }
+  }
+  const detail = `"${worst.name}" differs by ${worst.share.toExponential(1)} of its largest element, NMSE ${worst.nmse.toExponential(1)}`;
+  if (!(worst.share <= tolerance)) {
+    throw new Error(`${detail}; allowed is ${tolerance}`);
+  }
+  return detail;
+}
+
+/**
+ * Largest |a − b| / largest |b| (or `floor`, if that is larger), and Σ(a − b)² / Σb². Elements that `a` lacks make it NaN.
+ */
+export function errorOf(a: Float32Array, b: Float32Array, floor = 0): { share: number; nmse: number } {
+  let [difference, largest, squares, power] = [0, floor, 0, 0];
+  for (let i = 0; i < b.length; i += 1) {
+    const [x, y] = [a[i] ?? Number.NaN, b[i] as number];
+    difference = Math.max(difference, Math.abs(x - y));
+    largest = Math.max(largest, Math.abs(y));
+    squares += (x - y) ** 2;
+    power += y ** 2;
+  }
+  return { share: largest === 0 ? difference : difference / largest, nmse: power === 0 ? squares : squares / power };
+}
+
+/** Runs a setup and returns its outputs by name. */
+export async function execute(engine: Engine, setup: Setup): Promise<Map<string, Float32Array>> {
+  using plan = await engine.compile(setup.program);
+  for (const tensor of setup.program.tensors) {
+    if (tensor.role === "state" && tensor.view === undefined) {
+      engine.writeState(tensor.name, setup.states[tensor.name] ?? new Float32Array(tensor.shape[0] as number));
+    }
+  }
+  for (let step = 1; step <= setup.steps; step += 1) {
+    for (const [name, values] of Object.entries(setup.inputs(step))) {
+      plan.write(name, values);
+    }
+    await plan.run();
+  }
+  const outputs = new Map<string, Float32Array>();
+  for (const output of setup.program.outputs) {
+    outputs.set(output, await plan.read(output));
+  }
+  return outputs;
+}
+
+let isolations = 0;
+
+/** The setup with states of names of its own, since an engine keeps a state's size for as long as it lives. */
+function isolated(setup: Setup): Setup {
+  isolations += 1;
+  const rename = (name: string): string => `${name}@${isolations}`;
+  const isBase = (name: string): boolean =>
+    setup.program.tensors.some((tensor) => tensor.name === name && tensor.role === "state");
+  const program: Program = {
+    ...setup.program,
+    tensors: setup.program.tensors.map((tensor) =>
+      tensor.role === "state" ? { ...tensor, name: rename(tensor.name) } : tensor,
+    ),
+    outputs: setup.program.outputs.map((name) => (isBase(name) ? rename(name) : name)),
+  };
+  const states = Object.fromEntries(Object.entries(setup.states).map(([name, values]) => [rename(name), values]));
+  return { ...setup, program, states };
+}
+
+async function checkSameBits(engine: Engine): Promise<string> {
+  const model = cases.find(({ op }) => op === "model");
+  if (model === undefined) {
+    throw new Error("There is no case of a whole model");
+  }
+  const setup = isolated(model.setup());
+  const [first, second] = [await execute(engine, setup), await execute(engine, setup)];
+  for (const [name, values] of first) {
+    const [a, b] = [bitsOf(values), bitsOf(second.get(name) ?? new Float32Array())];
+    const at = a.findIndex((bits, i) => bits !== b[i]);
+    if (at !== -1 || a.length !== b.length) {
+      throw new Error(`"${name}" differs at element ${at}`);
+    }
+  }
+  return `${first.size} tensors`;
+}
+
+async function checkSharedState(engine: Engine): Promise<string> {
+  const setup = isolated((cases.find(({ name }) => name.startsWith("matmul in place")) as Case).setup());
+  using first = await engine.compile(setup.program);
+  const name = setup.program.tensors.find(({ role }) => role === "state")?.name ?? "";
+  const before = await engine.readState(name);
+  if (before.some((value) => value !== 0)) {
+    throw new Error("A new state is not zero");
+  }
+  using second = await engine.compile(setup.program);
+  engine.writeState(name, setup.states[name] as Float32Array);
+  const b: Values = setup.inputs(1)["b"] as Values;
+  first.write("b", b);
+  second.write("b", b);
+  await first.run();
+  await second.run();
+  const seen = await first.read(name);
+  const expected = new Float32Array((await execute(createTwin(), setup)).get(name) ?? []);
+  const error = errorOf(seen, expected);
+  if (!(error.share <= 1e-5)) {
+    throw new Error(`Two plans did not add up: off by ${error.share}`);
+  }
+  return `${tensorNamed(setup.program, name).shape[0]} elements`;
+}
+
+function bitsOf(values: Float32Array): Uint32Array {
+  return new Uint32Array(values.buffer, values.byteOffset, values.length);
+}

@@ -6,8 +6,6 @@
 import { assert } from "../base/assert.ts";
 
 export const PAGE_BYTES = 65_536;
-/** A 32-bit memory has 65,536 pages; the last stays free so that the end of a tensor is still an address. */
-export const HEAP_BYTES_MAX = 65_535 * PAGE_BYTES;
 /** Addresses are multiples of a cache line. */
 const ALIGNMENT = 64;
 

@@ -10,4 +10,5 @@ export const spawn: SpawnThread = (start) =>
       resolve({ terminate: () => void worker.terminate() });
     });
     worker.once("error", reject);
+    worker.once("exit", () => reject(new Error("Cannot start a thread: it ended before it was ready")));
   });

@@ -1,0 +1,364 @@
+/**
+ * The instructions of each op, for the interpreter in `assembly/index.ts` (`assembly/opcodes.ts` lists their words). Most ops
+ * are one instruction; products get their right operand packed first, and sums over everything are finished by a second
+ * instruction, so that a barrier lies between. How ops are cut into tiles is decided here and changes speed only.
+ */
+import type { HeadShape, Op, OpOf, TensorId } from "../tensor/program.ts";
+import * as code from "./assembly/opcodes.ts";
+import { align } from "./heap.ts";
+import type { Place } from "./layout.ts";
+
+export type Word = number | Place;
+
+export interface Instruction {
+  readonly opcode: number;
+  readonly tiles: number;
+  /** From word 2 on. */
+  readonly words: readonly Word[];
+}
+
+/** What emitting an op needs of the plan that is being drafted. */
+export interface Pen {
+  readonly threads: number;
+  place(id: TensorId): Place;
+  placeOrZero(id: TensorId | undefined): Word;
+  shape(id: TensorId): readonly [number, number];
+  count(id: TensorId): number;
+  emit(opcode: number, tiles: number, words: readonly Word[]): void;
+  table(op: OpOf<"rope">): Place;
+  /** Makes sure that packed operands and each thread's scratch memory have at least these bytes. */
+  need(bytes: { packed?: number; thread?: number }): void;
+}
+
+/** Elements that a tile of a cheap op should have: enough to be worth claiming, few enough to share out. */
+const TILE_ELEMENTS = 4096;
+const PACK_ELEMENTS = 16_384;
+const MATMUL_ROWS = 64;
+const MATMUL_COLUMNS = 1024;
+/** Tiles per thread that matmul aims at, so that a thread which was interrupted does not hold up the others. */
+const TILES_PER_THREAD = 4;
+
+/** Appends the instructions of `op`. */
+export function emitOp(pen: Pen, op: Op): void {
+  switch (op.type) {
+    case "embedding":
+    case "embeddingBackward":
+      return emitEmbedding(pen, op);
+    case "matmul":
+      return emitMatmul(pen, op);
+    case "rmsNorm":
+    case "rmsNormBackward":
+      return emitNorm(pen, op);
+    case "rope":
+      return emitRope(pen, op);
+    case "attention":
+      return emitAttention(pen, op);
+    case "attentionBackward":
+      return emitAttentionBackward(pen, op);
+    case "swiglu":
+    case "swigluBackward":
+    case "add":
+    case "norm":
+    case "adamw":
+      return emitElements(pen, op);
+    case "crossEntropy":
+    case "crossEntropyBackward":
+      return emitCrossEntropy(pen, op);
+    default:
+      op satisfies never;
+  }
+}
+
+/** Rows of a tile of about TILE_ELEMENTS, and how many such tiles there are. */
+function cutRows(rows: number, columns: number): { tileRows: number; tiles: number } {
+  const tileRows = Math.max(1, Math.floor(TILE_ELEMENTS / columns));
+  return { tileRows, tiles: Math.ceil(rows / tileRows) };
+}
+
+function emitEmbedding(pen: Pen, op: OpOf<"embedding"> | OpOf<"embeddingBackward">): void {
+  if (op.type === "embedding") {
+    const rows = pen.count(op.tokens);
+    const [, columns] = pen.shape(op.table);
+    const { tileRows, tiles } = cutRows(rows, columns);
+    const words = [pen.place(op.table), pen.place(op.tokens), pen.place(op.out), rows, columns, tileRows];
+    return pen.emit(code.EMBEDDING, tiles, words);
+  }
+  const [rows, columns] = pen.shape(op.dtable);
+  const { tileRows, tiles } = cutRows(rows, columns);
+  const { dout, order, offsets, add, dtable } = op;
+  pen.emit(code.EMBEDDING_BACKWARD, tiles, [
+    pen.place(dout),
+    pen.place(order),
+    pen.place(offsets),
+    pen.placeOrZero(add),
+    pen.place(dtable),
+    rows,
+    columns,
+    tileRows,
+  ]);
+}
+
+interface Packing {
+  readonly src: Place;
+  /** Where in the packed region. */
+  readonly offset: number;
+  readonly k: number;
+  readonly n: number;
+  readonly rowBytes: number;
+  readonly transposed: boolean;
+  /** Matrices lie `inner` to a group, `innerBytes` apart, groups `outerBytes` apart. */
+  readonly outer?: number;
+  readonly inner?: number;
+  readonly innerBytes?: number;
+  readonly outerBytes?: number;
+}
+
+/** Emits the packing of right operands; returns the bytes they take, packed. */
+function emitPack(pen: Pen, packing: Packing): number {
+  const { src, offset, k, n, rowBytes, transposed, outer = 1, inner = 1, innerBytes = 0, outerBytes = 0 } = packing;
+  const panels = Math.ceil(n / 8);
+  const tilePanels = Math.min(panels, Math.max(2, Math.floor(PACK_ELEMENTS / (8 * k))));
+  const matrixTiles = Math.ceil(panels / tilePanels);
+  const matrices = outer * inner;
+  pen.emit(code.PACK, matrixTiles * matrices, [
+    src,
+    { region: "packed", offset } as const,
+    k,
+    n,
+    rowBytes,
+    Number(transposed),
+    panels,
+    tilePanels,
+    matrixTiles,
+    inner,
+    innerBytes,
+    outerBytes,
+  ]);
+  const bytes = packedBytesOf(k, n) * matrices;
+  pen.need({ packed: offset + bytes });
+  return bytes;
+}
+
+function packedBytesOf(k: number, n: number): number {
+  return 32 * k * Math.ceil(n / 8);
+}
+
+function emitMatmul(pen: Pen, op: OpOf<"matmul">): void {
+  const [m, n] = pen.shape(op.out);
+  const [aRows, aColumns] = pen.shape(op.a);
+  const [, bColumns] = pen.shape(op.b);
+  const k = op.transA ? aRows : aColumns;
+  emitPack(pen, { src: pen.place(op.b), offset: 0, k, n, rowBytes: 4 * bColumns, transposed: op.transB });
+  const { tileRows, tileColumns } = cutProduct(m, n, pen.threads);
+  const across = Math.ceil(n / tileColumns);
+  pen.emit(code.MATMUL, across * Math.ceil(m / tileRows), [
+    pen.place(op.a),
+    { region: "packed", offset: 0 } as const,
+    pen.place(op.out),
+    pen.placeOrZero(op.add),
+    m,
+    n,
+    k,
+    4 * aColumns,
+    Number(op.transA),
+    tileRows,
+    tileColumns,
+    across,
+  ]);
+  pen.need({ thread: code.EDGE_BYTES + 4 * tileRows * Math.min(k, code.DEPTH_BLOCK) });
+}
+
+/** Wide tiles, because each packs its rows of a again; narrower ones until every thread has a few. */
+function cutProduct(m: number, n: number, threads: number): { tileRows: number; tileColumns: number } {
+  let tileRows = Math.min(MATMUL_ROWS, Math.ceil(m / 4) * 4);
+  let tileColumns = Math.min(MATMUL_COLUMNS, Math.ceil(n / 8) * 8);
+  const few = (): boolean =>
+    threads > 1 && Math.ceil(m / tileRows) * Math.ceil(n / tileColumns) < threads * TILES_PER_THREAD;
+  const halve = (length: number, unit: number): number => Math.ceil(length / 2 / unit) * unit;
+  while (few() && tileColumns > 128) {
+    tileColumns = halve(tileColumns, 8);
+  }
+  while (few() && tileRows > 16) {
+    tileRows = halve(tileRows, 4);
+  }
+  while (few() && tileColumns > 32) {
+    tileColumns = halve(tileColumns, 8);
+  }
+  return { tileRows, tileColumns };
+}
+
+function emitNorm(pen: Pen, op: OpOf<"rmsNorm"> | OpOf<"rmsNormBackward">): void {
+  const [rows, columns] = pen.shape(op.x);
+  const { tileRows, tiles } = cutRows(rows, columns);
+  const [x, gain, rstd] = [pen.place(op.x), pen.place(op.gain), pen.place(op.rstd)];
+  if (op.type === "rmsNorm") {
+    const words = [x, gain, pen.place(op.out), rstd, rows, columns, floatBits(op.eps), tileRows];
+    return pen.emit(code.RMS_NORM, tiles, words);
+  }
+  const dout = pen.place(op.dout);
+  pen.emit(code.RMS_NORM_DX, tiles, [
+    x,
+    gain,
+    rstd,
+    dout,
+    pen.placeOrZero(op.add),
+    pen.place(op.dx),
+    rows,
+    columns,
+    tileRows,
+  ]);
+  const gainTiles = Math.ceil(columns / code.GAIN_COLUMNS);
+  pen.emit(code.RMS_NORM_DGAIN, gainTiles, [x, rstd, dout, pen.place(op.dgain), rows, columns]);
+}
+
+function emitRope(pen: Pen, op: OpOf<"rope">): void {
+  const [rows, columns] = pen.shape(op.x);
+  const { tileRows, tiles } = cutRows(rows, columns);
+  pen.emit(code.ROPE, tiles, [
+    pen.place(op.x),
+    pen.place(op.out),
+    pen.table(op),
+    rows,
+    op.time,
+    op.headDim,
+    columns / op.headDim,
+    Number(op.inverse),
+    tileRows,
+  ]);
+}
+
+/** Emits the packing of keys or values, one matrix for each sequence and kv head; returns its bytes. */
+function packHeads(pen: Pen, id: TensorId, offset: number, shape: HeadShape, transposed: boolean): number {
+  const { batch, time, kvHeads, headDim } = shape;
+  const rowBytes = 4 * kvHeads * headDim;
+  const [k, n] = transposed ? [headDim, time] : [time, headDim];
+  const strides = { outer: batch, inner: kvHeads, innerBytes: 4 * headDim, outerBytes: rowBytes * time };
+  return emitPack(pen, { src: pen.place(id), offset, k, n, rowBytes, transposed, ...strides });
+}
+
+function emitAttention(pen: Pen, op: OpOf<"attention">): void {
+  const { batch, time, heads, kvHeads, headDim } = op;
+  const values = align(packHeads(pen, op.k, 0, op, true));
+  packHeads(pen, op.v, values, op, false);
+  const blocks = Math.ceil(time / code.QUERY_BLOCK);
+  const scores = code.EDGE_BYTES;
+  const rows = scores + scoreBytes(time);
+  pen.emit(code.ATTENTION, batch * heads * blocks, [
+    pen.place(op.q),
+    { region: "packed", offset: 0 } as const,
+    { region: "packed", offset: values } as const,
+    pen.place(op.out),
+    pen.place(op.lse),
+    batch,
+    time,
+    heads,
+    kvHeads,
+    headDim,
+    floatBits(1 / Math.sqrt(headDim)),
+    blocks,
+    scores,
+    rows,
+  ]);
+  pen.need({ thread: rows + rowsBytes(time, headDim) });
+}
+
+function emitAttentionBackward(pen: Pen, op: OpOf<"attentionBackward">): void {
+  const { batch, time, heads, kvHeads, headDim } = op;
+  const rows = batch * time;
+  const { tileRows, tiles } = cutRows(rows, heads * headDim);
+  const [dout, delta] = [pen.place(op.dout), pen.place(op.delta)];
+  pen.emit(code.ATTENTION_DELTA, tiles, [dout, pen.place(op.out), delta, rows, time, heads, headDim, tileRows]);
+  const values = align(packHeads(pen, op.k, 0, op, true));
+  const keys = values + align(packHeads(pen, op.v, values, op, true));
+  packHeads(pen, op.k, keys, op, false);
+  const probabilities = code.EDGE_BYTES;
+  const gradients = probabilities + scoreBytes(time);
+  const left = gradients + scoreBytes(time);
+  const right = left + rowsBytes(time, headDim);
+  const packed = [0, values, keys].map((offset) => ({ region: "packed", offset }) as const);
+  pen.emit(code.ATTENTION_BACKWARD, batch * kvHeads, [
+    pen.place(op.q),
+    ...packed,
+    dout,
+    pen.place(op.lse),
+    delta,
+    pen.place(op.dq),
+    pen.place(op.dk),
+    pen.place(op.dv),
+    batch,
+    time,
+    heads,
+    kvHeads,
+    headDim,
+    floatBits(1 / Math.sqrt(headDim)),
+    probabilities,
+    gradients,
+    left,
+    right,
+  ]);
+  pen.need({ thread: right + packedBytesOf(code.QUERY_BLOCK, headDim) });
+}
+
+/** Bytes of the scores of one block of query rows. */
+function scoreBytes(time: number): number {
+  return 4 * code.QUERY_BLOCK * Math.ceil(time / 8) * 8;
+}
+
+/** Bytes of one block of query rows, or of its scores either way round, packed as a left operand. */
+function rowsBytes(time: number, headDim: number): number {
+  return align(4 * code.QUERY_BLOCK * Math.max(Math.ceil(time / 8) * 8, headDim));
+}
+
+type ElementOp = OpOf<"swiglu"> | OpOf<"swigluBackward"> | OpOf<"add"> | OpOf<"norm"> | OpOf<"adamw">;
+
+function emitElements(pen: Pen, op: ElementOp): void {
+  const tilesOf = (count: number): number => Math.ceil(count / code.BLOCK);
+  const places = (...ids: TensorId[]): Place[] => ids.map((id) => pen.place(id));
+  switch (op.type) {
+    case "swiglu": {
+      const count = pen.count(op.out);
+      return pen.emit(code.SWIGLU, tilesOf(count), [...places(op.gate, op.up, op.out), count]);
+    }
+    case "swigluBackward": {
+      const count = pen.count(op.dout);
+      const { gate, up, dout, dgate, dup } = op;
+      return pen.emit(code.SWIGLU_BACKWARD, tilesOf(count), [...places(gate, up, dout, dgate, dup), count]);
+    }
+    case "add": {
+      const count = pen.count(op.out);
+      return pen.emit(code.ADD, tilesOf(count), [...places(op.a, op.b, op.out), count]);
+    }
+    case "norm": {
+      const count = pen.count(op.x);
+      const sums: Place = { region: "packed", offset: 0 };
+      pen.need({ packed: 8 * tilesOf(count) });
+      pen.emit(code.NORM_BLOCKS, tilesOf(count), [pen.place(op.x), sums, count]);
+      return pen.emit(code.NORM_TOTAL, 1, [sums, tilesOf(count), pen.place(op.out)]);
+    }
+    case "adamw": {
+      const count = pen.count(op.params);
+      const { params, grads, m, v, norm, hyper, decayCount } = op;
+      return pen.emit(code.ADAMW, tilesOf(count), [...places(params, grads, m, v, norm, hyper), count, decayCount]);
+    }
+    default:
+      op satisfies never;
+  }
+}
+
+function emitCrossEntropy(pen: Pen, op: OpOf<"crossEntropy"> | OpOf<"crossEntropyBackward">): void {
+  const [rows, columns] = pen.shape(op.logits);
+  const { tileRows, tiles } = cutRows(rows, columns);
+  const [logits, targets] = [pen.place(op.logits), pen.place(op.targets)];
+  if (op.type === "crossEntropyBackward") {
+    const words = [logits, targets, pen.place(op.dlogits), rows, columns, tileRows];
+    return pen.emit(code.CROSS_ENTROPY_BACKWARD, tiles, words);
+  }
+  const losses = pen.place(op.losses);
+  pen.emit(code.CROSS_ENTROPY, tiles, [logits, targets, losses, rows, columns, tileRows]);
+  pen.emit(code.CROSS_ENTROPY_MEAN, 1, [losses, pen.place(op.loss), rows]);
+}
+
+/** The bits of `value` as a 32-bit float. */
+function floatBits(value: number): number {
+  return new Uint32Array(new Float32Array([value]).buffer)[0] as number;
+}

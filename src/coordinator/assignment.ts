@@ -1,0 +1,83 @@
+/**
+ * Assignments. A training assignment is a function of the round's seed and the contributor, so a relay that restarts in the
+ * middle of a round knows the assignments it gave, and a contributor that returns gets the one it had. A validation is drawn
+ * after its contribution was committed, from randomness that nobody had before.
+ */
+import type { ContributionId, ContributorId } from "../base/bytes.ts";
+import { createRng, type Rng } from "../base/rng.ts";
+import type { Charter } from "../protocol/charter.ts";
+import type { TrainAssignment, ValidateAssignment } from "../protocol/messages.ts";
+import type { MeasureFacts } from "../trust/measure.ts";
+import type { Contribution, DurableState } from "./state.ts";
+
+/** Seeds the batches of a contributor in a round. */
+export function trainSeed(
+  { seed, round }: { readonly seed: number; readonly round: number },
+  contributor: ContributorId,
+): number {
+  return createRng("assignment", seed, round, contributor).uint32();
+}
+
+/** The name of a contributor's training assignment in the state's round. */
+export function trainName(
+  { seed, round }: { readonly seed: number; readonly round: number },
+  contributor: ContributorId,
+): string {
+  const tag = createRng("assignment name", seed, round, contributor).uint32();
+  return `t${round}-${hex(tag)}-${contributor.slice(0, 12)}`;
+}
+
+export function trainAssignment(
+  { durable, charter }: { readonly durable: DurableState; readonly charter: Charter },
+  contributor: ContributorId,
+  trainMs: number,
+): TrainAssignment {
+  return {
+    type: "train",
+    id: trainName(durable, contributor),
+    round: durable.round,
+    baseVersion: durable.head.version,
+    baseDigest: durable.head.digest,
+    seed: trainSeed(durable, contributor),
+    stepsMax: charter.round.stepsMax,
+    trainMs: Math.max(0, Math.ceil(trainMs)),
+  };
+}
+
+/** What a validator or the referee must know of `contribution`, with a fresh seed for the data to measure on. */
+export function measureFacts(durable: DurableState, { header }: Contribution, rng: Rng): MeasureFacts {
+  return {
+    round: durable.round,
+    author: header.contributor,
+    authorSeed: trainSeed(durable, header.contributor),
+    authorSteps: header.steps,
+    privateData: header.privateData,
+    seed: rng.uint32(),
+  };
+}
+
+export function validateAssignment(
+  { durable, charter }: { readonly durable: DurableState; readonly charter: Charter },
+  contribution: Contribution,
+  rng: Rng,
+): ValidateAssignment {
+  const facts = measureFacts(durable, contribution, rng);
+  return {
+    type: "validate",
+    id: validateName(durable.round, contribution.id, rng),
+    ...facts,
+    baseVersion: durable.head.version,
+    baseDigest: durable.head.digest,
+    contribution: contribution.id,
+    payload: contribution.header.payload,
+    judgeMs: charter.round.judgeMs,
+  };
+}
+
+function validateName(round: number, contribution: ContributionId, rng: Rng): string {
+  return `v${round}-${hex(rng.uint32())}-${contribution.slice(0, 12)}`;
+}
+
+function hex(value: number): string {
+  return value.toString(16).padStart(8, "0");
+}

@@ -1,0 +1,139 @@
+/**
+ * The shared base as the relay holds it: the head's parameters and the outer optimiser's state in memory, all versions'
+ * bytes in the store. Merging is a function of these and of the accepted payloads, in an order fixed by their ids, so a
+ * merge that a crash interrupted is done again with the same bits.
+ */
+import { assert, HeddleError } from "../base/assert.ts";
+import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
+import type { Charter } from "../protocol/charter.ts";
+import type { Losses, VersionInfo } from "../protocol/messages.ts";
+import { refuse, type Checked } from "../protocol/verdict.ts";
+import type { Blobs } from "../store/store.ts";
+import type { MeasureFacts } from "../trust/measure.ts";
+import { applyUpdate } from "../update/delta.ts";
+import { CHUNK, chunksOf, HEADER_BYTES } from "../update/format.ts";
+import { mergeUpdates } from "../update/merge.ts";
+import { createServerState, outerStep, serverBytes, serverFromBytes, type ServerState } from "../update/outer.ts";
+import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
+import type { Contribution, DurableState } from "./state.ts";
+
+/** Who measures for the relay. Both run to their end; they reject only when the referee itself fails. */
+export interface Referee {
+  /** Mean loss of parameters [P] on the charter's evaluation data, nats per byte. */
+  evaluate(params: Float32Array<ArrayBuffer>): Promise<number>;
+  /** What `update` does to the losses of `base` [P]. */
+  measure(base: Float32Array<ArrayBuffer>, update: SparseUpdate, facts: MeasureFacts): Promise<Losses>;
+}
+
+export interface Base {
+  readonly params: Float32Array<ArrayBuffer>; // [P]
+  readonly server: ServerState;
+}
+
+/** The next version, computed and stored, but not yet in the ledger. */
+export interface NextBase {
+  readonly base: Base;
+  readonly head: VersionInfo;
+  readonly server: Digest;
+}
+
+/** Stores the parameters [P] that a run begins with and describes them as version 0. */
+export async function storeFirst(
+  blobs: Blobs,
+  referee: Referee,
+  initial: Float32Array<ArrayBuffer>,
+): Promise<VersionInfo> {
+  const digest = await blobs.put(floatBytes(initial));
+  const evalLoss = await referee.evaluate(initial.slice());
+  return { version: 0, digest, parent: null, update: null, checkpointBytes: initial.byteLength, evalLoss };
+}
+
+/** Reads the head's blobs. Rejects with HeddleError "integrity" when one is missing or damaged. */
+export async function loadBase(blobs: Blobs, { head, server }: Pick<DurableState, "head" | "server">): Promise<Base> {
+  const params = bytesToFloats(await read(blobs, head.digest, "checkpoint"));
+  const parameters = params.length;
+  if (server === null) {
+    return { params, server: createServerState(parameters) };
+  }
+  const state = serverFromBytes(await read(blobs, server, "outer state"), parameters);
+  if (!state.ok) {
+    throw new HeddleError("integrity", `Cannot load the shared base: ${state.detail}`);
+  }
+  return { params, server: state.value };
+}
+
+/** Largest packed update of P parameters that the charter's uplink can make, with room to spare. */
+export function payloadBytesMax(parameters: number, { keep, bits }: Charter["uplink"]): number {
+  const entryBits = 16 + (bits === 64 ? 64 : 0); // a gap coded with the best Rice parameter, sign and magnitude
+  return HEADER_BYTES + chunksOf(parameters) * Math.ceil((64 + Math.min(keep, CHUNK) * entryBits) / 8);
+}
+
+/** Unpacks a contribution's payload under the charter's limits. */
+export function unpackPayload(payload: Uint8Array, parameters: number, { uplink }: Charter): Checked<SparseUpdate> {
+  const bytesMax = payloadBytesMax(parameters, uplink);
+  if (payload.length > bytesMax) {
+    return refuse("oversized", `Cannot unpack update: got ${payload.length} bytes, need at most ${bytesMax}`);
+  }
+  return unpackUpdate(payload, { parameters, keepMax: uplink.keep, bits: uplink.bits });
+}
+
+/** The update of a contribution that was received: its payload is in the store and has been unpacked before. */
+export async function readUpdate(
+  blobs: Blobs,
+  { header }: Contribution,
+  parameters: number,
+  charter: Charter,
+): Promise<SparseUpdate> {
+  const unpacked = unpackPayload(await read(blobs, header.payload.digest, "payload"), parameters, charter);
+  assert(unpacked.ok, `Cannot read a stored update: ${unpacked.ok ? "" : unpacked.detail}`);
+  return unpacked.value;
+}
+
+export interface MergeOptions {
+  readonly blobs: Blobs;
+  readonly referee: Referee;
+  readonly charter: Charter;
+  readonly durable: DurableState;
+  readonly base: Base;
+  readonly contributions: readonly ContributionId[];
+}
+
+/** Merges the accepted contributions into the next version and stores what it consists of. */
+export async function mergeRound({
+  blobs,
+  referee,
+  charter,
+  durable,
+  base,
+  contributions,
+}: MergeOptions): Promise<NextBase> {
+  const parameters = base.params.length;
+  const updates = [];
+  for (const id of contributions) {
+    const contribution = durable.contributions.get(id);
+    assert(contribution !== undefined, `Cannot merge: contribution ${id} is not of this round`);
+    const update = await readUpdate(blobs, contribution, parameters, charter);
+    updates.push({ id, update, weight: contribution.header.tokens });
+  }
+  const merged = mergeUpdates(updates, { parameters, clipToMedian: charter.outer.clipToMedian });
+  const { server, broadcast, update } = outerStep(base.server, merged, charter.outer, charter.downlink);
+  const params = applyUpdate(base.params, update);
+  const serverDigest = await blobs.put(serverBytes(server));
+  const head: VersionInfo = {
+    version: durable.head.version + 1,
+    digest: await blobs.put(floatBytes(params)),
+    parent: durable.head.digest,
+    update: { digest: await blobs.put(broadcast), bytes: broadcast.length },
+    checkpointBytes: params.byteLength,
+    evalLoss: await referee.evaluate(params.slice()),
+  };
+  return { base: { params, server }, head, server: serverDigest };
+}
+
+async function read(blobs: Blobs, digest: Digest, what: string): Promise<Bytes> {
+  const bytes = await blobs.get(digest);
+  if (bytes === undefined || digestOf(bytes) !== digest) {
+    throw new HeddleError("integrity", `Cannot load the shared base: the ${what} ${digest} is missing or damaged`);
+  }
+  return bytes;
+}

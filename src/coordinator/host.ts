@@ -1,0 +1,437 @@
+/**
+ * The coordinator at work: it gives the pure `tick` its events from links, timers and the referee, makes what it decides
+ * durable, and only then does what it asks for. Everything that changes the run goes through one queue. The clock, the
+ * randomness, the store, the keys and the links are arguments, so that a simulation runs the same host in virtual time.
+ */
+import { HeddleError } from "../base/assert.ts";
+import { digestOf, floatBytes, fromHex, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
+import type { Clock } from "../base/clock.ts";
+import type { Rng } from "../base/rng.ts";
+import type { Attach, Link, LinkHandlers } from "../net/link.ts";
+import { charterDigest, checkCharter, encodeCharter } from "../protocol/charter-codec.ts";
+import type { Charter } from "../protocol/charter.ts";
+import type { SignedEntry } from "../protocol/chain.ts";
+import { encodeMessage } from "../protocol/codec.ts";
+import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
+import { PING_MS, SESSIONS_MAX } from "../protocol/limits.ts";
+import type { VersionInfo } from "../protocol/messages.ts";
+import type { RunView, VersionView } from "../protocol/run-view.ts";
+import type { Store } from "../store/store.ts";
+import type { MeasureFacts } from "../trust/measure.ts";
+import { loadBase, mergeRound, readUpdate, storeFirst, type Base, type Referee } from "./base.ts";
+import { takeContribution, takeReport, type Intake } from "./intake.ts";
+import { openJournal, type Journal } from "./journal.ts";
+import { startState, type CoordinatorEvent, type CoordinatorState, type Effect } from "./live.ts";
+import { BUSY_RETRY_MS, Peer, type PeerHost, type Work } from "./peer.ts";
+import { Queue } from "./queue.ts";
+import { applyEvent, blobsOf, type DurableState } from "./state.ts";
+import { tick, wakeAt } from "./tick.ts";
+import { viewOf } from "./view.ts";
+
+export type { Referee } from "./base.ts";
+
+export interface CoordinatorOptions {
+  readonly store: Store;
+  readonly charter: Charter;
+  /** Parameters [P] of version 0; used when the run begins. */
+  readonly initial: Float32Array<ArrayBuffer>;
+  readonly clock: Clock;
+  readonly rng: Rng;
+  /** Signs the ledger. */
+  readonly key: DeviceKey;
+  readonly verify: VerifySignature;
+  readonly referee: Referee;
+  /** Answers an offer of a WebRTC link and attaches the link when it opens. Without it offers stay unanswered. */
+  readonly answerRtc?: (sdp: string, attach: Attach) => Promise<string>;
+  /** Called for every ledger entry once it is durable. */
+  readonly onEntry?: (entry: SignedEntry) => void;
+  readonly onVersion?: (version: VersionView) => void;
+  /** The phase, the round or the number of contributors has changed. */
+  readonly onChange?: () => void;
+  /** The host cannot go on (its store or its referee failed); all links are closed. `settled` rejects with the same. */
+  readonly onFailure?: (error: unknown) => void;
+  readonly log?: (sentence: string) => void;
+}
+
+export interface CoordinatorHost {
+  /** Attaches a participant's first link. */
+  readonly attach: Attach;
+  view(): RunView;
+  head(): VersionInfo;
+  /** Whether a blob belongs to the public record: checkpoints, updates, contributions, data and charter. */
+  isPublic(digest: string): boolean;
+  /** Adds bytes that were downloaded beside the links to the record. */
+  countDownload(bytes: number): void;
+  /** Resolves when all queued work, measurements and merges are done; rejects when the host has failed. */
+  settled(): Promise<void>;
+  /** Closes all links and waits for what is being written; a failure has been told to `onFailure` before. */
+  close(): Promise<void>;
+}
+
+/**
+ * Begins the run of `charter` in an empty store, or goes on with the one that is there. Rejects with HeddleError "bad-input"
+ * for a charter that cannot be used, "store" for a store of another run or relay, "integrity" for a damaged one.
+ */
+export async function createCoordinatorHost(options: CoordinatorOptions): Promise<CoordinatorHost> {
+  const { store, charter, clock, key } = options;
+  const valid = checkCharter(charter);
+  if (!valid.ok) {
+    throw new HeddleError("bad-input", `Cannot begin a run: ${valid.detail}`);
+  }
+  const { journal, durable: found, superfluous } = await openJournal({ log: store.log, key });
+  if (found !== null && found.run !== charterDigest(charter)) {
+    throw new HeddleError("store", `Cannot go on with the run: the store holds run ${found.run}, not this charter's`);
+  }
+  const durable = found ?? (await begin(options, journal));
+  for (const digest of superfluous) {
+    await store.blobs.delete(digest);
+  }
+  const base = await loadBase(store.blobs, durable);
+  return new Host(options, { journal, base, state: startState(charter, durable, clock.nowMs()) });
+}
+
+async function begin(
+  { store, charter, initial, clock, key, referee, onEntry }: CoordinatorOptions,
+  journal: Journal,
+): Promise<DurableState> {
+  const run = await store.blobs.put(encodeCharter(charter));
+  const head = await storeFirst(store.blobs, referee, initial);
+  const timeMs = clock.nowMs();
+  const event = { type: "started", run, relay: key.publicKey, head } as const;
+  for (const entry of await journal.append([event], timeMs)) {
+    onEntry?.(entry);
+  }
+  return applyEvent(null, event, timeMs);
+}
+
+interface HostParts {
+  readonly journal: Journal;
+  readonly base: Base;
+  readonly state: CoordinatorState;
+}
+
+class Host implements CoordinatorHost {
+  readonly #options: CoordinatorOptions;
+  readonly #journal: Journal;
+  readonly #queue: Queue;
+  readonly #peers = new Map<number, Peer>();
+  readonly #peerHost: PeerHost;
+  #state: CoordinatorState;
+  #base: Base;
+  /** Computed and stored, to be taken over when its entry is durable. */
+  #next: { readonly digest: Digest; readonly base: Base } | null = null;
+  /** Measurements run one after the other. */
+  #measuring: Promise<void> = Promise.resolve();
+  /** Blobs of the public record, as of a durable state. */
+  #public: { readonly durable: DurableState | null; readonly blobs: ReadonlySet<Digest> } = {
+    durable: null,
+    blobs: new Set(),
+  };
+  #sessions = 0;
+  #nonces = 0;
+  #bytesUp = 0;
+  #bytesDown = 0;
+  #closed = false;
+  #cancelWake: () => void = () => undefined;
+  #cancelBeat: () => void = () => undefined;
+
+  constructor(options: CoordinatorOptions, { journal, base, state }: HostParts) {
+    this.#options = options;
+    this.#journal = journal;
+    this.#base = base;
+    this.#state = state;
+    this.#queue = new Queue((error) => this.#fail(error));
+    this.#peerHost = this.#makePeerHost();
+    this.#beat();
+    this.#enqueue({ type: "time" });
+  }
+
+  readonly attach: Attach = (link: Link): LinkHandlers => {
+    if (this.#closed || this.#peers.size >= SESSIONS_MAX) {
+      link.send(encodeMessage({ type: "refused", reason: "busy", retryMs: BUSY_RETRY_MS }));
+      link.close(this.#closed ? "The relay is stopping" : "The relay has no room for more sessions");
+      return { message: () => undefined, closed: () => undefined };
+    }
+    this.#sessions += 1;
+    const peer = new Peer(this.#sessions, this.#peerHost, link);
+    this.#peers.set(peer.id, peer);
+    return peer.handlers();
+  };
+
+  view(): RunView {
+    return viewOf(this.#state);
+  }
+
+  head(): VersionInfo {
+    return this.#state.durable.head;
+  }
+
+  isPublic(digest: string): boolean {
+    const { charter, durable } = this.#state;
+    if (this.#public.durable !== durable) {
+      const data = [...charter.train, charter.evaluation].flatMap((set) => set.shards.map((shard) => shard.digest));
+      this.#public = { durable, blobs: new Set([...blobsOf(durable), durable.run, ...data]) };
+    }
+    return this.#public.blobs.has(digest as Digest);
+  }
+
+  countDownload(bytes: number): void {
+    this.#bytesDown += bytes;
+  }
+
+  settled(): Promise<void> {
+    return this.#queue.settled();
+  }
+
+  async close(): Promise<void> {
+    this.#stop("The relay is stopping");
+    await this.settled().catch(() => undefined);
+  }
+
+  #makePeerHost(): PeerHost {
+    const { clock, answerRtc } = this.#options;
+    return {
+      nowMs: () => clock.nowMs(),
+      nonce: () => this.#makeNonce(),
+      verify: (publicKey, message, signature) => this.#verify(publicKey, "session", message, signature),
+      track: (work) => void this.#queue.track(work),
+      joined: (peer, { publicKey, agent }) => {
+        this.#enqueue({ type: "joined", session: peer.id, contributor: peer.contributor, publicKey, agent });
+      },
+      work: (peer, message, wireBytes, done) => {
+        this.#queue.add(() => this.#work(peer, message, wireBytes).finally(done));
+      },
+      offer: (peer, sdp, attach) => {
+        if (answerRtc === undefined) {
+          this.#log(`Session ${peer.id}: an offer of a second link stays unanswered, there is no WebRTC here`);
+          return;
+        }
+        void this.#queue.track(async () => {
+          const answer = await answerRtc(sdp, attach).catch((error: unknown) => {
+            this.#log(`Session ${peer.id}: the offer of a second link could not be answered: ${String(error)}`);
+          });
+          if (answer !== undefined) {
+            peer.send({ type: "rtc", kind: "answer", sdp: answer });
+          }
+        });
+      },
+      gone: (peer, leave) => {
+        this.#peers.delete(peer.id);
+        if (!this.#closed) {
+          this.#enqueue({ type: "left", session: peer.id, leave });
+        } // else the relay stops like one that is killed: what is open goes on at the next start
+      },
+      traffic: (up, down) => {
+        this.#bytesUp += up;
+        this.#bytesDown += down;
+      },
+      log: (sentence) => this.#log(sentence),
+    };
+  }
+
+  /** Unpredictable without the relay's key, and never the same twice. */
+  async #makeNonce(): Promise<Bytes> {
+    this.#nonces += 1;
+    const seed = new Float64Array([this.#options.clock.nowMs(), this.#nonces, this.#options.rng.uint32()]);
+    return fromHex(digestOf(await this.#options.key.sign("nonce", floatBytes(seed))));
+  }
+
+  /** A key or signature that the verifier cannot even read does not match. */
+  #verify(publicKey: Bytes, purpose: string, message: Bytes, signature: Bytes): Promise<boolean> {
+    return this.#options.verify(publicKey, purpose, message, signature).catch((error: unknown) => {
+      this.#log(`A signature could not be checked: ${String(error)}`);
+      return false;
+    });
+  }
+
+  #enqueue(event: CoordinatorEvent): void {
+    this.#queue.add(() => this.#apply(event));
+  }
+
+  async #work(peer: Peer, message: Work, wireBytes: number): Promise<void> {
+    if (!this.#state.live.sessions.has(peer.id)) {
+      return; // it has left, or another session of the device has begun
+    }
+    const options = {
+      state: this.#state,
+      blobs: this.#options.store.blobs,
+      verify: (key: Bytes, purpose: string, signed: Bytes, signature: Bytes) =>
+        this.#verify(key, purpose, signed, signature),
+    };
+    const sender = { session: peer.id, publicKey: peer.publicKey };
+    switch (message.type) {
+      case "ready":
+        return this.#apply({ type: "ready", session: peer.id, version: message.version });
+      case "release":
+        return this.#apply({ type: "released", session: peer.id, assignment: message.assignment });
+      case "contribute":
+        return this.#take(peer, await takeContribution(options, sender, message, wireBytes));
+      case "report":
+        return this.#take(peer, await takeReport(options, sender, message));
+      default:
+        return message satisfies never;
+    }
+  }
+
+  async #take(peer: Peer, intake: Intake): Promise<void> {
+    switch (intake.type) {
+      case "event":
+        if (intake.event.type === "rejected") {
+          this.#log(`Session ${peer.id}: contribution refused as "${intake.event.reason}": ${intake.detail}`);
+          await this.#apply(intake.event);
+          if (intake.event.reason !== "late") {
+            peer.strike();
+          }
+          return;
+        }
+        peer.forgive();
+        return this.#apply(intake.event);
+      case "again":
+        if (intake.verdict !== null) {
+          peer.send({ type: "verdict", contribution: intake.contribution, verdict: intake.verdict });
+        }
+        return;
+      case "refused":
+        peer.refuse(intake.reason, intake.detail);
+        peer.strike();
+        return;
+      default:
+        intake satisfies never;
+    }
+  }
+
+  /** One tick: decide, make durable, then act. */
+  async #apply(event: CoordinatorEvent): Promise<void> {
+    const { clock, rng, onEntry, onVersion, onChange } = this.#options;
+    const before = this.#state;
+    const nowMs = clock.nowMs();
+    const { state, events, effects } = tick(before, event, nowMs, rng);
+    const entries = events.length === 0 ? [] : await this.#journal.append(events, nowMs);
+    this.#state = state;
+    if (
+      this.#next !== null &&
+      this.#next.digest === state.durable.head.digest &&
+      before.durable.head !== state.durable.head
+    ) {
+      this.#base = this.#next.base;
+      this.#next = null;
+    }
+    for (const entry of entries) {
+      onEntry?.(entry);
+    }
+    for (const effect of effects) {
+      await this.#perform(effect);
+    }
+    if (entries.some((entry) => entry.event.type === "merged")) {
+      onVersion?.(state.durable.versions.at(-1) as VersionView);
+    }
+    if (summaryOf(before) !== summaryOf(state)) {
+      onChange?.();
+    }
+    this.#armWake();
+  }
+
+  async #perform(effect: Effect): Promise<void> {
+    switch (effect.type) {
+      case "send":
+        this.#peers.get(effect.session)?.send(effect.message);
+        return;
+      case "disconnect":
+        this.#peers.get(effect.session)?.close(effect.reason);
+        return;
+      case "measure":
+        this.#measuring = this.#measuring.then(() =>
+          this.#queue.track(() => this.#measure(effect.contribution, effect.facts)),
+        );
+        void this.#queue.track(() => this.#measuring);
+        return;
+      case "merge":
+        void this.#queue.track(() => this.#merge(effect.round, effect.contributions));
+        return;
+      case "forget":
+        for (const digest of effect.blobs) {
+          await this.#options.store.blobs.delete(digest);
+        }
+        return;
+      default:
+        effect satisfies never;
+    }
+  }
+
+  async #measure(id: ContributionId, facts: MeasureFacts): Promise<void> {
+    const { referee, store, charter } = this.#options;
+    const contribution = this.#state.durable.contributions.get(id);
+    if (contribution === undefined || this.#closed) {
+      return;
+    }
+    const { params } = this.#base;
+    const update = await readUpdate(store.blobs, contribution, params.length, charter);
+    const losses = await referee.measure(params, update, facts).catch((error: unknown) => {
+      this.#log(`The referee could not measure contribution ${id}: ${String(error)}`);
+      return null;
+    });
+    this.#enqueue({ type: "measured", contribution: id, losses });
+  }
+
+  async #merge(round: number, contributions: readonly ContributionId[]): Promise<void> {
+    const { store, referee, charter } = this.#options;
+    const { durable } = this.#state;
+    const { base, head, server } = await mergeRound({
+      blobs: store.blobs,
+      referee,
+      charter,
+      durable,
+      base: this.#base,
+      contributions,
+    });
+    this.#next = { digest: head.digest, base };
+    this.#queue.add(async () => {
+      this.#peers.forEach((peer) => peer.countTraffic());
+      const bytesUp = this.#bytesUp;
+      const bytesDown = this.#bytesDown;
+      await this.#apply({ type: "merged", round, head, server, bytesUp, bytesDown });
+      this.#bytesUp -= bytesUp;
+      this.#bytesDown -= bytesDown;
+    });
+  }
+
+  #armWake(): void {
+    this.#cancelWake();
+    const { clock } = this.#options;
+    const nowMs = clock.nowMs();
+    const dueMs = this.#closed ? null : wakeAt(this.#state, nowMs);
+    this.#cancelWake =
+      dueMs === null ? () => undefined : clock.after(dueMs - nowMs, () => this.#enqueue({ type: "time" }));
+  }
+
+  #beat(): void {
+    for (const peer of this.#peers.values()) {
+      peer.beat();
+    }
+    this.#cancelBeat = this.#options.clock.after(PING_MS, () => this.#beat());
+  }
+
+  #fail(error: unknown): void {
+    this.#log(`The relay cannot go on: ${String(error)}`);
+    this.#stop("The relay has failed and is stopping");
+    this.#options.onFailure?.(error);
+  }
+
+  #stop(reason: string): void {
+    this.#closed = true;
+    this.#cancelWake();
+    this.#cancelBeat();
+    for (const peer of this.#peers.values()) {
+      peer.close(reason);
+    }
+  }
+
+  #log(sentence: string): void {
+    this.#options.log?.(sentence);
+  }
+}
+
+/** What watchers are told of: changes when the phase, the round or the number of contributors does. */
+function summaryOf({ durable, live }: CoordinatorState): string {
+  return `${durable.round} ${durable.stage} ${live.merging} ${live.sessions.size}`;
+}

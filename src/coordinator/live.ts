@@ -1,0 +1,158 @@
+/**
+ * The other half of the coordinator's state, which a restart forgets: who is connected, what they were asked, when it is
+ * due. With it, what can happen to a coordinator and what it can ask its host to do.
+ */
+import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
+import type { Charter } from "../protocol/charter.ts";
+import type { ContributionHeader, Losses, RelayMessage, VersionInfo } from "../protocol/messages.ts";
+import type { LedgerEvent } from "../protocol/ledger.ts";
+import type { Reason } from "../protocol/verdict.ts";
+import type { MeasureFacts } from "../trust/measure.ts";
+import type { DurableState } from "./state.ts";
+
+/** Pause after a round without an accepted contribution, so that somebody who comes and goes cannot fill the ledger. */
+export const SKIP_PAUSE_MS = 2_000;
+/** A contributor whose link dropped in the middle of its training is waited for this long, within the round's deadline. */
+export const RETURN_MS = 5_000;
+/** After a restart a round is not closed early before contributors had this long to come back. */
+export const RESTART_PATIENCE_MS = 15_000;
+/** Longest wait, after a round closed, for its contributors to say that they are ready to validate. */
+export const DRAW_MS = 1_000;
+/** What a report may take on the wire beyond the validator's time. */
+export const REPORT_GRACE_MS = 2_000;
+
+/** Numbers sessions within one life of the relay. */
+export type SessionId = number;
+
+export interface Session {
+  readonly id: SessionId;
+  readonly contributor: ContributorId;
+  /** The version it holds and wants work on; null until it says so, and from each assignment on until it says so again. */
+  readonly ready: number | null;
+  readonly task:
+    | { readonly type: "train"; readonly assignment: string; readonly returned: boolean }
+    | { readonly type: "validate"; readonly assignment: string; readonly contribution: ContributionId }
+    | null;
+}
+
+/** How far the judging of one contribution is. */
+export type Judging =
+  | { readonly type: "validator"; readonly session: SessionId; readonly dueMs: number }
+  /** `report` is what a validator measured before, and who it was. */
+  | { readonly type: "referee"; readonly report: { readonly losses: Losses; readonly by: ContributorId } | null };
+
+export interface LiveState {
+  readonly sessions: ReadonlyMap<SessionId, Session>;
+  /** Training until here; contributions until `closeMs`. */
+  readonly trainUntilMs: number;
+  readonly closeMs: number;
+  /** No early close before this. */
+  readonly patientUntilMs: number;
+  /** Trainers whose link dropped, and until when they are waited for. */
+  readonly absent: ReadonlyMap<ContributorId, { readonly assignment: string; readonly untilMs: number }>;
+  /** Whose assignment in this round has ended without a recorded contribution. */
+  readonly ended: ReadonlySet<ContributorId>;
+  /** Validators are drawn at this time at the latest; null when they have been. */
+  readonly drawMs: number | null;
+  readonly judging: ReadonlyMap<ContributionId, Judging>;
+  readonly merging: boolean;
+  /** No new round before this. */
+  readonly pauseUntilMs: number;
+  /** Contributions refused without a ledger entry since the last version. */
+  readonly refused: number;
+}
+
+export interface CoordinatorState {
+  readonly charter: Charter;
+  readonly durable: DurableState;
+  readonly live: LiveState;
+}
+
+export type CoordinatorEvent =
+  | {
+      readonly type: "joined";
+      readonly session: SessionId;
+      readonly contributor: ContributorId;
+      readonly publicKey: Bytes;
+      readonly agent: string;
+    }
+  | { readonly type: "left"; readonly session: SessionId; readonly leave: boolean }
+  | { readonly type: "ready"; readonly session: SessionId; readonly version: number }
+  | { readonly type: "released"; readonly session: SessionId; readonly assignment: string }
+  /** A contribution passed `screen` and the host's checks of signature, digest and form; its payload is stored. */
+  | {
+      readonly type: "contributed";
+      readonly session: SessionId;
+      readonly contribution: ContributionId;
+      readonly header: ContributionHeader;
+      readonly headerBytes: Bytes;
+      readonly signature: Bytes;
+      readonly norm: number;
+      readonly wireBytes: number;
+    }
+  /** A contribution did not pass the host's checks. `ends`: it was this round's answer, so the assignment is over. */
+  | {
+      readonly type: "rejected";
+      readonly session: SessionId;
+      readonly contribution: ContributionId;
+      readonly reason: Reason;
+      readonly ends: boolean;
+    }
+  /** A report whose signature and form the host has checked. */
+  | {
+      readonly type: "reported";
+      readonly session: SessionId;
+      readonly assignment: string;
+      readonly contribution: ContributionId;
+      readonly losses: Losses;
+    }
+  /** The referee's result; null when it could not measure. */
+  | { readonly type: "measured"; readonly contribution: ContributionId; readonly losses: Losses | null }
+  /** The host has computed and stored the next version. */
+  | {
+      readonly type: "merged";
+      readonly round: number;
+      readonly head: VersionInfo;
+      readonly server: Digest;
+      readonly bytesUp: number;
+      readonly bytesDown: number;
+    }
+  /** Time has passed, or the relay has just started. */
+  | { readonly type: "time" };
+
+/** What the host does after the ledger events of the same tick are durable, in this order. */
+export type Effect =
+  | { readonly type: "send"; readonly session: SessionId; readonly message: RelayMessage }
+  | { readonly type: "disconnect"; readonly session: SessionId; readonly reason: string }
+  | { readonly type: "measure"; readonly contribution: ContributionId; readonly facts: MeasureFacts }
+  | { readonly type: "merge"; readonly round: number; readonly contributions: readonly ContributionId[] }
+  | { readonly type: "forget"; readonly blobs: readonly Digest[] };
+
+export interface Tick {
+  readonly state: CoordinatorState;
+  /** To be appended to the ledger, with the time of the tick. */
+  readonly events: readonly LedgerEvent[];
+  readonly effects: readonly Effect[];
+}
+
+/** The state of a relay that starts at `nowMs` with what its ledger says: nobody is connected, an open round gets its time anew. */
+export function startState(charter: Charter, durable: DurableState, nowMs: number): CoordinatorState {
+  const trainUntilMs = nowMs + charter.round.trainMs;
+  return {
+    charter,
+    durable,
+    live: {
+      sessions: new Map(),
+      trainUntilMs,
+      closeMs: trainUntilMs + charter.round.graceMs,
+      patientUntilMs: nowMs + RESTART_PATIENCE_MS,
+      absent: new Map(),
+      ended: new Set(),
+      drawMs: nowMs,
+      judging: new Map(),
+      merging: false,
+      pauseUntilMs: 0,
+      refused: 0,
+    },
+  };
+}

@@ -1,0 +1,298 @@
+/**
+ * The relay's end of one session: the handshake (hello → challenge → prove), the heartbeat, the limits on what one
+ * participant may send, and the links that carry it: the first, and a second one that may be opened over WebRTC. What a
+ * message means is for the host.
+ */
+import { assert } from "../base/assert.ts";
+import type { Bytes, ContributorId } from "../base/bytes.ts";
+import type { Attach, Link, LinkHandlers } from "../net/link.ts";
+import { contributorIdOf, decodeContributorMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
+import { DEAD_MS } from "../protocol/limits.ts";
+import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
+import type { Reason } from "../protocol/verdict.ts";
+import type { SessionId } from "./live.ts";
+
+/** Time from the first byte to a proven key. */
+export const HANDSHAKE_MS = 10_000;
+/** Unreadable or forged messages after which a session is closed. */
+export const STRIKES_MAX = 8;
+/** Messages of one session that wait to be handled, and contributions among them. */
+export const WAITING_MAX = 64;
+export const CONTRIBUTIONS_WAITING_MAX = 2;
+/** When a participant that was refused as "busy" may come back. */
+export const BUSY_RETRY_MS = 30_000;
+
+type Hello = Extract<ContributorMessage, { readonly type: "hello" }>;
+export type Work = Extract<ContributorMessage, { readonly type: "ready" | "contribute" | "report" | "release" }>;
+
+export interface PeerHost {
+  nowMs(): number;
+  /** 32 unpredictable bytes. */
+  nonce(): Promise<Bytes>;
+  /** Whether the signature under "session" holds. */
+  verify(publicKey: Bytes, message: Bytes, signature: Bytes): Promise<boolean>;
+  /** Runs asynchronous work that `settled` waits for. */
+  track(work: () => Promise<void>): void;
+  /** The handshake is done. */
+  joined(peer: Peer, hello: Hello): void;
+  /** A message of an open session; `done` is called when it has been handled. */
+  work(peer: Peer, message: Work, wireBytes: number, done: () => void): void;
+  /** An offer of a second link; whoever answers it attaches it with `attach`. */
+  offer(peer: Peer, sdp: string, attach: Attach): void;
+  /** The session is over; `leave`: the participant said so. Called once, also for a session that never opened. */
+  gone(peer: Peer, leave: boolean): void;
+  /** Bytes that a link has carried since it was last asked. */
+  traffic(up: number, down: number): void;
+  log(sentence: string): void;
+}
+
+export class Peer {
+  readonly id: SessionId;
+  readonly #host: PeerHost;
+  readonly #first: Link;
+  /** Every open link, with the bytes that have been counted. */
+  readonly #links = new Map<Link, { up: number; down: number }>();
+  readonly #bornMs: number;
+  #heardMs: number;
+  #stage: "new" | "greeted" | "challenged" | "proving" | "open" | "gone" = "new";
+  #hello: { readonly message: Hello; readonly bytes: Bytes } | null = null;
+  #nonce: Bytes | null = null;
+  #strikes = 0;
+  #waiting = 0;
+  #contributionsWaiting = 0;
+
+  constructor(id: SessionId, host: PeerHost, first: Link) {
+    this.id = id;
+    this.#host = host;
+    this.#first = first;
+    this.#bornMs = host.nowMs();
+    this.#heardMs = this.#bornMs;
+    this.#links.set(first, { up: 0, down: 0 });
+  }
+
+  /** Known from the hello on. */
+  get publicKey(): Bytes {
+    assert(this.#hello !== null, "Cannot name a peer: it has not said hello");
+    return this.#hello.message.publicKey;
+  }
+
+  get contributor(): ContributorId {
+    return contributorIdOf(this.publicKey);
+  }
+
+  get isOpen(): boolean {
+    return this.#stage === "open";
+  }
+
+  /** Handlers of the first link. */
+  handlers(): LinkHandlers {
+    return {
+      message: (bytes) => this.#receive(this.#first, bytes),
+      closed: () => this.#end(false),
+    };
+  }
+
+  send(message: RelayMessage): void {
+    if (this.#stage !== "gone") {
+      this.#first.send(encodeMessage(message));
+    }
+  }
+
+  /** Refuses the last message; the session goes on. */
+  refuse(reason: Reason, detail: string, retryMs: number | null = null): void {
+    this.#host.log(`Session ${this.id}: refused as "${reason}": ${detail}`);
+    this.send({ type: "refused", reason, retryMs });
+  }
+
+  /** Counts something that only a broken or hostile client sends; closes the session when it has sent too much of it. */
+  strike(): void {
+    this.#strikes += 1;
+    if (this.#strikes >= STRIKES_MAX) {
+      this.close(`The session sent ${STRIKES_MAX} messages that cannot be right`);
+    }
+  }
+
+  /** A sound contribution or report makes up for what went wrong before. */
+  forgive(): void {
+    this.#strikes = 0;
+  }
+
+  close(reason: string): void {
+    this.#end(false, reason);
+  }
+
+  /** Once a heartbeat: ends a session that is silent or does not finish its handshake, greets the others. */
+  beat(): void {
+    const nowMs = this.#host.nowMs();
+    if (this.#stage !== "open" && nowMs - this.#bornMs >= HANDSHAKE_MS) {
+      this.close("The handshake took too long");
+    } else if (nowMs - this.#heardMs >= DEAD_MS) {
+      this.close("The other side has gone silent");
+    } else if (this.#stage === "open") {
+      this.send({ type: "ping" });
+    }
+  }
+
+  /** Hands the bytes carried since the last time to the host. */
+  countTraffic(): void {
+    for (const link of this.#links.keys()) {
+      this.#count(link);
+    }
+  }
+
+  #receive(link: Link, bytes: Bytes): void {
+    if (this.#stage === "gone") {
+      return;
+    }
+    this.#heardMs = this.#host.nowMs();
+    const decoded = decodeContributorMessage(bytes);
+    if (!decoded.ok) {
+      this.refuse(decoded.reason, decoded.detail);
+      if (this.#stage === "open") {
+        this.strike();
+      } else {
+        this.close("The handshake could not be read");
+      }
+      return;
+    }
+    const message = decoded.value;
+    if (message.type === "ping") {
+      link.send(encodeMessage({ type: "pong" }));
+    } else if (message.type !== "pong") {
+      if (this.#stage === "open") {
+        this.#dispatch(link, message, bytes.length);
+      } else {
+        this.#shakeHands(message, bytes);
+      }
+    }
+  }
+
+  #shakeHands(message: ContributorMessage, bytes: Bytes): void {
+    if (this.#stage === "new" && message.type === "hello") {
+      this.#stage = "greeted";
+      this.#hello = { message, bytes: bytes.slice() };
+      this.#host.track(async () => {
+        const nonce = await this.#host.nonce();
+        if (this.#stage === "greeted") {
+          this.#nonce = nonce;
+          this.#stage = "challenged";
+          this.send({ type: "challenge", nonce });
+        }
+      });
+    } else if (this.#stage === "challenged" && message.type === "prove") {
+      this.#stage = "proving";
+      this.#host.track(() => this.#checkProof(message.signature));
+    } else {
+      this.refuse("unknown-contributor", `got "${message.type}" during the handshake`);
+      this.close("The handshake was not followed");
+    }
+  }
+
+  async #checkProof(signature: Bytes): Promise<void> {
+    const { message, bytes } = this.#hello as { readonly message: Hello; readonly bytes: Bytes };
+    const proof = sessionProof({ nonce: this.#nonce as Bytes, hello: bytes });
+    const valid = await this.#host.verify(message.publicKey, proof, signature);
+    if (this.#stage !== "proving") {
+      return;
+    }
+    if (!valid) {
+      this.refuse("bad-signature", "the session's proof does not match its key");
+      this.close("The device key could not be proven");
+      return;
+    }
+    this.#stage = "open";
+    this.#host.joined(this, message);
+  }
+
+  #dispatch(link: Link, message: ContributorMessage, wireBytes: number): void {
+    switch (message.type) {
+      case "ready":
+      case "contribute":
+      case "report":
+      case "release":
+        this.#pass(message, wireBytes);
+        return;
+      case "leave":
+        this.#end(true, "The participant left");
+        return;
+      case "rtc":
+        if (link === this.#first && message.kind === "offer") {
+          this.#host.offer(this, message.sdp, (second) => this.#attachSecond(second));
+          return;
+        }
+        this.refuse("malformed", "signalling that is not an offer on the first link");
+        this.strike();
+        return;
+      case "hello":
+      case "prove":
+        this.refuse("malformed", `got "${message.type}" after the handshake`);
+        this.strike();
+        return;
+      case "ping":
+      case "pong":
+        return;
+      default:
+        message satisfies never;
+    }
+  }
+
+  #pass(message: Work, wireBytes: number): void {
+    const heavy = message.type === "contribute" ? 1 : 0;
+    if (this.#waiting >= WAITING_MAX) {
+      this.refuse("busy", `${this.#waiting} messages are waiting`, BUSY_RETRY_MS);
+      this.close("The session sent more than can be handled");
+      return;
+    }
+    if (heavy > 0 && this.#contributionsWaiting >= CONTRIBUTIONS_WAITING_MAX) {
+      this.refuse("busy", `${this.#contributionsWaiting} contributions are waiting`, BUSY_RETRY_MS);
+      return;
+    }
+    this.#waiting += 1;
+    this.#contributionsWaiting += heavy;
+    this.#host.work(this, message, wireBytes, () => {
+      this.#waiting -= 1;
+      this.#contributionsWaiting -= heavy;
+    });
+  }
+
+  /** The second link carries the same messages; answers go by the first. A newer one replaces it. */
+  #attachSecond(link: Link): LinkHandlers {
+    if (this.#stage !== "open") {
+      link.close("The session is over");
+      return { message: () => undefined, closed: () => undefined };
+    }
+    for (const other of [...this.#links.keys()].filter((one) => one !== this.#first)) {
+      other.close("A newer link replaces this one");
+    }
+    this.#links.set(link, { up: 0, down: 0 });
+    return {
+      message: (bytes) => this.#receive(link, bytes),
+      closed: () => {
+        this.#count(link);
+        this.#links.delete(link);
+      },
+    };
+  }
+
+  #end(leave: boolean, reason = "The link ended"): void {
+    if (this.#stage === "gone") {
+      return;
+    }
+    this.#stage = "gone";
+    for (const link of this.#links.keys()) {
+      link.close(reason);
+      this.#count(link);
+    }
+    this.#links.clear();
+    this.#host.gone(this, leave);
+  }
+
+  #count(link: Link): void {
+    const counted = this.#links.get(link);
+    if (counted !== undefined) {
+      this.#host.traffic(link.bytesReceived - counted.up, link.bytesSent - counted.down);
+      counted.up = link.bytesReceived;
+      counted.down = link.bytesSent;
+    }
+  }
+}

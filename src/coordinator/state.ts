@@ -1,0 +1,247 @@
+/**
+ * The durable state of a run: the fold of its ledger and nothing else, so that a relay that was killed reads its log and
+ * stands where it stood. Everything in it is bounded by a named number, however long the ledger gets.
+ */
+import { assert, present } from "../base/assert.ts";
+import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
+import { contributionIdOf, decodeHeader } from "../protocol/codec.ts";
+import type { LedgerEvent } from "../protocol/ledger.ts";
+import type { ContributionHeader, VersionInfo } from "../protocol/messages.ts";
+import type { VersionView } from "../protocol/run-view.ts";
+import type { Verdict } from "../protocol/verdict.ts";
+import type { NormSample } from "../trust/judge.ts";
+
+/** Rounds whose contributions are remembered: their ids and payloads against replays, their norms for comparison. */
+export const ROUNDS_KEPT = 8;
+/** Versions whose update can still be fetched, and whose checkpoint can. */
+export const UPDATES_KEPT = 16;
+export const CHECKPOINTS_KEPT = 3;
+/** Versions in the public record. */
+export const VERSIONS_SHOWN_MAX = 10_000;
+/** Verdicts remembered for a contributor, and contributors for whom any are, the latest first. */
+export const VERDICTS_KEPT = 8;
+export const CONTRIBUTORS_KEPT = 10_000;
+/** Contributions of one round. */
+export const CONTRIBUTIONS_MAX = 1_000;
+
+export interface Contribution {
+  readonly id: ContributionId;
+  readonly header: ContributionHeader;
+  readonly norm: number;
+  readonly verdict: Verdict | null;
+}
+
+export interface PastRound {
+  readonly round: number;
+  readonly contributions: readonly {
+    readonly id: ContributionId;
+    readonly author: ContributorId;
+    readonly payload: Digest;
+  }[];
+  /** Of accepted contributions. */
+  readonly norms: readonly NormSample[];
+}
+
+export interface DurableState {
+  readonly run: Digest;
+  readonly relay: Bytes;
+  readonly head: VersionInfo;
+  /** Blob of the outer optimiser's state; null before the first merge. */
+  readonly server: Digest | null;
+  /** The newest versions, oldest first. */
+  readonly heads: readonly VersionInfo[];
+  /** The round that is open or closed, or else the next one. */
+  readonly round: number;
+  readonly stage: "idle" | "open" | "closed";
+  /** Of the open or closed round. */
+  readonly seed: number;
+  readonly openedMs: number;
+  readonly contributions: ReadonlyMap<ContributionId, Contribution>;
+  /** Newest last. */
+  readonly past: readonly PastRound[];
+  readonly verdicts: ReadonlyMap<
+    ContributorId,
+    readonly { readonly contribution: ContributionId; readonly verdict: Verdict }[]
+  >;
+  readonly introduced: ReadonlySet<ContributorId>;
+  readonly versions: readonly VersionView[];
+  /** Contributions refused by a verdict since the last version. */
+  readonly refused: number;
+}
+
+/** The state after `event`, which was written at `timeMs`. A ledger that contradicts itself is a bug or damage and throws. */
+export function applyEvent(state: DurableState | null, event: LedgerEvent, timeMs: number): DurableState {
+  if (event.type === "started") {
+    assert(state === null, "Cannot apply event: the run has started already");
+    return begin(event, timeMs);
+  }
+  const before = present(state, "the ledger's start");
+  switch (event.type) {
+    case "introduced":
+      return { ...before, introduced: withLatest(before.introduced, event.contributor) };
+    case "opened":
+      checkRound(before, event.round, "idle");
+      return { ...before, stage: "open", seed: event.seed, openedMs: timeMs };
+    case "contributed":
+      return contribute(before, event);
+    case "closed":
+      checkRound(before, event.round, "open");
+      return { ...before, stage: "closed" };
+    case "judged":
+      return judge(before, event.contribution, event.verdict);
+    case "skipped":
+      checkRound(before, event.round, "closed");
+      return endRound(before);
+    case "merged":
+      checkRound(before, event.round, "closed");
+      return merge(before, event, timeMs);
+    default:
+      return event satisfies never;
+  }
+}
+
+type Of<K extends LedgerEvent["type"]> = Extract<LedgerEvent, { readonly type: K }>;
+
+function begin({ run, relay, head }: Of<"started">, timeMs: number): DurableState {
+  return {
+    run,
+    relay,
+    head,
+    server: null,
+    heads: [head],
+    round: 1,
+    stage: "idle",
+    seed: 0,
+    openedMs: timeMs,
+    contributions: new Map(),
+    past: [],
+    verdicts: new Map(),
+    introduced: new Set(),
+    versions: [
+      {
+        version: head.version,
+        digest: head.digest,
+        timeMs,
+        evalLoss: head.evalLoss,
+        contributors: 0,
+        accepted: 0,
+        refused: 0,
+        bytesUp: 0,
+        bytesDown: 0,
+        tokensPerS: 0,
+      },
+    ],
+    refused: 0,
+  };
+}
+
+function contribute(state: DurableState, { contribution: id, header: bytes, norm }: Of<"contributed">): DurableState {
+  const header = decodeHeader(bytes);
+  assert(header.ok && contributionIdOf(bytes) === id, `Cannot apply event: contribution ${id} has another header`);
+  checkRound(state, header.value.round, "open");
+  assert(!state.contributions.has(id), `Cannot apply event: contribution ${id} was received before`);
+  const contributions = new Map(state.contributions);
+  contributions.set(id, { id, header: header.value, norm, verdict: null });
+  return { ...state, contributions };
+}
+
+function judge(state: DurableState, id: ContributionId, verdict: Verdict): DurableState {
+  const contribution = present(state.contributions.get(id), `contribution ${id}`);
+  assert(contribution.verdict === null, `Cannot apply event: contribution ${id} has a verdict already`);
+  const contributions = new Map(state.contributions);
+  contributions.set(id, { ...contribution, verdict });
+  const author = contribution.header.contributor;
+  const owed = [...(state.verdicts.get(author) ?? []), { contribution: id, verdict }].slice(-VERDICTS_KEPT);
+  const verdicts = new Map(state.verdicts);
+  verdicts.delete(author);
+  verdicts.set(author, owed);
+  dropOldest(verdicts);
+  return { ...state, contributions, verdicts, refused: state.refused + (verdict.type === "refused" ? 1 : 0) };
+}
+
+function merge(state: DurableState, event: Of<"merged">, timeMs: number): DurableState {
+  const { head, server, contributors, contributions, refused, bytesUp, bytesDown, tokensPerS } = event;
+  assert(
+    head.parent === state.head.digest,
+    `Cannot apply event: version ${head.version} does not follow the one before`,
+  );
+  const { version, digest, evalLoss } = head;
+  const accepted = contributions.length;
+  const shown = { version, digest, timeMs, evalLoss, contributors, accepted, refused, bytesUp, bytesDown, tokensPerS };
+  return {
+    ...endRound(state),
+    head,
+    server,
+    heads: [...state.heads, head].slice(-UPDATES_KEPT),
+    versions: [...state.versions, shown].slice(-VERSIONS_SHOWN_MAX),
+    refused: 0,
+  };
+}
+
+function endRound(state: DurableState): DurableState {
+  const all = [...state.contributions.values()];
+  const contributions = all.map(({ id, header }) => ({
+    id,
+    author: header.contributor,
+    payload: header.payload.digest,
+  }));
+  const norms = all
+    .filter(({ verdict }) => verdict?.type === "accepted")
+    .map(({ norm, header }) => ({ norm, steps: header.steps }));
+  const past = all.length === 0 ? state.past : [...state.past, { round: state.round, contributions, norms }];
+  return {
+    ...state,
+    round: state.round + 1,
+    stage: "idle",
+    contributions: new Map(),
+    past: past.slice(-ROUNDS_KEPT),
+  };
+}
+
+/** The blobs that `state` can still ask for, or be asked for, data and charter excepted: the rest may be deleted. */
+export function blobsOf(state: DurableState): Set<Digest> {
+  const blobs = new Set<Digest>(state.server === null ? [] : [state.server]);
+  for (const head of state.heads) {
+    if (head.update !== null) {
+      blobs.add(head.update.digest);
+    }
+  }
+  for (const head of state.heads.slice(-CHECKPOINTS_KEPT)) {
+    blobs.add(head.digest);
+  }
+  for (const { payload } of state.past.flatMap((round) => round.contributions)) {
+    blobs.add(payload);
+  }
+  for (const { header } of state.contributions.values()) {
+    blobs.add(header.payload.digest);
+  }
+  return blobs;
+}
+
+function checkRound(state: DurableState, round: number, stage: DurableState["stage"]): void {
+  assert(
+    state.round === round && state.stage === stage,
+    `Cannot apply event: it is for round ${round}, ${stage}; the state is at round ${state.round}, ${state.stage}`,
+  );
+}
+
+function withLatest(set: ReadonlySet<ContributorId>, id: ContributorId): Set<ContributorId> {
+  const next = new Set(set);
+  next.add(id);
+  dropOldest(next);
+  return next;
+}
+
+/** Maps and sets list their keys in the order of insertion. */
+function dropOldest(kept: {
+  readonly size: number;
+  keys(): Iterator<ContributorId>;
+  delete(key: ContributorId): boolean;
+}): void {
+  if (kept.size > CONTRIBUTORS_KEPT) {
+    const oldest = kept.keys().next();
+    if (oldest.done !== true) {
+      kept.delete(oldest.value);
+    }
+  }
+}

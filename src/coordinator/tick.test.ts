@@ -1,0 +1,572 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { digestOf, type Bytes, type ContributionId, type ContributorId, type Digest } from "../base/bytes.ts";
+import { createRng } from "../base/rng.ts";
+import { contributionIdOf, contributorIdOf, encodeHeader } from "../protocol/codec.ts";
+import { charterDigest } from "../protocol/charter-codec.ts";
+import { countingBytes, exampleCharter } from "../protocol/examples.ts";
+import type { LedgerEvent } from "../protocol/ledger.ts";
+import type { Assignment, ContributionHeader, Losses, RelayMessage } from "../protocol/messages.ts";
+import type { Verdict } from "../protocol/verdict.ts";
+import {
+  DRAW_MS,
+  REPORT_GRACE_MS,
+  RESTART_PATIENCE_MS,
+  RETURN_MS,
+  SKIP_PAUSE_MS,
+  startState,
+  type CoordinatorEvent,
+  type CoordinatorState,
+  type Effect,
+} from "./live.ts";
+import { screen } from "./screen.ts";
+import { applyEvent, blobsOf, CHECKPOINTS_KEPT, ROUNDS_KEPT, type DurableState } from "./state.ts";
+import { tick, wakeAt } from "./tick.ts";
+
+const charter = { ...exampleCharter, trust: { ...exampleCharter.trust, auditShare: 0 } };
+const { trainMs, graceMs, judgeMs } = charter.round;
+const run = charterDigest(charter);
+const relay = countingBytes(32);
+const GOOD: Losses = { assignedBefore: 3, assignedAfter: 2.9, randomBefore: 3, randomAfter: 2.99 };
+const HARMFUL: Losses = { assignedBefore: 3, assignedAfter: 2.9, randomBefore: 3, randomAfter: 4 };
+
+const keyOf = (name: string): Bytes => Uint8Array.from({ length: 32 }, (_, i) => name.charCodeAt(i % name.length));
+const idOf = (name: string): ContributorId => contributorIdOf(keyOf(name));
+
+/** A coordinator with a clock and a memory of all that it said; sessions are named after contributors. */
+class Stage {
+  state: CoordinatorState;
+  nowMs = 1_000;
+  readonly log: { readonly event: LedgerEvent; readonly timeMs: number }[] = [];
+  effects: Effect[] = [];
+  readonly sessions = new Map<string, number>();
+  #sessions = 0;
+  #payloads = 0;
+  readonly rng = createRng("stage");
+
+  constructor(auditShare = 0) {
+    const head = {
+      version: 0,
+      digest: digestOf(countingBytes(4)),
+      parent: null,
+      update: null,
+      checkpointBytes: 40,
+      evalLoss: 3,
+    };
+    const event = { type: "started", run, relay, head } as const;
+    this.log.push({ event, timeMs: 0 });
+    const own = { ...charter, trust: { ...charter.trust, auditShare } };
+    this.state = startState(own, applyEvent(null, event, 0), this.nowMs);
+  }
+
+  give(event: CoordinatorEvent): readonly Effect[] {
+    const { state, events, effects } = tick(this.state, event, this.nowMs, this.rng);
+    this.state = state;
+    this.log.push(...events.map((each) => ({ event: each, timeMs: this.nowMs })));
+    this.effects.push(...effects);
+    expect(this.fold()).toEqual(state.durable);
+    return effects;
+  }
+
+  fold(): DurableState | null {
+    return this.log.reduce<DurableState | null>(
+      (durable, { event, timeMs }) => applyEvent(durable, event, timeMs),
+      null,
+    );
+  }
+
+  /** Lets time pass, with a tick whenever the coordinator wants one. */
+  pass(ms: number): void {
+    const untilMs = this.nowMs + ms;
+    for (
+      let due = wakeAt(this.state, this.nowMs);
+      due !== null && due <= untilMs;
+      due = wakeAt(this.state, this.nowMs)
+    ) {
+      this.nowMs = due;
+      this.give({ type: "time" });
+    }
+    this.nowMs = untilMs;
+  }
+
+  /** The relay dies and starts again with its ledger. */
+  restart(): void {
+    this.state = startState(this.state.charter, this.fold() as DurableState, this.nowMs);
+    this.sessions.clear();
+    this.effects = [];
+    this.give({ type: "time" });
+  }
+
+  join(...names: string[]): void {
+    for (const name of names) {
+      this.#sessions += 1;
+      this.sessions.set(name, this.#sessions);
+      const publicKey = keyOf(name);
+      this.give({ type: "joined", session: this.#sessions, contributor: idOf(name), publicKey, agent: "test" });
+    }
+  }
+
+  session(name: string): number {
+    return this.sessions.get(name) ?? -1;
+  }
+
+  ready(...names: string[]): void {
+    for (const name of names) {
+      this.give({ type: "ready", session: this.session(name), version: this.state.durable.head.version });
+    }
+  }
+
+  come(...names: string[]): void {
+    this.join(...names);
+    this.ready(...names);
+  }
+
+  leave(name: string, leave = true): void {
+    this.give({ type: "left", session: this.session(name), leave });
+  }
+
+  assignment<K extends Assignment["type"]>(
+    name: string,
+    type: K,
+  ): Extract<Assignment, { readonly type: K }> | undefined {
+    const given = this.told(name).flatMap((message) => (message.type === "assign" ? [message.assignment] : []));
+    return given.findLast((one): one is Extract<Assignment, { readonly type: K }> => one.type === type);
+  }
+
+  told(name: string): RelayMessage[] {
+    const session = this.session(name);
+    return this.effects.flatMap((effect) =>
+      effect.type === "send" && effect.session === session ? [effect.message] : [],
+    );
+  }
+
+  header(name: string, change: Partial<ContributionHeader> = {}): ContributionHeader {
+    this.#payloads += 1;
+    const { id, round, baseVersion, baseDigest } = this.assignment(name, "train") as Extract<
+      Assignment,
+      { readonly type: "train" }
+    >;
+    const payload = { digest: digestOf(Uint8Array.of(this.#payloads & 255, this.#payloads >> 8)), bytes: 2 };
+    const common = { run, contributor: idOf(name), privateData: false, steps: 10, tokens: 1_000, loss: 3, payload };
+    return { ...common, assignment: id, round, baseVersion, baseDigest, ...change };
+  }
+
+  screen(name: string, header: ContributionHeader): string {
+    const screened = screen(this.state, this.session(name), contributionIdOf(encodeHeader(header)), header);
+    return screened.type === "refused" ? screened.reason : screened.type;
+  }
+
+  contribute(name: string, { norm = 1, header = this.header(name) } = {}): ContributionId {
+    expect(this.screen(name, header)).toBe("passed");
+    const headerBytes = encodeHeader(header);
+    const contribution = contributionIdOf(headerBytes);
+    const common = { header, headerBytes, signature: countingBytes(64), norm, wireBytes: 100 };
+    this.give({ type: "contributed", session: this.session(name), contribution, ...common });
+    return contribution;
+  }
+
+  report(name: string, losses: Losses): void {
+    const { id, contribution } = this.assignment(name, "validate") as Extract<
+      Assignment,
+      { readonly type: "validate" }
+    >;
+    this.give({ type: "reported", session: this.session(name), assignment: id, contribution, losses });
+  }
+
+  measures(): ContributionId[] {
+    return this.effects.flatMap((effect) => (effect.type === "measure" ? [effect.contribution] : []));
+  }
+
+  measure(contribution: ContributionId, losses: Losses | null): void {
+    this.give({ type: "measured", contribution, losses });
+  }
+
+  merges(): (readonly ContributionId[])[] {
+    return this.effects.flatMap((effect) => (effect.type === "merge" ? [effect.contributions] : []));
+  }
+
+  merge(): void {
+    const { head, round } = this.state.durable;
+    const version = head.version + 1;
+    const named = (what: string): Digest => digestOf(new TextEncoder().encode(`${what} ${version}`));
+    const update = { digest: named("update"), bytes: 10 };
+    const next = {
+      version,
+      digest: named("base"),
+      parent: head.digest,
+      update,
+      checkpointBytes: 40,
+      evalLoss: 3 - version / 100,
+    };
+    this.give({ type: "merged", round, head: next, server: named("server"), bytesUp: 10, bytesDown: 20 });
+  }
+
+  verdict(id: ContributionId): Verdict | null {
+    const event = this.log.findLast(({ event: one }) => one.type === "judged" && one.contribution === id)?.event;
+    return event?.type === "judged" ? event.verdict : null;
+  }
+
+  types(): string[] {
+    return this.log.map(({ event }) => event.type);
+  }
+}
+
+let stage: Stage;
+beforeEach(() => {
+  stage = new Stage();
+});
+
+describe("a round", () => {
+  test("of one contributor: train, contribute, the referee measures, merge, next version", () => {
+    stage.come("ada");
+    const assignment = stage.assignment("ada", "train");
+    expect(assignment).toMatchObject({ round: 1, baseVersion: 0, trainMs, stepsMax: charter.round.stepsMax });
+    const id = stage.contribute("ada");
+    expect(stage.state.durable.stage).toBe("closed");
+    stage.ready("ada");
+    expect(stage.measures()).toEqual([id]);
+    stage.measure(id, GOOD);
+    expect(stage.told("ada")).toContainEqual({ type: "verdict", contribution: id, verdict: { type: "accepted" } });
+    expect(stage.merges()).toEqual([[id]]);
+    stage.merge();
+    expect(stage.told("ada").at(-1)).toMatchObject({ type: "version", head: { version: 1 } });
+    stage.ready("ada");
+    expect(stage.assignment("ada", "train")).toMatchObject({ round: 2, baseVersion: 1 });
+    const all = ["started", "introduced", "opened", "contributed", "closed", "judged", "merged", "opened"];
+    expect(stage.types()).toEqual(all);
+  });
+
+  test("of three: each judges another's work, nobody its own, and nobody two", () => {
+    stage.come("ada", "bob", "cyd");
+    const ids = new Map(["ada", "bob", "cyd"].map((name) => [name, stage.contribute(name)]));
+    stage.ready("ada", "bob", "cyd");
+    const judged = ["ada", "bob", "cyd"].map((name) => {
+      const given = stage.assignment(name, "validate");
+      expect(given?.contribution).not.toBe(ids.get(name));
+      stage.report(name, GOOD);
+      return given?.contribution;
+    });
+    expect(new Set(judged).size).toBe(3);
+    expect(stage.measures()).toEqual([]);
+    expect(stage.merges()).toEqual([[...ids.values()].sort()]);
+  });
+
+  test("assignments differ between contributors and rounds", () => {
+    stage.come("ada", "bob");
+    const [ada, bob] = [stage.assignment("ada", "train"), stage.assignment("bob", "train")];
+    expect(ada?.seed).not.toBe(bob?.seed);
+    expect(ada?.id).not.toBe(bob?.id);
+  });
+
+  test("stays open for a joiner while half of the time remains, and gives it the rest", () => {
+    stage.come("ada");
+    stage.pass(trainMs / 2);
+    stage.come("bob");
+    expect(stage.assignment("bob", "train")?.trainMs).toBe(trainMs / 2);
+    stage.pass(1);
+    stage.come("cyd");
+    expect(stage.assignment("cyd", "train")).toBeUndefined();
+    stage.contribute("ada");
+    stage.contribute("bob");
+    stage.pass(DRAW_MS);
+    expect(stage.assignment("cyd", "validate")).toBeDefined();
+  });
+
+  test("is not given to somebody who holds another version", () => {
+    stage.join("ada");
+    stage.give({ type: "ready", session: stage.session("ada"), version: 4 });
+    expect(stage.told("ada").at(-1)).toMatchObject({ type: "version", head: { version: 0 } });
+    expect(stage.state.durable.stage).toBe("idle");
+  });
+
+  test("closes at the deadline for one that stays silent, and what comes after is late", () => {
+    stage.come("ada", "bob");
+    const late = stage.header("bob");
+    stage.contribute("ada");
+    stage.pass(trainMs + graceMs - 1);
+    expect(stage.state.durable.stage).toBe("open");
+    stage.pass(1);
+    expect(stage.state.durable.stage).toBe("closed");
+    expect(stage.screen("bob", late)).toBe("late");
+  });
+
+  test("does not wait for somebody who leaves or gives the assignment back", () => {
+    stage.come("ada", "bob", "cyd");
+    stage.contribute("ada");
+    stage.leave("bob");
+    expect(stage.state.durable.stage).toBe("open");
+    stage.give({
+      type: "released",
+      session: stage.session("cyd"),
+      assignment: stage.assignment("cyd", "train")?.id ?? "",
+    });
+    expect(stage.state.durable.stage).toBe("closed");
+  });
+
+  test("waits a moment for somebody whose link dropped, and gives the same assignment again", () => {
+    stage.come("ada", "bob");
+    const before = stage.assignment("bob", "train");
+    stage.contribute("ada");
+    stage.leave("bob", false);
+    stage.pass(RETURN_MS - 1);
+    stage.come("bob");
+    expect(stage.assignment("bob", "train")).toEqual({ ...before, trainMs: trainMs - RETURN_MS + 1 });
+    stage.leave("bob", false);
+    stage.pass(RETURN_MS);
+    expect(stage.state.durable.stage).toBe("closed");
+  });
+
+  test("without any contribution is skipped, and the next begins after a pause on the same base with another seed", () => {
+    stage.come("ada");
+    const seed = stage.assignment("ada", "train")?.seed;
+    stage.pass(trainMs + graceMs);
+    expect(stage.types().at(-1)).toBe("skipped");
+    stage.ready("ada");
+    expect(stage.state.durable.stage).toBe("idle");
+    stage.pass(SKIP_PAUSE_MS);
+    expect(stage.assignment("ada", "train")).toMatchObject({ round: 2, baseVersion: 0 });
+    expect(stage.assignment("ada", "train")?.seed).not.toBe(seed);
+  });
+
+  test("somebody who comes and goes cannot open rounds faster than the pause", () => {
+    for (let i = 0; i < 20; i += 1) {
+      stage.come("ada");
+      stage.leave("ada");
+      stage.pass(10);
+    }
+    expect(stage.types().filter((type) => type === "opened").length).toBe(1);
+  });
+
+  test("a second session of a contributor replaces the first and keeps its training", () => {
+    stage.come("ada", "bob");
+    const first = stage.session("ada");
+    stage.join("ada");
+    expect(stage.effects).toContainEqual(expect.objectContaining({ type: "disconnect", session: first }));
+    expect(stage.state.live.sessions.size).toBe(2);
+    stage.give({ type: "left", session: first, leave: false });
+    stage.contribute("bob");
+    expect(stage.state.durable.stage).toBe("open");
+    stage.ready("ada");
+    stage.contribute("ada");
+    expect(stage.state.durable.stage).toBe("closed");
+  });
+});
+
+describe("judging", () => {
+  const pair = (): { readonly ada: ContributionId; readonly bob: ContributionId } => {
+    stage.come("ada", "bob");
+    const ids = { ada: stage.contribute("ada"), bob: stage.contribute("bob") };
+    stage.ready("ada", "bob");
+    return ids;
+  };
+
+  test("validators are drawn when everyone is ready, or a moment after the close", () => {
+    stage.come("ada", "bob", "cyd");
+    stage.contribute("ada");
+    stage.ready("ada");
+    stage.contribute("bob");
+    stage.contribute("cyd");
+    expect(stage.assignment("ada", "validate")).toBeUndefined();
+    stage.pass(DRAW_MS);
+    expect(stage.assignment("ada", "validate")).toBeDefined();
+    expect(stage.measures().length).toBe(2);
+  });
+
+  test("a validator's refusal is confirmed by the referee, whose measurement decides", () => {
+    const { ada, bob } = pair();
+    stage.report("ada", HARMFUL);
+    stage.report("bob", HARMFUL);
+    expect(stage.measures().toSorted()).toEqual([ada, bob].sort());
+    stage.measure(ada, GOOD);
+    stage.measure(bob, HARMFUL);
+    expect(stage.verdict(ada)).toEqual({ type: "accepted" });
+    expect(stage.verdict(bob)).toEqual({ type: "refused", reason: "harmful" });
+    expect(stage.merges()).toEqual([[ada]]);
+  });
+
+  test("a share of acceptances is measured again, and the referee wins", () => {
+    stage = new Stage(1);
+    const { ada, bob } = pair();
+    stage.report("ada", GOOD);
+    stage.report("bob", GOOD);
+    expect(stage.verdict(ada)).toBeNull();
+    stage.measure(ada, { ...GOOD, assignedAfter: 3 });
+    stage.measure(bob, GOOD);
+    expect(stage.verdict(ada)).toEqual({ type: "refused", reason: "no-improvement" });
+    expect(stage.merges()).toEqual([[bob]]);
+  });
+
+  test("the referee takes over from a validator that is late, leaves or gives up", () => {
+    stage.come("ada", "bob", "cyd");
+    const ids = ["ada", "bob", "cyd"].map((name) => stage.contribute(name));
+    stage.ready("ada", "bob", "cyd");
+    stage.leave("ada", false);
+    expect(stage.measures().length).toBe(1);
+    stage.give({
+      type: "released",
+      session: stage.session("bob"),
+      assignment: stage.assignment("bob", "validate")?.id ?? "",
+    });
+    expect(stage.measures().length).toBe(2);
+    stage.pass(judgeMs + REPORT_GRACE_MS);
+    expect(new Set(stage.measures())).toEqual(new Set(ids));
+    stage.report("cyd", GOOD);
+    expect(stage.told("cyd").at(-1)).toMatchObject({ type: "refused", reason: "not-assigned" });
+  });
+
+  test("a referee that cannot measure leaves an acceptable report standing, and refuses as busy without one", () => {
+    const { ada, bob } = pair();
+    const judge = stage.assignment("ada", "validate")?.contribution === bob ? "ada" : "bob";
+    expect(judge).toBe("ada");
+    stage.report("ada", HARMFUL);
+    stage.measure(bob, null);
+    expect(stage.verdict(bob)).toEqual({ type: "refused", reason: "busy" });
+    stage.leave("bob");
+    stage.measure(ada, null);
+    expect(stage.verdict(ada)).toEqual({ type: "refused", reason: "busy" });
+  });
+
+  test("a norm out of proportion is refused when the round closes, without a measurement", () => {
+    stage.come("ada", "bob", "cyd");
+    stage.contribute("ada", { norm: 1 });
+    const huge = stage.contribute("bob", { norm: 100 });
+    stage.contribute("cyd", { norm: 1.1 });
+    expect(stage.verdict(huge)).toEqual({ type: "refused", reason: "norm-too-large" });
+    expect(stage.told("bob")).toContainEqual(expect.objectContaining({ type: "verdict", contribution: huge }));
+  });
+
+  test("a round of refusals is skipped", () => {
+    const { ada, bob } = pair();
+    stage.report("ada", HARMFUL);
+    stage.report("bob", HARMFUL);
+    stage.measure(ada, HARMFUL);
+    stage.measure(bob, HARMFUL);
+    expect(stage.merges()).toEqual([]);
+    expect(stage.types().at(-1)).toBe("skipped");
+  });
+
+  test("a verdict is told to an author that was away when it returns", () => {
+    const { ada, bob } = pair();
+    stage.leave("ada");
+    stage.report("bob", GOOD);
+    stage.measures().forEach((id) => stage.measure(id, GOOD));
+    expect([stage.verdict(ada), stage.verdict(bob)]).toEqual([{ type: "accepted" }, { type: "accepted" }]);
+    stage.merge();
+    stage.join("ada");
+    expect(stage.told("ada").map((message) => message.type)).toEqual(["welcome", "verdict"]);
+  });
+});
+
+describe("screen()", () => {
+  test("knows what it received, from whom, and in which round", () => {
+    stage.come("ada", "bob");
+    const header = stage.header("ada");
+    const id = stage.contribute("ada", { header });
+    expect(stage.screen("ada", header)).toBe("known");
+    expect(stage.screen("bob", header)).toBe("replayed");
+    stage.contribute("bob");
+    stage.ready("ada", "bob");
+    stage.report("ada", GOOD);
+    stage.report("bob", GOOD);
+    stage.merge();
+    expect(screen(stage.state, stage.session("ada"), id, header)).toEqual({
+      type: "known",
+      verdict: { type: "accepted" },
+    });
+    stage.ready("ada");
+    expect(stage.screen("ada", header)).toBe("replayed");
+    expect(stage.screen("ada", stage.header("ada", { payload: header.payload }))).toBe("replayed");
+  });
+
+  test("refuses what does not fit the run, the round, the assignment, the base or the truth", () => {
+    stage.come("ada", "bob");
+    const other = digestOf(countingBytes(9));
+    const bobs = stage.assignment("bob", "train")?.id ?? "";
+    expect(stage.screen("ada", stage.header("ada"))).toBe("passed");
+    expect(stage.screen("ada", stage.header("ada", { run: other }))).toBe("wrong-run");
+    expect(stage.screen("ada", stage.header("ada", { contributor: idOf("bob") }))).toBe("bad-signature");
+    expect(stage.screen("ada", stage.header("ada", { assignment: bobs }))).toBe("not-assigned");
+    expect(stage.screen("ada", stage.header("ada", { round: 0 }))).toBe("late");
+    expect(stage.screen("ada", stage.header("ada", { round: 2 }))).toBe("not-assigned");
+    expect(stage.screen("ada", stage.header("ada", { baseDigest: other }))).toBe("wrong-base");
+    expect(stage.screen("ada", stage.header("ada", { baseVersion: 3 }))).toBe("wrong-base");
+    expect(stage.screen("ada", stage.header("ada", { loss: NaN }))).toBe("not-finite");
+    expect(stage.screen("ada", stage.header("ada", { tokens: 10 * 8 * 128 + 1 }))).toBe("malformed");
+    expect(stage.screen("ada", stage.header("ada", { steps: charter.round.stepsMax + 1 }))).toBe("malformed");
+    expect(stage.screen("eve", stage.header("ada"))).toBe("unknown-contributor");
+    stage.contribute("ada");
+    expect(stage.screen("ada", stage.header("ada"))).toBe("not-assigned");
+  });
+
+  test("a rejected answer ends the assignment, so the round does not wait for another", () => {
+    stage.come("ada", "bob");
+    stage.contribute("bob");
+    const contribution = contributionIdOf(countingBytes(1));
+    stage.give({ type: "rejected", session: stage.session("ada"), contribution, reason: "truncated", ends: true });
+    expect(stage.told("ada").at(-1)).toMatchObject({ type: "verdict", verdict: { reason: "truncated" } });
+    expect(stage.state.durable.stage).toBe("closed");
+    expect(stage.state.live.refused).toBe(1);
+  });
+});
+
+describe("a restart", () => {
+  test("in training: the round gets its time anew and the assignments still hold", () => {
+    stage.come("ada", "bob");
+    const header = stage.header("ada");
+    stage.contribute("bob");
+    stage.pass(trainMs);
+    stage.restart();
+    stage.join("ada");
+    stage.contribute("ada", { header });
+    expect(stage.state.durable.contributions.size).toBe(2);
+    stage.pass(RESTART_PATIENCE_MS);
+    expect(stage.state.durable.stage).toBe("closed");
+  });
+
+  test("in judging: what is undecided goes to whoever is there, the referee if nobody is", () => {
+    stage.come("ada", "bob");
+    const ids = [stage.contribute("ada"), stage.contribute("bob")];
+    stage.restart();
+    expect(stage.measures().toSorted()).toEqual(ids.sort());
+  });
+
+  test("in merging: the same merge is asked for again", () => {
+    stage.come("ada");
+    const id = stage.contribute("ada");
+    stage.ready("ada");
+    stage.measure(id, GOOD);
+    expect(stage.merges()).toEqual([[id]]);
+    stage.restart();
+    expect(stage.merges()).toEqual([[id]]);
+    stage.merge();
+    expect(stage.state.durable.head.version).toBe(1);
+  });
+
+  test("in gathering: nothing happens until somebody is ready", () => {
+    stage.restart();
+    stage.pass(100_000);
+    expect(stage.types()).toEqual(["started"]);
+  });
+});
+
+describe("bounds", () => {
+  test("blobs that are no longer needed are forgotten, and what is remembered stays small", () => {
+    const rounds = ROUNDS_KEPT + CHECKPOINTS_KEPT + 10;
+    stage.join("ada");
+    for (let round = 0; round < rounds; round += 1) {
+      stage.ready("ada");
+      const id = stage.contribute("ada");
+      stage.ready("ada");
+      stage.measure(id, GOOD);
+      stage.merge();
+    }
+    const { durable } = stage.state;
+    expect(durable.head.version).toBe(rounds);
+    expect(durable.past.length).toBe(ROUNDS_KEPT);
+    const forgotten = stage.effects.flatMap((effect) => (effect.type === "forget" ? effect.blobs : []));
+    expect(new Set(forgotten).size).toBe(forgotten.length);
+    expect(forgotten.some((digest) => blobsOf(durable).has(digest))).toBe(false);
+    expect(forgotten).toContain(digestOf(countingBytes(4)));
+    expect(durable.versions.length).toBe(rounds + 1);
+    expect(durable.versions.at(-1)).toMatchObject({ accepted: 1, contributors: 1, refused: 0, bytesUp: 10 });
+  });
+});

@@ -5,7 +5,7 @@ export default class SummaryReporter {
     let passed = 0;
     let failed = errors.length;
     for (const module of modules) {
-      const before = passed + failed;
+      const [passedBefore, failedBefore] = [passed, failed];
       for (const test of module.children.allTests()) {
         if (test.result().state === "passed") {
           passed += 1;
@@ -13,8 +13,9 @@ export default class SummaryReporter {
           failed += 1; // skipped and pending tests count as failures: nothing is skipped here
         }
       }
-      if (passed + failed === before || module.errors().length > 0) {
-        failed += 1; // a file that could not be collected, or holds no test
+      const empty = passed === passedBefore && failed === failedBefore;
+      if (empty || (module.state() === "failed" && failed === failedBefore)) {
+        failed += 1; // a file or suite that could not be collected, or holds no test
       }
     }
     process.stdout.write(`\n${passed} passed, ${failed} failed\n`);

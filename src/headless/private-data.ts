@@ -19,7 +19,10 @@ export async function readPrivateCorpus(folder: string): Promise<Corpus> {
   for (const path of paths) {
     total += (await stat(path)).size;
     if (total > PRIVATE_BYTES_MAX) {
-      throw new HeddleError("limit", `Cannot read "${folder}": its text files are larger than ${PRIVATE_BYTES_MAX} bytes together`);
+      throw new HeddleError(
+        "limit",
+        `Cannot read "${folder}": its text files are larger than ${PRIVATE_BYTES_MAX} bytes together`,
+      );
     }
     const bytes = await readFile(path);
     try {
@@ -30,14 +33,21 @@ export async function readPrivateCorpus(folder: string): Promise<Corpus> {
     shards.push(new Uint8Array(bytes));
   }
   if (total === 0) {
-    throw new HeddleError("bad-input", `Cannot train on "${folder}": there are no text files in it (.txt, .md and the like)`);
+    throw new HeddleError(
+      "bad-input",
+      `Cannot train on "${folder}": there are no text files in it (.txt, .md and the like)`,
+    );
   }
   return createCorpus(shards);
 }
 
 async function textFilesBelow(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true, recursive: true }).catch((error: unknown) => {
-    throw new HeddleError("bad-input", `Cannot read the folder "${folder}": ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw new HeddleError(
+      "bad-input",
+      `Cannot read the folder "${folder}": ${error instanceof Error ? error.message : String(error)}`,
+      { cause: error },
+    );
   });
   return entries
     .filter((entry) => entry.isFile() && TEXT_FILE.test(entry.name))

@@ -13,6 +13,8 @@ export interface RelayConfig {
   readonly data: readonly string[];
   /** Start a contributor on this machine, so that training begins by itself. */
   readonly contributor: boolean;
+  /** JSON file whose fields replace the sample charter's for a new run; null: the sample charter as it is. */
+  readonly charter: string | null;
   readonly json: boolean;
   /** End after this version was reached; 0: never. */
   readonly untilVersion: number;
@@ -26,13 +28,17 @@ export const RELAY_USAGE = `npm start -- [options]
   --demo-port N        port of the widget's demo page (default: port + 1; 0 switches it off)
   --dir FOLDER         where the run is kept (default .heddle/relay)
   --data NAME[,NAME]   data sets for a new run, added before with "npm run data -- add" (default: the sample corpus)
+  --charter FILE       JSON with fields that replace the sample charter's, for a new run (model sizes, round times …)
   --no-contributor     do not train on this machine
   --until-version N    end once version N is merged
   --json               print JSON lines
   --help               print this text`;
 
 /** Throws HeddleError "bad-input" with a sentence for a flag that cannot be used. */
-export function parseRelayConfig(args: readonly string[], env: Readonly<Record<string, string | undefined>>): RelayConfig | "help" {
+export function parseRelayConfig(
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): RelayConfig | "help" {
   let values;
   try {
     ({ values } = parseArgs({
@@ -44,6 +50,7 @@ export function parseRelayConfig(args: readonly string[], env: Readonly<Record<s
         "demo-port": { type: "string" },
         dir: { type: "string", default: ".heddle/relay" },
         data: { type: "string", default: "" },
+        charter: { type: "string" },
         contributor: { type: "boolean", default: true },
         "until-version": { type: "string", default: "0" },
         json: { type: "boolean", default: false },
@@ -51,7 +58,9 @@ export function parseRelayConfig(args: readonly string[], env: Readonly<Record<s
       },
     }));
   } catch (error) {
-    throw new HeddleError("bad-input", `${error instanceof Error ? error.message : String(error)}\n\n${RELAY_USAGE}`, { cause: error });
+    throw new HeddleError("bad-input", `${error instanceof Error ? error.message : String(error)}\n\n${RELAY_USAGE}`, {
+      cause: error,
+    });
   }
   if (values.help) {
     return "help";
@@ -60,10 +69,16 @@ export function parseRelayConfig(args: readonly string[], env: Readonly<Record<s
   return {
     host: values.host,
     port,
-    demoPort: values["demo-port"] === undefined ? (port === 0 ? 0 : port + 1) : wholeNumber("--demo-port", values["demo-port"], 65_535),
+    demoPort:
+      values["demo-port"] === undefined
+        ? port === 0
+          ? 0
+          : port + 1
+        : wholeNumber("--demo-port", values["demo-port"], 65_535),
     dir: values.dir,
     data: values.data === "" ? [] : values.data.split(","),
     contributor: values.contributor,
+    charter: values.charter ?? null,
     json: values.json,
     untilVersion: wholeNumber("--until-version", values["until-version"], 1e9),
     debug: wholeNumber("DEBUG", env["DEBUG"] ?? "0", 4),

@@ -65,7 +65,12 @@ export function createHttpFace(options: HttpOptions): HttpFace {
   };
 }
 
-async function answer(request: IncomingMessage, response: ServerResponse, options: HttpOptions, streams: Set<ServerResponse>): Promise<void> {
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  options: HttpOptions,
+  streams: Set<ServerResponse>,
+): Promise<void> {
   if (request.method !== "GET" && request.method !== "HEAD" && request.method !== "OPTIONS") {
     plain(response, 405, "Only GET is understood here");
     return;
@@ -76,7 +81,11 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
   } else if (path.startsWith("/blob/")) {
     options.blob(request, response, path.slice("/blob/".length));
   } else if (path === "/api/run") {
-    response.writeHead(200, { "content-type": "application/json", "cache-control": "no-store", "access-control-allow-origin": "*" });
+    response.writeHead(200, {
+      "content-type": "application/json",
+      "cache-control": "no-store",
+      "access-control-allow-origin": "*",
+    });
     response.end(JSON.stringify(options.view()));
   } else if (path === "/api/events") {
     stream(response, options, streams);
@@ -102,7 +111,11 @@ function stream(response: ServerResponse, options: HttpOptions, streams: Set<Ser
     response.end();
     return;
   }
-  response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store", "access-control-allow-origin": "*" });
+  response.writeHead(200, {
+    "content-type": "text/event-stream",
+    "cache-control": "no-store",
+    "access-control-allow-origin": "*",
+  });
   response.write(`retry: 2000\nevent: run\ndata: ${JSON.stringify(options.view())}\n\n`);
   streams.add(response);
   response.on("close", () => streams.delete(response));
@@ -122,7 +135,10 @@ function broadcast(streams: Set<ServerResponse>, text: string): void {
 async function file(response: ServerResponse, dist: string, path: string): Promise<void> {
   const inside = normalize(path.endsWith("/") ? `${path}index.html` : path);
   const full = join(dist, inside);
-  const found = inside.includes("\0") || inside.split("/").some((part) => part.startsWith(".")) ? undefined : await stat(full).catch(() => undefined);
+  const found =
+    inside.includes("\0") || inside.split("/").some((part) => part.startsWith("."))
+      ? undefined
+      : await stat(full).catch(() => undefined);
   if (found === undefined || !found.isFile()) {
     plain(response, 404, "There is nothing at this address");
     return;
@@ -175,7 +191,10 @@ export async function createDemoHost(page: string, relayOrigin: string): Promise
 export function listen(server: Server, port: number, host: string): Promise<number> {
   return new Promise((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
-      const why = error.code === "EADDRINUSE" ? "something else on this machine uses it; choose another with --port" : error.message;
+      const why =
+        error.code === "EADDRINUSE"
+          ? "something else on this machine uses it; choose another with --port"
+          : error.message;
       reject(new HeddleError("bad-input", `Cannot listen on ${host}:${port}: ${why}`, { cause: error }));
     });
     server.listen(port, host, () => {

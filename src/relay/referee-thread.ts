@@ -25,11 +25,17 @@ let evaluation: Corpus;
 let evaluator: Evaluator;
 
 const surface = {
-  async open(wanted: Charter, trainShards: readonly Uint8Array[], evaluationShards: readonly Uint8Array[]): Promise<void> {
+  async open(
+    wanted: Charter,
+    trainShards: readonly Uint8Array[],
+    evaluationShards: readonly Uint8Array[],
+  ): Promise<void> {
     charter = wanted;
     train = createCorpus(trainShards);
     evaluation = createCorpus(evaluationShards);
-    const engine = await createWasmEngine({ bytes: await readFile(new URL("../../build/heddle.wasm", import.meta.url)) });
+    const engine = await createWasmEngine({
+      bytes: await readFile(new URL("../../build/heddle.wasm", import.meta.url)),
+    });
     evaluator = await createEvaluator(engine, { model: charter.model, batch: charter.inner.batch });
   },
 
@@ -37,7 +43,11 @@ const surface = {
   async evaluate(params: Float32Array): Promise<number> {
     evaluator.load(params);
     let sum = 0;
-    for (const batch of evaluationBatches(evaluation, { batch: charter.inner.batch, time: charter.model.time, count: EVALUATION_BATCHES })) {
+    for (const batch of evaluationBatches(evaluation, {
+      batch: charter.inner.batch,
+      time: charter.model.time,
+      count: EVALUATION_BATCHES,
+    })) {
       sum += await evaluator.loss(batch);
     }
     return sum / EVALUATION_BATCHES;

@@ -1,0 +1,121 @@
+/**
+ * The headless contributor in Chromium: opens the relay's own page and presses the buttons that a person would press. Whoever
+ * runs the command agrees to what the page asks. Needs a Chromium on this machine; none is downloaded.
+ */
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { chromium, type Page } from "playwright-core";
+import { HeddleError } from "../base/assert.ts";
+import type { ContributeConfig } from "./config.ts";
+
+const PLACES = [
+  "/usr/bin/chromium",
+  "/usr/bin/chromium-browser",
+  "/usr/bin/google-chrome",
+  "/opt/google/chrome/chrome",
+];
+const MACOS = [
+  "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+  "/Applications/Chromium.app/Contents/MacOS/Chromium",
+];
+/** The browser's own background traffic has no business in a laboratory. */
+const QUIET = [
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+/** Contributes until `stop` resolves. Throws HeddleError "no-engine" without a browser, "unreachable" without a relay. */
+export async function contributeInChromium(
+  config: ContributeConfig,
+  stop: Promise<void>,
+  print: (text: string) => void,
+): Promise<void> {
+  if (config.privateData !== null) {
+    throw new HeddleError("bad-input", "Cannot read --private-data in Chromium: use --runtime node or deno");
+  }
+  const executablePath = process.env["CHROMIUM"] ?? [...PLACES, ...MACOS].find((path) => existsSync(path));
+  if (executablePath === undefined) {
+    throw new HeddleError(
+      "no-engine",
+      "Cannot find Chromium: install it (Debian: apt-get install chromium) or name it in CHROMIUM",
+    );
+  }
+  const profile = join(config.dir, "profile");
+  mkdirSync(profile, { recursive: true });
+  const asRoot = process.getuid?.() === 0;
+  const webgpu = config.engine === "webgpu" ? ["--enable-unsafe-webgpu", "--ignore-gpu-blocklist"] : [];
+  const software = config.engine === "webgpu" && !existsSync("/dev/dri") ? ["--use-webgpu-adapter=swiftshader"] : [];
+  const context = await chromium.launchPersistentContext(profile, {
+    executablePath,
+    headless: true,
+    args: [...QUIET, ...(asRoot ? ["--no-sandbox"] : []), ...webgpu, ...software],
+  });
+  try {
+    const page = context.pages()[0] ?? (await context.newPage());
+    await openPage(page, config);
+    await press(page, config);
+    await follow(page, config, stop, print);
+  } finally {
+    await context.close();
+  }
+}
+
+async function openPage(page: Page, config: ContributeConfig): Promise<void> {
+  const options = new URLSearchParams({ engine: config.engine, duty: String(Math.round(config.duty * 100)) });
+  try {
+    await page.goto(`${config.relay}/?${options}`);
+  } catch (error) {
+    throw new HeddleError("unreachable", `Cannot open ${config.relay}: is the relay running?`, { cause: error });
+  }
+}
+
+/** What a person does: the main button, then the agreement if it is asked for. */
+async function press(page: Page, config: ContributeConfig): Promise<void> {
+  await page.locator("#main:not([hidden])").click({ timeout: 30_000 });
+  const agree = page.getByRole("button", { name: /^I agree/ });
+  await agree.click({ timeout: 3_000 }).catch(() => undefined); // remembered from an earlier start
+  void config;
+}
+
+/** Prints the page's state whenever its words change. */
+async function follow(
+  page: Page,
+  config: ContributeConfig,
+  stop: Promise<void>,
+  print: (text: string) => void,
+): Promise<void> {
+  let going = true;
+  const ended = Promise.race([
+    stop,
+    page.waitForEvent("close", { timeout: 0 }),
+    page.waitForEvent("crash", { timeout: 0 }),
+  ]).then(() => {
+    going = false;
+  });
+  const seen = new Set<string>();
+  let state = "";
+  while (going) {
+    const words = await page
+      .locator("#state")
+      .innerText()
+      .catch(() => "");
+    if (words !== state && words !== "") {
+      state = words;
+      print(config.json ? `${JSON.stringify({ event: "status", sentence: words })}\n` : `${words}\n`);
+    }
+    for (const row of await page
+      .locator("heddle-contributions li")
+      .allInnerTexts()
+      .catch(() => [])) {
+      const text = row.replaceAll(/\s+/g, " ").trim();
+      if (/Accepted|Refused|Not accepted/i.test(text) && !seen.has(text)) {
+        seen.add(text);
+        print(config.json ? `${JSON.stringify({ event: "verdict", sentence: text })}\n` : `${text}\n`);
+      }
+    }
+    await Promise.race([ended, new Promise((settle) => setTimeout(settle, 500))]);
+  }
+}

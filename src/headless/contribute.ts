@@ -1,0 +1,172 @@
+/**
+ * The headless contributor under Node and Deno: chooses the engine, opens its folder and key, and runs the same session as
+ * the page does. What it prints is the projection that the page shows.
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import process from "node:process";
+import { HeddleError, present } from "../base/assert.ts";
+import { createRng } from "../base/rng.ts";
+import type { Clock } from "../base/clock.ts";
+import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
+import type { ContributionView, ContributorView } from "../contributor/view.ts";
+import { createWork } from "../contributor/work.ts";
+import { createCorpus } from "../data/corpus.ts";
+import { chooseEngine } from "../engines/choose.ts";
+import { measureProgram } from "../engines/measure.ts";
+import { createGpuEngine, probeGpu } from "../gpu/engine.ts";
+import { trainProgram } from "../model/llama.ts";
+import { loadDeviceKey } from "../net/device-key-node.ts";
+import { createBlobFetcher } from "../net/http.ts";
+import { dialWebSocket } from "../net/ws-client.ts";
+import type { ModelConfig } from "../protocol/charter.ts";
+import type { RunView } from "../protocol/run-view.ts";
+import { SAMPLE_INNER, SAMPLE_MODEL } from "../protocol/sample.ts";
+import { openEmbeddedStore } from "../store/embedded.ts";
+import type { Engine } from "../tensor/engine.ts";
+import { createWasmEngine } from "../wasm/engine.ts";
+import { spawn } from "../wasm/spawn-node.ts";
+import type { ContributeConfig } from "./config.ts";
+import { headlessGpu } from "./gpu.ts";
+import { readPrivateCorpus } from "./private-data.ts";
+
+const systemClock: Clock = {
+  nowMs: () => Date.now(),
+  after: (delayMs, wake) => {
+    const timer = setTimeout(wake, delayMs);
+    return () => clearTimeout(timer);
+  },
+};
+
+/** Contributes until `stop` resolves. Throws HeddleError with a sentence when it cannot begin. */
+export async function contribute(
+  config: ContributeConfig,
+  stop: Promise<void>,
+  print: (text: string) => void,
+): Promise<void> {
+  const store = await openEmbeddedStore(config.dir);
+  const key = await loadDeviceKey(join(config.dir, "device.key"));
+  const privateCorpus = config.privateData === null ? undefined : await readPrivateCorpus(config.privateData);
+  const { engine, sentence } = await openEngine(config);
+  const say = printer(config.json, print);
+  say.started(engine, sentence);
+  const openRtc = config.rtc ? await rtcOpener() : undefined;
+  const contributor: Contributor = createContributor({
+    dial: (attach) => dialWebSocket({ url: `${config.relay.replace(/^http/, "ws")}/link`, attach }),
+    ...(openRtc === undefined ? {} : { openRtc }),
+    fetchBlob: createBlobFetcher({ origin: config.relay }),
+    store,
+    clock: systemClock,
+    rng: createRng("headless", Date.now(), process.pid),
+    key,
+    engine,
+    createWork: ({ charter, contributor: name, texts }) =>
+      createWork({
+        engine,
+        charter,
+        contributor: name,
+        corpus: createCorpus(texts),
+        ...(privateCorpus === undefined ? {} : { privateCorpus }),
+        clock: systemClock,
+        duty: () => contributor.duty(),
+      }),
+    agent: `heddle-headless/${config.runtime}`,
+    privateData: privateCorpus !== undefined,
+    onView: say.view,
+    duty: config.duty,
+  });
+  contributor.start();
+  await Promise.race([stop, failure(contributor)]);
+  await contributor.stop();
+  engine[Symbol.dispose]();
+  await store.close();
+}
+
+async function openEngine(config: ContributeConfig): Promise<{ engine: Engine; sentence: string }> {
+  const gpu = config.engine === "wasm" ? null : await headlessGpu();
+  return chooseEngine({
+    wanted: config.engine,
+    probeGpu: async () => (gpu === null ? null : probeGpu(gpu)),
+    createGpu: ({ adapter }) => createGpuEngine({ gpu: present(gpu, "the GPU"), adapter }),
+    createWasm: async () => {
+      const file = config.threads > 1 ? "heddle-threads.wasm" : "heddle.wasm";
+      const bytes = await readFile(new URL(`../../build/${file}`, import.meta.url));
+      return createWasmEngine(config.threads > 1 ? { bytes, threads: config.threads, spawn } : { bytes });
+    },
+    measure: async (engine) => {
+      const { model, batch } = await modelOfRun(config.relay);
+      return measureProgram(engine, {
+        program: trainProgram(model, batch),
+        output: "loss",
+        nowMs: () => performance.now(),
+      });
+    },
+  });
+}
+
+/** What the run trains; the sample run's sizes while the relay does not answer. */
+async function modelOfRun(relay: string): Promise<{ model: ModelConfig; batch: number }> {
+  const response = await fetch(`${relay}/api/run`).catch(() => undefined);
+  if (response?.ok !== true) {
+    return { model: SAMPLE_MODEL, batch: SAMPLE_INNER.batch };
+  }
+  const { charter } = (await response.json()) as Pick<RunView, "charter">;
+  return { model: charter.model, batch: charter.inner.batch };
+}
+
+/** WebRTC by node-datachannel, or undefined where its binary does not load. */
+async function rtcOpener(): Promise<OpenRtc | undefined> {
+  const lane = await import("../net/rtc-node.ts").catch(() => undefined);
+  return lane === undefined ? undefined : (options) => lane.dialRtcNode(options);
+}
+
+/** Rejects with the sentence when the session cannot go on without the person. */
+function failure(contributor: Contributor): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    const timer = setInterval(() => {
+      const { status, sentence } = contributor.view();
+      if (status === "failed") {
+        clearInterval(timer);
+        reject(new HeddleError("bad-input", sentence));
+      }
+    }, 500);
+    timer.unref();
+  });
+}
+
+interface Printer {
+  started(engine: Engine, sentence: string): void;
+  view(view: ContributorView): void;
+}
+
+/** One line for each change of status, each contribution and each verdict. */
+function printer(json: boolean, print: (text: string) => void): Printer {
+  let shown = "";
+  const told = new Map<string, string>();
+  const say = (event: string, fields: object, sentence: string): void => {
+    print(json ? `${JSON.stringify({ event, ...fields })}\n` : `${sentence}\n`);
+  };
+  const tell = (contribution: ContributionView): void => {
+    if (told.get(contribution.id) !== contribution.sentence) {
+      told.set(contribution.id, contribution.sentence);
+      const { round, steps, loss, wireBytes, sentence } = contribution;
+      const words = `Round ${round}: ${steps} steps, loss ${loss.toFixed(4)}, ${wireBytes} bytes. ${sentence}`;
+      say(contribution.verdict === null ? "contribution" : "verdict", contribution, words);
+    }
+  };
+  return {
+    started: (engine, sentence) => say("engine", { kind: engine.kind, device: engine.device, sentence }, sentence),
+    view: (view) => {
+      const key = `${view.status} ${view.sentence} ${view.lane}`;
+      if (key !== shown) {
+        shown = key;
+        const { contributions: _listed, ...rest } = view;
+        const speed = view.tokensPerS > 0 ? ` (${Math.round(view.tokensPerS)} tokens/s)` : "";
+        say("status", rest, `${view.sentence}${speed}`);
+      }
+      for (const contribution of [...view.contributions].reverse()) {
+        tell(contribution);
+      }
+    },
+  };
+}

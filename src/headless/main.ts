@@ -1,0 +1,71 @@
+/**
+ * `npm run contribute`: reads the flags and starts the contributor on the runtime that was asked for. Node runs it in this
+ * process, Deno runs the same file in its own, and Chromium opens the relay's page and presses its buttons.
+ */
+import { spawn } from "node:child_process";
+import { availableParallelism } from "node:os";
+import { join, resolve } from "node:path";
+import process from "node:process";
+import { HeddleError } from "../base/assert.ts";
+import { CONTRIBUTE_USAGE, parseContributeConfig, type ContributeConfig } from "./config.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+const print = (text: string): void => {
+  process.stdout.write(text);
+};
+
+/** Resolves on Ctrl-C, on a polite kill, and when the process that started this one is gone. */
+const stopped = new Promise<void>((settle) => {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.on(signal, () => settle());
+  }
+  process.on("disconnect", () => settle());
+});
+
+async function run(config: ContributeConfig): Promise<void> {
+  const inDeno = "Deno" in globalThis;
+  if (config.runtime === "node" || (config.runtime === "deno" && inDeno)) {
+    const { contribute } = await import("./contribute.ts");
+    await contribute(config, stopped, print);
+  } else if (config.runtime === "deno") {
+    await runInDeno();
+  } else {
+    const { contributeInChromium } = await import("./chromium.ts");
+    await contributeInChromium(config, stopped, print);
+  }
+}
+
+/** Runs this very file under Deno with the same flags; its answer is ours. */
+async function runInDeno(): Promise<void> {
+  const deno = join(root, "node_modules/.bin/deno");
+  const flags = ["run", "--allow-all", "--node-modules-dir=manual", "--quiet", "--unstable-webgpu"];
+  const env = { ...process.env, XDG_RUNTIME_DIR: process.env["XDG_RUNTIME_DIR"] ?? "/tmp" };
+  const child = spawn(deno, [...flags, import.meta.filename, ...process.argv.slice(2)], {
+    cwd: root,
+    env,
+    stdio: "inherit",
+  });
+  void stopped.then(() => child.kill("SIGTERM"));
+  const code = await new Promise<number>((settle) => {
+    child.once("exit", (status) => settle(status ?? 1));
+  });
+  if (code !== 0) {
+    process.exit(code);
+  }
+}
+
+try {
+  const config = parseContributeConfig(process.argv.slice(2), availableParallelism());
+  if (config === "help") {
+    print(`${CONTRIBUTE_USAGE}\n`);
+  } else {
+    await run(config);
+  }
+  process.exit(0);
+} catch (error) {
+  if (!(error instanceof HeddleError)) {
+    throw error;
+  }
+  process.stderr.write(`${error.message}\n`);
+  process.exit(error.code === "bad-input" ? 2 : 1);
+}

@@ -1,0 +1,244 @@
+/**
+ * `npm start`: one process that serves one run. It wires the embedded store, the coordinator, the referee, the WebSocket and
+ * WebRTC lanes and the HTTP face together, starts a contributor on this machine, prints a line for each version, and ends
+ * cleanly on Ctrl-C. Killed at any moment it loses nothing: the next start folds the ledger and goes on.
+ */
+import { spawn, type ChildProcess } from "node:child_process";
+import type { Server } from "node:http";
+import { join, resolve } from "node:path";
+import process from "node:process";
+import { HeddleError } from "../base/assert.ts";
+import { createRng } from "../base/rng.ts";
+import type { Clock } from "../base/clock.ts";
+import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
+import { initialParameters } from "../model/layout.ts";
+import { verifySignature } from "../net/device-key.ts";
+import { loadDeviceKey } from "../net/device-key-node.ts";
+import { createRtcAnswerer } from "../net/rtc-node.ts";
+import { serveBlob } from "../net/serve-blob.ts";
+import { acceptWebSockets } from "../net/ws-server.ts";
+import { openEmbeddedStore } from "../store/embedded.ts";
+import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
+import { createDemoHost, createHttpFace, listen } from "./http.ts";
+import { createPrinter, type Printer } from "./print.ts";
+import { startReferee } from "./referee.ts";
+import { openRun } from "./run.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+
+const systemClock: Clock = {
+  nowMs: () => Date.now(),
+  after: (delayMs, wake) => {
+    const timer = setTimeout(wake, delayMs);
+    return () => clearTimeout(timer);
+  },
+};
+
+/** Closes everything that was opened, last first. */
+class Closers {
+  readonly #closers: (() => unknown)[] = [];
+  add(close: () => unknown): void {
+    this.#closers.push(close);
+  }
+  async close(): Promise<void> {
+    for (const close of this.#closers.splice(0).reverse()) {
+      await close();
+    }
+  }
+}
+
+async function serve(
+  config: RelayConfig,
+  printer: Printer,
+  closers: Closers,
+  stop: (reason: string) => void,
+): Promise<void> {
+  const store = await openEmbeddedStore(config.dir);
+  closers.add(() => store.close());
+  const key = await loadDeviceKey(join(config.dir, "relay.key"));
+  const run = await openRun(store, config);
+  const referee = await startReferee(run.charter, run.train, run.evaluation);
+  closers.add(() => referee.close());
+  const answerer = await createRtcAnswerer();
+  closers.add(() => answerer.close("The relay is stopping; it will be back"));
+
+  const host = await createCoordinatorHost({
+    store,
+    charter: run.charter,
+    clock: systemClock,
+    rng: createRng("relay", Date.now(), process.pid),
+    key,
+    verify: verifySignature,
+    referee,
+    initial: initialParameters(run.charter.model),
+    answerRtc: (sdp, attach) => answerer.answer(sdp, attach),
+    onVersion: (version) => {
+      printer.version(version);
+      face.announce(version);
+      if (config.untilVersion > 0 && version.version >= config.untilVersion) {
+        stop(`version ${version.version} was reached`);
+      }
+    },
+    onChange: () => face.announce(null),
+    onFailure: (error) => stop(`the relay cannot go on: ${error instanceof Error ? error.message : String(error)}`),
+    ...(config.debug > 0 ? { log: (sentence: string) => process.stderr.write(`${sentence}\n`) } : {}),
+  });
+  closers.add(() => host.close());
+  const face = createHttpFace({
+    dist: join(root, "dist"),
+    view: () => host.view(),
+    blob: (request, response, digest) => {
+      void serveBlob({
+        request,
+        response,
+        digest,
+        blobs: store.blobs,
+        isPublic: (wanted) => host.isPublic(wanted),
+        onSent: (bytes) => host.countDownload(bytes),
+      });
+    },
+  });
+  closers.add(() => face.close());
+  const links = acceptWebSockets({ server: face.server, attach: (link) => host.attach(link) });
+  closers.add(() => links.close("The relay is stopping; it will be back"));
+  const port = await listen(face.server, config.port, config.host);
+  const url = `http://${urlHost(config.host)}:${port}`;
+  const demo = config.demoPort === 0 ? null : await serveDemo(config, url, closers);
+  sayHello(printer, config, host, url, demo);
+  if (config.contributor) {
+    startContributor(url, config, closers, printer);
+  }
+}
+
+/** A page on another port that embeds the widget; the run goes on without it when its port is taken. */
+async function serveDemo(config: RelayConfig, relay: string, closers: Closers): Promise<string | null> {
+  const demo: Server = await createDemoHost(join(root, "src/widget/host/index.html"), relay);
+  try {
+    const port = await listen(demo, config.demoPort, config.host);
+    closers.add(() => demo.close());
+    return `http://${urlHost(config.host)}:${port}`;
+  } catch {
+    return null;
+  }
+}
+
+function sayHello(
+  printer: Printer,
+  config: RelayConfig,
+  host: CoordinatorHost,
+  url: string,
+  demo: string | null,
+): void {
+  const view = host.view();
+  const head = view.versions.at(-1);
+  const version = head?.version ?? 0;
+  const begun = version === 0 ? "A new run" : `The run goes on at version ${version}`;
+  const lines = [
+    "",
+    `Heddle: ${begun}. ${view.charter.purpose}.`,
+    `  ${view.parameters.toLocaleString("en")} parameters, evaluation loss ${head?.evalLoss.toFixed(4) ?? "unknown"} nats per byte, kept in ${config.dir}`,
+    "",
+    `  Page:         ${url}/`,
+    ...(demo === null ? [] : [`  Widget demo:  ${demo}/`]),
+    `  Join:         npm run contribute -- --relay ${url}`,
+    "",
+    "Press Ctrl-C to stop; the run goes on where it was at the next start.",
+  ];
+  printer.say(
+    "listening",
+    { url, demo, version, digest: head?.digest, run: view.run, parameters: view.parameters },
+    lines.join("\n"),
+  );
+}
+
+const COMPLAINT_CHARS_MAX = 2_000;
+
+/** The contributor of this machine, a process of its own that ends with this one and is started again if it dies. */
+function startContributor(relay: string, config: RelayConfig, closers: Closers, printer: Printer): void {
+  let closing = false;
+  let child: ChildProcess;
+  const begin = (): void => {
+    const flags = ["--experimental-import-text", "--disable-warning=ExperimentalWarning"];
+    const args = ["src/headless/main.ts", "--relay", relay, "--json", "--dir", join(config.dir, "contributor")];
+    child = spawn(process.execPath, [...flags, ...args], { cwd: root, stdio: ["ignore", "pipe", "inherit", "ipc"] });
+    child.stdout?.on("data", (chunk: Buffer) => tellEngine(chunk.toString(), printer));
+    child.once("exit", (code) => {
+      if (!closing) {
+        printer.say(
+          "contributor",
+          { ended: code },
+          `This machine's contributor ended (${code}); it starts again in 5 seconds`,
+        );
+        setTimeout(begin, 5_000).unref();
+      }
+    });
+  };
+  begin();
+  closers.add(async () => {
+    closing = true;
+    if (child.exitCode === null && child.signalCode === null) {
+      const ended = new Promise((settle) => {
+        child.once("exit", settle);
+      });
+      child.kill("SIGTERM");
+      const timer = setTimeout(() => child.kill("SIGKILL"), 5_000);
+      await ended;
+      clearTimeout(timer);
+    }
+  });
+}
+
+/** The contributor's choice of engine is worth a line; the rest of what it prints shows in the versions. */
+function tellEngine(text: string, printer: Printer): void {
+  for (const line of text.split("\n").filter((part) => part.startsWith('{"event":"engine"'))) {
+    const { sentence } = JSON.parse(line) as { sentence: string };
+    printer.say("contributor", { engine: sentence }, `\nThis machine contributes. ${sentence}`);
+  }
+}
+
+function urlHost(host: string): string {
+  if (host === "0.0.0.0" || host === "::") {
+    return "127.0.0.1";
+  }
+  return host.includes(":") ? `[${host}]` : host;
+}
+
+async function main(): Promise<number> {
+  const config = parseRelayConfig(process.argv.slice(2), process.env);
+  if (config === "help") {
+    process.stdout.write(`${RELAY_USAGE}\n`);
+    return 0;
+  }
+  const printer = createPrinter(config.json, (text) => {
+    process.stdout.write(text);
+  });
+  const closers = new Closers();
+  const stopped = new Promise<string>((settle) => {
+    process.once("SIGINT", () => settle("Ctrl-C"));
+    process.once("SIGTERM", () => settle("asked to stop"));
+    process.once("disconnect", () => settle("its starter is gone"));
+    stopNow = settle;
+  });
+  try {
+    await serve(config, printer, closers, stopNow);
+    const reason = await stopped;
+    process.once("SIGINT", () => process.exit(130)); // a second Ctrl-C does not wait
+    printer.say("stopping", { reason }, `\nStopping (${reason}) …`);
+  } finally {
+    await closers.close();
+  }
+  printer.say("stopped", {}, "Stopped. Nothing was lost; start again to go on.");
+  return 0;
+}
+
+let stopNow: (reason: string) => void = () => undefined;
+
+try {
+  process.exit(await main());
+} catch (error) {
+  if (!(error instanceof HeddleError)) {
+    throw error;
+  }
+  process.stderr.write(`${error.message}\n`);
+  process.exit(error.code === "bad-input" ? 2 : 1);
+}

@@ -1,0 +1,38 @@
+/**
+ * The relay's end of its referee: starts the thread (`referee-thread.ts`) and hands measurements over to it. One measurement
+ * runs at a time; the rest wait on the thread.
+ */
+import { Worker } from "node:worker_threads";
+import { wrap, type Remote } from "comlink";
+import nodeEndpoint from "comlink/dist/esm/node-adapter.mjs";
+import type { Referee } from "../coordinator/host.ts";
+import type { Charter } from "../protocol/charter.ts";
+import type { RefereeThread } from "./referee-thread.ts";
+
+export interface RefereeHandle extends Referee {
+  close(): Promise<void>;
+}
+
+/** Throws HeddleError "model-too-big" when the charter's model does not fit the WASM engine. */
+export async function startReferee(
+  charter: Charter,
+  train: readonly Uint8Array[],
+  evaluation: readonly Uint8Array[],
+): Promise<RefereeHandle> {
+  const worker = new Worker(new URL("./referee-thread.ts", import.meta.url));
+  const failed = new Promise<never>((_resolve, reject) => {
+    worker.once("error", reject);
+    worker.once("exit", (code) => reject(new Error(`The referee's thread ended with code ${code}`)));
+  });
+  failed.catch(() => undefined); // reported by whichever call is waiting
+  const thread: Remote<RefereeThread> = wrap(nodeEndpoint(worker));
+  await Promise.race([thread.open(charter, train, evaluation), failed]);
+  return {
+    evaluate: (params) => Promise.race([thread.evaluate(params), failed]),
+    measure: (base, update, facts) => Promise.race([thread.measure(base, update, facts), failed]),
+    close: async () => {
+      worker.removeAllListeners("exit");
+      await worker.terminate();
+    },
+  };
+}

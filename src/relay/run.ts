@@ -1,0 +1,105 @@
+/**
+ * The run that a relay serves: begun once from the sample charter, the operator's changes to it and the chosen data; read
+ * back from the store ever after. The charter is fixed by its digest in the ledger's first event.
+ */
+import { readFile } from "node:fs/promises";
+import { HeddleError } from "../base/assert.ts";
+import { checkCharter, decodeCharter, encodeCharter } from "../protocol/charter-codec.ts";
+import type { Bytes } from "../base/bytes.ts";
+import type { Charter } from "../protocol/charter.ts";
+import { sampleCharter } from "../protocol/sample.ts";
+import type { Store } from "../store/store.ts";
+import type { RelayConfig } from "./config.ts";
+import { chooseData, readShards } from "./data-sets.ts";
+
+const CHARTER_KEY = "charter";
+const CHARTER_FILE_BYTES_MAX = 65_536;
+/** Fields of the charter that an operator's file may replace. */
+const CHANGEABLE = [
+  "name",
+  "purpose",
+  "model",
+  "inner",
+  "uplink",
+  "downlink",
+  "outer",
+  "round",
+  "trust",
+  "seed",
+] as const;
+
+export interface Run {
+  readonly charter: Charter;
+  readonly train: readonly Bytes[];
+  readonly evaluation: readonly Bytes[];
+}
+
+/** Throws HeddleError "bad-input" for a charter file or data set that cannot be used, "integrity" for damaged data. */
+export async function openRun(store: Store, config: RelayConfig): Promise<Run> {
+  const stored = await store.keys.get(CHARTER_KEY);
+  const charter = stored === undefined ? await beginRun(store, config) : readCharter(stored);
+  return {
+    charter,
+    train: await readShards(store, charter.train),
+    evaluation: await readShards(store, [charter.evaluation]),
+  };
+}
+
+async function beginRun(store: Store, config: RelayConfig): Promise<Charter> {
+  const { train, evaluation } = await chooseData(store, config.data);
+  const changed = config.charter === null ? {} : await readChanges(config.charter);
+  const checked = checkCharter(merge(sampleCharter(train, evaluation), changed));
+  if (!checked.ok) {
+    throw new HeddleError("bad-input", `Cannot begin a run with this charter: ${checked.detail}`);
+  }
+  await store.keys.set(CHARTER_KEY, encodeCharter(checked.value));
+  return checked.value;
+}
+
+function readCharter(bytes: Uint8Array): Charter {
+  const decoded = decodeCharter(bytes);
+  if (!decoded.ok) {
+    throw new HeddleError("integrity", `Cannot read this run's charter: ${decoded.detail}`);
+  }
+  return decoded.value;
+}
+
+/** A charter file's fields. Throws HeddleError "bad-input" with a sentence. */
+async function readChanges(path: string): Promise<Readonly<Record<string, unknown>>> {
+  const text = await readFile(path, "utf8").catch((error: unknown) => {
+    throw new HeddleError("bad-input", `Cannot read the charter file "${path}": ${String(error)}`, { cause: error });
+  });
+  if (text.length > CHARTER_FILE_BYTES_MAX) {
+    throw new HeddleError(
+      "limit",
+      `Cannot read the charter file "${path}": it is longer than ${CHARTER_FILE_BYTES_MAX} characters`,
+    );
+  }
+  let changes: unknown;
+  try {
+    changes = JSON.parse(text);
+  } catch (error) {
+    throw new HeddleError("bad-input", `Cannot read the charter file "${path}": it is not JSON`, { cause: error });
+  }
+  if (typeof changes !== "object" || changes === null || Array.isArray(changes)) {
+    throw new HeddleError("bad-input", `Cannot read the charter file "${path}": it must hold an object`);
+  }
+  const unknown = Object.keys(changes).filter((field) => !CHANGEABLE.some((known) => known === field));
+  if (unknown.length > 0) {
+    throw new HeddleError(
+      "bad-input",
+      `Cannot read the charter file "${path}": "${unknown[0]}" is not one of ${CHANGEABLE.join(", ")}`,
+    );
+  }
+  return changes as Readonly<Record<string, unknown>>;
+}
+
+/** One level deep: sections of the charter keep the fields that the changes do not name. */
+function merge(charter: Charter, changes: Readonly<Record<string, unknown>>): Charter {
+  const merged: Record<string, unknown> = { ...charter };
+  for (const [field, change] of Object.entries(changes)) {
+    const present = merged[field];
+    merged[field] = typeof present === "object" && typeof change === "object" ? { ...present, ...change } : change;
+  }
+  return merged as unknown as Charter;
+}

@@ -1,0 +1,155 @@
+/**
+ * Starts real relays and contributors as child processes for the end-to-end tests, and reads what they print as JSON lines.
+ * Every child is stopped by its process id; nothing listens beyond loopback.
+ */
+import { spawn, type ChildProcess } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+
+export const ROOT = resolve(import.meta.dirname, "../..");
+const NODE = join(ROOT, "node_modules/.bin/node");
+const FLAGS = ["--experimental-import-text", "--disable-warning=ExperimentalWarning"];
+
+export interface PrintedEvent {
+  readonly event: string;
+  readonly [field: string]: unknown;
+}
+
+export interface Running {
+  readonly pid: number;
+  readonly events: readonly PrintedEvent[];
+  /** The first event, past or future, that fits. Rejects when the process ends or `timeoutMs` passes before it. */
+  waitFor(fits: (event: PrintedEvent) => boolean, timeoutMs?: number): Promise<PrintedEvent>;
+  /** Sends a signal and resolves with the exit code (null when it was killed). */
+  stop(signal: NodeJS.Signals): Promise<number | null>;
+  readonly exited: Promise<number | null>;
+  /** Everything on standard error, for messages of failing tests. */
+  errors(): string;
+}
+
+export interface RunningRelay extends Running {
+  readonly origin: string;
+  readonly demoOrigin: string;
+}
+
+/** A charter small enough that a round takes about two seconds, so that a test sees several. */
+export const QUICK_CHARTER = {
+  model: { channels: 32, layers: 1, heads: 2, kvHeads: 1, hidden: 64, time: 32 },
+  inner: { batch: 4, learningRate: 5e-3 },
+  round: { trainMs: 1_200, stepsMax: 40, graceMs: 3_000, judgeMs: 5_000 },
+};
+
+export function temporaryFolder(): { readonly path: string; [Symbol.dispose](): void } {
+  const path = mkdtempSync(join(tmpdir(), "heddle-"));
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+}
+
+export interface RelayOptions {
+  readonly dir: string;
+  readonly charter?: object;
+  readonly args?: readonly string[];
+  readonly port?: number;
+}
+
+export async function startRelay({
+  dir,
+  charter = QUICK_CHARTER,
+  args = [],
+  port = 0,
+}: RelayOptions): Promise<RunningRelay> {
+  const charterFile = join(dir, "charter.json");
+  writeFileSync(charterFile, JSON.stringify(charter));
+  const running = start([
+    "src/relay/main.ts",
+    "--json",
+    "--port",
+    String(port),
+    "--dir",
+    join(dir, "relay"),
+    "--charter",
+    charterFile,
+    ...args,
+  ]);
+  const listening = await running.waitFor(({ event }) => event === "listening", 60_000);
+  return { ...running, origin: String(listening["url"]), demoOrigin: String(listening["demo"] ?? "") };
+}
+
+export function startContributor(relay: string, dir: string, args: readonly string[] = []): Running {
+  return start(["src/headless/main.ts", "--json", "--relay", relay, "--dir", dir, ...args]);
+}
+
+function start(args: readonly string[]): Running {
+  const child = spawn(NODE, [...FLAGS, ...args], { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
+  const events: PrintedEvent[] = [];
+  const waiting = new Set<() => void>();
+  let errors = "";
+  let rest = "";
+  const exited = new Promise<number | null>((settle) => {
+    child.once("exit", (code) => {
+      settle(code);
+      for (const wake of waiting) {
+        wake();
+      }
+    });
+  });
+  child.stderr.on("data", (chunk: Buffer) => {
+    errors += chunk.toString();
+  });
+  child.stdout.on("data", (chunk: Buffer) => {
+    const lines = `${rest}${chunk.toString()}`.split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines.filter((text) => text.startsWith("{"))) {
+      events.push(JSON.parse(line) as PrintedEvent);
+    }
+    for (const wake of waiting) {
+      wake();
+    }
+  });
+  return {
+    pid: child.pid ?? -1,
+    events,
+    exited,
+    errors: () => errors,
+    waitFor: (fits, timeoutMs = 60_000) => waitForEvent(child, events, waiting, fits, timeoutMs, () => errors),
+    stop: async (signal) => {
+      child.kill(signal);
+      return exited;
+    },
+  };
+}
+
+function waitForEvent(
+  child: ChildProcess,
+  events: readonly PrintedEvent[],
+  waiting: Set<() => void>,
+  fits: (event: PrintedEvent) => boolean,
+  timeoutMs: number,
+  errors: () => string,
+): Promise<PrintedEvent> {
+  return new Promise((settle, reject) => {
+    const done = (act: () => void): void => {
+      clearTimeout(timer);
+      waiting.delete(check);
+      act();
+    };
+    const check = (): void => {
+      const found = events.find(fits);
+      if (found !== undefined) {
+        done(() => settle(found));
+      } else if (child.exitCode !== null || child.signalCode !== null) {
+        done(() =>
+          reject(new Error(`The process ended (${child.exitCode ?? child.signalCode}) before the event.\n${errors()}`)),
+        );
+      }
+    };
+    const timer = setTimeout(() => {
+      const seen = events.slice(-8).map((event) => JSON.stringify(event));
+      done(() =>
+        reject(new Error(`No such event within ${timeoutMs} ms. Last events:\n${seen.join("\n")}\n${errors()}`)),
+      );
+    }, timeoutMs);
+    waiting.add(check);
+    check();
+  });
+}

@@ -1,0 +1,152 @@
+/**
+ * A real relay with its own contributor, as `npm start` runs it: versions appear and the loss falls, a clean stop resumes, a
+ * kill at any moment loses nothing that was accepted and counts nothing twice, one who vanishes delays nobody.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, describe, expect, test } from "vitest";
+import { createRng } from "../../src/base/rng.ts";
+import { decodeEntry, verifyChain } from "../../src/protocol/chain.ts";
+import { verifySignature } from "../../src/net/device-key.ts";
+import type { LedgerEntry } from "../../src/protocol/ledger.ts";
+import { openEmbeddedStore } from "../../src/store/embedded.ts";
+import { startContributor, startRelay, temporaryFolder, type PrintedEvent, type Running } from "./processes.ts";
+
+const running = new Set<Running>();
+afterEach(async () => {
+  await Promise.all([...running].map((process) => process.stop("SIGKILL")));
+  running.clear();
+});
+
+function kept<T extends Running>(process: T): T {
+  running.add(process);
+  return process;
+}
+
+const isVersion = (least: number) => (event: PrintedEvent) =>
+  event.event === "version" && Number(event["version"]) >= least;
+
+describe("a relay with its own contributor", () => {
+  test("merges versions, the evaluation loss falls, and a clean stop resumes at the same version", async () => {
+    using folder = temporaryFolder();
+    const first = kept(await startRelay({ dir: folder.path }));
+    const tenth = await first.waitFor(isVersion(10), 120_000);
+    const start = (await runView(first.origin)).versions[0];
+    expect(Number(tenth["evalLoss"])).toBeLessThan(0.9 * (start?.evalLoss ?? 0));
+    for (const field of [
+      "version",
+      "evalLoss",
+      "accepted",
+      "refused",
+      "bytesUp",
+      "bytesDown",
+      "tokensPerS",
+      "digest",
+    ]) {
+      expect(tenth, field).toHaveProperty(field);
+    }
+    expect(await first.stop("SIGINT")).toBe(0);
+    const head = (await ledgerOf(join(folder.path, "relay"))).at(-1);
+
+    const second = kept(await startRelay({ dir: folder.path }));
+    const listening = second.events.find(({ event }) => event === "listening");
+    const merged = (await runView(second.origin)).versions.filter(({ version }) => version === listening?.["version"]);
+    expect(Number(listening?.["version"])).toBeGreaterThanOrEqual(10);
+    expect(merged[0]?.digest).toBe(listening?.["digest"]);
+    expect(head).toBeDefined();
+    await second.waitFor(isVersion(Number(listening?.["version"]) + 1));
+  });
+
+  test("killed at eight random moments, loses no accepted contribution and counts none twice", async () => {
+    using folder = temporaryFolder();
+    const rng = createRng("kill -9", 20261121);
+    let highest = 0;
+    for (let i = 0; i < 8; i += 1) {
+      const relay = kept(await startRelay({ dir: folder.path }));
+      expect(
+        Number(relay.events.find(({ event }) => event === "listening")?.["version"]),
+        `start ${i}`,
+      ).toBeGreaterThanOrEqual(highest);
+      // Kill after some further versions plus a part of a round, wherever that happens to be.
+      const wanted = highest + 1 + rng.below(2);
+      const seen = await relay.waitFor(isVersion(wanted));
+      await new Promise((settle) => {
+        setTimeout(settle, rng.below(2_000)); // the moment itself is what is being tested
+      });
+      highest = Math.max(
+        Number(seen["version"]),
+        ...relay.events.filter(isVersion(0)).map((event) => Number(event["version"])),
+      );
+      await relay.stop("SIGKILL");
+    }
+    checkLedger(await ledgerOf(join(folder.path, "relay")), highest);
+  });
+
+  test("one that disappears in the middle of a round delays nobody beyond the deadline", async () => {
+    using folder = temporaryFolder();
+    const relay = kept(await startRelay({ dir: folder.path }));
+    const other = kept(startContributor(relay.origin, join(folder.path, "other"), ["--threads", "1"]));
+    await other.waitFor((event) => event.event === "verdict", 60_000);
+    const training = other.events.filter((event) => event.event === "status" && event["status"] === "training").length;
+    await other.waitFor(
+      () =>
+        other.events.filter((event) => event.event === "status" && event["status"] === "training").length > training,
+    );
+    await other.stop("SIGKILL");
+    const at = Date.now();
+    const version = Math.max(0, ...relay.events.filter(isVersion(0)).map((event) => Number(event["version"])));
+    await relay.waitFor(isVersion(version + 1));
+    // trainMs 1.2 s + graceMs 3 s + judgeMs 5 s is the charter's bound; the rest is this machine's own slowness.
+    expect(Date.now() - at).toBeLessThan(15_000);
+  });
+});
+
+async function runView(origin: string): Promise<import("../../src/protocol/run-view.ts").RunView> {
+  return (await (await fetch(`${origin}/api/run`)).json()) as import("../../src/protocol/run-view.ts").RunView;
+}
+
+/** Reads and verifies the whole ledger of a relay that is not running. */
+async function ledgerOf(dir: string): Promise<LedgerEntry[]> {
+  expect(existsSync(dir)).toBe(true);
+  const store = await openEmbeddedStore(dir);
+  try {
+    const entries = await store.log.read(0, await store.log.length());
+    const chain = await verifyChain(entries, { verify: verifySignature });
+    expect(chain.ok, chain.ok ? "" : chain.detail).toBe(true);
+    return entries.map((bytes) => {
+      const entry = decodeEntry(bytes);
+      expect(entry.ok).toBe(true);
+      return entry.ok ? entry.value : (undefined as never);
+    });
+  } finally {
+    await store.close();
+  }
+}
+
+/** Every accepted contribution is in exactly one version; versions follow each other; nothing else is in the base. */
+function checkLedger(entries: readonly LedgerEntry[], highest: number): void {
+  const events = entries.map(({ event }) => event);
+  const accepted = events
+    .filter((event) => event.type === "judged" && event.verdict.type === "accepted")
+    .map((event) => (event.type === "judged" ? event.contribution : ""));
+  const merges = events.filter((event) => event.type === "merged");
+  const merged = merges.flatMap((event) => event.contributions);
+  expect(new Set(merged).size, "no contribution is merged twice").toBe(merged.length);
+  expect(new Set(accepted).size, "no contribution is accepted twice").toBe(accepted.length);
+  const open = accepted.filter((id) => !merged.some((other) => other === id));
+  const last = events.findLastIndex((event) => event.type === "merged");
+  const acceptedLater = new Set(
+    events.slice(last + 1).map((event) => (event.type === "judged" ? event.contribution : "")),
+  );
+  expect(
+    open.filter((id) => !acceptedLater.has(id as never)),
+    "accepted before the last merge, so merged",
+  ).toEqual([]);
+  expect(merges.map((event) => event.head.version)).toEqual(merges.map((_event, i) => i + 1));
+  expect(merges.length).toBeGreaterThanOrEqual(highest);
+  for (const [i, event] of merges.entries()) {
+    if (i > 0) {
+      expect(event.head.parent).toBe(merges[i - 1]?.head.digest);
+    }
+  }
+}

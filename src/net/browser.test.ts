@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, type TestContext } from "vitest";
 import { openBrowserPage, type BrowserPage } from "../store/browser.fixture.ts";
 import { echoAttach, type Echo } from "./echo.fixture.ts";
 import { createRtcAnswerer, type RtcAnswerer } from "./rtc-node.ts";
@@ -28,22 +28,22 @@ afterAll(async () => {
   server.close();
 });
 
-function expectEcho(lane: string, echo: Echo): void {
-  console.log(`${lane}: opened in ${echo.openMs} ms, 5 MB there and back at ${echo.mbPerSecond} MB/s`);
+async function expectEcho({ annotate }: TestContext, echo: Echo): Promise<void> {
+  await annotate(`opened in ${echo.openMs} ms, 5 MB there and back at ${echo.mbPerSecond} MB/s`);
   expect(echo).toMatchObject({ same: true, smallFirst: true, reason: "As you wish" });
 }
 
-test("dialWebSocket() in Chromium brings 5 MB there and back", async () => {
+test("dialWebSocket() in Chromium brings 5 MB there and back", async (context) => {
   const url = `ws://127.0.0.1:${(server.address() as AddressInfo).port}/link`;
-  expectEcho("ws", await browser.page.evaluate((to) => globalThis.echoBySocket(to), url));
+  await expectEcho(context, await browser.page.evaluate((to) => globalThis.echoBySocket(to), url));
 });
 
-test("dialRtc() in Chromium, built as for production, brings 5 MB to node-datachannel and back", async () => {
-  expectEcho("rtc", await browser.page.evaluate(() => globalThis.echoByRtc()));
+test("dialRtc() in Chromium, built as for production, brings 5 MB to node-datachannel and back", async (context) => {
+  await expectEcho(context, await browser.page.evaluate(() => globalThis.echoByRtc()));
 });
 
-test("dialRtcFromWorker() in Chromium brings 5 MB there and back over the page's connection", async () => {
-  expectEcho("rtc from a worker", await browser.page.evaluate(() => globalThis.echoFromWorker()));
+test("dialRtcFromWorker() in Chromium brings 5 MB there and back over the page's connection", async (context) => {
+  await expectEcho(context, await browser.page.evaluate(() => globalThis.echoFromWorker()));
 });
 
 test("dialRtc() in Chromium rejects an answer that is none", async () => {

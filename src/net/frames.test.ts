@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { concatBytes, type Bytes } from "../base/bytes.ts";
 import { FRAME_BYTES_MAX, TRANSFERS_MAX } from "../protocol/limits.ts";
@@ -23,7 +23,10 @@ describe("readFrame()", () => {
   test("readFrame() inverts dataFrame(), ackFrame() and closeFrame()", () => {
     const message = Uint8Array.from({ length: 100 }, (_, i) => i);
     expect(readFrame(dataFrame(7, message, 90))).toEqual({
-      ...{ type: "data", transfer: 7, total: 100, offset: 90 },
+      type: "data",
+      transfer: 7,
+      total: 100,
+      offset: 90,
       payload: message.slice(90),
     });
     expect(readFrame(ackFrame(131_072))).toEqual({ type: "ack", bytes: 131_072 });

@@ -63,7 +63,7 @@ export function acceptWebSockets({
   };
 
   const upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
-    if (new URL(request.url ?? "/", "http://relay").pathname !== path) {
+    if (request.url?.split("?", 1)[0] !== path) {
       if (server.listenerCount("upgrade") === 1) {
         turnAway(socket, "404 Not Found");
       }

@@ -110,6 +110,17 @@ test("acceptWebSockets() tells the end of a connection that breaks without a wor
   expect(await end.closed()).toBe("The connection was lost");
 });
 
+test("acceptWebSockets() turns a path away that is none, and goes on", async () => {
+  const end = recorder();
+  accept(end.attach);
+  const socket = connectTcp(Number(new URL(url).port), "127.0.0.1");
+  socket.write("GET //[ HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+  expect(String((await once(socket, "data"))[0])).toMatch(/^HTTP\/1.1 404 /);
+  socket.destroy();
+  (await dialWebSocket({ url: `${url}?from=here`, attach: recorder().attach })).send(Uint8Array.of(1));
+  expect([...(await end.next())]).toEqual([1]);
+});
+
 test("dialWebSocket() rejects where nobody listens, at another path, for a silent host, and for a bad address", async () => {
   accept(recorder().attach);
   const attach = recorder().attach;

@@ -72,12 +72,17 @@ function lockDatabase(dir: string): DatabaseSync {
     return database;
   } catch (error) {
     database?.close();
-    const sentence =
-      error instanceof Error && "errcode" in error && (Number(error.errcode) & 0xff) === SQLITE_BUSY
-        ? `Cannot open the store: "${dir}" is in use by process ${readPid(pidPath)}`
-        : `Cannot open the store in "${dir}": ${String(error)}`;
+    const sentence = isBusy(error)
+      ? `Cannot open the store: "${dir}" is in use by process ${readPid(pidPath)}`
+      : `Cannot open the store in "${dir}": ${String(error)}`;
     throw new HeddleError("store", sentence, { cause: error });
   }
+}
+
+/** Node gives SQLite's code, Deno only its words. */
+function isBusy(error: unknown): boolean {
+  const code = error instanceof Error && "errcode" in error ? Number(error.errcode) & 0xff : undefined;
+  return code === SQLITE_BUSY || /database is locked/.test(String(error));
 }
 
 /** The process that holds the lock wrote its id just after taking it. */

@@ -45,12 +45,12 @@ export interface LiarOptions {
   readonly key: SimKey;
   readonly rng: Rng;
   readonly compression: Compression;
-  /** Payloads of others that have passed by. */
-  readonly overheard: readonly Bytes[];
+  /** Others' payloads that everybody can fetch; what is still on its way to the relay nobody else has read. */
+  readonly published: readonly Bytes[];
 }
 
 /** What a liar's machine sends in place of a message. */
-export function lieAbout(message: Bytes, { lie, key, rng, compression, overheard }: LiarOptions): readonly Bytes[] {
+export function lieAbout(message: Bytes, { lie, key, rng, compression, published }: LiarOptions): readonly Bytes[] {
   if (lie === "noise" || lie === "flipped-sign") {
     return [message];
   }
@@ -74,7 +74,7 @@ export function lieAbout(message: Bytes, { lie, key, rng, compression, overheard
     case "wrong-base":
       return resend({ baseDigest: digestOf(Uint8Array.of(rng.below(256))) as Digest }, payload);
     case "replay": {
-      const other = overheard[rng.below(Math.max(1, overheard.length))];
+      const other = published[rng.below(Math.max(1, published.length))];
       return other === undefined ? [] : resend({}, other);
     }
     case "not-finite": {

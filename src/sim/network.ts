@@ -80,10 +80,10 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Ne
     const arrivals = { a: 0, b: 0 };
     const pair = createMemoryPair({
       attachA: (link) => {
-        mine = tapped(link, client);
+        mine = tapped(link, client, from);
         return handlersOf(attach(mine), client, from);
       },
-      attachB: (link) => handlersOf(to.attach(tapped(link, { sent: doubled })), {}, to.process),
+      attachB: (link) => handlersOf(to.attach(tapped(link, { sent: doubled }, to.process)), {}, to.process),
       schedule: (passage, arrive) => {
         // Later messages of a direction arrive no earlier than earlier ones.
         const atMs = Math.max(arrivals[passage.from], clock.nowMs() + delayMs());
@@ -102,11 +102,12 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Ne
   return network;
 }
 
-function tapped(link: Link, { sent }: Tap): Link {
+/** What a process holds of a link; a dead process sends nothing. */
+function tapped(link: Link, { sent }: Tap, process: Process): Link {
   return {
     lane: link.lane,
     send: (bytes) => {
-      for (const each of sent?.(bytes) ?? [bytes]) {
+      for (const each of process.alive ? (sent?.(bytes) ?? [bytes]) : []) {
         link.send(each);
       }
     },
@@ -117,7 +118,11 @@ function tapped(link: Link, { sent }: Tap): Link {
     get bytesReceived() {
       return link.bytesReceived;
     },
-    close: (reason) => link.close(reason),
+    close: (reason) => {
+      if (process.alive) {
+        link.close(reason);
+      }
+    },
   };
 }
 

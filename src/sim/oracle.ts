@@ -39,17 +39,20 @@ export interface Replica {
 }
 
 export interface Evidence {
+  /** The relay's disk at the end. */
   readonly disk: MemoryDisk;
+  /** Every blob that was ever on it: a relay forgets old ones. */
+  readonly blobs: ReadonlyMap<Digest, Bytes>;
   readonly verify: VerifySignature;
   readonly charter: Charter;
+  /** Parameters [P] that the run began with. */
+  readonly initial: Float32Array<ArrayBuffer>;
   readonly told: readonly Told[];
   /** Every base that anybody trained on or measured with. */
   readonly used: readonly Replica[];
   /** What each live honest contributor holds at the end, when all is quiet. */
   readonly final: readonly Replica[];
   readonly liars: ReadonlySet<ContributorId>;
-  /** Contributions that honest contributors still wait for at the end. */
-  readonly unanswered: readonly ContributionId[];
 }
 
 export interface Finding {
@@ -158,7 +161,7 @@ function checkOnce({ merges, headers, verdicts, ended }: History, find: Find): v
 }
 
 /** What contributors were told is what the ledger says, and everyone was told. */
-function checkTold({ headers, verdicts }: History, { told, liars, unanswered }: Evidence, find: Find): void {
+function checkTold({ headers, verdicts }: History, { told, liars }: Evidence, find: Find): void {
   const heard = new Set<ContributionId>();
   for (const { contribution, verdict } of told) {
     heard.add(contribution);
@@ -171,7 +174,7 @@ function checkTold({ headers, verdicts }: History, { told, liars, unanswered }: 
     }
   }
   for (const [id, { contributor }] of headers) {
-    if (!liars.has(contributor) && verdicts.has(id) && !heard.has(id) && !unanswered.includes(id)) {
+    if (!liars.has(contributor) && verdicts.has(id) && !heard.has(id)) {
       find("every judged contribution's author is told", id);
     }
   }
@@ -187,22 +190,24 @@ function checkLiars({ merges, headers }: History, liars: ReadonlySet<Contributor
 }
 
 /** Anyone who has the blobs gets every version from the one before, bit for bit, merge included. */
-function checkReplay({ started, merges, headers }: History, { disk, charter }: Evidence, find: Find): void {
-  const start = disk.blobs.get(started.head.digest);
-  if (start === undefined) {
-    find("the initial checkpoint is a blob", started.head.digest);
+function checkReplay({ started, merges, headers }: History, { blobs, charter, initial }: Evidence, find: Find): void {
+  let params = initial;
+  if (digestOf(floatBytes(params)) !== started.head.digest) {
+    find("the run begins with the initial parameters", started.head.digest);
     return;
   }
-  let params = new Float32Array(start.slice().buffer);
   let server = createServerState(params.length);
   let head = started.head;
   for (const merge of merges) {
     const updates = merge.contributions.map((id) => {
       const header = headers.get(id);
-      const update = unpacked(header && disk.blobs.get(header.payload.digest), params.length);
+      const update = unpacked(header && blobs.get(header.payload.digest), params.length);
       return { id, update, weight: header?.tokens ?? 0 };
     });
     const known = updates.flatMap(({ id, update, weight }) => (update === null ? [] : [{ id, update, weight }]));
+    if (new Set(merge.contributions).size < updates.length) {
+      return; // found already, and not to be merged
+    }
     if (known.length < updates.length) {
       find("the payloads of merged contributions are blobs", `version ${merge.head.version}`);
       return;

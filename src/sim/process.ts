@@ -27,9 +27,12 @@ export interface ProcessOptions {
   readonly rng: Rng;
   /** A write takes up to this long before it happens, and again before it is confirmed; 0 is immediate. */
   readonly writeMsMax: number;
+  /** The process is killed at the write of this number, just before it happens or just after. */
+  readonly dieAtWrite?: { readonly number: number; readonly done: boolean } | null;
 }
 
-export function createProcess({ name, clock, disk, rng, writeMsMax }: ProcessOptions): Process {
+export function createProcess(options: ProcessOptions): Process {
+  const { name, clock, disk, rng, writeMsMax, dieAtWrite = null } = options;
   let alive = true;
   const cuts = new Set<() => void>();
   const own: Clock = {
@@ -47,13 +50,29 @@ export function createProcess({ name, clock, disk, rng, writeMsMax }: ProcessOpt
     }
   };
   let last: Promise<unknown> = Promise.resolve();
+  let writes = 0;
+  /** Returns while the process lives; the lines after this call are not run by a dead one. */
+  const survive = (number: number, done: boolean): Promise<void> => {
+    if (number === dieAtWrite?.number && done === dieAtWrite.done) {
+      process.kill();
+    }
+    return alive ? Promise.resolve() : new Promise(() => {});
+  };
   const store = slowStore(createMemoryStore({ disk }), (write) => {
+    const number = (writes += 1);
     // One disk: writes happen in the order they were asked for.
-    const written = last.then(pause).then(write);
+    const written = last
+      .then(pause)
+      .then(() => survive(number, false))
+      .then(write);
     last = written.catch(() => undefined);
-    return written.then((result) => pause().then(() => result));
+    return written.then(async (result) => {
+      await survive(number, true);
+      await pause();
+      return result;
+    });
   });
-  return {
+  const process: Process = {
     name,
     get alive() {
       return alive;
@@ -65,6 +84,9 @@ export function createProcess({ name, clock, disk, rng, writeMsMax }: ProcessOpt
       return () => cuts.delete(cut);
     },
     kill: () => {
+      if (!alive) {
+        return;
+      }
       alive = false;
       for (const cut of [...cuts]) {
         cut();
@@ -72,6 +94,7 @@ export function createProcess({ name, clock, disk, rng, writeMsMax }: ProcessOpt
       cuts.clear();
     },
   };
+  return process;
 }
 
 /** A store whose writes go through `write`; reads are immediate. */

@@ -1,0 +1,257 @@
+/**
+ * The machines of a simulation: one relay and some contributors, each with a disk that outlives its processes. Every process
+ * runs production code (coordinator host, contributor session, codec, merge); only the work is a toy and the keys are hashes.
+ * What contributors are told and what they work on is written down as evidence for the oracle.
+ */
+import { digestOf, floatBytes, type Bytes, type ContributorId } from "../base/bytes.ts";
+import { createRng } from "../base/rng.ts";
+import { createContributor, type Contributor } from "../contributor/run.ts";
+import type { Work } from "../contributor/work.ts";
+import { createCoordinatorHost } from "../coordinator/host.ts";
+import type { Charter } from "../protocol/charter.ts";
+import { contributorIdOf, decodeHeader, decodeRelayMessage } from "../protocol/codec.ts";
+import { createMemoryDisk, type MemoryDisk } from "../store/memory.ts";
+import { createVirtualClock, type VirtualClock } from "./clock.ts";
+import { createKeyRegistry, type KeyRegistry, type SimKey } from "./keys.ts";
+import { LIES, lieAbout, twistOf, type Lie } from "./liar.ts";
+import { createNetwork, type Network, type NetworkFaults } from "./network.ts";
+import type { Replica, Told } from "./oracle.ts";
+import { createProcess, type Process, type ProcessOptions } from "./process.ts";
+import { createToy, createToyWork, type Toy } from "./toy.ts";
+
+/** A machine that was killed is started again after up to this long. */
+const RESTART_MS = 3_000;
+/** Control messages of a relay that carry a verdict are shorter than this. */
+const VERDICT_BYTES_MAX = 200;
+/** The newest public payloads, from which a replaying liar chooses. */
+const PUBLISHED_MAX = 8;
+
+/** The one shard of the toy's data: fetched like any other, read by nobody. */
+export const TEXT: Bytes = Uint8Array.from({ length: 300 }, (_, i) => 97 + (i % 26));
+
+export interface Faults extends NetworkFaults {
+  /** A write to a disk takes up to this long, twice. */
+  readonly writeMsMax: number;
+  /** Kills of the relay and of contributors, at random times; half of the relay's in the middle of a write. */
+  readonly relayKills: number;
+  readonly contributorKills: number;
+  /** How many of the contributors lie. */
+  readonly liars: number;
+}
+
+export interface WorldOptions {
+  readonly seed: number;
+  readonly contributors: number;
+  readonly parameters: number;
+  readonly charter: Charter;
+  readonly faults: Faults;
+  /** Kills happen before this time. */
+  readonly stormMs: number;
+}
+
+export interface Machine {
+  readonly id: ContributorId;
+  readonly lie: Lie | null;
+  readonly process: Process;
+  readonly contributor: Contributor;
+}
+
+export interface World {
+  readonly clock: VirtualClock;
+  readonly network: Network;
+  readonly registry: KeyRegistry;
+  readonly relayDisk: MemoryDisk;
+  readonly toy: Toy;
+  /** The present process of each contributor's machine. */
+  readonly machines: Map<number, Machine>;
+  readonly told: Told[];
+  readonly used: Replica[];
+  /** Payloads that everybody can fetch. */
+  readonly published: Bytes[];
+  /** Why a relay could not go on, though nobody killed it. */
+  readonly failures: string[];
+  kills: number;
+  start(): void;
+}
+
+export function createWorld(options: WorldOptions): World {
+  const { seed, charter, faults, contributors, parameters } = options;
+  const clock = createVirtualClock();
+  const toy = createToy(parameters, seed);
+  const world: World = {
+    clock,
+    network: createNetwork(clock, createRng("network", seed), faults),
+    registry: createKeyRegistry(),
+    relayDisk: createMemoryDisk(),
+    toy,
+    machines: new Map(),
+    told: [],
+    used: [],
+    published: [],
+    failures: [],
+    kills: 0,
+    start: () => {
+      world.relayDisk.blobs.set(digestOf(TEXT), TEXT);
+      runRelay(world, options);
+      for (let number = 0; number < contributors; number += 1) {
+        const lie = number < faults.liars ? (LIES[(seed + number) % LIES.length] as Lie) : null;
+        runContributor(world, { ...options, charter, number, lie });
+      }
+    },
+  };
+  return world;
+}
+
+/** Starts the relay, and again whenever it was killed. */
+function runRelay(world: World, options: WorldOptions): void {
+  const { seed, faults, stormMs, charter } = options;
+  const { clock, network, registry, relayDisk: disk, toy } = world;
+  const rng = createRng("relay", seed);
+  const key = registry.create("relay", seed);
+  let kills = faults.relayKills;
+  let life = 0;
+  const start = (): void => {
+    life += 1;
+    const common = { name: `relay ${life}`, clock, disk, rng: createRng("disk", seed, life) };
+    const process = createProcess({ ...common, writeMsMax: faults.writeMsMax, ...deathOf(kills > 0, rng) });
+    if (kills > 0) {
+      kills -= 1;
+      clock.after(rng.below(Math.max(1, stormMs - clock.nowMs())), process.kill);
+    }
+    process.onKill(() => {
+      world.kills += 1;
+      network.listener = null;
+      clock.after(rng.below(RESTART_MS), start);
+    });
+    void createCoordinatorHost({
+      store: process.store,
+      charter,
+      clock: process.clock,
+      rng: createRng("coordinator", seed, life),
+      key,
+      verify: registry.verify,
+      referee: {
+        evaluate: async (params) => toy.loss(params),
+        measure: async (base, update, facts) => toy.measure(base, update, facts.privateData),
+      },
+      initial: toy.initial,
+      onEntry: ({ event }) => {
+        const header = event.type === "contributed" ? decodeHeader(event.header) : null;
+        const payload = header?.ok === true ? disk.blobs.get(header.value.payload.digest) : undefined;
+        if (payload !== undefined) {
+          world.published.push(payload);
+          world.published.splice(0, world.published.length - PUBLISHED_MAX);
+        }
+      },
+      onFailure: (error) => world.failures.push(String(error)),
+    }).then((host) => {
+      if (process.alive) {
+        network.listener = {
+          process,
+          attach: (link) => host.attach(link),
+          blob: async (digest) => (host.isPublic(digest) ? disk.blobs.get(digest) : undefined),
+        };
+      }
+    });
+  };
+  start();
+}
+
+/** Half of the kills hit a certain write, half a certain time. */
+function deathOf(kill: boolean, rng: { below(n: number): number }): Pick<ProcessOptions, "dieAtWrite"> {
+  const byWrite = rng.below(2) === 0;
+  const number = 1 + rng.below(40);
+  const done = rng.below(2) === 0;
+  return { dieAtWrite: kill && byWrite ? { number, done } : null };
+}
+
+interface MachineOptions extends WorldOptions {
+  readonly number: number;
+  readonly lie: Lie | null;
+}
+
+/** Starts a contributor, and again on the same disk whenever it was killed. */
+function runContributor(world: World, options: MachineOptions): void {
+  const { seed, faults, stormMs, number, lie, contributors } = options;
+  const { clock, registry } = world;
+  const rng = createRng("machine", seed, number);
+  const disk = createMemoryDisk();
+  const key = registry.create("contributor", seed, number);
+  const stepMs = 50 + rng.below(300);
+  let kills = Math.floor((faults.contributorKills + number) / contributors);
+  let life = 0;
+  const start = (): void => {
+    life += 1;
+    const common = { name: `contributor ${number}.${life}`, clock, disk, rng: createRng("disk", seed, number, life) };
+    const process = createProcess({ ...common, writeMsMax: faults.writeMsMax });
+    const contributor = createSession(world, { options, process, key, stepMs });
+    world.machines.set(number, { id: contributorIdOf(key.publicKey), lie, process, contributor });
+    contributor.start();
+    if (kills > 0) {
+      kills -= 1;
+      clock.after(rng.below(Math.max(1, stormMs - clock.nowMs())), process.kill);
+    }
+    process.onKill(() => {
+      world.kills += 1;
+      clock.after(rng.below(RESTART_MS), start);
+    });
+  };
+  clock.after(rng.below(1_000), start);
+}
+
+interface SessionOptions {
+  readonly options: MachineOptions;
+  readonly process: Process;
+  readonly key: SimKey;
+  readonly stepMs: number;
+}
+
+/** The production contributor on a simulated process, with its ends of links watched. */
+function createSession(world: World, { options, process, key, stepMs }: SessionOptions): Contributor {
+  const { lie, charter } = options;
+  const { network, toy } = world;
+  const id = contributorIdOf(key.publicKey);
+  const rng = createRng("session", options.seed, process.name);
+  const sent = (bytes: Bytes): readonly Bytes[] => {
+    const { published } = world;
+    return lie === null ? [bytes] : lieAbout(bytes, { lie, key, rng, compression: charter.uplink, published });
+  };
+  const received = (bytes: Bytes): void => {
+    const message = bytes.length <= VERDICT_BYTES_MAX ? decodeRelayMessage(bytes) : null;
+    if (message?.ok === true && message.value.type === "verdict") {
+      const { contribution, verdict } = message.value;
+      world.told.push({ contributor: id, contribution, verdict });
+    }
+  };
+  return createContributor({
+    dial: (attach) => network.dial(process, attach, { sent, received }),
+    fetchBlob: (digest, bytesMax) => network.fetchBlob(process, digest, bytesMax),
+    store: process.store,
+    clock: process.clock,
+    rng,
+    key,
+    engine: { kind: "twin", device: "simulated" },
+    createWork: async () =>
+      witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), world.used, id),
+    agent: "simulation",
+  });
+}
+
+/** Writes down every base that is worked on. */
+function witnessed(work: Work, used: Replica[], contributor: ContributorId): Work {
+  const note = (version: number, base: Float32Array): void => {
+    const params = new Float32Array(base);
+    used.push({ contributor, version, digest: digestOf(floatBytes(params)) });
+  };
+  return {
+    ...work,
+    train: (assignment, base, job) => {
+      note(assignment.baseVersion, base);
+      return work.train(assignment, base, job);
+    },
+    validate: (assignment, base, update, job) => {
+      note(assignment.baseVersion, base);
+      return work.validate(assignment, base, update, job);
+    },
+  };
+}

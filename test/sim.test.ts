@@ -1,0 +1,160 @@
+/**
+ * A thousand seeds of the simulation, and proof that its oracle can fail. To look at one seed:
+ *
+ *     SEED=42 npm test -- test/sim.test.ts
+ */
+import { describe, expect, test } from "vitest";
+import { type Bytes } from "../src/base/bytes.ts";
+import { appendEntry, decodeEntry, EMPTY_CHAIN } from "../src/protocol/chain.ts";
+import type { LedgerEvent } from "../src/protocol/ledger.ts";
+import { createKeyRegistry } from "../src/sim/keys.ts";
+import { LIES } from "../src/sim/liar.ts";
+import { examine, type Evidence } from "../src/sim/oracle.ts";
+import { CALM, optionsOf, runSimulation, type Outcome, type SimulationOptions } from "../src/sim/simulation.ts";
+
+const SEEDS = 1_000;
+const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+const run = (options: SimulationOptions): Promise<Outcome> => runSimulation({ ...options, settle });
+const only = process.env["SEED"];
+
+describe("runSimulation()", () => {
+  test("without faults every contribution is accepted and the loss falls", async () => {
+    const outcome = await run({ seed: 1, contributors: 3, rounds: 3, faults: CALM });
+    expect(outcome.findings).toEqual([]);
+    expect(outcome.refused).toBe(0);
+    expect(outcome.accepted).toBeGreaterThanOrEqual(9);
+    expect(outcome.lossLast).toBeLessThan(0.8 * outcome.lossFirst);
+  });
+
+  test("gives the same history to the last byte for the same seed, and another for another", async () => {
+    const [a, b, c] = [await run(optionsOf(7)), await run(optionsOf(7)), await run(optionsOf(8))];
+    expect(a.evidence.disk.entries).toEqual(b.evidence.disk.entries);
+    expect(a.wakes).toBe(b.wakes);
+    expect(a.evidence.disk.entries).not.toEqual(c.evidence.disk.entries);
+  });
+
+  for (const [number, lie] of LIES.entries()) {
+    test(`a liar of kind "${lie}" is refused and the honest go on`, async () => {
+      const seed = 8 * 100 + number;
+      const outcome = await run({ seed, contributors: 3, rounds: 3, faults: { ...CALM, liars: 1 } });
+      expect(outcome.findings).toEqual([]);
+      expect(outcome.lossLast).toBeLessThan(outcome.lossFirst);
+    });
+  }
+
+  test(`${SEEDS} seeds of broken links, killed machines and liars leave nothing wrong`, async () => {
+    const seeds = only === undefined ? Array.from({ length: SEEDS }, (_, seed) => seed) : [Number(only)];
+    const wrong: unknown[] = [];
+    let [kills, accepted, refused] = [0, 0, 0];
+    for (const seed of seeds) {
+      const outcome = await run(optionsOf(seed));
+      kills += outcome.kills;
+      accepted += outcome.accepted;
+      refused += outcome.refused;
+      if (outcome.findings.length > 0) {
+        wrong.push({ seed, options: optionsOf(seed), findings: outcome.findings });
+      }
+    }
+    expect(wrong).toEqual([]);
+    if (only === undefined) {
+      expect({ kills, accepted, refused }).toSatisfy((sums: object) =>
+        Object.values(sums).every((sum) => sum > SEEDS / 4),
+      );
+    }
+  }, 300_000);
+});
+
+/** The oracle's findings on a good run's evidence after a change to it. */
+async function findingsAfter(
+  change: (evidence: Evidence, events: LedgerEvent[]) => Evidence | LedgerEvent[],
+): Promise<string[]> {
+  const outcome = await run({ seed: 5, contributors: 3, rounds: 3, faults: CALM });
+  const { evidence } = outcome;
+  const events = evidence.disk.entries.map((bytes) => {
+    const entry = decodeEntry(bytes);
+    expect(entry.ok).toBe(true);
+    return entry.ok ? entry.value.event : (undefined as never);
+  });
+  const changed = change(evidence, events);
+  const next = Array.isArray(changed)
+    ? { ...evidence, disk: { ...evidence.disk, entries: await rewritten(changed) } }
+    : changed;
+  return (await examine(next)).map(({ rule }) => rule);
+}
+
+/** The events as a ledger whose every signature and digest is right: what a dishonest relay could write. */
+async function rewritten(events: readonly LedgerEvent[]): Promise<Bytes[]> {
+  const key = createKeyRegistry().create("relay", 5);
+  const entries: Bytes[] = [];
+  let chain = EMPTY_CHAIN;
+  for (const [timeMs, event] of events.entries()) {
+    const added = await appendEntry(chain, event, { timeMs, key });
+    entries.push(added.bytes);
+    chain = added.chain;
+  }
+  return entries;
+}
+
+describe("examine() finds", () => {
+  const mergedAt = (events: readonly LedgerEvent[]): number => events.findIndex((event) => event.type === "merged");
+
+  test("nothing in a ledger that was only copied", async () => {
+    expect(await findingsAfter((_, events) => events)).toEqual([]);
+  });
+  test("a changed byte", async () => {
+    const rules = await findingsAfter((evidence) => {
+      const entries = evidence.disk.entries.map((entry) => entry.slice());
+      const last = entries.at(-1) as Bytes;
+      last[last.length - 1] = (last.at(-1) ?? 0) ^ 1;
+      return { ...evidence, disk: { ...evidence.disk, entries } };
+    });
+    expect(rules).toEqual(["the ledger is one signed chain"]);
+  });
+  test("a contribution that is counted twice", async () => {
+    const rules = await findingsAfter((_, events) => {
+      const at = mergedAt(events);
+      const merged = events[at] as Extract<LedgerEvent, { type: "merged" }>;
+      const twice = { ...merged, contributions: [...merged.contributions, ...merged.contributions.slice(0, 1)] };
+      return events.with(at, twice);
+    });
+    expect(rules).toContain("no contribution is merged twice");
+  });
+  test("an accepted contribution that is lost", async () => {
+    const rules = await findingsAfter((_, events) => {
+      const at = mergedAt(events);
+      const merged = events[at] as Extract<LedgerEvent, { type: "merged" }>;
+      return events.with(at, { ...merged, contributions: merged.contributions.slice(1) });
+    });
+    expect(rules).toContain("no accepted contribution is lost");
+    expect(rules).toContain("replaying the merges gives the head's digest");
+  });
+  test("a verdict that differs from what was told", async () => {
+    const rules = await findingsAfter((_, events) => {
+      const at = events.findIndex((event) => event.type === "judged");
+      const judged = events[at] as Extract<LedgerEvent, { type: "judged" }>;
+      return events.with(at, { ...judged, verdict: { type: "refused", reason: "harmful" } });
+    });
+    expect(rules).toContain("who was told that it is accepted is accepted in the ledger");
+    expect(rules).toContain("only accepted contributions are merged");
+  });
+  test("a liar in the base", async () => {
+    const rules = await findingsAfter((evidence) => ({
+      ...evidence,
+      liars: new Set(evidence.final.map((one) => one.contributor)),
+    }));
+    expect(rules).toContain("no liar's contribution is in the base");
+  });
+  test("a replica that differs", async () => {
+    const rules = await findingsAfter((evidence) => ({
+      ...evidence,
+      used: evidence.used.map((one, i) => (i === 0 ? { ...one, version: one.version + 1 } : one)),
+      final: evidence.final.map((one, i) => (i === 0 ? { ...one, version: one.version - 1 } : one)),
+    }));
+    expect(rules).toEqual(["every base in use is a version of the ledger", "in the end every replica is the head"]);
+  });
+  test("a contributor that was never told", async () => {
+    expect(await findingsAfter((evidence) => ({ ...evidence, told: [] }))).toContain(
+      "every judged contribution's author is told",
+    );
+  });
+});

@@ -33,7 +33,7 @@ export function screen(
   if (header.run !== durable.run) {
     return refused("wrong-run");
   }
-  const known = findKnown(durable, id);
+  const known = findKnown(durable, id, author);
   if (known !== null) {
     // A resend of what is being judged, or of what was when the link broke, is no replay: it gets the same answer again.
     const task = live.sessions.get(session)?.task;
@@ -93,6 +93,7 @@ function screenContent(
 function findKnown(
   durable: DurableState,
   id: ContributionId,
+  sender: ContributorId,
 ): { readonly author: ContributorId; readonly verdict: Verdict | null } | null {
   const present = durable.contributions.get(id);
   if (present !== undefined) {
@@ -100,7 +101,9 @@ function findKnown(
   }
   const past = durable.past.flatMap((round) => round.contributions).find((one) => one.id === id);
   if (past === undefined) {
-    return null;
+    // Its round may be forgotten while its author still does not know the verdict.
+    const owed = durable.verdicts.get(sender)?.find((one) => one.contribution === id);
+    return owed === undefined ? null : { author: sender, verdict: owed.verdict };
   }
   const verdict = durable.verdicts.get(past.author)?.find((one) => one.contribution === id)?.verdict;
   return { author: past.author, verdict: verdict ?? { type: "refused", reason: "late" } };

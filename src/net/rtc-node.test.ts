@@ -1,8 +1,9 @@
 import { spawnSync } from "node:child_process";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { PeerConnection, type DataChannel } from "node-datachannel";
 import { afterEach, describe, expect, test } from "vitest";
-import { LINK_CASES, recorder, type LinkPlace } from "./contract.ts";
+import { LINK_CASES, recorder, type LinkPlace, type Recorder } from "./contract.ts";
 import type { Link } from "./link.ts";
 import { createRtcAnswerer, dialRtcNode, type RtcAnswerer } from "./rtc-node.ts";
 import { withHostCandidates, withoutCandidates } from "./sdp.ts";
@@ -61,6 +62,43 @@ test("createRtcAnswerer() refuses an offer that is no offer, and more than conne
     dialRtcNode({ exchange: (offer) => relay.answer(offer, recorder().attach), attach: recorder().attach });
   await dial();
   await expect(dial()).rejects.toMatchObject({ code: "unreachable" });
+});
+
+/** A bare channel that does not know frames; `closed` resolves when the other end has closed it. */
+async function openRaw(relay: RtcAnswerer, end: Recorder) {
+  const pc = new PeerConnection("raw", { iceServers: [] });
+  const [opened, closed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  pc.onStateChange((state) => void (state === "closed" && closed.resolve()));
+  pc.onLocalDescription((sdp) => {
+    void relay.answer(sdp, end.attach).then((answer) => pc.setRemoteDescription(answer, "answer"));
+  });
+  const channel = pc.createDataChannel("raw");
+  channel.onOpen(() => opened.resolve());
+  channel.onClosed(() => pc.close());
+  await opened.promise;
+  return { pc, channel, closed: closed.promise };
+}
+
+test.each([
+  ["garbage", (raw: DataChannel) => raw.sendMessageBinary(new Uint8Array(40).fill(0xee)), "got version 238"],
+  ["text", (raw: DataChannel) => raw.sendMessage("hello"), "got text, need bytes"],
+  ["a short frame", (raw: DataChannel) => raw.sendMessageBinary(Uint8Array.of(1)), "got 1 bytes"],
+])("createRtcAnswerer() ends a link that sends %s, with a sentence", async (_, send, sentence) => {
+  const end = recorder();
+  const { channel, closed } = await openRaw(await answerer(), end);
+  send(channel);
+  expect(await end.closed()).toContain(sentence);
+  channel.close();
+  await closed;
+});
+
+test("createRtcAnswerer() tells the end of a connection that is closed without a word", async () => {
+  const end = recorder();
+  const relay = await answerer();
+  const { pc, closed } = await openRaw(relay, end);
+  pc.close();
+  expect(await end.closed()).toBe("The other end closed the link");
+  await closed;
 });
 
 test("createRtcAnswerer() gives up a connection that does not open in openMs", async () => {

@@ -47,6 +47,8 @@ let session: Promise<Session> | undefined;
 let current: Contributor | undefined;
 let writer: Writer | undefined;
 let duty = 0;
+/** The person's last word: a stop that comes while the engine is being chosen counts. */
+let wanted = false;
 
 const surface: TrainSurface = {
   open: (options, onView, lend) => {
@@ -55,10 +57,13 @@ const surface: TrainSurface = {
   },
   start: () =>
     outcome(async () => {
+      wanted = true;
       session ??= openSession(known(setting));
       try {
         const { contributor, sentence } = await session;
-        contributor.start();
+        if (wanted) {
+          contributor.start();
+        }
         return sentence;
       } catch (error) {
         session = undefined; // so that another start tries again
@@ -67,7 +72,10 @@ const surface: TrainSurface = {
     }),
   pause: () => current?.pause(),
   resume: () => current?.resume(),
-  stop: async () => current?.stop(),
+  stop: async () => {
+    wanted = false;
+    await current?.stop();
+  },
   setDuty: (next) => {
     duty = next;
     current?.setDuty(next);

@@ -15,6 +15,9 @@ import type { Engine } from "../src/tensor/engine.ts";
 import type { GenerateOptions } from "../src/ui/surface.ts";
 import { openEngine } from "./engine.ts";
 
+/** Nats per byte above which a model hardly forms words. */
+const YOUNG_LOSS = 2;
+
 export interface Writer {
   /** Returns a sentence that says which version wrote, on what. */
   write(options: GenerateOptions, run: RunView, onText: (text: string) => void): Promise<string>;
@@ -69,8 +72,9 @@ export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob): Writer
       });
       const perS = (written * 1_000) / Math.max(1, performance.now() - startMs);
       const device = open?.engine.device ?? "this device";
-      const version = run.versions.at(-1)?.version ?? 0;
-      return `Written by version ${version} on ${device}, ${perS.toFixed(0)} bytes per second.`;
+      const head = run.versions.at(-1);
+      const young = (head?.evalLoss ?? 0) > YOUNG_LOSS ? " It is still young, so expect gibberish." : "";
+      return `Written by version ${head?.version ?? 0} on ${device}, ${perS.toFixed(0)} bytes per second.${young}`;
     },
     abort: () => {
       signal.aborted = true;

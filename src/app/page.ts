@@ -1,19 +1,20 @@
 /**
- * The contributor page: joins the run's feed, the training worker and the elements. Everything it needs from outside comes in
- * as ports, so that the fixture in test/fixtures/ui can drive it with samples; `main.ts` makes the real ones. Words about
- * states come from `stage.ts`, lists of facts from `facts.ts`.
+ * The contributor page: joins the run's feed, the training worker and the screen. Everything it needs from outside comes in
+ * as ports, so that the fixture in test/fixtures/ui can drive it with samples; `main.ts` makes the real ones.
  */
 import type { ContributorView } from "../contributor/view.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import { agree, covers, formatAgreement, parseAgreement, type TextStore } from "../ui/agreement.ts";
-import { byId, make, setText } from "../ui/dom.ts";
-import { formatCount, formatPlural, formatShort } from "../ui/format.ts";
+import type { Trainer } from "../ui/bridge.ts";
+import type { ContributionItem } from "../ui/contributions.ts";
+import { consentTerms, itemsOf } from "../ui/facts.ts";
+import { asSentence } from "../ui/format.ts";
+import { formatHistory, mergeHistory, parseHistory } from "../ui/history.ts";
 import { clampDuty } from "../ui/power.ts";
 import type { GenerateRequest } from "../ui/try.ts";
-import type { Trainer } from "../ui/bridge.ts";
-import { consentTerms, deviceFacts, itemsOf, runFacts, type Fact } from "../ui/facts.ts";
 import type { Feed, FeedHandlers } from "./feed.ts";
-import { stageOf, type Act, type Facts } from "./stage.ts";
+import { drawRun, drawScreen, findScreen, keepFocus } from "./screen.ts";
+import type { Act, Facts } from "./stage.ts";
 
 export interface PagePorts {
   openFeed(handlers: FeedHandlers): Feed;
@@ -30,296 +31,253 @@ export interface PagePorts {
 const AGREEMENT_KEY = "heddle.agreement";
 const DUTY_KEY = "heddle.duty";
 const WORKING_KEY = "heddle.working";
+const HISTORY_KEY = "heddle.contributions";
 const DUTY_FIRST = 0.5;
 
 export function mountPage(ports: PagePorts): void {
-  const elements = {
-    state: byId("state"),
-    hint: byId("hint"),
-    panel: byId("panel"),
-    main: byId<HTMLButtonElement>("main"),
-    other: byId<HTMLButtonElement>("other"),
-    working: byId("working"),
-    progress: byId<HTMLProgressElement>("progress"),
-    progressWords: byId("progress-words"),
-    meter: only("heddle-meter"),
-    power: only("heddle-power"),
-    threads: only("heddle-threads"),
-    chart: only("heddle-chart"),
-    contributions: only("heddle-contributions"),
-    consent: only("heddle-consent"),
-    writer: only("heddle-try"),
-  };
-  let feedState: Facts["feed"] = "loading";
-  let run: RunView | null = null;
-  let trainer: Trainer | null = null;
-  let trainerState: Facts["trainer"] = { type: "none" };
-  let engineSentence = "";
-  let view: ContributorView | null = null;
-  let elsewhere = false;
-  let release: (() => void) | null = null;
-  let attempt = 0;
+  new Page(ports).listen();
+}
 
-  elements.power.duty = clampDuty(Number(ports.kept.getItem(DUTY_KEY) ?? DUTY_FIRST));
-  const feed = ports.openFeed({
-    run: (next) => {
-      run = next;
-      drawRun();
-      draw();
-    },
-    state: (state) => {
-      feedState = state;
-      draw();
-    },
-  });
+/** What changes while the page is open; a class because it holds the worker, the feed and the place. */
+class Page {
+  readonly #ports: PagePorts;
+  readonly #screen = findScreen();
+  readonly #feed: Feed;
+  #feedState: Facts["feed"] = "loading";
+  #run: RunView | null = null;
+  #trainer: Trainer | null = null;
+  #trainerState: Facts["trainer"] = { type: "none" };
+  #engineSentence = "";
+  #view: ContributorView | null = null;
+  #elsewhere = false;
+  #release: (() => void) | null = null;
+  /** Counts starts and stops: a start that was overtaken gives up. */
+  #attempt = 0;
+  #earlier: readonly ContributionItem[] = [];
+  #round = { number: -1, startMs: 0 };
 
-  function facts(): Facts {
-    return {
-      online: navigator.onLine,
-      feed: feedState,
-      contributors: run?.connected ?? 0,
-      trainer: trainerState,
-      view,
-      resumable: ports.session.getItem(WORKING_KEY) === "1" && agreed(),
-      elsewhere,
-    };
-  }
-
-  function agreed(): boolean {
-    const given = parseAgreement(ports.kept.getItem(AGREEMENT_KEY));
-    return run !== null && covers(given, { run: run.run, nowMs: ports.nowMs() });
-  }
-
-  function draw(): void {
-    const stage = stageOf(facts());
-    elements.panel.dataset["mood"] = stage.mood;
-    setText(elements.state, stage.sentence);
-    setText(elements.hint, stage.hint);
-    for (const [button, offer] of [
-      [elements.main, stage.main],
-      [elements.other, stage.other],
-    ] as const) {
-      button.hidden = offer === null;
-      setText(button, offer?.words ?? "");
-      button.dataset["act"] = offer?.act ?? "";
-    }
-    const working = stage.mood === "working";
-    document.title = working
-      ? "Training · Heddle"
-      : stage.mood === "paused"
-        ? "Paused · Heddle"
-        : "Heddle: train an open model together";
-    elements.working.hidden = trainerState.type !== "open" || view === null || view.status === "stopped";
-    elements.meter.reading = { tokensPerS: view?.tokensPerS ?? 0, working };
-    elements.writer.blocked = writerBlocked();
-    drawView(working);
-  }
-
-  function drawView(working: boolean): void {
-    const share = view !== null && view.stepsMax > 0 ? Math.min(1, view.step / view.stepsMax) : 0;
-    elements.progress.value = working ? share : 0;
-    setText(elements.progressWords, progressWords(view));
-    const items = itemsOf(view);
-    elements.contributions.items = items;
-    // A round's work goes into the version that the round makes.
-    const mine = new Set(items.filter((item) => item.state === "accepted").map((item) => item.round + 1));
-    const taking = view !== null && view.status !== "stopped" && view.status !== "failed";
-    const versions = run?.versions.at(-1)?.version ?? 0;
-    elements.threads.cloth = { versions, connected: run?.connected ?? 0, mine, progress: taking ? share : null };
-    fill("device-facts", deviceFacts(view, engineSentence));
-    elements.power.worker = view === null ? "device" : view.engine === "webgpu" ? "GPU" : "processor";
-  }
-
-  function drawRun(): void {
-    if (run !== null) {
-      setText(byId("run-name"), run.charter.name);
-      setText(byId("run-purpose"), `${run.charter.purpose}.`);
-      elements.chart.points = run.versions.map((v) => ({
-        version: v.version,
-        loss: v.evalLoss,
-        contributors: v.contributors,
-      }));
-      fill("run-facts", runFacts(run));
-    }
-  }
-
-  function writerBlocked(): string | null {
-    if (run === null) {
-      return feedState === "loading"
-        ? "One moment: looking up the newest version."
-        : "This needs the relay, which does not answer right now.";
-    }
-    return run.charter.model.vocabulary === 256 ? null : "This page cannot write with this run’s tokenizer yet.";
-  }
-
-  function worker(): Trainer {
-    trainer ??= ports.openTrainer(
-      elements.power.duty,
-      (next) => {
-        view = next;
-        draw();
+  constructor(ports: PagePorts) {
+    this.#ports = ports;
+    this.#screen.power.duty = clampDuty(Number(ports.kept.getItem(DUTY_KEY) ?? DUTY_FIRST));
+    this.#feed = ports.openFeed({
+      run: (run) => this.#takeRun(run),
+      state: (state) => {
+        this.#feedState = state;
+        this.#draw();
       },
-      (message) => {
-        trainer = null;
-        view = null;
-        letGo();
-        trainerState = { type: "failed", code: "device-lost", message };
-        draw();
-      },
-    );
-    return trainer;
+    });
   }
 
-  function letGo(): void {
-    release?.();
-    release = null;
-  }
-
-  async function contribute(): Promise<void> {
-    if (run === null || trainerState.type === "opening") {
-      return;
+  listen(): void {
+    const { main, other, power, writer } = this.#screen;
+    for (const button of [main, other]) {
+      button.addEventListener("click", () => this.#act(button.dataset["act"] as Act));
     }
-    if (!agreed()) {
-      if (!(await elements.consent.ask(consentTerms(run, elements.power.duty)))) {
-        return;
+    power.addEventListener("heddle-duty", (event) => {
+      const duty = (event as CustomEvent<number>).detail;
+      this.#ports.kept.setItem(DUTY_KEY, String(duty));
+      this.#trainer?.setDuty(duty);
+    });
+    writer.addEventListener("heddle-generate", (event) => {
+      void this.#generate((event as CustomEvent<GenerateRequest>).detail);
+    });
+    writer.addEventListener("heddle-abort", () => this.#trainer?.abort());
+    addEventListener("online", () => this.#draw());
+    addEventListener("offline", () => this.#draw());
+    // A closed page tells the relay, so that its assignment goes to someone else at once; finished rounds are already in
+    // storage. A page that comes back from the back-forward cache begins anew and offers to continue.
+    addEventListener("pagehide", () => this.#trainer?.leave());
+    addEventListener("pageshow", (event) => {
+      if (event.persisted) {
+        location.reload();
       }
-      ports.kept.setItem(AGREEMENT_KEY, formatAgreement(agree({ run: run.run, nowMs: ports.nowMs() })));
-    }
-    release ??= await ports.takePlace();
-    elsewhere = release === null;
-    if (elsewhere) {
-      draw();
-      return;
-    }
-    attempt += 1;
-    const mine = attempt;
-    trainerState = { type: "opening" };
-    draw();
-    elements.other.focus();
-    const outcome = await worker().start();
-    if (mine !== attempt) {
-      return; // Stopped in the meantime.
-    }
-    if (outcome.ok) {
-      engineSentence = outcome.sentence;
-      trainerState = { type: "open" };
-      ports.session.setItem(WORKING_KEY, "1");
-    } else {
-      trainerState = { type: "failed", code: outcome.code, message: outcome.message };
-      letGo();
-    }
-    draw();
-    elements.main.focus();
+    });
+    this.#draw();
   }
 
-  function act(name: Act): void {
+  #takeRun(run: RunView): void {
+    if (this.#run?.run !== run.run) {
+      this.#earlier = parseHistory(this.#ports.kept.getItem(HISTORY_KEY), run.run);
+    }
+    this.#run = run;
+    drawRun(this.#screen, run);
+    this.#draw();
+  }
+
+  #takeView(view: ContributorView): void {
+    this.#view = view;
+    if (this.#run !== null && view.contributions.length > 0) {
+      this.#ports.kept.setItem(HISTORY_KEY, formatHistory(this.#run.run, this.#items()));
+    }
+    this.#draw();
+  }
+
+  #items(): readonly ContributionItem[] {
+    return mergeHistory(itemsOf(this.#view), this.#earlier);
+  }
+
+  #draw(): void {
+    const { session } = this.#ports;
+    drawScreen(this.#screen, {
+      facts: {
+        online: navigator.onLine,
+        feed: this.#feedState,
+        contributors: this.#run?.connected ?? 0,
+        trainer: this.#trainerState,
+        view: this.#view,
+        resumable: session.getItem(WORKING_KEY) === "1" && this.#agreed(),
+        elsewhere: this.#elsewhere,
+      },
+      run: this.#run,
+      view: this.#view,
+      items: this.#items(),
+      progress: this.#progress(),
+      engineSentence: this.#engineSentence,
+    });
+  }
+
+  /** A round ends at its step limit or when its time is over, whichever comes first. */
+  #progress(): number {
+    if (this.#view === null || this.#view.step === 0) {
+      return 0;
+    }
+    const { round, step, stepsMax } = this.#view;
+    if (round !== null && round !== this.#round.number) {
+      this.#round = { number: round, startMs: this.#ports.nowMs() };
+    }
+    const trainMs = this.#run?.charter.round.trainMs ?? Number.POSITIVE_INFINITY;
+    const time = (this.#ports.nowMs() - this.#round.startMs) / trainMs;
+    return Math.min(1, Math.max(time, stepsMax > 0 ? step / stepsMax : 0));
+  }
+
+  #agreed(): boolean {
+    const given = parseAgreement(this.#ports.kept.getItem(AGREEMENT_KEY));
+    return this.#run !== null && covers(given, { run: this.#run.run, nowMs: this.#ports.nowMs() });
+  }
+
+  #act(name: Act): void {
     switch (name) {
       case "contribute":
-        void contribute();
+        void this.#contribute();
         break;
       case "pause":
-        trainer?.pause();
+        this.#trainer?.pause();
         break;
       case "resume":
-        trainer?.resume();
+        this.#trainer?.resume();
         break;
       case "stop":
-        attempt += 1;
-        trainer?.stop();
-        letGo();
-        trainerState = { type: "none" };
-        ports.session.removeItem(WORKING_KEY);
-        draw();
-        elements.main.focus();
+        this.#stop();
         break;
       case "retry":
-        retry();
+        this.#retry();
         break;
       default:
         name satisfies never;
     }
   }
 
-  function retry(): void {
-    if (trainerState.type === "failed" || view?.status === "failed") {
-      trainerState = { type: "none" };
-      trainer?.close();
-      trainer = null;
-      view = null;
-      void contribute();
-    } else if (elsewhere) {
-      elsewhere = false;
-      void contribute();
+  async #contribute(): Promise<void> {
+    const { kept, nowMs } = this.#ports;
+    const run = this.#run;
+    if (run === null || this.#trainerState.type === "opening") {
+      return;
+    }
+    if (!this.#agreed()) {
+      const terms = consentTerms(run, this.#screen.power.duty);
+      if (!(await this.#screen.consent.ask(terms))) {
+        return;
+      }
+      kept.setItem(AGREEMENT_KEY, formatAgreement(agree({ run: run.run, nowMs: nowMs() })));
+    }
+    this.#release ??= await this.#ports.takePlace();
+    this.#elsewhere = this.#release === null;
+    if (this.#elsewhere) {
+      this.#draw();
     } else {
-      feed.retry();
+      await this.#start();
     }
-    draw();
   }
 
-  async function generate(request: GenerateRequest): Promise<void> {
-    elements.writer.busy = true;
-    elements.writer.sentence = "Fetching the newest version and writing …";
-    const outcome = await worker().generate(request, (text) => elements.writer.write(text));
-    elements.writer.busy = false;
-    elements.writer.sentence = outcome.ok ? outcome.sentence : outcome.message;
-  }
-
-  for (const button of [elements.main, elements.other]) {
-    button.addEventListener("click", () => act(button.dataset["act"] as Act));
-  }
-  elements.power.addEventListener("heddle-duty", (event) => {
-    const duty = (event as CustomEvent<number>).detail;
-    ports.kept.setItem(DUTY_KEY, String(duty));
-    trainer?.setDuty(duty);
-  });
-  elements.writer.addEventListener(
-    "heddle-generate",
-    (event) => void generate((event as CustomEvent<GenerateRequest>).detail),
-  );
-  elements.writer.addEventListener("heddle-abort", () => trainer?.abort());
-  addEventListener("online", draw);
-  addEventListener("offline", draw);
-  // A closed page tells the relay, so that its assignment goes to someone else at once; a page that comes back from the
-  // back-forward cache offers to continue.
-  addEventListener("pagehide", () => trainer?.leave());
-  addEventListener("pageshow", (event) => {
-    if (event.persisted) {
-      location.reload();
+  async #start(): Promise<void> {
+    this.#attempt += 1;
+    const mine = this.#attempt;
+    this.#trainerState = { type: "opening" };
+    this.#draw();
+    keepFocus(this.#screen.other);
+    const outcome = await this.#worker().start();
+    if (mine !== this.#attempt) {
+      return;
     }
-  });
-  draw();
-}
-
-function progressWords(view: ContributorView | null): string {
-  if (view === null) {
-    return "";
+    if (outcome.ok) {
+      this.#engineSentence = outcome.sentence;
+      this.#trainerState = { type: "open" };
+      this.#ports.session.setItem(WORKING_KEY, "1");
+    } else {
+      this.#fail(outcome.code, outcome.message);
+    }
+    this.#draw();
+    keepFocus(this.#screen.main);
   }
-  const step = view.stepsMax > 0 ? `Step ${formatCount(view.step)} of ${formatCount(view.stepsMax)}. ` : "";
-  return `${step}${formatShort(view.tokensTotal)} tokens learned from so far, ${formatPlural(view.accepted, "contribution", "contributions")} accepted.`;
-}
 
-function fill(id: string, facts: readonly Fact[]): void {
-  const list = byId(id);
-  const key = JSON.stringify(facts);
-  if (list.dataset["key"] !== key) {
-    list.dataset["key"] = key;
-    list.replaceChildren(
-      ...facts.map(({ name, value, note }) =>
-        make(
-          "div",
-          {},
-          make("dt", {}, name),
-          make("dd", {}, value, ...(note === undefined ? [] : [make("small", {}, note)])),
-        ),
-      ),
+  #stop(): void {
+    this.#attempt += 1;
+    this.#trainer?.stop();
+    this.#letGo();
+    this.#trainerState = { type: "none" };
+    this.#ports.session.removeItem(WORKING_KEY);
+    this.#draw();
+    keepFocus(this.#screen.main);
+  }
+
+  #retry(): void {
+    if (this.#trainerState.type === "failed" || this.#view?.status === "failed") {
+      this.#trainerState = { type: "none" };
+      this.#trainer?.close();
+      this.#trainer = null;
+      this.#view = null;
+      void this.#contribute();
+    } else if (this.#elsewhere) {
+      this.#elsewhere = false;
+      void this.#contribute();
+    } else {
+      this.#feed.retry();
+    }
+    this.#draw();
+  }
+
+  #worker(): Trainer {
+    this.#trainer ??= this.#ports.openTrainer(
+      this.#screen.power.duty,
+      (view) => this.#takeView(view),
+      (message) => {
+        this.#attempt += 1;
+        this.#trainer = null;
+        this.#view = null;
+        this.#screen.writer.busy = false;
+        this.#fail("unknown", message);
+        this.#draw();
+      },
     );
+    return this.#trainer;
   }
-}
 
-function only<K extends keyof HTMLElementTagNameMap>(name: K): HTMLElementTagNameMap[K] {
-  const element = document.querySelector(name);
-  if (element === null) {
-    throw new Error(`Cannot set up the page: it has no <${name}>`);
+  #fail(code: string, message: string): void {
+    this.#letGo();
+    this.#trainerState = { type: "failed", code, message };
   }
-  return element;
+
+  #letGo(): void {
+    this.#release?.();
+    this.#release = null;
+  }
+
+  async #generate(request: GenerateRequest): Promise<void> {
+    const { writer } = this.#screen;
+    writer.busy = true;
+    writer.sentence = "Fetching the newest version and writing …";
+    const outcome = await this.#worker().generate(request, (text) => writer.write(text));
+    writer.busy = false;
+    writer.sentence = outcome.ok ? outcome.sentence : asSentence(outcome.message);
+  }
 }

@@ -78,7 +78,7 @@ function idle(facts: Facts): Stage {
     return {
       mood: "trouble",
       sentence: "This device is offline.",
-      hint: "The page opens without a connection, but training needs one. It goes on by itself when you are online again.",
+      hint: "The page opens without a connection, but training needs one. It looks again by itself when you are online.",
       main: null,
       other: null,
     };

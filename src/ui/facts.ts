@@ -5,6 +5,8 @@ import type { ConsentTerms } from "./consent-parts.ts";
 import type { ContributionItem } from "./contributions.ts";
 import { formatBytes, formatCount, formatLoss, formatPlural, formatShort, asSentence } from "./format.ts";
 
+const VERSIONS_LOOKED_AT = 20;
+
 export interface Fact {
   readonly name: string;
   readonly value: string;
@@ -95,8 +97,6 @@ export function itemsOf(view: ContributorView | null): readonly ContributionItem
 export function consentTerms(run: RunView, duty: number, lasts: ConsentTerms["lasts"] = "30 days"): ConsentTerms {
   const { model, inner, train } = run.charter;
   const shardBytes = train.flatMap((dataset) => dataset.shards).reduce((sum, shard) => sum + shard.bytes, 0);
-  const last = run.versions.at(-1);
-  const sharers = last === undefined ? 0 : last.accepted + last.refused;
   const rows = inner.batch * model.time;
   // Parameters, gradients, two moments, residual and base; activations of every layer; logits.
   const activations = rows * (model.layers * (10 * model.channels + 4 * model.hidden) + 2 * model.vocabulary);
@@ -104,11 +104,21 @@ export function consentTerms(run: RunView, duty: number, lasts: ConsentTerms["la
     name: run.charter.name,
     purpose: asSentence(run.charter.purpose),
     downloadBytes: run.parameters * 4 + shardBytes,
-    roundBytes: last === undefined || sharers === 0 ? null : (last.bytesUp + last.bytesDown) / sharers,
+    roundBytes: roundBytes(run),
     memoryBytes: run.parameters * 4 * 6 + activations * 4,
     lasts,
     duty,
   };
+}
+
+/** What one contributor sent and received for a version: the median of the last ones, so that newcomers do not weigh in. */
+function roundBytes(run: RunView): number | null {
+  const shares = run.versions
+    .slice(-VERSIONS_LOOKED_AT)
+    .map((made) => (made.bytesUp + made.bytesDown) / (made.accepted + made.refused))
+    .filter((bytes) => Number.isFinite(bytes))
+    .toSorted((a, b) => a - b);
+  return shares[Math.floor((shares.length - 1) / 2)] ?? null;
 }
 
 function stateOf(contribution: ContributionView): ContributionItem["state"] {

@@ -68,8 +68,12 @@ export class ThreadsElement extends HTMLElement {
   }
 
   set cloth(cloth: Cloth) {
-    const grew = this.#cloth.versions > 0 && cloth.versions > this.#cloth.versions;
+    const before = this.#cloth;
+    const grew = before.versions > 0 && cloth.versions > before.versions;
     this.#cloth = cloth;
+    if (keyOf(before) === keyOf(cloth)) {
+      return;
+    }
     if (grew && !this.#still.matches && document.visibilityState === "visible") {
       this.#beatStartMs = performance.now();
     }
@@ -123,6 +127,11 @@ export class ThreadsElement extends HTMLElement {
     }
     return inks;
   }
+}
+
+/** What the picture shows: two cloths with the same key look the same. */
+function keyOf({ versions, connected, mine, progress }: Cloth): string {
+  return `${versions} ${connected} ${mine.size} ${progress === null ? "" : Math.round(progress * 400)}`;
 }
 
 interface Scene {

@@ -1,0 +1,158 @@
+/**
+ * Draws the contributor page: everything that is shown, from one snapshot of what is known. It decides nothing and listens
+ * to nothing; `page.ts` does. Words about states come from `stage.ts`, lists of facts from `ui/facts.ts`.
+ */
+import type { ContributorView } from "../contributor/view.ts";
+import type { RunView } from "../protocol/run-view.ts";
+import type { ContributionItem } from "../ui/contributions.ts";
+import { byId, make, setText } from "../ui/dom.ts";
+import { deviceFacts, runFacts, type Fact } from "../ui/facts.ts";
+import { asSentence, formatCount, formatPlural, formatShort } from "../ui/format.ts";
+import { stageOf, type Facts, type Stage } from "./stage.ts";
+
+export interface Snapshot {
+  readonly facts: Facts;
+  readonly run: RunView | null;
+  readonly view: ContributorView | null;
+  /** This device's contributions, newest first. */
+  readonly items: readonly ContributionItem[];
+  /** How far the present round has come on this device, 0 … 1. */
+  readonly progress: number;
+  /** Why this engine. */
+  readonly engineSentence: string;
+}
+
+export type Screen = ReturnType<typeof findScreen>;
+
+/** The parts of the page by name. Throws when the markup lacks one. */
+export function findScreen() {
+  return {
+    state: byId("state"),
+    hint: byId("hint"),
+    panel: byId("panel"),
+    main: byId<HTMLButtonElement>("main"),
+    other: byId<HTMLButtonElement>("other"),
+    working: byId("working"),
+    progress: byId<HTMLProgressElement>("progress"),
+    progressWords: byId("progress-words"),
+    runName: byId("run-name"),
+    runPurpose: byId("run-purpose"),
+    runFacts: byId("run-facts"),
+    deviceFacts: byId("device-facts"),
+    meter: only("heddle-meter"),
+    power: only("heddle-power"),
+    threads: only("heddle-threads"),
+    chart: only("heddle-chart"),
+    contributions: only("heddle-contributions"),
+    consent: only("heddle-consent"),
+    writer: only("heddle-try"),
+  };
+}
+
+export function drawScreen(screen: Screen, snapshot: Snapshot): void {
+  const stage = stageOf(snapshot.facts);
+  drawStage(screen, stage, snapshot);
+  drawDevice(screen, stage.mood === "working", snapshot);
+  drawCloth(screen, snapshot);
+  screen.writer.blocked = writerBlocked(snapshot);
+}
+
+/** What changes only with the run's record. */
+export function drawRun(screen: Screen, run: RunView): void {
+  setText(screen.runName, run.charter.name);
+  setText(screen.runPurpose, asSentence(run.charter.purpose));
+  screen.chart.points = run.versions.map(({ version, evalLoss, contributors }) => ({
+    version,
+    loss: evalLoss,
+    contributors,
+  }));
+  fill(screen.runFacts, runFacts(run));
+}
+
+/** Moves the focus to a button that replaces the pressed one, unless the person has gone elsewhere. */
+export function keepFocus(button: HTMLButtonElement): void {
+  const active = document.activeElement;
+  if (!button.hidden && (active === null || active === document.body || active.closest(".actions") !== null)) {
+    button.focus();
+  }
+}
+
+function drawStage(screen: Screen, stage: Stage, { facts }: Snapshot): void {
+  screen.panel.dataset["mood"] = stage.mood;
+  setText(screen.state, stage.sentence);
+  setText(screen.hint, stage.hint);
+  for (const [button, offer] of [
+    [screen.main, stage.main],
+    [screen.other, stage.other],
+  ] as const) {
+    button.hidden = offer === null;
+    setText(button, offer?.words ?? "");
+    button.dataset["act"] = offer?.act ?? "";
+  }
+  screen.working.hidden = facts.trainer.type !== "open" || facts.view === null || facts.view.status === "stopped";
+  const titles = { working: "Training · Heddle", paused: "Paused · Heddle" } as const;
+  document.title =
+    stage.mood === "working" || stage.mood === "paused" ? titles[stage.mood] : "Heddle: train an open model together";
+}
+
+function drawDevice(screen: Screen, working: boolean, { view, items, progress, engineSentence }: Snapshot): void {
+  screen.meter.reading = { tokensPerS: view?.tokensPerS ?? 0, working };
+  screen.progress.value = working ? progress : 0;
+  setText(screen.progressWords, progressWords(view));
+  screen.contributions.items = items;
+  fill(screen.deviceFacts, deviceFacts(view, engineSentence));
+  screen.power.worker = view === null ? "device" : view.engine === "webgpu" ? "GPU" : "processor";
+}
+
+function drawCloth(screen: Screen, { run, view, items, progress }: Snapshot): void {
+  const versions = run?.versions ?? [];
+  // Accepted work is in the first version made after it was sent.
+  const accepted = items.filter((item) => item.state === "accepted");
+  const mine = new Set(accepted.flatMap(({ sentMs }) => versions.find(({ timeMs }) => timeMs > sentMs)?.version ?? []));
+  const taking = view !== null && view.status !== "stopped" && view.status !== "failed";
+  screen.threads.cloth = {
+    versions: versions.at(-1)?.version ?? 0,
+    connected: run?.connected ?? 0,
+    mine,
+    progress: taking ? progress : null,
+  };
+}
+
+function writerBlocked({ run, facts }: Snapshot): string | null {
+  if (run === null) {
+    return facts.feed === "loading"
+      ? "One moment: looking up the newest version."
+      : "This needs the relay, which does not answer right now.";
+  }
+  return run.charter.model.vocabulary <= 256 ? null : "This page cannot write with this run’s tokenizer yet.";
+}
+
+function progressWords(view: ContributorView | null): string {
+  if (view === null) {
+    return "";
+  }
+  const { step, stepsMax, tokensTotal, accepted } = view;
+  const steps = stepsMax > 0 ? `Step ${formatCount(step)} of at most ${formatCount(stepsMax)} in this round. ` : "";
+  const tokens = `${formatShort(tokensTotal)} tokens learned from since you started, `;
+  return `${steps}${tokens}${formatPlural(accepted, "contribution", "contributions")} accepted.`;
+}
+
+function fill(list: HTMLElement, facts: readonly Fact[]): void {
+  const key = JSON.stringify(facts);
+  if (list.dataset["key"] !== key) {
+    list.dataset["key"] = key;
+    list.replaceChildren(
+      ...facts.map(({ name, value, note = "" }) =>
+        make("div", {}, make("dt", {}, name), make("dd", {}, value, ...(note === "" ? [] : [make("small", {}, note)]))),
+      ),
+    );
+  }
+}
+
+function only<K extends keyof HTMLElementTagNameMap>(name: K): HTMLElementTagNameMap[K] {
+  const element = document.querySelector(name);
+  if (element === null) {
+    throw new Error(`Cannot set up the page: it has no <${name}>`);
+  }
+  return element;
+}

@@ -1,0 +1,36 @@
+import { describe, expect, test } from "vitest";
+import { sampleRun, sampleView } from "../../test/fixtures/ui/samples.ts";
+import { consentTerms, deviceFacts, itemsOf, runFacts } from "./facts.ts";
+
+describe("facts", () => {
+  test("runFacts() tells version, size, traffic and licence, and survives a run without versions", () => {
+    const text = JSON.stringify(runFacts(sampleRun(64)));
+    for (const word of ["Round 65: contributors are training", "541\u00a0k parameters", "301\u00a0kB up", "Licence: Public domain"]) {
+      expect(text).toContain(word);
+    }
+    expect(runFacts(sampleRun(0)).map(({ name }) => name)).not.toContain("Last version");
+    expect(runFacts({ ...sampleRun(0), versions: [] })[0]?.value).toBe("0");
+  });
+
+  test("deviceFacts() names the engine and why, and the lane and why", () => {
+    const text = JSON.stringify(deviceFacts(sampleView({ status: "training", duty: 0.5, tick: 1 }), "It is faster"));
+    for (const word of ["GPU, by WebGPU", "NVIDIA Ampere. It is faster.", "WebSocket", "WebRTC could not connect"]) {
+      expect(text).toContain(word);
+    }
+    expect(deviceFacts(null, "")).toHaveLength(1);
+  });
+
+  test("consentTerms() takes the median round, so that one newcomer's download does not weigh in", () => {
+    const run = sampleRun(9);
+    const usual = consentTerms(run, 0.5).roundBytes;
+    const versions = run.versions.map((v) => (v.version === 9 ? { ...v, bytesDown: 1e9 } : v));
+    expect(consentTerms({ ...run, versions }, 0.5).roundBytes).toBeLessThanOrEqual((usual ?? 0) * 1.5);
+    expect(consentTerms(sampleRun(0), 0.5).roundBytes).toBeNull();
+  });
+
+  test("itemsOf() keeps order and verdicts", () => {
+    const items = itemsOf(sampleView({ status: "training", duty: 1, tick: 1 }));
+    expect(items.slice(0, 4).map(({ state }) => state)).toEqual(["waiting", "accepted", "accepted", "refused"]);
+    expect(itemsOf(null)).toEqual([]);
+  });
+});

@@ -2,36 +2,40 @@
  * The charter of the sample run that `npm start` begins: a Llama-family model of half a million parameters over bytes, small
  * enough that a laptop without a GPU finishes a round in seconds. Sizes here are configuration; nothing else knows them.
  */
-import type { Charter, Dataset } from "./charter.ts";
+import type { Charter, Dataset, InnerConfig, ModelConfig } from "./charter.ts";
+
+export const SAMPLE_MODEL: ModelConfig = {
+  vocabulary: 256,
+  channels: 128,
+  layers: 3,
+  heads: 4,
+  kvHeads: 2,
+  hidden: 352,
+  time: 128,
+  tied: true,
+  ropeBase: 10_000,
+  normEps: 1e-5,
+  seed: 1,
+};
+
+export const SAMPLE_INNER: InnerConfig = {
+  batch: 8,
+  learningRate: 2e-3,
+  warmupSteps: 20,
+  beta1: 0.9,
+  beta2: 0.95,
+  eps: 1e-8,
+  weightDecay: 0.1,
+  clip: 1,
+};
 
 /** The sample charter over the given data, whose first category must be fully open. */
 export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): Charter {
   return {
     name: "Sample run",
     purpose: "A small language model learns English prose from books in the public domain",
-    model: {
-      vocabulary: 256,
-      channels: 128,
-      layers: 3,
-      heads: 4,
-      kvHeads: 2,
-      hidden: 352,
-      time: 128,
-      tied: true,
-      ropeBase: 10_000,
-      normEps: 1e-5,
-      seed: 1,
-    },
-    inner: {
-      batch: 8,
-      learningRate: 2e-3,
-      warmupSteps: 20,
-      beta1: 0.9,
-      beta2: 0.95,
-      eps: 1e-8,
-      weightDecay: 0.1,
-      clip: 1,
-    },
+    model: SAMPLE_MODEL,
+    inner: SAMPLE_INNER,
     uplink: { keep: 256, bits: 2, beta: 0.95 },
     downlink: { keep: 1024, bits: 2, beta: 0.95 },
     outer: { learningRate: 1, momentum: 0, clipToMedian: 1 },

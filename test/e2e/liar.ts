@@ -66,13 +66,20 @@ export async function joinAsLiar(origin: string): Promise<Liar> {
   const inbox: RelayMessage[] = [];
   const wakers = new Set<() => void>();
   const state = { closed: false };
-  const link = await dialWebSocket({
+  /** It does not check others' work: the relay's referee does, at once. */
+  const giveBack = (message: RelayMessage): void => {
+    if (message.type === "assign" && message.assignment.type === "validate") {
+      link.send(encodeMessage({ type: "release", assignment: message.assignment.id }));
+    }
+  };
+  const link: Link = await dialWebSocket({
     url: `${origin.replace("http", "ws")}/link`,
     attach: () => ({
       message: (bytes) => {
         const message = decodeRelayMessage(bytes);
         if (message.ok) {
           inbox.push(message.value);
+          giveBack(message.value);
         }
         wakers.forEach((wake) => wake());
       },

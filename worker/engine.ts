@@ -25,18 +25,11 @@ export function openEngine(wanted: WantedEngine, program: Program, output: strin
     wanted,
     probeGpu: async () => (navigator.gpu === undefined ? null : probeGpu(navigator.gpu)),
     createGpu: async ({ adapter }) => {
-      const engine = await createGpuEngine({
-        gpu: present(navigator.gpu, "the GPU"),
-        adapter,
-        submitsPerRun: SUBMITS_PER_RUN,
-      });
-      try {
-        await selfTest(engine);
-      } catch (error) {
-        engine[Symbol.dispose]();
-        throw error;
-      }
-      return engine;
+      const gpu = present(navigator.gpu, "the GPU");
+      // The self-test has states of its own under the model's names, hence an engine of its own.
+      using tested = await createGpuEngine({ gpu });
+      await selfTest(tested);
+      return createGpuEngine({ gpu, adapter, submitsPerRun: SUBMITS_PER_RUN });
     },
     createWasm: openWasm,
     measure: (engine) => measureProgram(engine, { program, output, nowMs: () => performance.now() }),

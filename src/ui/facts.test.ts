@@ -5,7 +5,12 @@ import { consentTerms, deviceFacts, itemsOf, runFacts } from "./facts.ts";
 describe("facts", () => {
   test("runFacts() tells version, size, traffic and licence, and survives a run without versions", () => {
     const text = JSON.stringify(runFacts(sampleRun(64)));
-    for (const word of ["Round 65: contributors are training", "541\u00a0k parameters", "301\u00a0kB up", "Licence: Public domain"]) {
+    for (const word of [
+      "Round 65: contributors are training",
+      "541\u00a0k parameters",
+      "301\u00a0kB up",
+      "Licence: Public domain",
+    ]) {
       expect(text).toContain(word);
     }
     expect(runFacts(sampleRun(0)).map(({ name }) => name)).not.toContain("Last version");

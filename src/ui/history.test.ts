@@ -4,7 +4,13 @@ import type { ContributionItem } from "./contributions.ts";
 import { HISTORY_MAX, formatHistory, mergeHistory, parseHistory } from "./history.ts";
 
 const item = (id: string, sentMs: number, state: ContributionItem["state"] = "accepted"): ContributionItem => ({
-  ...{ id, sentMs, state, round: 1, wireBytes: 10, steps: 5, loss: 2 },
+  id,
+  sentMs,
+  state,
+  round: 1,
+  wireBytes: 10,
+  steps: 5,
+  loss: 2,
   sentence: `${id}.`,
 });
 

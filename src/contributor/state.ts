@@ -6,6 +6,7 @@ import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes
 import type { Lane } from "../net/link.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { Assignment, ContributorMessage, RelayMessage, VersionInfo } from "../protocol/messages.ts";
+import type { Verdict } from "../protocol/verdict.ts";
 import type { ContributionView } from "./view.ts";
 
 /** Full-jitter back-off between dials: a random share of 100 ms · 2^n, at most 30 s. */
@@ -25,6 +26,8 @@ export const REBUILDS_MAX = 3;
 /** Contributions shown, and speed samples kept. */
 export const CONTRIBUTIONS_SHOWN_MAX = 50;
 export const SPEED_SAMPLES_MAX = 64;
+/** Verdicts remembered for a contribution that the notebook still has to name. */
+export const HEARD_MAX = 16;
 /** Window of the speed that is shown. */
 export const SPEED_MS = 20_000;
 
@@ -106,6 +109,8 @@ export interface ContributorState {
   readonly job: { readonly assignment: string; readonly type: Assignment["type"]; readonly aborted: boolean } | null;
   readonly pending: Pending | null;
   readonly upload: Upload | null;
+  /** The last verdicts, newest first. */
+  readonly heard: readonly { readonly id: ContributionId; readonly verdict: Verdict }[];
   /** A finished report that waits for an open link. */
   readonly report: { readonly body: Bytes; readonly signature: Bytes } | null;
 
@@ -201,6 +206,7 @@ export function createState(identity: Identity, rtcAvailable: boolean): Contribu
     job: null,
     pending: null,
     upload: null,
+    heard: [],
     report: null,
     step: 0,
     stepsMax: 0,

@@ -191,6 +191,15 @@ describe("tick()", () => {
     ]);
   });
 
+  test("settles a remembered contribution whose verdict came before the notebook was read", () => {
+    const walk = new Walk();
+    walk.connect();
+    walk.receive({ type: "verdict", contribution: pending.id, verdict: { type: "accepted" } });
+    expect(walk.on({ type: "prepared", pending })).toMatchObject([{ type: "settle", outcome: "accepted" }]);
+    expect(walk.state.pending).toBeNull();
+    expect(walk.state.accepted).toBe(1);
+  });
+
   test("throws the residual of a harmful contribution away", () => {
     const walk = new Walk();
     walk.settle(0, pending);

@@ -17,6 +17,7 @@ import {
   ANSWER_MS,
   CONTRIBUTIONS_SHOWN_MAX,
   HANDSHAKE_MS,
+  HEARD_MAX,
   REBUILDS_MAX,
   RETRY_MS,
   SPEED_MS,
@@ -112,9 +113,9 @@ function take(draft: Draft, event: ContributorEvent): void {
       set(draft, { rtc: state.rtc === "unavailable" ? "unavailable" : "none", laneReason: event.reason });
       return;
     case "prepared":
-      set(draft, { preparation: "done", trouble: "", pending: state.pending ?? event.pending });
+      set(draft, { preparation: "done", trouble: "" });
       if (event.pending !== null && state.pending === null) {
-        showContribution(draft, event.pending);
+        takeRemembered(draft, event.pending);
       }
       return;
     case "unprepared":
@@ -215,9 +216,20 @@ function takeAssignment(draft: Draft, assignment: Assignment): void {
   set(draft, { assigned, readied: null, step: 0, stepsMax, trouble: "" });
 }
 
+/** A contribution from before a restart; the relay may have said its verdict before the notebook was read. */
+function takeRemembered(draft: Draft, pending: Pending): void {
+  set(draft, { pending });
+  showContribution(draft, pending);
+  const heard = draft.state.heard.find(({ id }) => id === pending.id);
+  if (heard !== undefined) {
+    takeVerdict(draft, pending.id, heard.verdict);
+  }
+}
+
 function takeVerdict(draft: Draft, id: Pending["id"], verdict: Verdict): void {
   const { state } = draft;
   const accepted = verdict.type === "accepted";
+  set(draft, { heard: [{ id, verdict }, ...state.heard].slice(0, HEARD_MAX) });
   const shown = state.contributions.find((contribution) => contribution.id === id);
   if (shown !== undefined && shown.verdict === null) {
     set(draft, {

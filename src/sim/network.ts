@@ -39,10 +39,21 @@ export interface Tap {
 
 export interface Network {
   listener: Listener | null;
+  /** Second links that a relay has agreed to, by their offers. */
+  readonly offers: Map<string, Pick<Listener, "process" | "attach">>;
   /** While false, no message is duplicated and no link breaks: for the quiet end of a run. */
   faulty: boolean;
   dial(from: Process, attach: Attach, tap: Tap): Promise<Link>;
+  /** Opens the second link that was agreed to for `offer`. */
+  open(from: Process, offer: string, ends: { readonly attach: Attach; readonly tap: Tap }): Promise<Link>;
   fetchBlob(from: Process, digest: Digest, bytesMax: number): Promise<Bytes>;
+}
+
+interface Ends {
+  readonly from: Process;
+  readonly to: Pick<Listener, "process" | "attach">;
+  readonly attach: Attach;
+  readonly tap: Tap;
 }
 
 export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Network {
@@ -50,6 +61,7 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Ne
   const delayMs = (): number => rng.below(faults.delayMsMax + 1);
   const network: Network = {
     listener: null,
+    offers: new Map(),
     faulty: true,
     dial: async (from, attach, tap) => {
       await sleep(from.clock, delayMs());
@@ -58,6 +70,14 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Ne
         throw new HeddleError("unreachable", "The relay cannot be reached");
       }
       return connect({ from, to, attach, tap });
+    },
+    open: async (from, offer, ends) => {
+      await sleep(from.clock, delayMs());
+      const to = network.offers.get(offer);
+      if (to?.process.alive !== true || chance(faults.failShare)) {
+        throw new HeddleError("unreachable", "The second link cannot be opened");
+      }
+      return connect({ from, to, ...ends });
     },
     fetchBlob: async (from, digest, bytesMax) => {
       await sleep(from.clock, delayMs());
@@ -74,7 +94,7 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Ne
   };
   const doubled = (bytes: Bytes): readonly Bytes[] => (chance(faults.duplicateShare) ? [bytes, bytes] : [bytes]);
 
-  const connect = ({ from, to, attach, tap }: { from: Process; to: Listener; attach: Attach; tap: Tap }): Link => {
+  const connect = ({ from, to, attach, tap }: Ends): Link => {
     let mine: Link | undefined;
     const client: Tap = { ...tap, sent: (bytes) => (tap.sent?.(bytes) ?? [bytes]).flatMap(doubled) };
     const arrivals = { a: 0, b: 0 };

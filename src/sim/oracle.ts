@@ -164,14 +164,16 @@ function checkOnce({ merges, headers, verdicts, ended }: History, find: Find): v
 function checkTold({ headers, verdicts }: History, { told, liars }: Evidence, find: Find): void {
   const heard = new Set<ContributionId>();
   for (const { contribution, verdict } of told) {
-    heard.add(contribution);
     const written = verdicts.get(contribution);
     if (verdict.type === "accepted" && written?.type !== "accepted") {
       find("who was told that it is accepted is accepted in the ledger", contribution);
     }
-    if (verdict.type === "refused" && written?.type === "accepted") {
+    // The first word counts; a contribution that comes again after it may be called what it is, a replay.
+    const first = !heard.has(contribution) || verdict.type === "accepted" || verdict.reason !== "replayed";
+    if (first && verdict.type === "refused" && written?.type === "accepted") {
       find("who is accepted in the ledger was never told otherwise", `${contribution}: ${verdict.reason}`);
     }
+    heard.add(contribution);
   }
   for (const [id, { contributor }] of headers) {
     if (!liars.has(contributor) && verdicts.has(id) && !heard.has(id)) {

@@ -17,7 +17,7 @@ import { createWorld, TEXT, type Faults, type Machine, type World } from "./worl
 const ROUND_MS_MAX = 60_000;
 const REST_MS_MAX = 120_000;
 /** How often the simulation looks whether it is done. */
-const LOOK_MS = 50;
+const LOOK_MS = 200;
 
 export interface SimulationOptions {
   readonly seed: number;
@@ -55,6 +55,7 @@ export const CALM: Faults = {
   writeMsMax: 0,
   relayKills: 0,
   contributorKills: 0,
+  whims: false,
   liars: 0,
 };
 
@@ -70,6 +71,7 @@ export function faultsOf(seed: number): Faults {
     writeMsMax: oneOf([0, 5, 60]),
     relayKills: oneOf([0, 1, 3]),
     contributorKills: oneOf([0, 1, 4]),
+    whims: rng.below(3) === 0,
     liars: oneOf([0, 1, 1, 2]),
   };
 }
@@ -91,7 +93,7 @@ export function optionsOf(seed: number): SimulationOptions {
 export async function runSimulation(options: SimulationOptions): Promise<Outcome> {
   const { seed, contributors, rounds, faults, parameters = 128, settle } = options;
   const charter = charterOf(seed, options.uplink ?? { keep: 32, bits: 2, beta: 0.95 });
-  const stormMs = rounds * 6_000;
+  const stormMs = rounds * 5_000;
   const world = createWorld({ seed, contributors, parameters, charter, faults, stormMs });
   const ledger = followLedger(world);
   world.start();

@@ -4,8 +4,8 @@
  * What contributors are told and what they work on is written down as evidence for the oracle.
  */
 import { digestOf, floatBytes, type Bytes, type ContributorId } from "../base/bytes.ts";
-import { createRng } from "../base/rng.ts";
-import { createContributor, type Contributor } from "../contributor/run.ts";
+import { createRng, type Rng } from "../base/rng.ts";
+import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
 import type { Work } from "../contributor/work.ts";
 import { createCoordinatorHost } from "../coordinator/host.ts";
 import type { Charter } from "../protocol/charter.ts";
@@ -35,6 +35,8 @@ export interface Faults extends NetworkFaults {
   /** Kills of the relay and of contributors, at random times; half of the relay's in the middle of a write. */
   readonly relayKills: number;
   readonly contributorKills: number;
+  /** People pause and stop their contributors, and go on. */
+  readonly whims: boolean;
   /** How many of the contributors lie. */
   readonly liars: number;
 }
@@ -135,6 +137,10 @@ function runRelay(world: World, options: WorldOptions): void {
         measure: async (base, update, facts) => toy.measure(base, update, facts.privateData),
       },
       initial: toy.initial,
+      answerRtc: async (offer, attach) => {
+        network.offers.set(offer, { process, attach });
+        return offer;
+      },
       onEntry: ({ event }) => {
         const header = event.type === "contributed" ? decodeHeader(event.header) : null;
         const payload = header?.ok === true ? disk.blobs.get(header.value.payload.digest) : undefined;
@@ -158,7 +164,7 @@ function runRelay(world: World, options: WorldOptions): void {
 }
 
 /** Half of the kills hit a certain write, half a certain time. */
-function deathOf(kill: boolean, rng: { below(n: number): number }): Pick<ProcessOptions, "dieAtWrite"> {
+function deathOf(kill: boolean, rng: Rng): Pick<ProcessOptions, "dieAtWrite"> {
   const byWrite = rng.below(2) === 0;
   const number = 1 + rng.below(40);
   const done = rng.below(2) === 0;
@@ -187,6 +193,9 @@ function runContributor(world: World, options: MachineOptions): void {
     const contributor = createSession(world, { options, process, key, stepMs });
     world.machines.set(number, { id: contributorIdOf(key.publicKey), lie, process, contributor });
     contributor.start();
+    if (faults.whims) {
+      followWhims(contributor, process, { rng, stormMs });
+    }
     if (kills > 0) {
       kills -= 1;
       clock.after(rng.below(Math.max(1, stormMs - clock.nowMs())), process.kill);
@@ -197,6 +206,18 @@ function runContributor(world: World, options: MachineOptions): void {
     });
   };
   clock.after(rng.below(1_000), start);
+}
+
+/** The person pauses and goes on, or stops and starts again. */
+function followWhims(
+  contributor: Contributor,
+  { clock }: Process,
+  { rng, stormMs }: { readonly rng: Rng; readonly stormMs: number },
+): void {
+  const pauses = rng.below(2) === 0;
+  const fromMs = rng.below(Math.max(1, stormMs - clock.nowMs()));
+  clock.after(fromMs, () => (pauses ? contributor.pause() : void contributor.stop()));
+  clock.after(fromMs + rng.below(3_000), () => (pauses ? contributor.resume() : contributor.start()));
 }
 
 interface SessionOptions {
@@ -223,8 +244,16 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
       world.told.push({ contributor: id, contribution, verdict });
     }
   };
+  const tap = { sent, received };
+  let offers = 0;
+  const openRtc: OpenRtc = async ({ exchange, attach }) => {
+    offers += 1;
+    const offer = await exchange(`offer ${offers} of ${process.name}`);
+    return network.open(process, offer, { attach, tap });
+  };
   return createContributor({
-    dial: (attach) => network.dial(process, attach, { sent, received }),
+    dial: (attach) => network.dial(process, attach, tap),
+    ...(rng.below(2) === 0 ? { openRtc } : {}),
     fetchBlob: (digest, bytesMax) => network.fetchBlob(process, digest, bytesMax),
     store: process.store,
     clock: process.clock,

@@ -4,7 +4,7 @@
  * randomness, the store, the keys and the links are arguments, so that a simulation runs the same host in virtual time.
  */
 import { HeddleError } from "../base/assert.ts";
-import { digestOf, floatBytes, fromHex, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
+import { digestOf, floatBytes, fromHex, type Bytes, type Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
 import type { Attach, Link, LinkHandlers } from "../net/link.ts";
@@ -17,8 +17,7 @@ import { PING_MS, SESSIONS_MAX } from "../protocol/limits.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 import type { Store } from "../store/store.ts";
-import type { MeasureFacts } from "../trust/measure.ts";
-import { loadBase, mergeRound, readUpdate, storeFirst, type Base, type Referee } from "./base.ts";
+import { loadBase, storeFirst, type Base, type Referee } from "./base.ts";
 import { takeContribution, takeReport, type Intake } from "./intake.ts";
 import { openJournal, type Journal } from "./journal.ts";
 import { startState, type CoordinatorEvent, type CoordinatorState, type Effect } from "./live.ts";
@@ -27,6 +26,7 @@ import { Queue } from "./queue.ts";
 import { applyEvent, blobsOf, type DurableState } from "./state.ts";
 import { tick, wakeAt } from "./tick.ts";
 import { viewOf } from "./view.ts";
+import { Workbench } from "./workbench.ts";
 
 export type { Referee } from "./base.ts";
 
@@ -116,12 +116,8 @@ class Host implements CoordinatorHost {
   readonly #queue: Queue;
   readonly #peers = new Map<number, Peer>();
   readonly #peerHost: PeerHost;
+  readonly #workbench: Workbench;
   #state: CoordinatorState;
-  #base: Base;
-  /** Computed and stored, to be taken over when its entry is durable. */
-  #next: { readonly digest: Digest; readonly base: Base } | null = null;
-  /** Measurements run one after the other. */
-  #measuring: Promise<void> = Promise.resolve();
   /** Blobs of the public record, as of a durable state. */
   #public: { readonly durable: DurableState | null; readonly blobs: ReadonlySet<Digest> } = {
     durable: null,
@@ -138,7 +134,8 @@ class Host implements CoordinatorHost {
   constructor(options: CoordinatorOptions, { journal, base, state }: HostParts) {
     this.#options = options;
     this.#journal = journal;
-    this.#base = base;
+    const { store, referee, charter } = options;
+    this.#workbench = new Workbench({ blobs: store.blobs, referee, charter, base, log: (line) => this.#log(line) });
     this.#state = state;
     this.#queue = new Queue((error) => this.#fail(error));
     this.#peerHost = this.#makePeerHost();
@@ -308,14 +305,7 @@ class Host implements CoordinatorHost {
     const { state, events, effects } = tick(before, event, nowMs, rng);
     const entries = events.length === 0 ? [] : await this.#journal.append(events, nowMs);
     this.#state = state;
-    if (
-      this.#next !== null &&
-      this.#next.digest === state.durable.head.digest &&
-      before.durable.head !== state.durable.head
-    ) {
-      this.#base = this.#next.base;
-      this.#next = null;
-    }
+    this.#workbench.adopt(state.durable.head);
     for (const entry of entries) {
       onEntry?.(entry);
     }
@@ -340,13 +330,10 @@ class Host implements CoordinatorHost {
         this.#peers.get(effect.session)?.close(effect.reason);
         return;
       case "measure":
-        this.#measuring = this.#measuring.then(() =>
-          this.#queue.track(() => this.#measure(effect.contribution, effect.facts)),
-        );
-        void this.#queue.track(() => this.#measuring);
+        void this.#queue.track(() => this.#measure(effect));
         return;
       case "merge":
-        void this.#queue.track(() => this.#merge(effect.round, effect.contributions));
+        void this.#queue.track(() => this.#merge(effect));
         return;
       case "forget":
         for (const digest of effect.blobs) {
@@ -358,38 +345,21 @@ class Host implements CoordinatorHost {
     }
   }
 
-  async #measure(id: ContributionId, facts: MeasureFacts): Promise<void> {
-    const { referee, store, charter } = this.#options;
+  async #measure({ contribution: id, facts }: Extract<Effect, { readonly type: "measure" }>): Promise<void> {
     const contribution = this.#state.durable.contributions.get(id);
-    if (contribution === undefined || this.#closed) {
-      return;
+    if (contribution !== undefined && !this.#closed) {
+      const losses = await this.#workbench.measure(contribution, facts);
+      this.#enqueue({ type: "measured", contribution: id, losses });
     }
-    const { params } = this.#base;
-    const update = await readUpdate(store.blobs, contribution, params.length, charter);
-    const losses = await referee.measure(params, update, facts).catch((error: unknown) => {
-      this.#log(`The referee could not measure contribution ${id}: ${String(error)}`);
-      return null;
-    });
-    this.#enqueue({ type: "measured", contribution: id, losses });
   }
 
-  async #merge(round: number, contributions: readonly ContributionId[]): Promise<void> {
-    const { store, referee, charter } = this.#options;
-    const { durable } = this.#state;
-    const { base, head, server } = await mergeRound({
-      blobs: store.blobs,
-      referee,
-      charter,
-      durable,
-      base: this.#base,
-      contributions,
-    });
-    this.#next = { digest: head.digest, base };
+  async #merge(effect: Extract<Effect, { readonly type: "merge" }>): Promise<void> {
+    const { head, server } = await this.#workbench.merge(this.#state.durable, effect);
     this.#queue.add(async () => {
       this.#peers.forEach((peer) => peer.countTraffic());
       const bytesUp = this.#bytesUp;
       const bytesDown = this.#bytesDown;
-      await this.#apply({ type: "merged", round, head, server, bytesUp, bytesDown });
+      await this.#apply({ type: "merged", round: effect.round, head, server, bytesUp, bytesDown });
       this.#bytesUp -= bytesUp;
       this.#bytesDown -= bytesDown;
     });

@@ -1,0 +1,66 @@
+/**
+ * Where the relay computes: it holds the head's parameters and outer state, measures one update at a time with the referee,
+ * and makes the next version, which it takes over once the ledger has it.
+ */
+import type { Digest } from "../base/bytes.ts";
+import type { Charter } from "../protocol/charter.ts";
+import type { Losses, VersionInfo } from "../protocol/messages.ts";
+import type { Blobs } from "../store/store.ts";
+import type { MeasureFacts } from "../trust/measure.ts";
+import { mergeRound, readUpdate, type Base, type NextBase, type Referee } from "./base.ts";
+import type { Contribution, DurableState } from "./state.ts";
+import type { Effect } from "./live.ts";
+
+export interface WorkbenchOptions {
+  readonly blobs: Blobs;
+  readonly referee: Referee;
+  readonly charter: Charter;
+  readonly base: Base;
+  readonly log: (sentence: string) => void;
+}
+
+export class Workbench {
+  readonly #options: WorkbenchOptions;
+  #base: Base;
+  #next: NextBase | null = null;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(options: WorkbenchOptions) {
+    this.#options = options;
+    this.#base = options.base;
+  }
+
+  /** Measures `contribution` after all that were asked for before; null when the referee fails, which is logged. */
+  measure(contribution: Contribution, facts: MeasureFacts): Promise<Losses | null> {
+    const { blobs, charter, referee, log } = this.#options;
+    const measured = this.#last.then(async () => {
+      const { params } = this.#base;
+      const update = await readUpdate(blobs, contribution, params.length, charter);
+      return referee.measure(params, update, facts).catch((error: unknown) => {
+        log(`The referee could not measure contribution ${contribution.id}: ${String(error)}`);
+        return null;
+      });
+    });
+    this.#last = measured.catch(() => undefined); // told to whoever asked
+    return measured;
+  }
+
+  /** Computes and stores the next version of `durable`'s head. */
+  async merge(
+    durable: DurableState,
+    { contributions }: Extract<Effect, { readonly type: "merge" }>,
+  ): Promise<{ readonly head: VersionInfo; readonly server: Digest }> {
+    const { blobs, charter, referee } = this.#options;
+    const next = await mergeRound({ blobs, referee, charter, durable, base: this.#base, contributions });
+    this.#next = next;
+    return next;
+  }
+
+  /** The ledger's head is `head`: the version made last becomes the base, if it is that one. */
+  adopt(head: VersionInfo): void {
+    if (this.#next?.head.version === head.version) {
+      this.#base = this.#next.base;
+      this.#next = null;
+    }
+  }
+}

@@ -63,7 +63,7 @@ export async function loadBase(blobs: Blobs, { head, server }: Pick<DurableState
 }
 
 /** Largest packed update of P parameters that the charter's uplink can make, with room to spare. */
-export function payloadBytesMax(parameters: number, { keep, bits }: Charter["uplink"]): number {
+function payloadBytesMax(parameters: number, { keep, bits }: Charter["uplink"]): number {
   const entryBits = 16 + (bits === 64 ? 64 : 0); // a gap coded with the best Rice parameter, sign and magnitude
   return HEADER_BYTES + chunksOf(parameters) * Math.ceil((64 + Math.min(keep, CHUNK) * entryBits) / 8);
 }

@@ -49,7 +49,7 @@ export interface CoordinatorOptions {
   /** The phase, the round or the number of contributors has changed. */
   readonly onChange?: () => void;
   /** The host cannot go on (its store or its referee failed); all links are closed. `settled` rejects with the same. */
-  readonly onFailure?: (error: unknown) => void;
+  readonly onFailure: (error: unknown) => void;
   readonly log?: (sentence: string) => void;
 }
 
@@ -384,7 +384,7 @@ class Host implements CoordinatorHost {
   #fail(error: unknown): void {
     this.#log(`The relay cannot go on: ${String(error)}`);
     this.#stop("The relay has failed and is stopping");
-    this.#options.onFailure?.(error);
+    this.#options.onFailure(error);
   }
 
   #stop(reason: string): void {

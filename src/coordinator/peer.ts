@@ -17,8 +17,8 @@ export const HANDSHAKE_MS = 10_000;
 /** Unreadable or forged messages after which a session is closed. */
 export const STRIKES_MAX = 8;
 /** Messages of one session that wait to be handled, and contributions among them. */
-export const WAITING_MAX = 64;
-export const CONTRIBUTIONS_WAITING_MAX = 2;
+const WAITING_MAX = 64;
+const CONTRIBUTIONS_WAITING_MAX = 2;
 /** When a participant that was refused as "busy" may come back. */
 export const BUSY_RETRY_MS = 30_000;
 

@@ -83,7 +83,7 @@ export const verify: VerifySignature = async (publicKey, purpose, message, signa
   const secret = secrets.get(digestOf(publicKey));
   return secret !== undefined && digestOf(mac(secret, purpose, message)) === digestOf(signature);
 };
-export const relayKey = keyOf("relay");
+const relayKey = keyOf("relay");
 
 class TestClock implements Clock {
   now = 0;
@@ -126,6 +126,7 @@ export class World {
   readonly clock = new TestClock();
   readonly disk: MemoryDisk;
   readonly logged: string[] = [];
+  readonly failures: unknown[] = [];
   host!: CoordinatorHost;
 
   constructor(disk = createMemoryDisk()) {
@@ -143,6 +144,7 @@ export class World {
       verify,
       referee,
       log: (sentence) => this.logged.push(sentence),
+      onFailure: (error) => this.failures.push(error),
       ...change,
     });
   }

@@ -17,7 +17,7 @@ import { applyEvent, type DurableState } from "./state.ts";
 import { tick, wakeAt } from "./tick.ts";
 
 export const charter = { ...exampleCharter, trust: { ...exampleCharter.trust, auditShare: 0 } };
-export const run = charterDigest(charter);
+const run = charterDigest(charter);
 const relay = countingBytes(32);
 export const GOOD: Losses = { assignedBefore: 3, assignedAfter: 2.9, randomBefore: 3, randomAfter: 2.99 };
 export const HARMFUL: Losses = { assignedBefore: 3, assignedAfter: 2.9, randomBefore: 3, randomAfter: 4 };

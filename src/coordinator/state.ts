@@ -14,13 +14,13 @@ import type { NormSample } from "../trust/judge.ts";
 /** Rounds whose contributions are remembered: their ids and payloads against replays, their norms for comparison. */
 export const ROUNDS_KEPT = 8;
 /** Versions whose update can still be fetched, and whose checkpoint can. */
-export const UPDATES_KEPT = 16;
+const UPDATES_KEPT = 16;
 export const CHECKPOINTS_KEPT = 3;
 /** Versions in the public record. */
-export const VERSIONS_SHOWN_MAX = 10_000;
+const VERSIONS_SHOWN_MAX = 10_000;
 /** Verdicts remembered for a contributor, and contributors for whom any are, the latest first. */
-export const VERDICTS_KEPT = 8;
-export const CONTRIBUTORS_KEPT = 10_000;
+const VERDICTS_KEPT = 8;
+const CONTRIBUTORS_KEPT = 10_000;
 /** Contributions of one round. */
 export const CONTRIBUTIONS_MAX = 1_000;
 
@@ -31,7 +31,7 @@ export interface Contribution {
   readonly verdict: Verdict | null;
 }
 
-export interface PastRound {
+interface PastRound {
   readonly round: number;
   readonly contributions: readonly {
     readonly id: ContributionId;

@@ -8,7 +8,7 @@ import { DRAW_MS, type CoordinatorState, type Session } from "./live.ts";
 import { judgeNorms } from "./judging.ts";
 
 /** A joiner gets an assignment while at least this share of the round's time remains. */
-export const JOIN_SHARE = 0.5;
+const JOIN_SHARE = 0.5;
 
 /** Does whatever is due before and during training. */
 export function advanceTraining(draft: Draft): void {

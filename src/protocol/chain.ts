@@ -39,7 +39,7 @@ import type { ScanLimits } from "./scan.ts";
 import { accept, refuse, type Checked } from "./verdict.ts";
 
 /** What the first entry holds in place of the digest of an entry before it. */
-export const NO_ENTRY = "0".repeat(64) as Digest;
+const NO_ENTRY = "0".repeat(64) as Digest;
 
 /** An entry as it is written. */
 export interface SignedEntry extends LedgerEntry {

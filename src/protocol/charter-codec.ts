@@ -51,7 +51,7 @@ import { accept, refuse, type Checked } from "./verdict.ts";
 const SETTING_MAX = 1e9;
 const UINT32_MAX = 2 ** 32 - 1;
 
-export const CHARTER_SCAN: ScanLimits = {
+const CHARTER_SCAN: ScanLimits = {
   depthMax: RELAY_DEPTH_MAX,
   valuesMax: RELAY_VALUES_MAX,
   stringBytesMax: 3 * TEXT_CHARS_MAX,

@@ -139,7 +139,7 @@ export const versionReader: Reader<VersionInfo> = (value, path) => {
   return info;
 };
 
-export const assignmentReader: Reader<Assignment> = tagged<Assignment>({
+const assignmentReader: Reader<Assignment> = tagged<Assignment>({
   train: record<Of<Assignment, "train">>({
     type: typeOf("train"),
     id: assignmentName,

@@ -60,7 +60,7 @@ export const exampleReport: ReportBody = {
   randomAfter: Infinity,
 };
 
-export const exampleVersion: VersionInfo = {
+const exampleVersion: VersionInfo = {
   version: 2,
   digest: baseDigest,
   parent: digestOf(countingBytes(8)),

@@ -34,7 +34,7 @@ export const REPORT_BYTES_MAX = 2_048;
 /** Canonical encoding of a charter, so that a welcome fits a control message. */
 export const CHARTER_BYTES_MAX = 196_608;
 /** One ledger entry as it is written. */
-export const ENTRY_BYTES_MAX = CONTROL_BYTES_MAX;
+export const ENTRY_BYTES_MAX = 262_144;
 /** Names of assignments: lower-case letters, digits and hyphens. */
 export const ASSIGNMENT_CHARS_MAX = 64;
 /** Data sets of a charter and shards of one data set. */

@@ -16,7 +16,7 @@ export interface NormSample {
 }
 
 /** Fewer norms than this are no measure of what is usual; losses decide alone then. */
-export const NORM_SAMPLES_MIN = 3;
+const NORM_SAMPLES_MIN = 3;
 
 const ACCEPTED: Verdict = { type: "accepted" };
 

@@ -75,7 +75,7 @@ async function openPage(page: Page, config: ContributeConfig): Promise<void> {
 /** What a person does: the main button, then the agreement if it is asked for. */
 async function press(page: Page, config: ContributeConfig): Promise<void> {
   await page.locator("#main:not([hidden])").click({ timeout: 30_000 });
-  const agree = page.getByRole("button", { name: /^I agree/ });
+  const agree = page.getByRole("button", { name: "Agree and start" });
   await agree.click({ timeout: 3_000 }).catch(() => undefined); // remembered from an earlier start
   void config;
 }

@@ -160,15 +160,16 @@ function startContributor(relay: string, config: RelayConfig, closers: Closers, 
   const begin = (): void => {
     const flags = ["--experimental-import-text", "--disable-warning=ExperimentalWarning"];
     const args = ["src/headless/main.ts", "--relay", relay, "--json", "--dir", join(config.dir, "contributor")];
-    child = spawn(process.execPath, [...flags, ...args], { cwd: root, stdio: ["ignore", "pipe", "inherit", "ipc"] });
+    child = spawn(process.execPath, [...flags, ...args], { cwd: root, stdio: ["ignore", "pipe", "pipe", "ipc"] });
+    let complaints = ""; // graphics drivers chatter on standard error; it matters only when the contributor fails
+    child.stderr?.on("data", (chunk: Buffer) => {
+      complaints = (complaints + chunk.toString()).slice(-COMPLAINT_CHARS_MAX);
+    });
     child.stdout?.on("data", (chunk: Buffer) => tellEngine(chunk.toString(), printer));
     child.once("exit", (code) => {
       if (!closing) {
-        printer.say(
-          "contributor",
-          { ended: code },
-          `This machine's contributor ended (${code}); it starts again in 5 seconds`,
-        );
+        const sentence = `This machine's contributor ended (${code}); it starts again in 5 seconds. Its last words:`;
+        printer.say("contributor", { ended: code, complaints }, `${sentence}\n${complaints}`);
         setTimeout(begin, 5_000).unref();
       }
     });

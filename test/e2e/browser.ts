@@ -1,0 +1,46 @@
+/** Headless Chromium for the end-to-end tests: quiet, without the network, closed by the test that opened it. */
+import { chromium, type Browser, type Page } from "playwright-core";
+
+const QUIET = [
+  "--no-sandbox",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+const SOFTWARE_GPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+
+/** Rejects with a sentence when Chromium is missing; with `gpu` pages have WebGPU on SwiftShader. */
+export function openBrowser({ gpu = false } = {}): Promise<Browser> {
+  return chromium.launch({ executablePath: "/usr/bin/chromium", args: [...QUIET, ...(gpu ? SOFTWARE_GPU : [])] });
+}
+
+/** Opens a page and collects what goes wrong in it. */
+export async function openPage(
+  browser: Browser,
+  url: string,
+): Promise<{ readonly page: Page; readonly faults: readonly string[] }> {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  const page = await context.newPage();
+  const faults: string[] = [];
+  page.on("pageerror", (error) => faults.push(error.message));
+  await page.goto(url);
+  return { page, faults };
+}
+
+/** Presses the main button and agrees, as a person does. */
+export async function beginContributing(page: Page): Promise<void> {
+  await page.locator("#main").click();
+  await page.getByRole("button", { name: "Agree and start" }).click();
+}
+
+/** The rows of "This device", newest first, each as one line of text. */
+export async function rowsOf(page: Page): Promise<string[]> {
+  const rows = await page.locator("heddle-contributions .rows > li").allInnerTexts();
+  return rows.map((row) => row.replaceAll(/\s+/g, " ").trim());
+}
+
+export function acceptedIn(rows: readonly string[]): number {
+  return rows.filter((row) => row.startsWith("Accepted")).length;
+}

@@ -1,0 +1,133 @@
+/**
+ * The built page in a real browser against a real relay: consent, training in a worker, verdicts, power, pause, resume, stop,
+ * reload, text from the model, the installed shell offline, and a relay that is killed and comes back.
+ */
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { acceptedIn, beginContributing, openBrowser, openPage, rowsOf } from "./browser.ts";
+import { QUICK_CHARTER, startRelay, temporaryFolder, type RunningRelay } from "./processes.ts";
+
+const folder = temporaryFolder();
+/** Steps are not capped, so that the slider shows in how many are done. */
+const charter = { ...QUICK_CHARTER, round: { ...QUICK_CHARTER.round, stepsMax: 5_000 } };
+let relay: RunningRelay;
+let browser: Browser;
+
+beforeAll(async () => {
+  relay = await startRelay({ dir: folder.path, charter, args: ["--no-contributor"] });
+  browser = await openBrowser();
+});
+afterAll(async () => {
+  await browser.close();
+  await relay.stop("SIGKILL");
+  folder[Symbol.dispose]();
+});
+
+describe("the contributor page", () => {
+  test("starts nothing before the agreement, then trains in a worker over WebRTC until a contribution is accepted", async () => {
+    const { page, faults } = await openPage(browser, relay.origin);
+    await expect.poll(() => page.locator("#main").innerText()).toBe("Contribute");
+    expect(page.workers().length).toBe(0);
+    await page.locator("#main").click();
+    await page.getByRole("button", { name: "No, thank you" }).click();
+    expect(page.workers().length).toBe(0);
+    await beginContributing(page);
+    await expect.poll(async () => acceptedIn(await rowsOf(page)), { timeout: 60_000 }).toBeGreaterThan(0);
+    expect(page.workers().length).toBeGreaterThan(0);
+    expect(await page.locator("#device-facts").innerText()).toContain("WebRTC");
+    await expect.poll(() => page.locator("heddle-chart").innerText()).toContain("version");
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("the power slider changes the load: at 100 % a round has at least twice the steps of one at 10 %", async () => {
+    const { page } = await openPage(browser, relay.origin);
+    const stepsAt = async (percent: number): Promise<number> => {
+      await page.locator("#power-input").fill(String(percent));
+      const rows = await rowsOf(page);
+      // The second row from now was trained wholly at this setting.
+      await expect
+        .poll(async () => (await newRows(rows, await rowsOf(page))).length, { timeout: 60_000 })
+        .toBeGreaterThanOrEqual(2);
+      const [newest = ""] = await rowsOf(page);
+      return Number(/([\d,]+) steps?/.exec(newest)?.[1]?.replaceAll(",", ""));
+    };
+    await beginContributing(page);
+    const slow = await stepsAt(10);
+    const fast = await stepsAt(100);
+    expect(slow).toBeGreaterThan(0);
+    expect(fast).toBeGreaterThan(2 * slow);
+    await page.context().close();
+  });
+
+  test("pause, resume, stop, and reload do what they say", async () => {
+    const { page } = await openPage(browser, relay.origin);
+    await beginContributing(page);
+    await expect.poll(async () => acceptedIn(await rowsOf(page)), { timeout: 60_000 }).toBeGreaterThan(0);
+    await page.locator("#main").click();
+    await expect.poll(() => page.locator("#main").innerText()).toBe("Resume");
+    const paused = (await rowsOf(page)).length;
+    await page.waitForTimeout(4_000); // two rounds' time, in which nothing may be made
+    expect((await rowsOf(page)).length).toBeLessThanOrEqual(paused + 1);
+    await page.locator("#main").click();
+    await expect.poll(async () => (await rowsOf(page)).length, { timeout: 60_000 }).toBeGreaterThan(paused + 1);
+    await page.reload();
+    await expect.poll(() => page.locator("#main").innerText()).toBe("Continue contributing");
+    expect(page.workers().length).toBe(0);
+    await page.locator("#main").click();
+    await expect.poll(() => page.locator("#main").innerText(), { timeout: 30_000 }).toBe("Pause");
+    await page.locator("#other").click();
+    await expect.poll(() => page.locator("#main").innerText()).toBe("Contribute");
+    await page.context().close();
+  });
+
+  test("continues a text from the shared base without contributing", async () => {
+    const { page, faults } = await openPage(browser, relay.origin);
+    await page.locator("#try-prompt").fill("The whale");
+    await page.getByRole("button", { name: "Continue the text" }).click();
+    await expect
+      .poll(async () => (await page.locator(".try-text").innerText()).length, { timeout: 60_000 })
+      .toBeGreaterThan(60);
+    expect(faults).toEqual([]);
+    await page.context().close();
+  });
+
+  test("is installable, and its shell opens offline", async () => {
+    const { page } = await openPage(browser, relay.origin);
+    const session = await page.context().newCDPSession(page);
+    const manifest = await session.send("Page.getAppManifest");
+    expect(manifest.errors).toEqual([]);
+    expect(JSON.parse(manifest.data ?? "{}")).toMatchObject({ display: "standalone" });
+    await page.evaluate(async () => {
+      await navigator.serviceWorker.ready;
+    });
+    const { installabilityErrors } = await session.send("Page.getInstallabilityErrors");
+    // A private window cannot install; nothing else may be in the way.
+    expect(installabilityErrors.map(({ errorId }) => errorId).filter((id) => id !== "in-incognito")).toEqual([]);
+    await page.context().setOffline(true);
+    await page.reload();
+    await expect.poll(() => page.locator("#state").innerText()).toMatch(/offline|does not answer/i);
+    await expect(page.locator("h1").innerText()).resolves.toContain("Lend a thread");
+    await page.context().close();
+  });
+
+  test("goes on by itself after the relay was killed in the middle of a round", async () => {
+    const { page } = await openPage(browser, relay.origin);
+    await beginContributing(page);
+    await expect.poll(async () => acceptedIn(await rowsOf(page)), { timeout: 60_000 }).toBeGreaterThan(0);
+    await relay.stop("SIGKILL");
+    const before = acceptedIn(await rowsOf(page));
+    await page.waitForTimeout(1_000); // long enough for the page to notice
+    const port = Number(new URL(relay.origin).port);
+    relay = await startRelay({ dir: folder.path, charter, args: ["--no-contributor"], port });
+    await expect.poll(async () => acceptedIn(await rowsOf(page)), { timeout: 90_000 }).toBeGreaterThan(before);
+    await page.context().close();
+  });
+});
+
+/** Rows of `after` that `before` did not have, by round. */
+function newRows(before: readonly string[], after: readonly string[]): string[] {
+  const roundOf = (row: string): string => /Round ([\d,]+)/.exec(row)?.[1] ?? "";
+  const known = new Set(before.map(roundOf));
+  return after.filter((row) => !known.has(roundOf(row)));
+}

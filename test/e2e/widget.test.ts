@@ -1,0 +1,81 @@
+/** The widget on a page of another origin: sandboxed, silent before the agreement, contributing after it, stopped by one click. */
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { openBrowser, openPage } from "./browser.ts";
+import { startRelay, temporaryFolder, type RunningRelay } from "./processes.ts";
+
+const folder = temporaryFolder();
+let relay: RunningRelay;
+let browser: Browser;
+
+beforeAll(async () => {
+  const demoPort = 20_000 + Math.floor(process.pid % 20_000);
+  relay = await startRelay({ dir: folder.path, args: ["--no-contributor", "--demo-port", String(demoPort)] });
+  browser = await openBrowser();
+});
+afterAll(async () => {
+  await browser.close();
+  await relay.stop("SIGKILL");
+  folder[Symbol.dispose]();
+});
+
+test("the widget contributes from another origin after a click inside its own frame, and stops by one", async () => {
+  expect(new URL(relay.demoOrigin).origin).not.toBe(new URL(relay.origin).origin);
+  const { page, faults } = await openPage(browser, relay.demoOrigin);
+  const element = page.locator("heddle-widget iframe");
+  await element.scrollIntoViewIfNeeded();
+  expect(await element.getAttribute("src")).toContain(relay.origin);
+  const sandbox = (await element.getAttribute("sandbox")) ?? "";
+  expect(sandbox).toContain("allow-scripts");
+  expect(sandbox).not.toContain("allow-top-navigation");
+  const frame = page.frameLocator("heddle-widget iframe");
+  await frame.locator("#lend").waitFor();
+  expect(page.workers().length).toBe(0);
+
+  await page.waitForTimeout(1_000); // a click in the first half second of being visible does not count
+  await frame.locator("#lend").click();
+  await frame.locator("#yes").waitFor();
+  await page.waitForTimeout(1_000);
+  await frame.locator("#yes").click();
+  await expect
+    .poll(async () => (await versions(relay.origin)).at(-1)?.accepted ?? 0, { timeout: 90_000 })
+    .toBeGreaterThan(0);
+  await expect.poll(() => page.locator("#said").innerText()).not.toBe("nothing yet");
+
+  await frame.locator("#stop").click();
+  await frame.locator("#lend").waitFor();
+  await expect.poll(async () => (await run(relay.origin)).connected, { timeout: 30_000 }).toBe(0);
+  expect(faults).toEqual([]);
+});
+
+test("a host page cannot start the widget by messages", async () => {
+  const { page } = await openPage(browser, relay.demoOrigin);
+  const frame = page.frameLocator("heddle-widget iframe");
+  await frame.locator("#lend").waitFor();
+  await page.evaluate(() => {
+    const target =
+      document.querySelector("heddle-widget")?.querySelector("iframe") ??
+      document.querySelector("heddle-widget")?.shadowRoot?.querySelector("iframe");
+    for (const message of [
+      { type: "start" },
+      { type: "consent", agreed: true },
+      { type: "duty", duty: 1 },
+      "start",
+      null,
+      { type: "x".repeat(100_000) },
+    ]) {
+      target?.contentWindow?.postMessage(message, "*");
+    }
+  });
+  await page.waitForTimeout(1_000); // for something wrong to happen
+  expect(page.workers().length).toBe(0);
+  expect(await frame.locator("#lend").isVisible()).toBe(true);
+});
+
+async function run(origin: string): Promise<{ connected: number; versions: { accepted: number }[] }> {
+  return (await (await fetch(`${origin}/api/run`)).json()) as { connected: number; versions: { accepted: number }[] };
+}
+
+async function versions(origin: string): Promise<{ accepted: number }[]> {
+  return (await run(origin)).versions;
+}

@@ -90,7 +90,7 @@ function idle(facts: Facts): Stage {
     return {
       mood: "trouble",
       sentence: "The relay does not answer.",
-      hint: "It may be restarting. This page keeps trying; nothing is lost in the meantime.",
+      hint: "It may be restarting, or this device is offline. This page keeps trying; nothing is lost in the meantime.",
       main: { act: "retry", words: "Try again" },
       other: null,
     };
@@ -167,7 +167,8 @@ function working(view: { status: ContributorStatus; sentence: string }, facts: F
 /** What to do about each failure that a person can do something about. */
 const REMEDIES: Readonly<Record<string, string>> = {
   "no-engine": "Update the browser, or open this page in a current Chrome, Edge, Firefox or Safari.",
-  "model-too-big": "This device has too little memory for the model. You can still read along and try others’ devices.",
+  "model-too-big":
+    "This device has too little memory for the model. You can still follow the run, or contribute from a device with more memory.",
   "device-lost":
     "The graphics processor was reset or taken away, often by another program. Try again; nothing is lost.",
   "device-wrong":

@@ -70,5 +70,5 @@ function powerSentence(worker: string, percent: number): string {
   if (percent === 100) {
     return `The ${worker} works all the time. Other programs may feel slower.`;
   }
-  return `The ${worker} works ${percent} % of the time and rests in between, many times a second.`;
+  return `The ${worker} works ${percent} % of the time and rests after each step.`;
 }

@@ -31,7 +31,7 @@ export class TryElement extends HTMLElement {
   #text = make("span", { class: "try-text" });
   #output = make(
     "p",
-    { class: "try-output", hidden: true, tabindex: 0, "aria-label": "Generated text" },
+    { class: "try-output", role: "region", hidden: true, tabindex: 0, "aria-label": "Generated text" },
     this.#echo,
     this.#text,
   );

@@ -36,8 +36,14 @@ let release: (() => void) | null = null;
 let endTimer: ReturnType<typeof setTimeout> | undefined;
 
 reportHeight(link, frame);
-byId("lend").addEventListener("click", (event) => guarded(event, ask));
-byId("yes").addEventListener("click", (event) => guarded(event, agreeAndStart));
+byId("lend").addEventListener("click", (event) => void ask(counts(event)));
+byId("yes").addEventListener("click", (event) => {
+  if (counts(event)) {
+    void agreeAndStart();
+  } else if (event.isTrusted) {
+    open("/", "_blank", "noopener");
+  }
+});
 byId("no").addEventListener("click", () => show("idle", ""));
 byId("stop").addEventListener("click", () => stop("Stopped. Thank you for your help."));
 byId("pause").addEventListener("click", () => {
@@ -83,17 +89,15 @@ function hear(message: HostMessage): void {
   }
 }
 
-function guarded(event: MouseEvent, act: () => void | Promise<void>): void {
+/** Whether a click was made by a person on a button that was there to be seen. */
+function counts(event: MouseEvent): boolean {
   const sinceMs = seenSince.get(event.currentTarget as HTMLElement)?.() ?? null;
   const nowMs = performance.now();
-  if (clickCounts({ trusted: event.isTrusted, sinceMs, nowMs, width: innerWidth, height: innerHeight })) {
-    void act();
-  } else if (event.isTrusted) {
-    open("/", "_blank", "noopener");
-  }
+  return clickCounts({ trusted: event.isTrusted, sinceMs, nowMs, width: innerWidth, height: innerHeight });
 }
 
-async function ask(): Promise<void> {
+/** Shows the terms; with an agreement of the last 24 hours, and only for a click that counts, starts at once. */
+async function ask(counted: boolean): Promise<void> {
   if (run === null) {
     await look();
   }
@@ -101,7 +105,7 @@ async function ask(): Promise<void> {
     return;
   }
   const given = parseAgreement(kept.getItem(AGREEMENT_KEY));
-  if (covers(given, { run: run.run, nowMs: Date.now(), lastsMs: WIDGET_AGREEMENT_MS })) {
+  if (counted && covers(given, { run: run.run, nowMs: Date.now(), lastsMs: WIDGET_AGREEMENT_MS })) {
     await start();
     return;
   }

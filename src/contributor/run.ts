@@ -8,29 +8,21 @@ import type { Bytes, ContributionId } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
 import type { Attach, FetchBlob, Link } from "../net/link.ts";
-import { decodeRelayMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
-import type { Assignment, ContributorMessage, RelayMessage } from "../protocol/messages.ts";
+import type { Assignment } from "../protocol/messages.ts";
 import type { Store } from "../store/store.ts";
 import { createDesk, messageIn, type Desk } from "./desk.ts";
+import { Lanes, type OpenRtc } from "./lanes.ts";
 import { viewOf } from "./projection.ts";
 import { createState, type ContributorEvent, type Effect, type Identity, type JobResult } from "./state.ts";
 import { tick, wakeMs } from "./tick.ts";
 import type { ContributorView } from "./view.ts";
 import type { CreateWork } from "./work.ts";
 
+export type { OpenRtc } from "./lanes.ts";
+
 /** The person's page is told at most this often. */
 const VIEW_MS = 200;
-/** Time to set the WebRTC lane up. */
-const RTC_MS = 15_000;
-
-/** Sets the WebRTC lane up; `exchange` carries the offer over the dialled link and returns the relay's answer. */
-export type OpenRtc = (options: {
-  readonly exchange: (offerSdp: string) => Promise<string>;
-  readonly attach: Attach;
-  readonly timeoutMs: number;
-}) => Promise<Link>;
-
 export interface ContributorOptions {
   readonly dial: (attach: Attach) => Promise<Link>;
   readonly openRtc?: OpenRtc;
@@ -90,10 +82,7 @@ class Session {
   readonly #options: ContributorOptions;
   #state;
   #desk: Desk | undefined;
-  #link: Link | undefined;
-  #rtc: Link | undefined;
-  #hello: Bytes | undefined;
-  #answer: { resolve: (sdp: string) => void; reject: (error: Error) => void } | undefined;
+  readonly #lanes: Lanes;
   #signal = { aborted: false };
   readonly #queue: ContributorEvent[] = [];
   #busy = false;
@@ -101,9 +90,8 @@ class Session {
   #wake: { readonly timeMs: number; readonly cancel: () => void } | undefined;
   #shownMs = Number.NEGATIVE_INFINITY;
   #showing = false;
-  /** Bytes of links that have ended, and of downloads. */
-  #pastUp = 0;
-  #pastDown = 0;
+  /** Bytes fetched by digest. */
+  #downloaded = 0;
 
   constructor(options: ContributorOptions) {
     this.#options = options;
@@ -111,6 +99,11 @@ class Session {
     const { key, agent, engine, privateData = false } = options;
     const identity = { publicKey: key.publicKey, agent, engine: engine.kind, device: engine.device, privateData };
     this.#state = createState(identity, options.openRtc !== undefined);
+    this.#lanes = new Lanes({
+      ...options,
+      state: () => this.#state,
+      dispatch: (event) => this.dispatch(event),
+    });
   }
 
   /** Ticks for `event` and whatever it causes, in order; effects never tick within a tick. */
@@ -155,32 +148,31 @@ class Session {
     return viewOf(this.#state, {
       nowMs: clock.nowMs(),
       duty: this.duty,
-      bytesUp: this.#pastUp + (this.#link?.bytesSent ?? 0) + (this.#rtc?.bytesSent ?? 0),
-      bytesDown: this.#pastDown + (this.#link?.bytesReceived ?? 0) + (this.#rtc?.bytesReceived ?? 0),
-      controlLane: this.#link?.lane ?? null,
+      bytesUp: this.#lanes.bytesUp,
+      bytesDown: this.#lanes.bytesDown + this.#downloaded,
+      controlLane: this.#lanes.controlLane,
     });
   }
 
   #carryOut(effect: Effect): void {
     switch (effect.type) {
       case "dial":
-        void this.#dial(effect.dial); // not waited for by stop(): a link that comes too late is closed
+        void this.#lanes.dial(effect.dial); // not waited for by stop(): a link that comes too late is closed
         return;
       case "hangUp":
-        this.#closeRtc(effect.reason);
-        this.#closeLink(effect.reason);
+        this.#lanes.hangUp(effect.reason);
         return;
       case "send":
-        this.#send(effect.message);
+        this.#lanes.send(effect.message);
         return;
       case "prove":
-        this.#run(this.#prove(effect.nonce));
+        this.#run(this.#lanes.prove(effect.nonce));
         return;
       case "openRtc":
-        void this.#openRtc(effect.dial);
+        void this.#lanes.openRtc(effect.dial);
         return;
       case "closeRtc":
-        this.#closeRtc(effect.reason);
+        this.#lanes.closeRtc(effect.reason);
         return;
       case "prepare":
         this.#run(this.#prepare(effect));
@@ -215,91 +207,6 @@ class Session {
     this.#tasks.add(tracked);
   }
 
-  async #dial(dial: number): Promise<void> {
-    const attach: Attach = (link) => ({
-      message: (bytes) => this.#receive(dial, bytes),
-      closed: (reason) => {
-        if (this.#link === link) {
-          this.#forgetLink();
-          this.#closeRtc(reason);
-        }
-        this.dispatch({ type: "linkEnded", dial, reason });
-      },
-    });
-    try {
-      const link = await this.#options.dial(attach);
-      if (this.#state.dial !== dial) {
-        link.close("The dial came too late");
-        return;
-      }
-      this.#link = link;
-      this.dispatch({ type: "linked", dial });
-    } catch (error) {
-      this.dispatch({ type: "linkEnded", dial, reason: messageIn(error) });
-    }
-  }
-
-  #receive(dial: number, bytes: Bytes): void {
-    const decoded = decodeRelayMessage(bytes);
-    if (!decoded.ok) {
-      this.dispatch({ type: "garbled", dial, detail: decoded.detail });
-      return;
-    }
-    const message: RelayMessage = decoded.value;
-    if (message.type === "rtc" && message.kind === "answer") {
-      this.#answer?.resolve(message.sdp);
-      this.#answer = undefined;
-    }
-    this.dispatch({ type: "received", dial, message });
-  }
-
-  #send(message: ContributorMessage): void {
-    const bytes = encodeMessage(message);
-    if (message.type === "hello") {
-      this.#hello = bytes;
-    }
-    this.#link?.send(bytes);
-  }
-
-  async #prove(nonce: Bytes): Promise<void> {
-    const link = this.#link;
-    assert(this.#hello !== undefined, "Cannot prove: no hello was sent");
-    const signature = await this.#options.key.sign("session", sessionProof({ nonce, hello: this.#hello }));
-    link?.send(encodeMessage({ type: "prove", signature }));
-  }
-
-  async #openRtc(dial: number): Promise<void> {
-    const { openRtc } = this.#options;
-    assert(openRtc !== undefined, "Cannot open WebRTC: this program has none");
-    const exchange = (sdp: string): Promise<string> =>
-      new Promise((resolve, reject) => {
-        this.#answer = { resolve, reject };
-        this.#send({ type: "rtc", kind: "offer", sdp });
-      });
-    const attach: Attach = (link) => ({
-      message: (bytes) => this.#receive(dial, bytes),
-      closed: (reason) => {
-        if (this.#rtc === link) {
-          this.#forgetRtc();
-          this.dispatch({ type: "rtcEnded", reason });
-        }
-      },
-    });
-    try {
-      const link = await openRtc({ exchange, attach, timeoutMs: RTC_MS });
-      if (this.#state.dial !== dial || this.#state.rtc !== "opening") {
-        link.close("The session it belongs to has ended");
-        return;
-      }
-      this.#rtc = link;
-      this.dispatch({ type: "rtcOpened" });
-    } catch (error) {
-      if (this.#state.dial === dial) {
-        this.dispatch({ type: "rtcEnded", reason: messageIn(error) });
-      }
-    }
-  }
-
   async #prepare({ run, charter }: Extract<Effect, { type: "prepare" }>): Promise<void> {
     if (this.#desk?.run !== run) {
       this.#desk?.putAway();
@@ -328,7 +235,7 @@ class Session {
 
   async #fetchBlob(...[digest, bytesMax]: Parameters<FetchBlob>): Promise<Bytes> {
     const bytes = await this.#options.fetchBlob(digest, bytesMax);
-    this.#pastDown += bytes.length;
+    this.#downloaded += bytes.length;
     return bytes;
   }
 
@@ -359,7 +266,7 @@ class Session {
   }
 
   async #upload({ id, lane, dial }: Extract<Effect, { type: "upload" }>): Promise<void> {
-    const link = lane === "rtc" ? this.#rtc : this.#link;
+    const link = this.#lanes.uploadLink(lane);
     const bytes = this.#desk?.messageOf(id as ContributionId);
     if (link === undefined || bytes === undefined) {
       return;
@@ -367,32 +274,6 @@ class Session {
     link.send(bytes);
     await link.drained();
     this.dispatch({ type: "uploaded", id, dial, lane });
-  }
-
-  #closeLink(reason: string): void {
-    const link = this.#link;
-    this.#forgetLink();
-    link?.close(reason);
-  }
-
-  #forgetLink(): void {
-    this.#pastUp += this.#link?.bytesSent ?? 0;
-    this.#pastDown += this.#link?.bytesReceived ?? 0;
-    this.#link = undefined;
-    this.#answer?.reject(new HeddleError("unreachable", "The link ended before the answer came"));
-    this.#answer = undefined;
-  }
-
-  #closeRtc(reason: string): void {
-    const link = this.#rtc;
-    this.#forgetRtc();
-    link?.close(reason);
-  }
-
-  #forgetRtc(): void {
-    this.#pastUp += this.#rtc?.bytesSent ?? 0;
-    this.#pastDown += this.#rtc?.bytesReceived ?? 0;
-    this.#rtc = undefined;
   }
 
   #setWake(): void {

@@ -56,7 +56,7 @@ export function createVirtualClock(): VirtualClock {
 
 async function settleMicrotasks(): Promise<void> {
   for (let i = 0; i < MICROTASKS; i += 1) {
-    await undefined;
+    await Promise.resolve();
   }
 }
 

@@ -88,7 +88,7 @@ export function createProcess(options: ProcessOptions): Process {
         return;
       }
       alive = false;
-      for (const cut of [...cuts]) {
+      for (const cut of cuts) {
         cut();
       }
       cuts.clear();

@@ -1,0 +1,174 @@
+/**
+ * The two links of a session: the dialled one, which carries control, and the WebRTC one beside it while that is open. Here
+ * bytes become messages and events, and events of links that were given up are kept away.
+ */
+import { assert, HeddleError } from "../base/assert.ts";
+import type { Bytes } from "../base/bytes.ts";
+import type { Attach, Lane, Link } from "../net/link.ts";
+import { decodeRelayMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
+import type { DeviceKey } from "../protocol/keys.ts";
+import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
+import { messageIn } from "./desk.ts";
+import type { ContributorEvent, ContributorState } from "./state.ts";
+
+/** Time to set the WebRTC lane up. */
+const RTC_MS = 15_000;
+
+/** Sets the WebRTC lane up; `exchange` carries the offer over the dialled link and returns the relay's answer. */
+export type OpenRtc = (options: {
+  readonly exchange: (offerSdp: string) => Promise<string>;
+  readonly attach: Attach;
+  readonly timeoutMs: number;
+}) => Promise<Link>;
+
+export interface LanesOptions {
+  readonly dial: (attach: Attach) => Promise<Link>;
+  readonly openRtc?: OpenRtc;
+  readonly key: DeviceKey;
+  /** The session as it stands: which dial counts, and whether a WebRTC link is wanted. */
+  readonly state: () => ContributorState;
+  readonly dispatch: (event: ContributorEvent) => void;
+}
+
+/** A class because links must be closed, and their bytes counted when they are. */
+export class Lanes {
+  readonly #options: LanesOptions;
+  #link: Link | undefined;
+  #rtc: Link | undefined;
+  #hello: Bytes | undefined;
+  #answer: { resolve: (sdp: string) => void; reject: (error: Error) => void } | undefined;
+  /** Bytes of links that have ended. */
+  #pastUp = 0;
+  #pastDown = 0;
+
+  constructor(options: LanesOptions) {
+    this.#options = options;
+  }
+
+  get controlLane(): Lane | null {
+    return this.#link?.lane ?? null;
+  }
+  get bytesUp(): number {
+    return this.#pastUp + (this.#link?.bytesSent ?? 0) + (this.#rtc?.bytesSent ?? 0);
+  }
+  get bytesDown(): number {
+    return this.#pastDown + (this.#link?.bytesReceived ?? 0) + (this.#rtc?.bytesReceived ?? 0);
+  }
+
+  /** Where an upload goes; undefined when that link is gone. */
+  uploadLink(lane: "ws" | "rtc"): Link | undefined {
+    return lane === "rtc" ? this.#rtc : this.#link;
+  }
+
+  hangUp(reason: string): void {
+    this.closeRtc(reason);
+    const link = this.#link;
+    this.#forgetLink();
+    link?.close(reason);
+  }
+
+  async dial(dial: number): Promise<void> {
+    const attach: Attach = (link) => ({
+      message: (bytes) => this.#receive(dial, bytes),
+      closed: (reason) => {
+        if (this.#link === link) {
+          this.#forgetLink();
+          this.closeRtc(reason);
+        }
+        this.#options.dispatch({ type: "linkEnded", dial, reason });
+      },
+    });
+    try {
+      const link = await this.#options.dial(attach);
+      if (this.#options.state().dial !== dial) {
+        link.close("The dial came too late");
+        return;
+      }
+      this.#link = link;
+      this.#options.dispatch({ type: "linked", dial });
+    } catch (error) {
+      this.#options.dispatch({ type: "linkEnded", dial, reason: messageIn(error) });
+    }
+  }
+
+  async openRtc(dial: number): Promise<void> {
+    const { openRtc } = this.#options;
+    assert(openRtc !== undefined, "Cannot open WebRTC: this program has none");
+    const exchange = (sdp: string): Promise<string> =>
+      new Promise((resolve, reject) => {
+        this.#answer = { resolve, reject };
+        this.send({ type: "rtc", kind: "offer", sdp });
+      });
+    const attach: Attach = (link) => ({
+      message: (bytes) => this.#receive(dial, bytes),
+      closed: (reason) => {
+        if (this.#rtc === link) {
+          this.#forgetRtc();
+          this.#options.dispatch({ type: "rtcEnded", reason });
+        }
+      },
+    });
+    try {
+      const link = await openRtc({ exchange, attach, timeoutMs: RTC_MS });
+      if (this.#options.state().dial !== dial || this.#options.state().rtc !== "opening") {
+        link.close("The session it belongs to has ended");
+        return;
+      }
+      this.#rtc = link;
+      this.#options.dispatch({ type: "rtcOpened" });
+    } catch (error) {
+      if (this.#options.state().dial === dial) {
+        this.#options.dispatch({ type: "rtcEnded", reason: messageIn(error) });
+      }
+    }
+  }
+
+  send(message: ContributorMessage): void {
+    const bytes = encodeMessage(message);
+    if (message.type === "hello") {
+      this.#hello = bytes;
+    }
+    this.#link?.send(bytes);
+  }
+
+  async prove(nonce: Bytes): Promise<void> {
+    const link = this.#link;
+    assert(this.#hello !== undefined, "Cannot prove: no hello was sent");
+    const signature = await this.#options.key.sign("session", sessionProof({ nonce, hello: this.#hello }));
+    link?.send(encodeMessage({ type: "prove", signature }));
+  }
+
+  #receive(dial: number, bytes: Bytes): void {
+    const decoded = decodeRelayMessage(bytes);
+    if (!decoded.ok) {
+      this.#options.dispatch({ type: "garbled", dial, detail: decoded.detail });
+      return;
+    }
+    const message: RelayMessage = decoded.value;
+    if (message.type === "rtc" && message.kind === "answer") {
+      this.#answer?.resolve(message.sdp);
+      this.#answer = undefined;
+    }
+    this.#options.dispatch({ type: "received", dial, message });
+  }
+
+  closeRtc(reason: string): void {
+    const link = this.#rtc;
+    this.#forgetRtc();
+    link?.close(reason);
+  }
+
+  #forgetLink(): void {
+    this.#pastUp += this.#link?.bytesSent ?? 0;
+    this.#pastDown += this.#link?.bytesReceived ?? 0;
+    this.#link = undefined;
+    this.#answer?.reject(new HeddleError("unreachable", "The link ended before the answer came"));
+    this.#answer = undefined;
+  }
+
+  #forgetRtc(): void {
+    this.#pastUp += this.#rtc?.bytesSent ?? 0;
+    this.#pastDown += this.#rtc?.bytesReceived ?? 0;
+    this.#rtc = undefined;
+  }
+}

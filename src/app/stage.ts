@@ -24,7 +24,7 @@ export interface Facts {
 
 export type Act = "contribute" | "pause" | "resume" | "stop" | "retry";
 
-export interface Offer {
+interface Offer {
   readonly act: Act;
   readonly words: string;
 }

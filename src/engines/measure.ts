@@ -6,7 +6,7 @@ import type { Engine } from "../tensor/engine.ts";
 import { elementCount, type Program } from "../tensor/program.ts";
 
 /** Time spent on measuring one engine, after the first run, which compiles and warms up. */
-export const MEASURE_MS = 300;
+const MEASURE_MS = 300;
 const RUNS_MAX = 50;
 
 export interface MeasureOptions {

@@ -5,7 +5,7 @@
  */
 import { make, setText } from "./dom.ts";
 
-export const DUTY_MIN = 0.05;
+const DUTY_MIN = 0.05;
 const STEP_PERCENT = 5;
 
 export class PowerElement extends HTMLElement {

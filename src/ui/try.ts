@@ -14,7 +14,7 @@ export interface GenerateRequest {
   readonly count: number;
 }
 
-export const PROMPT_CHARS_MAX = 400;
+const PROMPT_CHARS_MAX = 400;
 const COUNT = 240;
 
 export class TryElement extends HTMLElement {

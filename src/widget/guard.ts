@@ -5,9 +5,9 @@
  */
 
 /** Least size of the frame, and time that the button must have been visible. */
-export const WIDTH_MIN = 220;
-export const HEIGHT_MIN = 100;
-export const VISIBLE_MS = 500;
+const WIDTH_MIN = 220;
+const HEIGHT_MIN = 100;
+const VISIBLE_MS = 500;
 
 export interface Sight {
   /** Share of the button inside the view, 0 … 1. */

@@ -4,6 +4,7 @@
  */
 import {
   HEIGHT_MAX,
+  HEIGHT_MIN,
   WIDGET_PROTOCOL,
   checkAnswer,
   checkHostMessage,
@@ -72,7 +73,7 @@ export function reportHeight(link: HostLink, element: HTMLElement): void {
   new ResizeObserver(() => {
     link.say({
       type: "height",
-      px: Math.min(HEIGHT_MAX, Math.max(40, Math.ceil(element.getBoundingClientRect().height))),
+      px: Math.min(HEIGHT_MAX, Math.max(HEIGHT_MIN, Math.ceil(element.getBoundingClientRect().height))),
     });
   }).observe(element);
 }

@@ -8,8 +8,8 @@
 
 export const WIDGET_PROTOCOL = 1;
 /** Messages taken from the host in any ten seconds; more are dropped. */
-export const HOST_MESSAGES_MAX = 50;
-export const HOST_WINDOW_MS = 10_000;
+const HOST_MESSAGES_MAX = 50;
+const HOST_WINDOW_MS = 10_000;
 export const HEIGHT_MIN = 40;
 export const HEIGHT_MAX = 1_200;
 const NONCE = /^[0-9a-f]{32}$/;

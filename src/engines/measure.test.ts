@@ -1,0 +1,20 @@
+import { expect, test } from "vitest";
+import { trainProgram } from "../model/llama.ts";
+import { SAMPLE_MODEL } from "../protocol/sample.ts";
+import { createTwin } from "../tensor/twin.ts";
+import { measureProgram } from "./measure.ts";
+
+test("measureProgram() counts runs per second and leaves every state zero", async () => {
+  const model = { ...SAMPLE_MODEL, vocabulary: 16, channels: 16, layers: 1, heads: 2, kvHeads: 1, hidden: 16, time: 8 };
+  using engine = createTwin();
+  let clockMs = 0;
+  const nowMs = (): number => (clockMs += 100);
+  const program = trainProgram(model, 1);
+  // The clock goes on 100 ms each time it is read: once before, then after each run until 300 ms are over.
+  expect(await measureProgram(engine, { program, output: "loss", nowMs })).toBeCloseTo(7.5, 6);
+  const plan = await engine.compile(program);
+  for (const state of ["params", "m", "v"]) {
+    expect((await engine.readState(state)).every((value) => value === 0)).toBe(true);
+  }
+  plan[Symbol.dispose]();
+});

@@ -67,8 +67,20 @@ function buildWasm() {
 
 /** Builds the page, the widget and their workers into dist/ when any of their sources has changed. */
 function buildApp() {
-  const sources = ["index.html", "widget.html", "vite.config.ts", "package-lock.json", "src", "worker", "public", "shaders", "build"];
-  const wanted = digest(sources.flatMap((path) => filesBelow(join(root, path))).filter((path) => !path.endsWith(".test.ts")));
+  const sources = [
+    "index.html",
+    "widget.html",
+    "vite.config.ts",
+    "package-lock.json",
+    "src",
+    "worker",
+    "public",
+    "shaders",
+    "build",
+  ];
+  const wanted = digest(
+    sources.flatMap((path) => filesBelow(join(root, path))).filter((path) => !path.endsWith(".test.ts")),
+  );
   const stamp = join(root, "dist", ".heddle-build");
   if (read(stamp) === wanted) {
     return;
@@ -90,7 +102,9 @@ function systemPackages() {
   }
   const names = needed.map(({ name: packageName }) => packageName);
   if (process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) {
-    say(`The tests need these system packages: ${names.join(", ")}. Install them (Debian: sudo apt-get install ${names.join(" ")}) and run npm test again.`);
+    say(
+      `The tests need these system packages: ${names.join(", ")}. Install them (Debian: sudo apt-get install ${names.join(" ")}) and run npm test again.`,
+    );
     process.exit(1);
   }
   say(`Installing system packages for the tests: ${names.join(", ")} …`);
@@ -119,7 +133,9 @@ function tool(path, rest) {
 function must(file, fileArgs, extra = {}) {
   const done = spawnSync(file, fileArgs, { cwd: root, env: { ...env, ...extra }, stdio: ["ignore", 2, 2] });
   if (done.error !== undefined || done.status !== 0) {
-    say(`Cannot go on: "${[file.split("/").pop(), ...fileArgs].join(" ")}" failed${done.error === undefined ? "" : ` (${done.error.message})`}.`);
+    say(
+      `Cannot go on: "${[file.split("/").pop(), ...fileArgs].join(" ")}" failed${done.error === undefined ? "" : ` (${done.error.message})`}.`,
+    );
     process.exit(1);
   }
 }

@@ -43,7 +43,7 @@ describe("rng", () => {
   });
   test("float() is uniform enough: ten bins of 10,000 draws stay within five deviations", () => {
     const rng = createRng("bins");
-    const bins = new Array<number>(10).fill(0);
+    const bins = Array.from({ length: 10 }, () => 0);
     for (let i = 0; i < 10_000; i += 1) {
       const bin = Math.floor(rng.float() * 10);
       bins[bin] = (bins[bin] ?? 0) + 1;

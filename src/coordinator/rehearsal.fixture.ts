@@ -116,7 +116,7 @@ const MICROTASKS = 100;
 export async function calm(host?: CoordinatorHost): Promise<void> {
   for (let i = 0; i < 4; i += 1) {
     for (let turn = 0; turn < MICROTASKS; turn += 1) {
-      await undefined;
+      await Promise.resolve();
     }
     await host?.settled();
   }

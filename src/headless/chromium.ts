@@ -56,7 +56,7 @@ export async function contributeInChromium(
   try {
     const page = context.pages()[0] ?? (await context.newPage());
     await openPage(page, config);
-    await press(page, config);
+    await press(page);
     await follow(page, config, stop, print);
   } finally {
     await context.close();
@@ -73,11 +73,10 @@ async function openPage(page: Page, config: ContributeConfig): Promise<void> {
 }
 
 /** What a person does: the main button, then the agreement if it is asked for. */
-async function press(page: Page, config: ContributeConfig): Promise<void> {
+async function press(page: Page): Promise<void> {
   await page.locator("#main:not([hidden])").click({ timeout: 30_000 });
   const agree = page.getByRole("button", { name: "Agree and start" });
   await agree.click({ timeout: 3_000 }).catch(() => undefined); // remembered from an earlier start
-  void config;
 }
 
 /** Prints the page's state whenever its words change. */
@@ -87,35 +86,55 @@ async function follow(
   stop: Promise<void>,
   print: (text: string) => void,
 ): Promise<void> {
-  let going = true;
   const ended = Promise.race([
     stop,
     page.waitForEvent("close", { timeout: 0 }),
     page.waitForEvent("crash", { timeout: 0 }),
-  ]).then(() => {
-    going = false;
-  });
+  ]).then(() => true);
   const seen = new Set<string>();
   let state = "";
-  while (going) {
-    const words = await page
-      .locator("#state")
-      .innerText()
-      .catch(() => "");
+  do {
+    const words = await textOf(page, "#state");
     if (words !== state && words !== "") {
       state = words;
       print(config.json ? `${JSON.stringify({ event: "status", sentence: words })}\n` : `${words}\n`);
     }
-    for (const row of await page
-      .locator("heddle-contributions li")
-      .allInnerTexts()
-      .catch(() => [])) {
-      const text = row.replaceAll(/\s+/g, " ").trim();
-      if (/Accepted|Refused|Not accepted/i.test(text) && !seen.has(text)) {
+    for (const text of await rowsOf(page)) {
+      if (/^(Accepted|Refused)/.test(text) && !seen.has(text)) {
         seen.add(text);
         print(config.json ? `${JSON.stringify({ event: "verdict", sentence: text })}\n` : `${text}\n`);
       }
     }
-    await Promise.race([ended, new Promise((settle) => setTimeout(settle, 500))]);
-  }
+  } while (!(await Promise.race([ended, wait(LOOK_MS)])));
+}
+
+/** How often the page is looked at. */
+const LOOK_MS = 500;
+
+function wait(delayMs: number): Promise<false> {
+  return new Promise((settle) => {
+    setTimeout(() => settle(false), delayMs);
+  });
+}
+
+/** Empty while the page is loading or gone. */
+async function textOf(page: Page, selector: string): Promise<string> {
+  return page
+    .locator(selector)
+    .innerText()
+    .catch(() => "");
+}
+
+/** The page's list of contributions, one line each, without the words that change by the minute. */
+async function rowsOf(page: Page): Promise<string[]> {
+  const rows = await page
+    .locator("heddle-contributions .rows > li")
+    .allInnerTexts()
+    .catch(() => []);
+  return rows.map((row) =>
+    row
+      .replaceAll(/\s+/g, " ")
+      .replace(/, (just now|[^,.]* ago)/, "")
+      .trim(),
+  );
 }

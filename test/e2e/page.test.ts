@@ -47,7 +47,7 @@ describe("the contributor page", () => {
       const rows = await rowsOf(page);
       // The second row from now was trained wholly at this setting.
       await expect
-        .poll(async () => (await newRows(rows, await rowsOf(page))).length, { timeout: 60_000 })
+        .poll(async () => newRows(rows, await rowsOf(page)).length, { timeout: 60_000 })
         .toBeGreaterThanOrEqual(2);
       const [newest = ""] = await rowsOf(page);
       return Number(/([\d,]+) steps?/.exec(newest)?.[1]?.replaceAll(",", ""));

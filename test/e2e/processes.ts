@@ -75,12 +75,21 @@ export async function startRelay({
   return { ...running, origin: String(listening["url"]), demoOrigin: String(listening["demo"] ?? "") };
 }
 
-export function startContributor(relay: string, dir: string, args: readonly string[] = []): Running {
-  return start(["src/headless/main.ts", "--json", "--relay", relay, "--dir", dir, ...args]);
+export function startContributor(
+  relay: string,
+  dir: string,
+  args: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+): Running {
+  return start(["src/headless/main.ts", "--json", "--relay", relay, "--dir", dir, ...args], env);
 }
 
-function start(args: readonly string[]): Running {
-  const child = spawn(NODE, [...FLAGS, ...args], { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
+function start(args: readonly string[], env: Readonly<Record<string, string>> = {}): Running {
+  const child = spawn(NODE, [...FLAGS, ...args], {
+    cwd: ROOT,
+    env: { ...process.env, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   const events: PrintedEvent[] = [];
   const waiting = new Set<() => void>();
   let errors = "";

@@ -1,0 +1,120 @@
+/**
+ * Contributors of every kind join a run that is under way, fetch its base and have their work accepted: Node and Deno on
+ * WASM, Node on WebGPU (Dawn), Chromium with its page, and a member whose texts stay at home.
+ */
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import {
+  startContributor,
+  startRelay,
+  temporaryFolder,
+  type PrintedEvent,
+  type Running,
+  type RunningRelay,
+} from "./processes.ts";
+
+const folder = temporaryFolder();
+let relay: RunningRelay;
+let joined: Running | undefined;
+
+beforeAll(async () => {
+  relay = await startRelay({ dir: folder.path });
+  await relay.waitFor(({ event, version }) => event === "version" && Number(version) >= 1);
+});
+afterEach(async () => {
+  await joined?.stop("SIGKILL");
+});
+afterAll(async () => {
+  await relay.stop("SIGKILL");
+  folder[Symbol.dispose]();
+});
+
+const accepted = ({ event, verdict, sentence }: PrintedEvent): boolean =>
+  event === "verdict" &&
+  ((verdict as { type?: string } | undefined)?.type === "accepted" || String(sentence).startsWith("Accepted"));
+
+async function joins(
+  name: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<Running> {
+  joined = startContributor(relay.origin, join(folder.path, name), args, env);
+  await joined.waitFor(accepted, 90_000);
+  return joined;
+}
+
+describe("a running run", () => {
+  test("accepts a second contributor on Node, over WebRTC", async () => {
+    const node = await joins("node", ["--threads", "1", "--engine", "wasm"]);
+    expect(node.events.some(({ lane }) => lane === "rtc")).toBe(true);
+  });
+
+  test("accepts one on Node that was told to use the WebSocket", async () => {
+    const node = await joins("node-ws", ["--threads", "1", "--engine", "wasm", "--no-rtc"]);
+    expect(node.events.some(({ lane }) => lane === "rtc")).toBe(false);
+    expect(node.events.some(({ lane }) => lane === "ws")).toBe(true);
+  });
+
+  test("accepts one on Node's WebGPU (Dawn on SwiftShader)", async () => {
+    const icd = { VK_ICD_FILENAMES: "/usr/lib/chromium/vk_swiftshader_icd.json" };
+    const gpu = await joins("dawn", ["--engine", "webgpu"], icd);
+    expect(gpu.events.find(({ event }) => event === "engine")?.["kind"]).toBe("webgpu");
+  });
+
+  test("accepts one on Deno", async () => {
+    await joins("deno", ["--runtime", "deno", "--threads", "1", "--engine", "wasm"]);
+  });
+
+  test("accepts one on Deno's WebGPU (wgpu on llvmpipe)", async () => {
+    const gpu = await joins("deno-gpu", ["--runtime", "deno", "--engine", "webgpu"]);
+    expect(gpu.events.find(({ event }) => event === "engine")?.["kind"]).toBe("webgpu");
+  });
+
+  test("accepts one in headless Chromium", async () => {
+    await joins("chromium", ["--runtime", "chromium"]);
+  });
+
+  test("never takes a software GPU by itself", async () => {
+    const auto = startContributor(relay.origin, join(folder.path, "auto"), ["--threads", "1"], {
+      VK_ICD_FILENAMES: "/usr/lib/chromium/vk_swiftshader_icd.json",
+    });
+    joined = auto;
+    expect((await auto.waitFor(({ event }) => event === "engine"))["kind"]).toBe("wasm");
+  });
+
+  test("accepts a member's work on private texts, none of which is sent or stored", async () => {
+    const secret = "The combination of the safe is zwölf-blaue-Heringe";
+    const texts = join(folder.path, "private-texts");
+    mkdirSync(texts);
+    writeFileSync(
+      join(texts, "diary.txt"),
+      `${`${secret}. The sea was calm and the whale was far away.\n`.repeat(200)}`,
+    );
+    await joins("member", ["--threads", "1", "--engine", "wasm", "--private-data", texts]);
+    await joined?.stop("SIGINT");
+    await relay.stop("SIGINT"); // so that nothing is half written while everything is read
+    const places = [join(folder.path, "relay"), join(folder.path, "member")];
+    const files = places.flatMap((place) =>
+      readdirSync(place, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile()),
+    );
+    expect(files.length).toBeGreaterThan(5);
+    for (const file of files) {
+      expect(readFileSync(join(file.parentPath, file.name)).includes("blaue-Heringe"), file.name).toBe(false);
+    }
+  });
+});
+
+describe("flags that cannot be used", () => {
+  test.each([
+    [["--relay", "ftp://x"], "--relay"],
+    [["--relay", "http://x", "--runtime", "cobol"], "--runtime"],
+    [["--relay", "http://x", "--duty", "0"], "--duty"],
+    [["--frobnicate"], "frobnicate"],
+    [["--relay", "http://x", "--private-data", "/nowhere/at/all"], "/nowhere/at/all"],
+  ])("%j end with a sentence and exit code 2", async (args, word) => {
+    joined = startContributor("http://127.0.0.1:9", join(folder.path, "flags"), args);
+    expect(await joined.exited).toBe(2);
+    expect(joined.errors()).toContain(word);
+  });
+});

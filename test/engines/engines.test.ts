@@ -1,8 +1,8 @@
 /**
  * The engine contract on every stack that this machine can offer: WebGPU in Node (Dawn on SwiftShader), in Deno (wgpu on
- * llvmpipe) and in a worker of Chromium (Dawn on SwiftShader). Two independent implementations of WGSL and of the driver
- * below catch what either lets through. The stacks run side by side in processes of their own; every case is a test with
- * a name. A missing system package fails, with a sentence saying what to install.
+ * llvmpipe) and in a worker of Chromium (Dawn on SwiftShader), and WASM with two threads in all three. Two independent
+ * implementations of WGSL and of the driver below catch what either lets through. The stacks run side by side in processes
+ * of their own; every case is a test with a name. A missing system package fails, with a sentence saying what to install.
  */
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync } from "node:fs";
@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { beforeAll, describe, expect, test } from "vitest";
-import { REPORT, webGpuNames, type Report } from "./entry.ts";
+import { contractNames, REPORT, webGpuNames, type Report } from "./entry.ts";
 import { GPU_CHECKS } from "./gpu-checks.ts";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -18,6 +18,7 @@ const bin = join(root, "node_modules/.bin");
 const SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json";
 const CHROMIUM = "/usr/bin/chromium";
 const LLVMPIPE = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json";
+const WASM = join(root, "build/heddle-threads.wasm");
 const STACK_MS_MAX = 300_000;
 
 interface Stack {
@@ -55,6 +56,17 @@ const stacks: readonly Stack[] = [
     needs: { file: CHROMIUM, install: 'the system package "chromium"' },
     names: ON_WEBGPU,
   },
+  ...[
+    { name: "WASM: Node", command: [...NODE, "test/engines/node.ts"] },
+    { name: "WASM: Deno", command: [...DENO, "test/engines/deno.ts"] },
+    { name: "WASM: Chromium worker", command: [...NODE, "test/engines/browser.ts"] },
+  ].map(({ name, command }) => ({
+    name,
+    command: [...command, "engine=wasm"],
+    environment: {},
+    needs: { file: WASM, install: 'the kernels with "node tools/build-wasm.mjs"' },
+    names: contractNames(),
+  })),
 ];
 
 /** Started at once for all stacks; each stack's tests wait for its own. */

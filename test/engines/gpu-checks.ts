@@ -7,12 +7,13 @@ import { createGpuEngine, probeGpu, type GpuEngine } from "../../src/gpu/engine.
 import { selfTest } from "../../src/gpu/self-test.ts";
 import { record } from "../../src/tensor/record.ts";
 import { cases } from "./cases.ts";
-import { attempt, type CaseResult } from "./run-cases.ts";
+import { attempt, runCases, type CaseResult } from "./run-cases.ts";
 
 export const GPU_CHECKS = {
   allocates: "a run creates no buffer, bind group, pipeline or shader",
   submits: "a run can be cut into several submits",
   selfTest: "the self-test passes",
+  windows: "a state that is larger than a binding may be is bound window by window",
   tooBig: 'a model that does not fit is refused as "model-too-big", with the sizes',
   dropped: "a submit that the device drops makes run or read reject, and every later one",
   lost: 'a lost device makes run and read reject with "device-lost"',
@@ -23,6 +24,7 @@ export async function runGpuChecks(gpu: GPU): Promise<CaseResult[]> {
     await attempt(GPU_CHECKS.allocates, () => checkAllocations(gpu)),
     await attempt(GPU_CHECKS.submits, () => checkSubmits(gpu)),
     await attempt(GPU_CHECKS.selfTest, () => checkSelfTest(gpu)),
+    await attempt(GPU_CHECKS.windows, () => checkWindows(gpu)),
     await attempt(GPU_CHECKS.tooBig, () => checkTooBig(gpu)),
     await attempt(GPU_CHECKS.dropped, () => checkDropped(gpu)),
     await attempt(GPU_CHECKS.lost, () => checkLost(gpu)),
@@ -151,6 +153,22 @@ async function checkSelfTest(gpu: GPU): Promise<string> {
   using engine = await createGpuEngine({ gpu });
   await selfTest(engine);
   return engine.device;
+}
+
+/** AdamW and the norm of 1025 elements where a binding spans no more than 1024, against the twin. */
+async function checkWindows(gpu: GPU): Promise<string> {
+  const probe = await probeGpu(gpu);
+  if (probe === null) {
+    throw new Error("There is no adapter");
+  }
+  const limits = { maxStorageBufferBindingSize: 4096, maxBufferSize: 2 ** 20 };
+  Object.defineProperty(probe.adapter, "limits", { value: limits });
+  using engine = await createGpuEngine({ gpu, adapter: probe.adapter });
+  const [result] = await runCases(engine, { wanted: ({ name }) => name.startsWith("adamw 1025") });
+  if (result?.passed !== true) {
+    throw new Error(result?.detail ?? "There is no such case");
+  }
+  return result.detail;
 }
 
 async function checkTooBig(gpu: GPU): Promise<string> {

@@ -42,6 +42,17 @@ describe("runSimulation()", () => {
     });
   }
 
+  const cases: readonly (readonly [seed: number, what: string])[] = [
+    [75, "a contributor is away for so long that the relay has forgotten its round, and still gets its verdict"],
+    [195, "a contributor is killed after it heard its verdict and before it noted it, and sends again while training"],
+    [371, "an update is offered by a liar who could read it only once it was public"],
+  ];
+  for (const [seed, what] of cases) {
+    test(`seed ${seed}: ${what}`, async () => {
+      expect((await run(optionsOf(seed))).findings).toEqual([]);
+    });
+  }
+
   test(`${SEEDS} seeds of broken links, killed machines and liars leave nothing wrong`, async () => {
     const seeds = only === undefined ? Array.from({ length: SEEDS }, (_, seed) => seed) : [Number(only)];
     const wrong: unknown[] = [];
@@ -136,6 +147,20 @@ describe("examine() finds", () => {
     });
     expect(rules).toContain("who was told that it is accepted is accepted in the ledger");
     expect(rules).toContain("only accepted contributions are merged");
+  });
+  test("a residual that kept what was accepted", async () => {
+    const rules = await findingsAfter((evidence) => {
+      const diaries = evidence.diaries.map((diary) => ({ ...diary, pages: diary.pages.filter((_, i) => i % 2 === 0) }));
+      return { ...evidence, diaries };
+    });
+    expect(new Set(rules)).toEqual(new Set(["a residual gives up exactly what was accepted"]));
+  });
+  test("an acceptance that was told before it was written", async () => {
+    const rules = await findingsAfter((evidence) => ({
+      ...evidence,
+      told: evidence.told.map((each) => ({ ...each, written: false })),
+    }));
+    expect(new Set(rules)).toEqual(new Set(["nobody is told of what is not yet written"]));
   });
   test("a liar in the base", async () => {
     const rules = await findingsAfter((evidence) => ({

@@ -18,7 +18,8 @@ import type { VerifySignature } from "../protocol/keys.ts";
 import type { LedgerEntry, LedgerEvent } from "../protocol/ledger.ts";
 import type { ContributionHeader } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
-import type { MemoryDisk } from "../store/memory.ts";
+import { openNotebook, type Page, type Signed } from "../contributor/notebook.ts";
+import { createMemoryStore, type MemoryDisk } from "../store/memory.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { mergeUpdates } from "../update/merge.ts";
 import { createServerState, outerStep, serverBytes } from "../update/outer.ts";
@@ -29,6 +30,8 @@ export interface Told {
   readonly contributor: ContributorId;
   readonly contribution: ContributionId;
   readonly verdict: Verdict;
+  /** An acceptance was on the relay's disk when it arrived. */
+  readonly written: boolean;
 }
 
 /** A replica: the parameters that somebody held, and the version they were said to be. */
@@ -36,6 +39,14 @@ export interface Replica {
   readonly contributor: ContributorId;
   readonly version: number;
   readonly digest: Digest;
+}
+
+/** All that a contributor ever wrote to its disk: the values of keys in order, and blobs. */
+export interface Diary {
+  readonly contributor: ContributorId;
+  readonly honest: boolean;
+  readonly pages: { readonly key: string; readonly value: Bytes }[];
+  readonly blobs: Map<Digest, Bytes>;
 }
 
 export interface Evidence {
@@ -50,6 +61,7 @@ export interface Evidence {
   readonly told: readonly Told[];
   /** Every base that anybody trained on or measured with. */
   readonly used: readonly Replica[];
+  readonly diaries: readonly Diary[];
   /** What each live honest contributor holds at the end, when all is quiet. */
   readonly final: readonly Replica[];
   readonly liars: ReadonlySet<ContributorId>;
@@ -91,6 +103,9 @@ export async function examine(evidence: Evidence): Promise<readonly Finding[]> {
   checkLiars(history, evidence.liars, find);
   checkReplay(history, evidence, find);
   checkReplicas(history, evidence, find);
+  for (const diary of evidence.diaries.filter(({ honest }) => honest)) {
+    await checkResiduals(history, diary, find);
+  }
   return findings;
 }
 
@@ -163,8 +178,11 @@ function checkOnce({ merges, headers, verdicts, ended }: History, find: Find): v
 /** What contributors were told is what the ledger says, and everyone was told. */
 function checkTold({ headers, verdicts }: History, { told, liars }: Evidence, find: Find): void {
   const heard = new Set<ContributionId>();
-  for (const { contribution, verdict } of told) {
+  for (const { contribution, verdict, written: durable } of told) {
     const written = verdicts.get(contribution);
+    if (verdict.type === "accepted" && !durable) {
+      find("nobody is told of what is not yet written", contribution);
+    }
     if (verdict.type === "accepted" && written?.type !== "accepted") {
       find("who was told that it is accepted is accepted in the ledger", contribution);
     }
@@ -256,4 +274,42 @@ function checkReplicas({ started, merges }: History, { used, final }: Evidence, 
       );
     }
   }
+}
+
+/** What was accepted has left its author's residual, and nothing else has, whatever crashed in between. */
+async function checkResiduals(
+  { started, verdicts }: History,
+  { contributor, pages, blobs }: Diary,
+  find: Find,
+): Promise<void> {
+  let before: Page | undefined;
+  for (const { key, value } of pages) {
+    const disk = { entries: [], values: new Map([[key, value]]), blobs };
+    const page = await openNotebook(createMemoryStore({ disk }), started.run).read();
+    const signed = before?.signed ?? null;
+    if (before !== undefined && signed !== null && page.signed?.pending.id !== signed.pending.id) {
+      const accepted = verdicts.get(signed.pending.id)?.type === "accepted";
+      const right = accepted ? isWithout(page, before, signed) : page.residual === null || isEqual(page, before);
+      if (page.signed !== null || !right) {
+        find("a residual gives up exactly what was accepted", `${contributor}: ${signed.pending.id}`);
+      }
+    }
+    before = page;
+  }
+}
+
+function isEqual({ residual }: Page, before: Page): boolean {
+  return residual !== null && residual.every((value, i) => Object.is(value, before.residual?.[i]));
+}
+
+function isWithout({ residual }: Page, before: Page, signed: Signed): boolean {
+  const rest = before.residual?.slice();
+  const sent = rest === undefined ? null : unpacked(signed.payload, rest.length);
+  if (rest === undefined || sent === null) {
+    return false;
+  }
+  sent.indices.forEach((index, i) => {
+    rest[index] = (rest[index] as number) - (sent.values[i] as number);
+  });
+  return residual !== null && residual.every((value, i) => Object.is(value, rest[i]));
 }

@@ -227,6 +227,7 @@ function gather(world: World, charter: Charter): Omit<Evidence, "blobs"> {
     initial: world.toy.initial,
     told: world.told,
     used: world.used,
+    diaries: world.diaries,
     final,
     liars: new Set([...world.machines.values()].filter(({ lie }) => lie !== null).map(({ id }) => id)),
   };

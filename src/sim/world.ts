@@ -3,11 +3,12 @@
  * runs production code (coordinator host, contributor session, codec, merge); only the work is a toy and the keys are hashes.
  * What contributors are told and what they work on is written down as evidence for the oracle.
  */
-import { digestOf, floatBytes, type Bytes, type ContributorId } from "../base/bytes.ts";
+import { digestOf, floatBytes, type Bytes, type ContributionId, type ContributorId } from "../base/bytes.ts";
 import { createRng, type Rng } from "../base/rng.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
 import type { Work } from "../contributor/work.ts";
 import { createCoordinatorHost } from "../coordinator/host.ts";
+import { decodeEntry } from "../protocol/chain.ts";
 import type { Charter } from "../protocol/charter.ts";
 import { contributorIdOf, decodeHeader, decodeRelayMessage } from "../protocol/codec.ts";
 import { createMemoryDisk, type MemoryDisk } from "../store/memory.ts";
@@ -15,7 +16,7 @@ import { createVirtualClock, type VirtualClock } from "./clock.ts";
 import { createKeyRegistry, type KeyRegistry, type SimKey } from "./keys.ts";
 import { LIES, lieAbout, twistOf, type Lie } from "./liar.ts";
 import { createNetwork, type Network, type NetworkFaults } from "./network.ts";
-import type { Replica, Told } from "./oracle.ts";
+import type { Diary, Replica, Told } from "./oracle.ts";
 import { createProcess, type Process, type ProcessOptions } from "./process.ts";
 import { createToy, createToyWork, type Toy } from "./toy.ts";
 
@@ -68,6 +69,7 @@ export interface World {
   readonly machines: Map<number, Machine>;
   readonly told: Told[];
   readonly used: Replica[];
+  readonly diaries: Diary[];
   /** Payloads that everybody can fetch. */
   readonly published: Bytes[];
   /** Why a relay could not go on, though nobody killed it. */
@@ -89,6 +91,7 @@ export function createWorld(options: WorldOptions): World {
     machines: new Map(),
     told: [],
     used: [],
+    diaries: [],
     published: [],
     failures: [],
     kills: 0,
@@ -181,8 +184,15 @@ function runContributor(world: World, options: MachineOptions): void {
   const { seed, faults, stormMs, number, lie, contributors } = options;
   const { clock, registry } = world;
   const rng = createRng("machine", seed, number);
-  const disk = createMemoryDisk();
   const key = registry.create("contributor", seed, number);
+  const diary: Diary = {
+    contributor: contributorIdOf(key.publicKey),
+    honest: lie === null,
+    pages: [],
+    blobs: new Map(),
+  };
+  world.diaries.push(diary);
+  const disk = diskWithDiary(diary);
   const stepMs = 50 + rng.below(300);
   let kills = Math.floor((faults.contributorKills + number) / contributors);
   let life = 0;
@@ -206,6 +216,22 @@ function runContributor(world: World, options: MachineOptions): void {
     });
   };
   clock.after(rng.below(1_000), start);
+}
+
+/** A disk that keeps a copy of everything that was ever written to it. */
+function diskWithDiary({ pages, blobs }: Diary): MemoryDisk {
+  const disk = createMemoryDisk();
+  const { values, blobs: present } = disk;
+  const [setValue, setBlob] = [values.set.bind(values), present.set.bind(present)];
+  values.set = (key, value) => {
+    pages.push({ key, value });
+    return setValue(key, value);
+  };
+  present.set = (digest, bytes) => {
+    blobs.set(digest, bytes);
+    return setBlob(digest, bytes);
+  };
+  return disk;
 }
 
 /** The person pauses and goes on, or stops and starts again. */
@@ -241,7 +267,7 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     const message = bytes.length <= VERDICT_BYTES_MAX ? decodeRelayMessage(bytes) : null;
     if (message?.ok === true && message.value.type === "verdict") {
       const { contribution, verdict } = message.value;
-      world.told.push({ contributor: id, contribution, verdict });
+      world.told.push({ contributor: id, contribution, verdict, written: isAccepted(world.relayDisk, contribution) });
     }
   };
   const tap = { sent, received };
@@ -263,6 +289,15 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     createWork: async () =>
       witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), world.used, id),
     agent: "simulation",
+  });
+}
+
+/** Whether the ledger, as it is on the disk now, says that a contribution is accepted. */
+function isAccepted({ entries }: MemoryDisk, id: ContributionId): boolean {
+  return entries.toReversed().some((bytes) => {
+    const entry = decodeEntry(bytes);
+    const event = entry.ok ? entry.value.event : null;
+    return event?.type === "judged" && event.contribution === id && event.verdict.type === "accepted";
   });
 }
 

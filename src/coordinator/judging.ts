@@ -7,6 +7,7 @@
 import type { ContributionId } from "../base/bytes.ts";
 import { permutation } from "../base/rng.ts";
 import type { Losses } from "../protocol/messages.ts";
+import type { Verdict } from "../protocol/verdict.ts";
 import { judgeLosses, judgeNorm } from "../trust/judge.ts";
 import { measureFacts, validateAssignment } from "./assignment.ts";
 import { decide, record, send, setLive, setSession, type Draft } from "./draft.ts";
@@ -18,14 +19,17 @@ import {
   type Session,
   type SessionId,
 } from "./live.ts";
-import type { Contribution } from "./state.ts";
+import { acceptedIn, type Contribution } from "./state.ts";
+
+/** The loss falls fast at first: older rounds would ask for more than is there, and skipped ones must not stop the run. */
+const ROUNDS_COMPARED = 2;
 
 /** Refuses contributions whose norm is out of proportion to this round's and the recent ones. */
 export function judgeNorms(draft: Draft): void {
   const { charter, durable } = draft.state;
   const open = undecided(draft.state);
   const own = open.map(({ norm, header }) => ({ norm, steps: header.steps }));
-  const samples = [...durable.past.flatMap(({ norms }) => norms), ...own];
+  const samples = [...durable.past.flatMap(({ accepted }) => accepted), ...own];
   for (const { id, norm, header } of open) {
     const verdict = judgeNorm({ norm, steps: header.steps }, samples, charter.trust);
     if (verdict.type === "refused") {
@@ -66,8 +70,7 @@ export function takeReport(
   { contribution, losses }: { readonly contribution: ContributionId; readonly losses: Losses },
 ): void {
   const { charter, durable } = draft.state;
-  const { header } = durable.contributions.get(contribution) as Contribution;
-  const verdict = judgeLosses(losses, header.privateData, charter.trust);
+  const verdict = verdictOn(draft.state, durable.contributions.get(contribution) as Contribution, losses);
   const by = session.contributor;
   if (verdict.type === "accepted" && draft.rng.float() >= charter.trust.auditShare) {
     setJudging(draft, contribution, null);
@@ -84,20 +87,25 @@ export function takeMeasurement(draft: Draft, contribution: ContributionId, loss
   if (judging?.type !== "referee" || found === undefined || found.verdict !== null) {
     return; // of a round that is over
   }
-  const { trust } = draft.state.charter;
-  const { privateData } = found.header;
   setJudging(draft, contribution, null);
   if (losses !== null) {
-    decide(draft, contribution, { verdict: judgeLosses(losses, privateData, trust), by: "relay", losses });
+    decide(draft, contribution, { verdict: verdictOn(draft.state, found, losses), by: "relay", losses });
     return;
   }
   const { report } = judging;
-  const verdict = report === null ? null : judgeLosses(report.losses, privateData, trust);
+  const verdict = report === null ? null : verdictOn(draft.state, found, report.losses);
   if (report !== null && verdict?.type === "accepted") {
     decide(draft, contribution, { verdict, ...report });
   } else {
     decide(draft, contribution, { verdict: { type: "refused", reason: "busy" }, by: "relay", losses: null });
   }
+}
+
+/** Compared with what this round and the two before it accepted: long enough to know what is usual, and not for long. */
+function verdictOn({ charter, durable }: CoordinatorState, { norm, header }: Contribution, losses: Losses): Verdict {
+  const recent = durable.past.filter(({ round }) => round >= durable.round - ROUNDS_COMPARED);
+  const others = [...recent.flatMap(({ accepted }) => accepted), ...acceptedIn(durable)];
+  return judgeLosses({ losses, norm, privateData: header.privateData, others, trust: charter.trust });
 }
 
 function undecided({ durable }: CoordinatorState): Contribution[] {

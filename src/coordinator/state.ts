@@ -9,7 +9,7 @@ import type { LedgerEvent } from "../protocol/ledger.ts";
 import type { ContributionHeader, VersionInfo } from "../protocol/messages.ts";
 import type { VersionView } from "../protocol/run-view.ts";
 import type { Verdict } from "../protocol/verdict.ts";
-import type { NormSample } from "../trust/judge.ts";
+import { improvementOf, type AcceptedUpdate } from "../trust/judge.ts";
 
 /** Rounds whose contributions are remembered: their ids and payloads against replays, their norms for comparison. */
 export const ROUNDS_KEPT = 8;
@@ -29,6 +29,8 @@ export interface Contribution {
   readonly header: ContributionHeader;
   readonly norm: number;
   readonly verdict: Verdict | null;
+  /** Relative improvement on its assigned data, once it is judged by its losses. */
+  readonly improvement: number | null;
 }
 
 interface PastRound {
@@ -38,8 +40,7 @@ interface PastRound {
     readonly author: ContributorId;
     readonly payload: Digest;
   }[];
-  /** Of accepted contributions. */
-  readonly norms: readonly NormSample[];
+  readonly accepted: readonly AcceptedUpdate[];
 }
 
 export interface DurableState {
@@ -88,7 +89,7 @@ export function applyEvent(state: DurableState | null, event: LedgerEvent, timeM
       checkRound(before, event.round, "open");
       return { ...before, stage: "closed" };
     case "judged":
-      return judge(before, event.contribution, event.verdict);
+      return judge(before, event);
     case "skipped":
       checkRound(before, event.round, "closed");
       return endRound(before);
@@ -141,15 +142,15 @@ function contribute(state: DurableState, { contribution: id, header: bytes, norm
   checkRound(state, header.value.round, "open");
   assert(!state.contributions.has(id), `Cannot apply event: contribution ${id} was received before`);
   const contributions = new Map(state.contributions);
-  contributions.set(id, { id, header: header.value, norm, verdict: null });
+  contributions.set(id, { id, header: header.value, norm, verdict: null, improvement: null });
   return { ...state, contributions };
 }
 
-function judge(state: DurableState, id: ContributionId, verdict: Verdict): DurableState {
+function judge(state: DurableState, { contribution: id, verdict, losses }: Of<"judged">): DurableState {
   const contribution = present(state.contributions.get(id), `contribution ${id}`);
   assert(contribution.verdict === null, `Cannot apply event: contribution ${id} has a verdict already`);
   const contributions = new Map(state.contributions);
-  contributions.set(id, { ...contribution, verdict });
+  contributions.set(id, { ...contribution, verdict, improvement: losses === null ? null : improvementOf(losses) });
   const author = contribution.header.contributor;
   const owed = [...(state.verdicts.get(author) ?? []), { contribution: id, verdict }].slice(-VERDICTS_KEPT);
   const verdicts = new Map(state.verdicts);
@@ -178,6 +179,13 @@ function merge(state: DurableState, event: Of<"merged">, timeMs: number): Durabl
   };
 }
 
+/** The open round's accepted updates, to compare others with. */
+export function acceptedIn(state: DurableState): AcceptedUpdate[] {
+  return [...state.contributions.values()]
+    .filter(({ verdict }) => verdict?.type === "accepted")
+    .map(({ norm, header, improvement }) => ({ norm, steps: header.steps, improvement }));
+}
+
 function endRound(state: DurableState): DurableState {
   const all = [...state.contributions.values()];
   const contributions = all.map(({ id, header }) => ({
@@ -185,10 +193,8 @@ function endRound(state: DurableState): DurableState {
     author: header.contributor,
     payload: header.payload.digest,
   }));
-  const norms = all
-    .filter(({ verdict }) => verdict?.type === "accepted")
-    .map(({ norm, header }) => ({ norm, steps: header.steps }));
-  const past = all.length === 0 ? state.past : [...state.past, { round: state.round, contributions, norms }];
+  const accepted = acceptedIn(state);
+  const past = all.length === 0 ? state.past : [...state.past, { round: state.round, contributions, accepted }];
   return {
     ...state,
     round: state.round + 1,

@@ -105,6 +105,7 @@ const roundFields: Reader<RoundConfig> = record<RoundConfig>({
 const trustFields: Reader<TrustConfig> = record<TrustConfig>({
   normMax: real(0, SETTING_MAX),
   improvementMin: real(-SETTING_MAX, 1),
+  improvementShare: real(0, 1),
   harmMax: real(0, SETTING_MAX),
   auditShare: real(0, 1),
   sequences: integer(1, 4_096),

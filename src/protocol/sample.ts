@@ -40,7 +40,7 @@ export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): C
     downlink: { keep: 1024, bits: 2, beta: 0.95 },
     outer: { learningRate: 1, momentum: 0, clipToMedian: 1 },
     round: { trainMs: 12_000, stepsMax: 100, graceMs: 8_000, judgeMs: 15_000 },
-    trust: { normMax: 10, improvementMin: 2e-4, harmMax: 0.02, auditShare: 0.25, sequences: 8 },
+    trust: { normMax: 10, improvementMin: 1e-4, improvementShare: 0.1, harmMax: 0.02, auditShare: 0.25, sequences: 8 },
     train,
     evaluation,
     seed: 1,

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { sampleCharter } from "../protocol/sample.ts";
 import { exampleCharter } from "../protocol/examples.ts";
 import type { Losses } from "../protocol/messages.ts";
-import { judgeLosses, judgeNorm } from "./judge.ts";
+import { judgeLosses, judgeNorm, type AcceptedUpdate } from "./judge.ts";
 
 const { trust } = sampleCharter(exampleCharter.train, exampleCharter.evaluation);
 const losses = (assignedBefore: number, assignedAfter: number, randomBefore = 3, randomAfter = 3): Losses => ({
@@ -12,7 +12,7 @@ const losses = (assignedBefore: number, assignedAfter: number, randomBefore = 3,
   randomAfter,
 });
 const reasonOf = (given: Losses, privateData = false): string => {
-  const verdict = judgeLosses(given, privateData, trust);
+  const verdict = judgeLosses({ losses: given, norm: 1, privateData, others: [], trust });
   return verdict.type === "refused" ? verdict.reason : verdict.type;
 };
 
@@ -39,6 +39,33 @@ describe("judgeLosses()", () => {
     expect(reasonOf(unmeasured)).toBe("no-improvement");
     expect(reasonOf(unmeasured, true)).toBe("accepted");
     expect(reasonOf({ ...unmeasured, randomAfter: 4 }, true)).toBe("harmful");
+  });
+});
+
+describe("judgeLosses() beside others", () => {
+  const others = [0.2, 0.1, 0.3].map((improvement) => ({ norm: 4, steps: 10, improvement }));
+  const verdictOf = (improvement: number, norm: number, beside: readonly AcceptedUpdate[] = others): string =>
+    judgeLosses({ losses: losses(3, 3 * (1 - improvement)), norm, privateData: false, others: beside, trust }).type;
+
+  test("refuses noise: what improves a little where others improved a lot", () => {
+    expect(verdictOf(0.001, 4)).toBe("refused");
+    expect(verdictOf(0.001, 4, [])).toBe("accepted");
+    expect(verdictOf(0.2 * trust.improvementShare + 1e-9, 4)).toBe("accepted");
+    expect(verdictOf(0.2 * trust.improvementShare - 1e-6, 4)).toBe("refused");
+  });
+
+  test("asks less in proportion of a small update, and no more of a large one", () => {
+    expect(verdictOf(0.006, 1)).toBe("accepted");
+    expect(verdictOf(0.004, 1)).toBe("refused");
+    expect(verdictOf(0.021, 400)).toBe("accepted");
+  });
+
+  test("never asks less than improvementMin, nor anything for others' work that was not measured", () => {
+    const stuck = others.map((other) => ({ ...other, improvement: -0.1 }));
+    expect(verdictOf(trust.improvementMin / 2, 4, stuck)).toBe("refused");
+    expect(verdictOf(trust.improvementMin * 2, 4, stuck)).toBe("accepted");
+    const unmeasured = others.map((other) => ({ ...other, improvement: null }));
+    expect(verdictOf(trust.improvementMin * 2, 4, unmeasured)).toBe("accepted");
   });
 });
 

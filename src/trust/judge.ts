@@ -7,12 +7,18 @@ import type { TrustConfig } from "../protocol/charter.ts";
 import type { Losses } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
 
-/** What a norm is judged by. */
-export interface NormSample {
+/** What is known of an update before, and of others' updates after, its losses are judged. */
+export interface UpdateFacts {
   /** Euclidean norm of the decoded update. */
   readonly norm: number;
   /** Inner steps that the author reports. */
   readonly steps: number;
+}
+
+/** An accepted update, to compare others with. */
+export interface AcceptedUpdate extends UpdateFacts {
+  /** Relative improvement of the loss on its assigned data; null where it was not measured. */
+  readonly improvement: number | null;
 }
 
 /** Fewer norms than this are no measure of what is usual; losses decide alone then. */
@@ -25,7 +31,7 @@ const ACCEPTED: Verdict = { type: "accepted" };
  * accepted in recent rounds). A contribution of more steps than the median may be larger in proportion: a fast device moves
  * further in one round than a slow one and is no attacker for it. A `normMax` of 0 switches the rule off.
  */
-export function judgeNorm(sample: NormSample, samples: readonly NormSample[], { normMax }: TrustConfig): Verdict {
+export function judgeNorm(sample: UpdateFacts, samples: readonly UpdateFacts[], { normMax }: TrustConfig): Verdict {
   if (!Number.isFinite(sample.norm)) {
     return { type: "refused", reason: "not-finite" };
   }
@@ -38,13 +44,26 @@ export function judgeNorm(sample: NormSample, samples: readonly NormSample[], { 
   return sample.norm > allowed ? { type: "refused", reason: "norm-too-large" } : ACCEPTED;
 }
 
+export interface LossJudgement {
+  readonly losses: Losses;
+  readonly norm: number;
+  /** The author trained on data that nobody else can measure. */
+  readonly privateData: boolean;
+  /** Updates accepted in the rounds just before, and in this one so far. */
+  readonly others: readonly AcceptedUpdate[];
+  readonly trust: TrustConfig;
+}
+
 /**
  * Refuses as "harmful" what worsens the loss on random data by more than `harmMax`, or makes any loss no number; as
- * "no-improvement" what does not improve the loss on its own assigned data by `improvementMin`. Private data cannot be
- * measured by others, so only the first rule applies to it; for open data a missing measurement counts as no improvement.
+ * "no-improvement" what improves the loss on its own assigned data by less than `improvementMin`, or by less than
+ * `improvementShare` of what others' updates lately did. That share is what tells noise from work: a random direction of the
+ * same norm improves almost nothing, but more than nothing half the time. An update of a smaller norm than the others' owes
+ * less in proportion. Private data cannot be measured by others, so only the first rule applies to it; for open data a
+ * missing measurement counts as no improvement.
  */
-export function judgeLosses(losses: Losses, privateData: boolean, trust: TrustConfig): Verdict {
-  const { assignedBefore, assignedAfter, randomBefore, randomAfter } = losses;
+export function judgeLosses({ losses, norm, privateData, others, trust }: LossJudgement): Verdict {
+  const { assignedAfter, randomBefore, randomAfter } = losses;
   const harmful = !(randomAfter <= randomBefore * (1 + trust.harmMax)) || !Number.isFinite(randomAfter);
   if (harmful || (assignedAfter !== null && !Number.isFinite(assignedAfter))) {
     return { type: "refused", reason: "harmful" };
@@ -52,11 +71,27 @@ export function judgeLosses(losses: Losses, privateData: boolean, trust: TrustCo
   if (privateData) {
     return ACCEPTED;
   }
+  const improvement = improvementOf(losses);
+  const owed = Math.max(trust.improvementMin, trust.improvementShare * usualImprovement(norm, others));
+  return improvement !== null && improvement >= owed ? ACCEPTED : { type: "refused", reason: "no-improvement" };
+}
+
+/** (before − after) / before on assigned data; null where it was not measured or makes no sense. */
+export function improvementOf({ assignedBefore, assignedAfter }: Losses): number | null {
   if (assignedBefore === null || assignedAfter === null || !(assignedBefore > 0)) {
-    return { type: "refused", reason: "no-improvement" };
+    return null;
   }
-  const improvement = (assignedBefore - assignedAfter) / assignedBefore;
-  return improvement >= trust.improvementMin ? ACCEPTED : { type: "refused", reason: "no-improvement" };
+  return (assignedBefore - assignedAfter) / assignedBefore;
+}
+
+/** What others' updates improved, scaled down for one of smaller norm; negative infinity where there are none. */
+function usualImprovement(norm: number, others: readonly AcceptedUpdate[]): number {
+  const improvements = others.map(({ improvement }) => improvement).filter((one) => one !== null);
+  if (improvements.length === 0) {
+    return Number.NEGATIVE_INFINITY;
+  }
+  const usualNorm = lowerMedian(others.map((other) => other.norm));
+  return lowerMedian(improvements) * (usualNorm > 0 ? Math.min(1, norm / usualNorm) : 1);
 }
 
 /** The median, of two middle values the smaller, so that one of two cannot raise it; 0 for none. */

@@ -50,7 +50,7 @@ const update = (...values: number[]) => ({
 });
 const verdictOf = async (...values: number[]): Promise<string> => {
   const losses = await measureLosses({ evaluator: unigram(), base, update: update(...values), corpus, facts, charter });
-  const verdict = judgeLosses(losses, false, charter.trust);
+  const verdict = judgeLosses({ losses, norm: 1, privateData: false, others: [], trust: charter.trust });
   return verdict.type === "refused" ? verdict.reason : verdict.type;
 };
 

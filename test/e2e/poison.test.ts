@@ -51,7 +51,8 @@ test("random noise of an honest norm is refused", async () => {
   const honest = unpackUpdate(pack(delta), { parameters: delta.length, keepMax: 4096 });
   const noise = Float32Array.from({ length: delta.length }, () => rng.normal());
   const packed = unpackUpdate(pack(noise), { parameters: delta.length, keepMax: 4096 });
-  const scale = honest.ok && packed.ok ? updateNorm(honest.value) / updateNorm(packed.value) : 0;
+  // It trains 4 steps where the honest one trains about 40: the norm of the others' updates is ten times its own.
+  const scale = honest.ok && packed.ok ? (10 * updateNorm(honest.value)) / updateNorm(packed.value) : 0;
   expect(["no-improvement", "harmful"]).toContain(await liar.send(header, pack(noise.map((value) => value * scale))));
 });
 
@@ -62,7 +63,7 @@ test("a sign-flipped update is refused", async () => {
 
 test("an update of 100 times the norm is refused for its norm", async () => {
   const { header, delta } = await liar.work();
-  // It trains 4 steps where the honest one trains about 40: a hundred times the others' norm is a thousand times its own.
+  // A hundred times the others' norm is a thousand times its own, as above.
   expect(await liar.send(header, pack(delta.map((value) => 1_000 * value)))).toBe("norm-too-large");
 });
 

@@ -5,7 +5,6 @@
  */
 import { expose, transfer } from "comlink";
 import { HeddleError } from "../src/base/assert.ts";
-import type { Clock } from "../src/base/clock.ts";
 import { createRng } from "../src/base/rng.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../src/contributor/run.ts";
 import type { ContributorView } from "../src/contributor/view.ts";
@@ -15,6 +14,7 @@ import { trainProgram } from "../src/model/llama.ts";
 import { loadDeviceKey } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
 import { dialRtcFromWorker } from "../src/net/proxy.ts";
+import { systemClock } from "../src/net/system-clock.ts";
 import { dialWebSocket } from "../src/net/ws-client.ts";
 import type { RunView } from "../src/protocol/run-view.ts";
 import { openIndexedDbStore } from "../src/store/indexeddb.ts";
@@ -22,14 +22,6 @@ import type { Engine } from "../src/tensor/engine.ts";
 import type { LendRtc, Outcome, TrainOptions, TrainSurface } from "../src/ui/surface.ts";
 import { openEngine } from "./engine.ts";
 import { createWriter, type Writer } from "./writer.ts";
-
-const clock: Clock = {
-  nowMs: () => Date.now(),
-  after: (delayMs, wake) => {
-    const timer = setTimeout(wake, delayMs);
-    return () => clearTimeout(timer);
-  },
-};
 
 interface Setting {
   readonly options: TrainOptions;
@@ -108,7 +100,7 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
     ...(lend === null ? {} : { openRtc: borrowRtc(lend) }),
     fetchBlob: createBlobFetcher({ origin: relay }),
     store,
-    clock,
+    clock: systemClock,
     rng: createRng("page", Date.now(), crypto.getRandomValues(new Uint32Array(1))[0] ?? 0),
     key,
     engine: { kind: engine.kind, device: engine.device },
@@ -120,7 +112,7 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
       }
       fresh = false;
       const corpus = createCorpus(texts);
-      return createWork({ engine, charter: agreed, contributor: name, corpus, clock, duty: () => duty });
+      return createWork({ engine, charter: agreed, contributor: name, corpus, clock: systemClock, duty: () => duty });
     },
     agent,
     onView,

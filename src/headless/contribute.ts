@@ -7,7 +7,6 @@ import { join } from "node:path";
 import process from "node:process";
 import { HeddleError, present } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
-import type { Clock } from "../base/clock.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
 import type { ContributionView, ContributorView } from "../contributor/view.ts";
 import { createWork } from "../contributor/work.ts";
@@ -18,6 +17,7 @@ import { createGpuEngine, probeGpu } from "../gpu/engine.ts";
 import { trainProgram } from "../model/llama.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { createBlobFetcher } from "../net/http.ts";
+import { systemClock } from "../net/system-clock.ts";
 import { dialWebSocket } from "../net/ws-client.ts";
 import type { ModelConfig } from "../protocol/charter.ts";
 import type { RunView } from "../protocol/run-view.ts";
@@ -29,14 +29,6 @@ import { spawn } from "../wasm/spawn-node.ts";
 import type { ContributeConfig } from "./config.ts";
 import { headlessGpu } from "./gpu.ts";
 import { readPrivateCorpus } from "./private-data.ts";
-
-const systemClock: Clock = {
-  nowMs: () => Date.now(),
-  after: (delayMs, wake) => {
-    const timer = setTimeout(wake, delayMs);
-    return () => clearTimeout(timer);
-  },
-};
 
 /** Contributes until `stop` resolves. Throws HeddleError with a sentence when it cannot begin. */
 export async function contribute(

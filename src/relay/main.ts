@@ -9,13 +9,13 @@ import { join, resolve } from "node:path";
 import process from "node:process";
 import { HeddleError } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
-import type { Clock } from "../base/clock.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
 import { initialParameters } from "../model/layout.ts";
 import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { createRtcAnswerer } from "../net/rtc-node.ts";
 import { serveBlob } from "../net/serve-blob.ts";
+import { systemClock } from "../net/system-clock.ts";
 import { acceptWebSockets } from "../net/ws-server.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
 import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
@@ -25,14 +25,6 @@ import { startReferee } from "./referee.ts";
 import { openRun } from "./run.ts";
 
 const root = resolve(import.meta.dirname, "../..");
-
-const systemClock: Clock = {
-  nowMs: () => Date.now(),
-  after: (delayMs, wake) => {
-    const timer = setTimeout(wake, delayMs);
-    return () => clearTimeout(timer);
-  },
-};
 
 /** Closes everything that was opened, last first. */
 class Closers {

@@ -22,7 +22,7 @@ const commands = {
   data: { steps: [install], run: (args) => source("src/relay/data.ts", args) },
   build: { steps: [install, buildWasm, buildApp], run: () => ["true", []] },
   test: { steps: [install, systemPackages, buildWasm, buildApp], run: (args) => tool("vitest", ["run", ...args]) },
-  bench: { steps: [install, buildWasm], run: ([name, ...args]) => source(`bench/${name}.ts`, args) },
+  bench: { steps: [checkBench, install, buildWasm], run: ([name, ...args]) => source(`bench/${name}.ts`, args) },
   check: { steps: [install, buildWasm, check], run: () => ["true", []] },
 };
 
@@ -47,6 +47,19 @@ child.on("error", (error) => {
   process.exit(1);
 });
 child.on("exit", (code, signal) => process.exit(code ?? (signal === "SIGINT" ? 130 : 1)));
+if (process.env.npm_lifecycle_event !== undefined) {
+  // npm keeps no channel to us; when it is killed we are handed to another parent.
+  const npm = process.ppid;
+  setInterval(() => process.ppid === npm || child.kill("SIGTERM"), 1_000).unref();
+}
+
+function checkBench() {
+  const names = readdirSync(join(root, "bench")).map((file) => file.replace(/\.ts$/, ""));
+  if (!names.includes(args[0])) {
+    say(`Cannot run the benchmark "${args[0] ?? ""}": there are ${names.join(" and ")}`);
+    process.exit(2);
+  }
+}
 
 /** Installs packages when package-lock.json has changed since the last time. */
 function install() {
@@ -57,7 +70,8 @@ function install() {
   }
   say("Installing packages (about a minute the first time) …");
   // Not "npm ci": it refuses a lock file without the binaries of platforms that a registry mirror does not carry.
-  must("npm", ["install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error"]);
+  // The compiler and the bundler are needed to start, so NODE_ENV=production must not leave them out.
+  must("npm", ["install", "--no-save", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"]);
   writeFileSync(stamp, wanted);
 }
 

@@ -54,7 +54,7 @@ export function parseRelayConfig(
         contributor: { type: "boolean", default: true },
         "until-version": { type: "string", default: "0" },
         json: { type: "boolean", default: false },
-        help: { type: "boolean", default: false },
+        help: { type: "boolean", short: "h", default: false },
       },
     }));
   } catch (error) {
@@ -67,7 +67,7 @@ export function parseRelayConfig(
   }
   const port = wholeNumber("--port", values.port, 65_535);
   return {
-    host: values.host,
+    host: values.host.replace(/^\[(.*)\]$/, "$1"), // an IPv6 address as it stands in a URL
     port,
     demoPort:
       values["demo-port"] === undefined
@@ -81,7 +81,7 @@ export function parseRelayConfig(
     charter: values.charter ?? null,
     json: values.json,
     untilVersion: wholeNumber("--until-version", values["until-version"], 1e9),
-    debug: wholeNumber("DEBUG", env["DEBUG"] ?? "0", 4),
+    debug: /^[0-4]$/.test(env["DEBUG"] ?? "") ? Number(env["DEBUG"]) : 0, // other programs' patterns do not concern us
   };
 }
 

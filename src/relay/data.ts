@@ -130,7 +130,7 @@ function parseDataCommand(args: readonly string[]): DataCommand {
       licence: { type: "string" },
       category: { type: "string" },
       dir: { type: "string", default: ".heddle/relay" },
-      help: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false },
     },
   });
   const [verb, ...files] = positionals;

@@ -5,12 +5,14 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import type { Server } from "node:http";
+import { networkInterfaces } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
+import { createInterface } from "node:readline";
 import { HeddleError } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
-import { initialParameters } from "../model/layout.ts";
+import { initialParameters, parameterLayout } from "../model/layout.ts";
 import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { createRtcAnswerer } from "../net/rtc-node.ts";
@@ -49,6 +51,11 @@ async function serve(
   closers.add(() => store.close());
   const key = await loadDeviceKey(join(config.dir, "relay.key"));
   const run = await openRun(store, config);
+  const parameters = parameterLayout(run.charter.model).size;
+  if (parameters * run.charter.inner.batch * run.charter.model.time >= SLOW_WORK) {
+    const sentence = `Measuring a model of ${parameters.toLocaleString("en")} parameters; on this processor that takes a while, now and for each version …`;
+    printer.say("measuring", { parameters }, sentence);
+  }
   const referee = await startReferee(run.charter, run.train, run.evaluation);
   closers.add(() => referee.close());
   const answerer = await createRtcAnswerer();
@@ -96,11 +103,14 @@ async function serve(
   const port = await listen(face.server, config.port, config.host);
   const url = `http://${urlHost(config.host)}:${port}`;
   const demo = config.demoPort === 0 ? null : await serveDemo(config, url, closers);
-  sayHello(printer, config, host, url, demo);
+  sayHello(printer, config, host, { url, demo, kept: run.kept });
   if (config.contributor) {
     startContributor(url, config, closers, printer);
   }
 }
+
+/** Parameters times tokens of a batch, from which on the first measurement takes so long that a person wonders. */
+const SLOW_WORK = 1e10;
 
 /** A page on another port that embeds the widget; the run goes on without it when its port is taken. */
 async function serveDemo(config: RelayConfig, relay: string, closers: Closers): Promise<string | null> {
@@ -114,13 +124,14 @@ async function serveDemo(config: RelayConfig, relay: string, closers: Closers): 
   }
 }
 
-function sayHello(
-  printer: Printer,
-  config: RelayConfig,
-  host: CoordinatorHost,
-  url: string,
-  demo: string | null,
-): void {
+interface Hello {
+  readonly url: string;
+  readonly demo: string | null;
+  /** The folder held a run already. */
+  readonly kept: boolean;
+}
+
+function sayHello(printer: Printer, config: RelayConfig, host: CoordinatorHost, { url, demo, kept }: Hello): void {
   const view = host.view();
   const head = view.versions.at(-1);
   const version = head?.version ?? 0;
@@ -129,10 +140,16 @@ function sayHello(
     "",
     `Heddle: ${begun}. ${view.charter.purpose}.`,
     `  ${view.parameters.toLocaleString("en")} parameters, evaluation loss ${head?.evalLoss.toFixed(4) ?? "unknown"} nats per byte, kept in ${config.dir}`,
+    ...(kept && (config.charter !== null || config.data.length > 0)
+      ? [
+          "  --charter and --data are for a new run: this one keeps its own. Name another folder with --dir to begin one.",
+        ]
+      : []),
     "",
     `  Page:         ${url}/`,
-    ...(demo === null ? [] : [`  Widget demo:  ${demo}/`]),
+    `  Widget demo:  ${demo === null ? demoAbsent(config) : `${demo}/`}`,
     `  Join:         npm run contribute -- --relay ${url}`,
+    ...elsewhere(config.host, url),
     "",
     "Press Ctrl-C to stop; the run goes on where it was at the next start.",
   ];
@@ -143,7 +160,28 @@ function sayHello(
   );
 }
 
+function demoAbsent({ demoPort }: RelayConfig): string {
+  return demoPort === 0 ? "off" : `none, because port ${demoPort} cannot be had; choose another with --demo-port`;
+}
+
+/** Addresses for other machines, when the relay listens to them. */
+function elsewhere(host: string, url: string): string[] {
+  if (!isAnyAddress(host)) {
+    return [];
+  }
+  const addresses = Object.values(networkInterfaces())
+    .flatMap((list) => list ?? [])
+    .filter(({ internal, family }) => !internal && family === "IPv4")
+    .map(({ address }) => url.replace("127.0.0.1", address));
+  return [
+    `  Elsewhere:    ${addresses.join(", ") || "this machine has no address that others can reach"}`,
+    "                Other machines' browsers train over HTTPS only: put a TLS proxy in front; headless ones can join now.",
+  ];
+}
+
 const COMPLAINT_CHARS_MAX = 2_000;
+/** The contributor's exit code for what another try would not change, such as a model too big for this machine. */
+const BAD_INPUT_CODE = 2;
 
 /** The contributor of this machine, a process of its own that ends with this one and is started again if it dies. */
 function startContributor(relay: string, config: RelayConfig, closers: Closers, printer: Printer): void {
@@ -157,10 +195,17 @@ function startContributor(relay: string, config: RelayConfig, closers: Closers, 
     child.stderr?.on("data", (chunk: Buffer) => {
       complaints = (complaints + chunk.toString()).slice(-COMPLAINT_CHARS_MAX);
     });
-    child.stdout?.on("data", (chunk: Buffer) => tellEngine(chunk.toString(), printer));
-    child.once("exit", (code) => {
-      if (!closing) {
-        const sentence = `This machine's contributor ended (${code}); it starts again in 5 seconds. Its last words:`;
+    if (child.stdout !== null) {
+      createInterface(child.stdout).on("line", (line) => tellEngine(line, printer));
+    }
+    child.once("exit", (code, signal) => {
+      if (closing) {
+        return;
+      }
+      if (code === BAD_INPUT_CODE) {
+        printer.say("contributor", { ended: code, complaints }, `\nThis machine does not contribute. ${complaints}`);
+      } else {
+        const sentence = `This machine's contributor ended (${code ?? signal}); it starts again in 5 seconds. Its last words:`;
         printer.say("contributor", { ended: code, complaints }, `${sentence}\n${complaints}`);
         setTimeout(begin, 5_000).unref();
       }
@@ -182,15 +227,19 @@ function startContributor(relay: string, config: RelayConfig, closers: Closers, 
 }
 
 /** The contributor's choice of engine is worth a line; the rest of what it prints shows in the versions. */
-function tellEngine(text: string, printer: Printer): void {
-  for (const line of text.split("\n").filter((part) => part.startsWith('{"event":"engine"'))) {
+function tellEngine(line: string, printer: Printer): void {
+  if (line.startsWith('{"event":"engine"')) {
     const { sentence } = JSON.parse(line) as { sentence: string };
     printer.say("contributor", { engine: sentence }, `\nThis machine contributes. ${sentence}`);
   }
 }
 
+function isAnyAddress(host: string): boolean {
+  return host === "0.0.0.0" || host === "::";
+}
+
 function urlHost(host: string): string {
-  if (host === "0.0.0.0" || host === "::") {
+  if (isAnyAddress(host)) {
     return "127.0.0.1";
   }
   return host.includes(":") ? `[${host}]` : host;
@@ -207,15 +256,17 @@ async function main(): Promise<number> {
   });
   const closers = new Closers();
   const stopped = new Promise<string>((settle) => {
-    process.once("SIGINT", () => settle("Ctrl-C"));
-    process.once("SIGTERM", () => settle("asked to stop"));
-    process.once("disconnect", () => settle("its starter is gone"));
+    process.on("SIGINT", () => settle("Ctrl-C"));
+    process.on("SIGTERM", () => settle("asked to stop"));
+    process.on("disconnect", () => settle("its starter is gone"));
+    process.stdout.on("error", () => settle("nobody reads what it prints"));
     stopNow = settle;
   });
   try {
-    await serve(config, printer, closers, stopNow);
+    await Promise.race([serve(config, printer, closers, stopNow), stopped]);
     const reason = await stopped;
-    process.once("SIGINT", () => process.exit(130)); // a second Ctrl-C does not wait
+    // A second Ctrl-C does not wait. One press arrives more than once: from the terminal and from whoever started this.
+    setTimeout(() => process.on("SIGINT", () => process.exit(130)), SAME_PRESS_MS).unref();
     printer.say("stopping", { reason }, `\nStopping (${reason}) …`);
   } finally {
     await closers.close();
@@ -223,6 +274,8 @@ async function main(): Promise<number> {
   printer.say("stopped", {}, "Stopped. Nothing was lost; start again to go on.");
   return 0;
 }
+
+const SAME_PRESS_MS = 500;
 
 let stopNow: (reason: string) => void = () => undefined;
 

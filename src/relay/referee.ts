@@ -5,6 +5,7 @@
 import { Worker } from "node:worker_threads";
 import { wrap, type Remote } from "comlink";
 import nodeEndpoint from "comlink/dist/esm/node-adapter.mjs";
+import { HeddleError } from "../base/assert.ts";
 import type { Referee } from "../coordinator/host.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { RefereeThread } from "./referee-thread.ts";
@@ -13,7 +14,7 @@ export interface RefereeHandle extends Referee {
   close(): Promise<void>;
 }
 
-/** Throws HeddleError "model-too-big" when the charter's model does not fit the WASM engine. */
+/** Throws HeddleError "bad-input" when the charter's model does not fit the WASM engine, or its data the model. */
 export async function startReferee(
   charter: Charter,
   train: readonly Uint8Array[],
@@ -26,13 +27,21 @@ export async function startReferee(
   });
   failed.catch(() => undefined); // reported by whichever call is waiting
   const thread: Remote<RefereeThread> = wrap(nodeEndpoint(worker));
-  await Promise.race([thread.open(charter, train, evaluation), failed]);
+  await Promise.race([thread.open(charter, train, evaluation), failed]).catch(revive);
   return {
-    evaluate: (params) => Promise.race([thread.evaluate(params), failed]),
-    measure: (base, update, facts) => Promise.race([thread.measure(base, update, facts), failed]),
+    evaluate: (params) => Promise.race([thread.evaluate(params), failed]).catch(revive),
+    measure: (base, update, facts) => Promise.race([thread.measure(base, update, facts), failed]).catch(revive),
     close: async () => {
       worker.removeAllListeners("exit");
       await worker.terminate();
     },
   };
+}
+
+/** Errors lose their class between threads; a sentence for people becomes one again. */
+function revive(error: unknown): never {
+  if (error instanceof Error && error.name === "HeddleError") {
+    throw new HeddleError("bad-input", `Cannot serve this run here: ${error.message}`, { cause: error });
+  }
+  throw error;
 }

@@ -14,6 +14,8 @@ import { chooseData, readShards } from "./data-sets.ts";
 
 const CHARTER_KEY = "charter";
 const CHARTER_FILE_BYTES_MAX = 65_536;
+/** Tokens are bytes. */
+const BYTE_VALUES = 256;
 /** Fields of the charter that an operator's file may replace. */
 const CHANGEABLE = [
   "name",
@@ -32,13 +34,20 @@ export interface Run {
   readonly charter: Charter;
   readonly train: readonly Bytes[];
   readonly evaluation: readonly Bytes[];
+  /** The folder held this run already. */
+  readonly kept: boolean;
 }
 
-/** Throws HeddleError "bad-input" for a charter file or data set that cannot be used, "integrity" for damaged data. */
+/**
+ * A charter counts once the ledger has begun: one that turned out to be too big for this machine leaves the folder free for
+ * another try. Throws HeddleError "bad-input" for a charter file or data set that cannot be used, "integrity" for damaged
+ * data.
+ */
 export async function openRun(store: Store, config: RelayConfig): Promise<Run> {
-  const stored = await store.keys.get(CHARTER_KEY);
+  const stored = (await store.log.length()) === 0 ? undefined : await store.keys.get(CHARTER_KEY);
   const charter = stored === undefined ? await beginRun(store, config) : readCharter(stored);
   return {
+    kept: stored !== undefined,
     charter,
     train: await readShards(store, charter.train),
     evaluation: await readShards(store, [charter.evaluation]),
@@ -51,6 +60,11 @@ async function beginRun(store: Store, config: RelayConfig): Promise<Charter> {
   const checked = checkCharter(merge(sampleCharter(train, evaluation), changed));
   if (!checked.ok) {
     throw new HeddleError("bad-input", `Cannot begin a run with this charter: ${checked.detail}`);
+  }
+  const { vocabulary } = checked.value.model;
+  if (vocabulary < BYTE_VALUES) {
+    const message = `Cannot begin a run with this charter: got a vocabulary of ${vocabulary}, need at least ${BYTE_VALUES}, one for each byte of text`;
+    throw new HeddleError("bad-input", message);
   }
   await store.keys.set(CHARTER_KEY, encodeCharter(checked.value));
   return checked.value;
@@ -67,7 +81,8 @@ function readCharter(bytes: Uint8Array): Charter {
 /** A charter file's fields. Throws HeddleError "bad-input" with a sentence. */
 async function readChanges(path: string): Promise<Readonly<Record<string, unknown>>> {
   const text = await readFile(path, "utf8").catch((error: unknown) => {
-    throw new HeddleError("bad-input", `Cannot read the charter file "${path}": ${String(error)}`, { cause: error });
+    const why = error instanceof Error ? error.message : String(error);
+    throw new HeddleError("bad-input", `Cannot read the charter file "${path}": ${why}`, { cause: error });
   });
   if (text.length > CHARTER_FILE_BYTES_MAX) {
     throw new HeddleError(
@@ -99,7 +114,8 @@ function merge(charter: Charter, changes: Readonly<Record<string, unknown>>): Ch
   const merged: Record<string, unknown> = { ...charter };
   for (const [field, change] of Object.entries(changes)) {
     const present = merged[field];
-    merged[field] = typeof present === "object" && typeof change === "object" ? { ...present, ...change } : change;
+    merged[field] =
+      typeof present === "object" && typeof change === "object" && change !== null ? { ...present, ...change } : change;
   }
   return merged as unknown as Charter;
 }

@@ -55,7 +55,7 @@ export function parseContributeConfig(args: readonly string[], cores: number): C
         threads: { type: "string", default: String(Math.min(4, Math.max(1, cores - 1))) },
         rtc: { type: "boolean", default: true },
         json: { type: "boolean", default: false },
-        help: { type: "boolean", default: false },
+        help: { type: "boolean", short: "h", default: false },
       },
     }));
   } catch (error) {
@@ -66,8 +66,8 @@ export function parseContributeConfig(args: readonly string[], cores: number): C
   }
   const runtime = oneOf("--runtime", values.runtime, RUNTIMES);
   const name = values.name ?? runtime;
-  if (!/^[\w.-]{1,40}$/.test(name)) {
-    throw bad(`Cannot use --name "${name}": letters, digits, dot, dash and underscore, at most 40`);
+  if (!/^\w[\w.-]{0,39}$/.test(name)) {
+    throw bad(`Cannot use --name "${name}": it must have 1 to 40 letters, digits, "_" and inner "." or "-"`);
   }
   return {
     relay: relayOrigin(values.relay),

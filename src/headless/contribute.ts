@@ -36,7 +36,7 @@ export async function contribute(
   stop: Promise<void>,
   print: (text: string) => void,
 ): Promise<void> {
-  const store = await openEmbeddedStore(config.dir);
+  const store = await openEmbeddedStore(config.dir).catch(hintName);
   const key = await loadDeviceKey(join(config.dir, "device.key"));
   const privateCorpus = config.privateData === null ? undefined : await readPrivateCorpus(config.privateData);
   const { engine, sentence } = await openEngine(config);
@@ -72,6 +72,14 @@ export async function contribute(
   await contributor.stop();
   engine[Symbol.dispose]();
   await store.close();
+}
+
+/** Two contributors on one machine want a name each. */
+function hintName(error: unknown): never {
+  if (error instanceof HeddleError && error.message.includes("in use")) {
+    throw new HeddleError("store", `${error.message}; give this contributor a --name of its own`, { cause: error });
+  }
+  throw error;
 }
 
 async function openEngine(config: ContributeConfig): Promise<{ engine: Engine; sentence: string }> {
@@ -134,6 +142,7 @@ interface Printer {
 /** One line for each change of status, each contribution and each verdict. */
 function printer(json: boolean, print: (text: string) => void): Printer {
   let shown = "";
+  const outage = new Set<string>();
   const told = new Map<string, string>();
   const say = (event: string, fields: object, sentence: string): void => {
     print(json ? `${JSON.stringify({ event, ...fields })}\n` : `${sentence}\n`);
@@ -149,12 +158,22 @@ function printer(json: boolean, print: (text: string) => void): Printer {
   return {
     started: (engine, sentence) => say("engine", { kind: engine.kind, device: engine.device, sentence }, sentence),
     view: (view) => {
-      const key = `${view.status} ${view.sentence} ${view.lane}`;
-      if (key !== shown) {
+      const sentence = view.sentence.replace(
+        /^Connecting again in \d+ s/,
+        "No connection yet; trying until there is one",
+      );
+      const key = `${view.status} ${sentence} ${view.lane}`;
+      if (view.status !== "connecting") {
+        outage.clear();
+      }
+      if (key !== shown && !outage.has(sentence)) {
         shown = key;
+        if (view.status === "connecting") {
+          outage.add(sentence); // said once an outage, not at every attempt
+        }
         const { contributions: _listed, ...rest } = view;
         const speed = view.tokensPerS > 0 ? ` (${Math.round(view.tokensPerS)} tokens/s)` : "";
-        say("status", rest, `${view.sentence}${speed}`);
+        say("status", { ...rest, sentence }, `${sentence}${speed}`);
       }
       for (const contribution of [...view.contributions].reverse()) {
         tell(contribution);

@@ -20,6 +20,7 @@ const stopped = new Promise<void>((settle) => {
     process.on(signal, () => settle());
   }
   process.on("disconnect", () => settle());
+  process.stdout.on("error", () => settle()); // nobody reads what is printed
 });
 
 async function run(config: ContributeConfig): Promise<void> {

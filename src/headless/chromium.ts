@@ -48,11 +48,16 @@ export async function contributeInChromium(
   const asRoot = process.getuid?.() === 0;
   const webgpu = config.engine === "webgpu" ? ["--enable-unsafe-webgpu", "--ignore-gpu-blocklist"] : [];
   const software = config.engine === "webgpu" && !existsSync("/dev/dri") ? ["--use-webgpu-adapter=swiftshader"] : [];
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath,
-    headless: true,
-    args: [...QUIET, ...(asRoot ? ["--no-sandbox"] : []), ...webgpu, ...software],
-  });
+  const context = await chromium
+    .launchPersistentContext(profile, {
+      executablePath,
+      headless: true,
+      args: [...QUIET, ...(asRoot ? ["--no-sandbox"] : []), ...webgpu, ...software],
+    })
+    .catch((error: unknown) => {
+      const why = String(error).split("\n")[0];
+      throw new HeddleError("no-engine", `Cannot start Chromium "${executablePath}": ${why}`, { cause: error });
+    });
   try {
     const page = context.pages()[0] ?? (await context.newPage());
     await openPage(page, config);
@@ -91,7 +96,7 @@ async function follow(
     page.waitForEvent("close", { timeout: 0 }),
     page.waitForEvent("crash", { timeout: 0 }),
   ]).then(() => true);
-  const seen = new Set<string>();
+  const seen = new Set(await rowsOf(page)); // what the page remembers of earlier visits is not news
   let state = "";
   do {
     const words = await textOf(page, "#state");

@@ -173,7 +173,10 @@ function printer(json: boolean, print: (text: string) => void): Printer {
         }
         const { contributions: _listed, ...rest } = view;
         const speed = view.tokensPerS > 0 ? ` (${Math.round(view.tokensPerS)} tokens/s)` : "";
-        say("status", { ...rest, sentence }, `${sentence}${speed}`);
+        if (json || view.status !== "failed") {
+          // a failure's sentence is the error that ends the process
+          say("status", { ...rest, sentence }, `${sentence}${speed}`);
+        }
       }
       for (const contribution of [...view.contributions].reverse()) {
         tell(contribution);

@@ -60,6 +60,14 @@ describe("an operator", () => {
     expect(errors).toBe("");
   });
 
+  test("is told which Chromium cannot be started", async () => {
+    using folder = temporaryFolder();
+    const args = ["--runtime", "chromium"];
+    const contributor = startContributor("http://127.0.0.1:9", folder.path, args, { CHROMIUM: "/nowhere/chromium" });
+    expect(await contributor.exited).toBe(1);
+    expect(contributor.errors()).toMatch(/^Cannot start Chromium "\/nowhere\/chromium": .*\n$/);
+  });
+
   test("is told to name the second contributor of a machine, and of an absent relay once", async () => {
     using folder = temporaryFolder();
     const dir = join(folder.path, "contributor");

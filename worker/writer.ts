@@ -71,9 +71,9 @@ export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob): Writer
         },
       });
       const perS = (written * 1_000) / Math.max(1, performance.now() - startMs);
-      const device = open?.engine.device ?? "this device";
+      const device = open?.engine.kind === "webgpu" ? `the GPU (${open.engine.device})` : "the processor";
       const head = run.versions.at(-1);
-      const young = (head?.evalLoss ?? 0) > YOUNG_LOSS ? " It is still young, so expect gibberish." : "";
+      const young = (head?.evalLoss ?? 0) > YOUNG_LOSS ? " It is still young, so expect made-up words." : "";
       return `Written by version ${head?.version ?? 0} on ${device}, ${perS.toFixed(0)} bytes per second.${young}`;
     },
     abort: () => {

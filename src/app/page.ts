@@ -82,7 +82,10 @@ class Page {
       void this.#generate((event as CustomEvent<GenerateRequest>).detail);
     });
     writer.addEventListener("heddle-abort", () => this.#trainer?.abort());
-    addEventListener("online", () => this.#draw());
+    addEventListener("online", () => {
+      this.#draw();
+      this.#feed.retry();
+    });
     addEventListener("offline", () => this.#draw());
     // A closed page tells the relay, so that its assignment goes to someone else at once; finished rounds are already in
     // storage. A page that comes back from the back-forward cache begins anew and offers to continue.
@@ -121,10 +124,12 @@ class Page {
     drawScreen(this.#screen, {
       facts: {
         online: navigator.onLine,
+        secure: isSecureContext,
         feed: this.#feedState,
         contributors: this.#run?.connected ?? 0,
         trainer: this.#trainerState,
         view: this.#view,
+        agreed: this.#agreed(),
         resumable: session.getItem(WORKING_KEY) === "1" && this.#agreed(),
         elsewhere: this.#elsewhere,
       },
@@ -171,6 +176,11 @@ class Page {
         break;
       case "retry":
         this.#retry();
+        break;
+      case "withdraw":
+        this.#ports.kept.removeItem(AGREEMENT_KEY);
+        this.#draw();
+        keepFocus(this.#screen.main);
         break;
       default:
         name satisfies never;

@@ -6,7 +6,7 @@ import type { ContributorView } from "../contributor/view.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import type { ContributionItem } from "../ui/contributions.ts";
 import { byId, make, setText } from "../ui/dom.ts";
-import { deviceFacts, runFacts, type Fact } from "../ui/facts.ts";
+import { deviceFacts, lossUnit, runFacts, type Fact } from "../ui/facts.ts";
 import { asSentence, formatCount, formatPlural, formatShort } from "../ui/format.ts";
 import { stageOf, type Facts, type Stage } from "./stage.ts";
 
@@ -34,6 +34,7 @@ export function findScreen() {
     other: byId<HTMLButtonElement>("other"),
     working: byId("working"),
     progress: byId<HTMLProgressElement>("progress"),
+    stepWords: byId("step-words"),
     progressWords: byId("progress-words"),
     runName: byId("run-name"),
     runPurpose: byId("run-purpose"),
@@ -61,6 +62,7 @@ export function drawScreen(screen: Screen, snapshot: Snapshot): void {
 export function drawRun(screen: Screen, run: RunView): void {
   setText(screen.runName, run.charter.name);
   setText(screen.runPurpose, asSentence(run.charter.purpose));
+  screen.chart.unit = lossUnit(run);
   screen.chart.points = run.versions.map(({ version, evalLoss, contributors }) => ({
     version,
     loss: evalLoss,
@@ -89,7 +91,10 @@ function drawStage(screen: Screen, stage: Stage, { facts }: Snapshot): void {
     setText(button, offer?.words ?? "");
     button.dataset["act"] = offer?.act ?? "";
   }
-  screen.working.hidden = facts.trainer.type !== "open" || facts.view === null || facts.view.status === "stopped";
+  // Already while the engine is chosen, so that the panel changes its size with the click and not later.
+  screen.working.hidden =
+    facts.trainer.type !== "opening" &&
+    (facts.trainer.type !== "open" || facts.view === null || facts.view.status === "stopped");
   const titles = { working: "Training · Heddle", paused: "Paused · Heddle" } as const;
   document.title =
     stage.mood === "working" || stage.mood === "paused" ? titles[stage.mood] : "Heddle: train an open model together";
@@ -97,7 +102,10 @@ function drawStage(screen: Screen, stage: Stage, { facts }: Snapshot): void {
 
 function drawDevice(screen: Screen, working: boolean, { view, items, progress, engineSentence }: Snapshot): void {
   screen.meter.reading = { tokensPerS: view?.tokensPerS ?? 0, working };
+  // Between rounds there is nothing to measure: an empty bar would look like one that is stuck.
+  screen.progress.classList.toggle("resting", !(working && view !== null && view.step > 0));
   screen.progress.value = working ? progress : 0;
+  setText(screen.stepWords, stepWords(view));
   setText(screen.progressWords, progressWords(view));
   screen.contributions.items = items;
   fill(screen.deviceFacts, deviceFacts(view, engineSentence));
@@ -120,6 +128,9 @@ function drawCloth(screen: Screen, { run, view, items, progress }: Snapshot): vo
 
 function writerBlocked({ run, facts }: Snapshot): string | null {
   if (run === null) {
+    if (!facts.online) {
+      return "This needs a connection: the model is fetched from the relay.";
+    }
     return facts.feed === "loading"
       ? "One moment: looking up the newest version."
       : "This needs the relay, which does not answer right now.";
@@ -127,14 +138,17 @@ function writerBlocked({ run, facts }: Snapshot): string | null {
   return run.charter.model.vocabulary <= 256 ? null : "This page cannot write with this run’s tokenizer yet.";
 }
 
-function progressWords(view: ContributorView | null): string {
-  if (view === null) {
-    return "";
+function stepWords(view: ContributorView | null): string {
+  if (view === null || view.step === 0 || view.stepsMax === 0) {
+    return "No step in progress.";
   }
-  const { step, stepsMax, tokensTotal, accepted } = view;
-  const steps = stepsMax > 0 ? `Step ${formatCount(step)} of at most ${formatCount(stepsMax)} in this round. ` : "";
-  const tokens = `${formatShort(tokensTotal)} tokens learned from since you started, `;
-  return `${steps}${tokens}${formatPlural(accepted, "contribution", "contributions")} accepted.`;
+  return `Step ${formatCount(view.step)} of at most ${formatCount(view.stepsMax)} in this round.`;
+}
+
+function progressWords(view: ContributorView | null): string {
+  const { tokensTotal = 0, accepted = 0 } = view ?? {};
+  const tokens = `Since you started: learned from ${formatShort(tokensTotal)} tokens, `;
+  return `${tokens}${formatPlural(accepted, "contribution", "contributions")} accepted.`;
 }
 
 function fill(list: HTMLElement, facts: readonly Fact[]): void {

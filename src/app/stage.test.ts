@@ -5,6 +5,8 @@ import { stageOf, type Facts } from "./stage.ts";
 
 const facts: Facts = {
   online: true,
+  secure: true,
+  agreed: false,
   feed: "live",
   contributors: 3,
   trainer: { type: "none" },
@@ -20,9 +22,36 @@ describe("stageOf()", () => {
   });
 
   test("offers no start when offline, without a relay, or when another tab works", () => {
-    for (const change of [{ online: false }, { feed: "lost" }, { feed: "loading" }, { elsewhere: true }] as const) {
+    for (const change of [
+      { online: false },
+      { secure: false },
+      { feed: "lost" },
+      { feed: "loading" },
+      { elsewhere: true },
+    ] as const) {
       expect(stageOf({ ...facts, ...change }).main?.act).not.toBe("contribute");
     }
+  });
+
+  test("says offline rather than that the relay does not answer, and secure pages first of all", () => {
+    expect(stageOf({ ...facts, online: false, feed: "lost" }).sentence).toContain("offline");
+    expect(stageOf({ ...facts, secure: false, online: false }).hint).toContain("https");
+  });
+
+  test("an agreement can be taken back wherever it would start at once", () => {
+    expect(stageOf(facts).other).toBeNull();
+    for (const change of [{ agreed: true }, { agreed: true, resumable: true }]) {
+      expect(stageOf({ ...facts, ...change }).other?.act).toBe("withdraw");
+    }
+  });
+
+  test("between rounds one sentence stands for the contributor's quick changes, but not for trouble", () => {
+    const sentenceIn = (sentence: string, tokensTotal: number): string =>
+      stageOf({ ...facts, trainer: { type: "open" }, view: { status: "waiting", sentence, tokensTotal } }).sentence;
+    expect(sentenceIn("Ready; waiting for work.", 10)).toBe(sentenceIn("Fetching the shared base.", 10));
+    expect(sentenceIn("Ready; waiting for work.", 0)).toBe("Ready; waiting for work.");
+    expect(sentenceIn("The relay is busy.", 10)).toBe("The relay is busy.");
+    expect(sentenceIn('Connecting again in 3 s: Cannot dial "ws://relay/link": lost', 10)).not.toContain("ws://");
   });
 
   test("whatever runs can be stopped", () => {
@@ -47,7 +76,7 @@ describe("stageOf()", () => {
             online,
             feed,
             trainer: { type: "open" },
-            view: { status, sentence: "Something." },
+            view: { status, sentence: "Something.", tokensTotal: 0 },
           });
           expect(stage.other?.act).toBe("stop");
           expect(stage.main).not.toBeNull();

@@ -2,11 +2,13 @@
  * What the page says and offers, as a pure function of everything it knows: one sentence, one hint, one main button and at
  * most one other. All words about states, failures and what to do stand here and nowhere else.
  */
-import type { ContributorStatus } from "../contributor/view.ts";
-import { asSentence } from "../ui/format.ts";
+import type { ContributorView } from "../contributor/view.ts";
+import { asSentence, formatCount } from "../ui/format.ts";
 
 export interface Facts {
   readonly online: boolean;
+  /** Opened over https or on localhost: elsewhere browsers give neither keys nor the GPU. */
+  readonly secure: boolean;
   /** The run's public record: not here yet, live, or cut off. */
   readonly feed: "loading" | "live" | "lost";
   readonly contributors: number;
@@ -15,14 +17,16 @@ export interface Facts {
     | { readonly type: "opening" }
     | { readonly type: "open" }
     | { readonly type: "failed"; readonly code: string; readonly message: string };
-  readonly view: { readonly status: ContributorStatus; readonly sentence: string } | null;
+  readonly view: Pick<ContributorView, "status" | "sentence" | "tokensTotal"> | null;
+  /** An agreement that covers this run is kept on this device. */
+  readonly agreed: boolean;
   /** Was contributing before a reload, and the agreement still covers this run. */
   readonly resumable: boolean;
   /** Another tab of this browser works already. */
   readonly elsewhere: boolean;
 }
 
-export type Act = "contribute" | "pause" | "resume" | "stop" | "retry";
+export type Act = "contribute" | "pause" | "resume" | "stop" | "retry" | "withdraw";
 
 interface Offer {
   readonly act: Act;
@@ -40,8 +44,19 @@ export interface Stage {
 }
 
 const STOP: Offer = { act: "stop", words: "Stop" };
+const WITHDRAW: Offer = { act: "withdraw", words: "Take back my agreement" };
 const RUNNING_HINT =
-  "It keeps going while you use other tabs. Press Pause or Stop, or close this tab, and it ends at once.";
+  "It goes on while you use other tabs; a phone may suspend it. Pause, Stop or closing this tab ends it at once.";
+
+/**
+ * Between two rounds the contributor says each of these for a fraction of a second; one sentence that stays stands for them,
+ * so that neither eyes nor screen readers are made to follow.
+ */
+const BETWEEN_ROUNDS: ReadonlySet<string> = new Set([
+  "Ready; waiting for work.",
+  "Fetching the shared base.",
+  "The update is sent; waiting for its verdict.",
+]);
 
 export function stageOf(facts: Facts): Stage {
   const { trainer, view } = facts;
@@ -64,6 +79,15 @@ export function stageOf(facts: Facts): Stage {
 }
 
 function idle(facts: Facts): Stage {
+  if (!facts.secure) {
+    return {
+      mood: "trouble",
+      sentence: "From this address you can watch the run, but not contribute.",
+      hint: "Browsers give the GPU and signing keys only to pages opened over https, or on the relay’s own machine at localhost. Open this page that way to contribute.",
+      main: null,
+      other: null,
+    };
+  }
   const contribute: Offer = { act: "contribute", words: facts.resumable ? "Continue contributing" : "Contribute" };
   if (facts.elsewhere) {
     return {
@@ -78,7 +102,7 @@ function idle(facts: Facts): Stage {
     return {
       mood: "trouble",
       sentence: "This device is offline.",
-      hint: "The page opens without a connection, but training needs one. It looks again by itself when you are online.",
+      hint: "This page opens without a connection, but the run needs one. It goes on by itself when you are online.",
       main: null,
       other: null,
     };
@@ -90,7 +114,7 @@ function idle(facts: Facts): Stage {
     return {
       mood: "trouble",
       sentence: "The relay does not answer.",
-      hint: "It may be restarting, or this device is offline. This page keeps trying; nothing is lost in the meantime.",
+      hint: "It may be restarting, or the network is in the way. This page keeps trying; nothing is lost in the meantime.",
       main: { act: "retry", words: "Try again" },
       other: null,
     };
@@ -101,39 +125,41 @@ function idle(facts: Facts): Stage {
       sentence: "You were contributing before this page was reloaded.",
       hint: "Nothing runs until you press the button.",
       main: contribute,
-      other: null,
+      other: WITHDRAW,
     };
   }
   return {
     mood: "idle",
     sentence:
       facts.contributors === 0
-        ? "Nobody is training right now. Yours would be the first thread."
+        ? "No device is contributing right now. Yours would be the first."
         : facts.contributors === 1
-          ? "One device is training right now. Yours could be the second."
-          : `${facts.contributors} devices are training right now. Yours could join them.`,
-    hint: "Nothing runs until you press the button and agree.",
+          ? "One device is contributing right now. Yours would be the second."
+          : `${formatCount(facts.contributors)} devices are contributing right now. Yours can join them.`,
+    hint: facts.agreed
+      ? "You have agreed on this device, so the button starts at once."
+      : "Nothing runs until you press the button and agree.",
     main: contribute,
-    other: null,
+    other: facts.agreed ? WITHDRAW : null,
   };
 }
 
-function working(view: { status: ContributorStatus; sentence: string }, facts: Facts): Stage {
+function working(view: NonNullable<Facts["view"]>, facts: Facts): Stage {
   const offline = facts.online ? "" : " This device is offline at the moment.";
   switch (view.status) {
     case "paused":
       return {
         mood: "paused",
-        sentence: "Paused. This device does nothing until you resume.",
-        hint: "",
+        sentence: "Paused. This device does no work until you resume.",
+        hint: "It stays connected, so that it goes on quickly. Stop leaves the run.",
         main: { act: "resume", words: "Resume" },
         other: STOP,
       };
     case "failed":
       return {
         mood: "trouble",
-        sentence: view.sentence,
-        hint: "",
+        sentence: asSentence(view.sentence),
+        hint: "Try again; if it keeps happening, reload the page.",
         main: { act: "retry", words: "Try again" },
         other: STOP,
       };
@@ -142,7 +168,7 @@ function working(view: { status: ContributorStatus; sentence: string }, facts: F
     case "waiting":
       return {
         mood: "busy",
-        sentence: `${view.sentence}${offline}`,
+        sentence: `${calm(view)}${offline}`,
         hint: RUNNING_HINT,
         main: { act: "pause", words: "Pause" },
         other: STOP,
@@ -162,6 +188,13 @@ function working(view: { status: ContributorStatus; sentence: string }, facts: F
     default:
       return view.status satisfies never;
   }
+}
+
+function calm({ sentence, tokensTotal }: NonNullable<Facts["view"]>): string {
+  if (/^Connecting again in \d+ s: Cannot dial/.test(sentence)) {
+    return "The relay does not answer. This device tries again by itself.";
+  }
+  return tokensTotal > 0 && BETWEEN_ROUNDS.has(sentence) ? "Between two rounds: the next version is made." : sentence;
 }
 
 /** What to do about each failure that a person can do something about. */

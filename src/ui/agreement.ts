@@ -8,7 +8,7 @@ export const APP_AGREEMENT_MS = 30 * 86_400_000;
 export const WIDGET_AGREEMENT_MS = 86_400_000;
 
 /** Raised whenever the consent text changes in substance, so that everyone is asked again. */
-export const AGREEMENT_TEXT_VERSION = 1;
+export const AGREEMENT_TEXT_VERSION = 2;
 
 export interface Agreement {
   readonly text: number;

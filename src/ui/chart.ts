@@ -9,17 +9,18 @@ import { extent, linear, ticks, type Scale } from "./scale.ts";
 
 export interface ChartPoint {
   readonly version: number;
-  /** Nats per token on held-out text. */
+  /** Nats per byte or token on held-out text. */
   readonly loss: number;
   readonly contributors: number;
 }
 
-const MARGIN = { top: 14, right: 14, bottom: 34, left: 46 };
+const MARGIN = { top: 34, right: 14, bottom: 46, left: 46 };
 /** Points drawn at most: more than the pixels of a wide screen tell nothing. */
 const POINTS_MAX = 1_000;
 
 export class ChartElement extends HTMLElement {
   #points: readonly ChartPoint[] = [];
+  #unit = "";
   #selected: number | null = null;
   #observer: ResizeObserver | null = null;
   #width = 0;
@@ -58,19 +59,27 @@ export class ChartElement extends HTMLElement {
 
   /** Ascending by version. */
   set points(points: readonly ChartPoint[]) {
+    const chosen = this.#selected === null ? undefined : this.#points[this.#selected]?.version;
     this.#points = thin(
       points.filter((point) => Number.isFinite(point.loss)),
       POINTS_MAX,
     );
-    this.#selected = null;
+    // A new version does not take away the one that is being read.
+    const index = this.#points.findIndex(({ version }) => version === chosen);
+    this.#selected = index === -1 ? null : index;
     this.#draw();
+  }
+
+  /** Of the loss: "nats per byte". Shown with the next points. */
+  set unit(unit: string) {
+    this.#unit = unit;
   }
 
   #resize(): void {
     const width = Math.round(this.#figure.clientWidth);
     if (width > 0 && width !== this.#width) {
       this.#width = width;
-      this.#height = width < 560 ? 240 : 360;
+      this.#height = width < 560 ? 260 : 430;
       this.#draw();
     }
   }
@@ -149,7 +158,7 @@ export class ChartElement extends HTMLElement {
         makeSvg("path", { class: "chart-line", d: path.join("") }),
       );
     } else {
-      const words = "The curve begins with the first version of the shared base.";
+      const words = "The curve is drawn when the relay has answered.";
       svg.append(
         makeSvg(
           "text",
@@ -178,6 +187,13 @@ export class ChartElement extends HTMLElement {
           String(loss),
         ),
       );
+    }
+    if (shown) {
+      const names = [
+        makeSvg("text", { class: "chart-tick", x: 0, y: 14 }, this.#unit === "" ? "Loss" : `Loss, ${this.#unit}`),
+        makeSvg("text", { class: "chart-tick", x: right, y: this.#height - 4, "text-anchor": "end" }, "Version"),
+      ];
+      parts.push(...names);
     }
     parts.push(makeSvg("line", { class: "chart-axis", x1: MARGIN.left, x2: right, y1: floor, y2: floor }));
     for (const version of shown ? ticks(first, Math.max(last, first + 1), this.#width < 480 ? 4 : 8, true) : []) {
@@ -211,11 +227,12 @@ export class ChartElement extends HTMLElement {
 
 function describePoint(point: ChartPoint | undefined, latest: boolean): string {
   if (point === undefined) {
-    return "No version yet.";
+    return "No version is known yet.";
   }
+  const name = `Version ${formatCount(point.version)}${latest ? ", the newest" : ""}`;
   const by =
-    point.version === 0 ? "the start" : `by ${formatPlural(point.contributors, "contributor", "contributors")}`;
-  return `${latest ? "Latest: version" : "Version"} ${formatCount(point.version)}, loss ${formatLoss(point.loss)}, ${by}.`;
+    point.version === 0 ? "untrained" : `made by ${formatPlural(point.contributors, "contributor", "contributors")}`;
+  return `${name}: loss ${formatLoss(point.loss)}, ${by}.`;
 }
 
 /** At most `max` points, evenly spaced, the first and the last always among them. */

@@ -11,8 +11,8 @@ export interface ConsentTerms {
   readonly purpose: string;
   /** Downloaded once at the start: the shared base and its training text. */
   readonly downloadBytes: number;
-  /** Sent for one round, from the run's record; null before there is one. */
-  readonly roundBytes: number | null;
+  /** What one device sends and receives in a round, and how long that is, from the run's record; null before there is one. */
+  readonly round: { readonly upBytes: number; readonly downBytes: number; readonly ms: number } | null;
   /** Memory that training takes, estimated. */
   readonly memoryBytes: number;
   readonly lasts: "30 days" | "24 hours";
@@ -22,17 +22,19 @@ export interface ConsentTerms {
 
 /** The terms as pairs of heading and sentence; the widget shows the same ones. */
 export function consentParts(terms: ConsentTerms): readonly (readonly [string, string])[] {
-  const round = terms.roundBytes === null ? "" : `, then about ${formatBytes(terms.roundBytes)} for each round`;
   // The widget has no slider.
-  const changeable = terms.lasts === "30 days" ? " at first; you can change that" : "";
+  const changeable = terms.lasts === "30 days" ? " at first; you can change that at any time" : "";
   return [
     [
       "What is used",
-      `Your graphics processor, or the processor where there is no suitable one, ${Math.round(terms.duty * 100)} % of the ` +
-        `time${changeable}. About ${formatBytes(terms.memoryBytes)} of memory. Electricity: the device gets warmer and a ` +
-        "battery drains faster.",
+      `The graphics processor (GPU), or the processor where that suits better, about ${Math.round(terms.duty * 100)}\u00a0% of ` +
+        `the time${changeable}. At least ${about(terms.memoryBytes)} of memory. It costs electricity: the device gets ` +
+        "warmer, a fan may run, and a battery drains faster.",
     ],
-    ["What is downloaded", `About ${formatBytes(terms.downloadBytes)} at the start${round}.`],
+    [
+      "What goes over the network",
+      `About ${about(terms.downloadBytes)} down at the start.${roundSentence(terms.round)}`,
+    ],
     [
       "What is sent",
       "Updates to the model, computed from public text, and checks of other people’s updates. Never your files, your " +
@@ -40,10 +42,29 @@ export function consentParts(terms: ConsentTerms): readonly (readonly [string, s
     ],
     [
       "Who sees what",
-      "The relay sees your IP address, as every website does. A random key made on this device signs your updates; there " +
-        "is no account and no name.",
+      "The relay sees your IP address, as every website does; other contributors do not. A random key made on this device " +
+        "signs what you send and stands for you in the run’s record. There is no account and no name.",
+    ],
+    [
+      "What is kept here",
+      "The key, the model, its training text and the list of your contributions, in this browser’s storage for this site. " +
+        "Clearing the site’s data removes them.",
     ],
     ["How to stop", "Press Pause or Stop at any time, or close the tab. Nothing runs when the page is closed."],
     ["How long", `This answer is kept for ${terms.lasts} on this device, then you are asked again.`],
   ];
+}
+
+function roundSentence(round: ConsentTerms["round"]): string {
+  if (round === null) {
+    return " How much each round takes is not known yet; the page shows it while it works.";
+  }
+  const { upBytes, downBytes, ms } = round;
+  const hourBytes = ((upBytes + downBytes) * 3_600_000) / ms;
+  return ` Then, in each round, about ${about(upBytes)} up and ${about(downBytes)} down: ${about(hourBytes)} an hour.`;
+}
+
+/** Two digits: these are estimates. */
+function about(bytes: number): string {
+  return formatBytes(Number(bytes.toPrecision(2)));
 }

@@ -47,7 +47,7 @@ export class ContributionsElement extends HTMLElement {
   #draw(): void {
     if (this.#items.length === 0) {
       const words =
-        "Nothing yet. Each round your device finishes appears here, with what the other contributors’ checks said.";
+        "Nothing yet. Each round that this device finishes appears here, with the outcome of its check and the reason.";
       this.replaceChildren(make("p", { class: "empty" }, words));
       return;
     }
@@ -68,13 +68,19 @@ export class ContributionsElement extends HTMLElement {
 
 function row(item: ContributionItem): HTMLLIElement {
   const time = make("time", { datetime: new Date(item.sentMs).toISOString() }, formatAgo(item.sentMs, Date.now()));
-  const facts = `${formatPlural(item.steps, "step", "steps")}, loss ${formatLoss(item.loss)}, ${formatBytes(item.wireBytes)} sent, `;
+  const facts = `${formatPlural(item.steps, "step", "steps")}, training loss ${formatLoss(item.loss)}, ${formatBytes(item.wireBytes)} sent, `;
   return make(
     "li",
     { class: "row", "data-state": item.state },
     make("span", { class: "row-state" }, make("span", { class: "row-mark", "aria-hidden": "true" }), WORDS[item.state]),
     make("span", { class: "row-title" }, `Round ${formatCount(item.round)}`),
     make("span", { class: "row-facts" }, facts, time),
-    make("span", { class: "row-sentence" }, item.sentence),
+    make("span", { class: "row-sentence" }, sentenceOf(item)),
   );
+}
+
+/** The state stands beside it already: "Accepted" is not said twice. */
+function sentenceOf({ sentence }: ContributionItem): string {
+  const rest = sentence.replace(/^Accepted: /, "");
+  return `${rest.charAt(0).toUpperCase()}${rest.slice(1)}`;
 }

@@ -10,6 +10,7 @@ describe("facts", () => {
       "541\u00a0k parameters",
       "301\u00a0kB up",
       "Licence: Public domain",
+      "nats per byte",
     ]) {
       expect(text).toContain(word);
     }
@@ -27,10 +28,13 @@ describe("facts", () => {
 
   test("consentTerms() takes the median round, so that one newcomer's download does not weigh in", () => {
     const run = sampleRun(9);
-    const usual = consentTerms(run, 0.5).roundBytes;
-    const versions = run.versions.map((v) => (v.version === 9 ? { ...v, bytesDown: 1e9 } : v));
-    expect(consentTerms({ ...run, versions }, 0.5).roundBytes).toBeLessThanOrEqual((usual ?? 0) * 1.5);
-    expect(consentTerms(sampleRun(0), 0.5).roundBytes).toBeNull();
+    const usual = consentTerms(run, 0.5).round;
+    expect(usual?.ms).toBe(30_000);
+    const versions = run.versions.map((v) => (v.version === 9 ? { ...v, bytesDown: 1e9, timeMs: v.timeMs + 1e9 } : v));
+    const round = consentTerms({ ...run, versions }, 0.5).round;
+    expect(round?.downBytes).toBeLessThanOrEqual((usual?.downBytes ?? 0) * 1.5);
+    expect(round?.ms).toBe(30_000);
+    expect(consentTerms(sampleRun(0), 0.5).round).toBeNull();
   });
 
   test("itemsOf() keeps order and verdicts", () => {

@@ -39,7 +39,11 @@ export function runFacts(run: RunView): readonly Fact[] {
   ];
   if (last !== undefined && last.version > 0) {
     const judged = `${formatPlural(last.accepted, "contribution", "contributions")} accepted, ${formatCount(last.refused)} refused`;
-    facts.push({ name: "Loss", value: formatLoss(last.evalLoss), note: "nats per token, on held-out text" });
+    facts.push({
+      name: "Loss",
+      value: formatLoss(last.evalLoss),
+      note: `${lossUnit(run)}, on text kept out of training`,
+    });
     facts.push({
       name: "Last version",
       value: judged,
@@ -53,6 +57,11 @@ export function runFacts(run: RunView): readonly Fact[] {
   }
   facts.push({ name: "Data", value: names === "" ? "–" : names, note: licences === "" ? "" : `Licence: ${licences}` });
   return facts;
+}
+
+/** Models of bytes have a vocabulary of 256: one token is one byte of text. */
+export function lossUnit({ charter }: RunView): string {
+  return charter.model.vocabulary <= 256 ? "nats per byte" : "nats per token";
 }
 
 export function deviceFacts(view: ContributorView | null, engineSentence: string): readonly Fact[] {
@@ -104,21 +113,30 @@ export function consentTerms(run: RunView, duty: number, lasts: ConsentTerms["la
     name: run.charter.name,
     purpose: asSentence(run.charter.purpose),
     downloadBytes: run.parameters * 4 + shardBytes,
-    roundBytes: roundBytes(run),
+    round: roundTerms(run),
     memoryBytes: run.parameters * 4 * 6 + activations * 4,
     lasts,
     duty,
   };
 }
 
-/** What one contributor sent and received for a version: the median of the last ones, so that newcomers do not weigh in. */
-function roundBytes(run: RunView): number | null {
-  const shares = run.versions
-    .slice(-VERSIONS_LOOKED_AT)
-    .map((made) => (made.bytesUp + made.bytesDown) / (made.accepted + made.refused))
-    .filter((bytes) => Number.isFinite(bytes))
-    .toSorted((a, b) => a - b);
-  return shares[Math.floor((shares.length - 1) / 2)] ?? null;
+/**
+ * What one contributor sent and received for a version, and how long it took: medians of the last ones, so that neither
+ * newcomers nor nights without contributors weigh in. Null before there is a version to go by.
+ */
+function roundTerms({ versions }: RunView): ConsentTerms["round"] {
+  const last = versions.slice(-VERSIONS_LOOKED_AT);
+  const made = last.filter(({ version, accepted, refused }) => version > 0 && accepted + refused > 0);
+  const upBytes = median(made.map((one) => one.bytesUp / (one.accepted + one.refused)));
+  const downBytes = median(made.map((one) => one.bytesDown / (one.accepted + one.refused)));
+  const ms = median(last.slice(1).map((one, i) => one.timeMs - (last[i]?.timeMs ?? Number.NaN)));
+  return upBytes === null || downBytes === null || ms === null || ms <= 0 ? null : { upBytes, downBytes, ms };
+}
+
+/** The lower one of two in the middle; null for none. */
+function median(values: readonly number[]): number | null {
+  const sorted = values.filter((value) => Number.isFinite(value)).toSorted((a, b) => a - b);
+  return sorted[Math.floor((sorted.length - 1) / 2)] ?? null;
 }
 
 function stateOf(contribution: ContributionView): ContributionItem["state"] {

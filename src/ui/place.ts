@@ -14,7 +14,7 @@ export function openPlace(locks: LockManager | undefined): Promise<(() => void) 
   if (locks === undefined) {
     return Promise.resolve(() => undefined);
   }
-  return new Promise((resolve, reject) => {
+  return new Promise((resolve) => {
     locks
       .request(PLACE, { ifAvailable: true }, (lock) => {
         if (lock === null) {
@@ -23,7 +23,8 @@ export function openPlace(locks: LockManager | undefined): Promise<(() => void) 
         }
         return new Promise<void>((giveBack) => resolve(giveBack));
       })
-      .catch(reject);
+      // Denied, as to frames of other sites where their storage is blocked: then there is nobody to take turns with.
+      .catch(() => resolve(() => undefined));
   });
 }
 

@@ -13,7 +13,7 @@ import { consentTerms } from "../ui/facts.ts";
 import { asSentence } from "../ui/format.ts";
 import { MeterElement } from "../ui/meter.ts";
 import { openPlace, safeStore } from "../ui/place.ts";
-import { clickCounts, watchSight } from "./guard.ts";
+import { judgeClick, watchSight } from "./guard.ts";
 import { openHostLink, reportHeight } from "./host-link.ts";
 import type { HostMessage, WidgetState } from "./protocol.ts";
 
@@ -26,7 +26,7 @@ const kept = safeStore(() => localStorage);
 const frame = byId("frame");
 const meter = document.querySelector("heddle-meter") as MeterElement;
 const link = openHostLink(hear);
-const seenSince = new Map(
+const sights = new Map(
   [byId("lend"), byId("yes")].map((button) => [button, watchSight(button, () => performance.now())]),
 );
 let run: RunView | null = null;
@@ -34,14 +34,18 @@ let trainer: Trainer | null = null;
 let view: ContributorView | null = null;
 let release: (() => void) | null = null;
 let endTimer: ReturnType<typeof setTimeout> | undefined;
+/** When the buttons that are shown now came up. */
+let shownMs = 0;
 
 reportHeight(link, frame);
-byId("lend").addEventListener("click", (event) => void ask(counts(event)));
+byId("lend").addEventListener("click", (event) => void ask(judge(event) === "counts"));
 byId("yes").addEventListener("click", (event) => {
-  if (counts(event)) {
+  const judged = judge(event);
+  if (judged === "counts") {
     void agreeAndStart();
-  } else if (event.isTrusted) {
+  } else if (judged === "elsewhere") {
     open("/", "_blank", "noopener");
+    show("idle", "This box is too small or partly covered here, so the full page was opened instead.");
   }
 });
 byId("no").addEventListener("click", () => show("idle", ""));
@@ -58,13 +62,19 @@ void look();
 
 /** The run's name for the facade; the only request before consent. */
 async function look(): Promise<void> {
+  if (!isSecureContext) {
+    // The embedding page counts too: browsers give neither keys nor the GPU to a frame of an insecure one.
+    byId("lend").hidden = true;
+    show("idle", "From this address nobody can contribute: browsers want a secure (https) page for it.");
+    return;
+  }
   try {
     const response = await fetch("/api/run", { cache: "no-store" });
     run = (await response.json()) as RunView;
-    setText(byId("purpose"), `${run.charter.name}: ${asSentence(run.charter.purpose)}`);
+    setText(byId("purpose"), `Your device can help: ${asSentence(run.charter.purpose)}`);
     show("idle", "");
   } catch {
-    show("idle", "The relay does not answer right now.");
+    show("idle", navigator.onLine ? "The relay does not answer right now. Try again." : "This device is offline.");
   }
 }
 
@@ -90,10 +100,10 @@ function hear(message: HostMessage): void {
 }
 
 /** Whether a click was made by a person on a button that was there to be seen. */
-function counts(event: MouseEvent): boolean {
-  const sinceMs = seenSince.get(event.currentTarget as HTMLElement)?.() ?? null;
+function judge(event: MouseEvent): ReturnType<typeof judgeClick> {
   const nowMs = performance.now();
-  return clickCounts({ trusted: event.isTrusted, sinceMs, nowMs, width: innerWidth, height: innerHeight });
+  const seen = sights.get(event.currentTarget as HTMLElement)?.() ?? { visible: false, sinceMs: nowMs };
+  return judgeClick({ trusted: event.isTrusted, seen, shownMs, nowMs, width: innerWidth, height: innerHeight });
 }
 
 /** Shows the terms; with an agreement of the last 24 hours, and only for a click that counts, starts at once. */
@@ -145,7 +155,8 @@ async function start(): Promise<void> {
     return; // Stopped in the meantime.
   }
   if (!outcome.ok) {
-    stop(asSentence(outcome.message), "failed");
+    const blocked = "This browser lets a box on another site keep nothing. Open the page to contribute.";
+    stop(outcome.code === "store" ? blocked : asSentence(outcome.message), "failed");
     return;
   }
   endTimer = setTimeout(() => stop("A day is over, so it stopped. Thank you."), WIDGET_AGREEMENT_MS);
@@ -175,6 +186,9 @@ function drawView(): void {
 }
 
 function show(state: WidgetState, sentence: string): void {
+  if (frame.dataset["state"] !== state) {
+    shownMs = performance.now();
+  }
   frame.dataset["state"] = state;
   const working = state === "starting" || state === "working" || state === "paused";
   byId("facade").hidden = working || state === "asking";

@@ -18,7 +18,7 @@ export interface ServeBlobOptions {
   readonly onSent?: (bytes: number) => void;
 }
 
-const PIECE_BYTES = 1_048_576;
+const PIECE_BYTES = 262_144;
 
 const OPEN_TO_ALL = {
   "access-control-allow-origin": "*",

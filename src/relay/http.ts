@@ -3,15 +3,24 @@
  * the demo page that embeds the widget from another origin. It reads; nothing here changes the run. Links (`/link`) are
  * accepted by `net/ws-server.ts` on the same server.
  */
-import { createReadStream } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import { extname, join, normalize } from "node:path";
 import { HeddleError } from "../base/assert.ts";
+import { SESSIONS_MAX } from "../protocol/limits.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 
 /** Open event streams at a time; more are told to come back. */
 export const EVENT_STREAMS_MAX = 1_000;
+/** Open connections, sessions and event streams among them; the system's file descriptors must last for the store, too. */
+const CONNECTIONS_MAX = SESSIONS_MAX + EVENT_STREAMS_MAX + 2_000;
+/** A connection on which nothing moves for this long is cut off. Links have a heartbeat of their own. */
+const STALL_MS = 60_000;
+/** Requests of one connection that may wait for their answer; no browser sends a second before the first is answered. */
+export const PIPELINED_MAX = 8;
+/** Event streams get the run at most this often, however often it changes. */
+export const RUN_PAUSE_MS = 250;
 
 export interface HttpOptions {
   readonly dist: string;
@@ -40,20 +49,45 @@ const TYPES: Readonly<Record<string, string>> = {
 
 export function createHttpFace(options: HttpOptions): HttpFace {
   const streams = new Set<ServerResponse>();
+  const waiting = new WeakMap<Socket, number>();
+  /** The run as JSON until it changes: everybody is sent the same bytes. */
+  let run: Buffer | null = null;
+  const readRun = (): Buffer => (run ??= Buffer.from(JSON.stringify(options.view())));
   const server = createServer((request, response) => {
-    answer(request, response, options, streams).catch((error: unknown) => {
+    const { socket } = request;
+    const before = waiting.get(socket) ?? 0;
+    if (before >= PIPELINED_MAX) {
+      socket.destroy();
+      return;
+    }
+    waiting.set(socket, before + 1);
+    response.once("close", () => waiting.set(socket, (waiting.get(socket) ?? 1) - 1));
+    answer(request, response, { ...options, readRun, streams }).catch((error: unknown) => {
       plain(response, 500, error instanceof HeddleError ? error.message : "The relay could not answer this request");
     });
   });
-  const heartbeat = setInterval(() => broadcast(streams, ": still here\n\n"), 15_000);
+  server.maxConnections = CONNECTIONS_MAX;
+  server.setTimeout(STALL_MS);
+  const heartbeat = setInterval(() => broadcast(streams, Buffer.from(": still here\n\n")), 15_000);
+  let due: NodeJS.Timeout | null = null;
+  const tellRun = (): void => {
+    due = null;
+    if (streams.size > 0) {
+      broadcast(streams, runEvent(readRun()));
+    }
+  };
   return {
     server,
     announce: (version) => {
-      const run = `event: run\ndata: ${JSON.stringify(options.view())}\n\n`;
-      broadcast(streams, version === null ? run : `event: version\ndata: ${JSON.stringify(version)}\n\n${run}`);
+      run = null;
+      if (version !== null) {
+        broadcast(streams, Buffer.from(`event: version\ndata: ${JSON.stringify(version)}\n\n`));
+      }
+      due ??= setTimeout(tellRun, RUN_PAUSE_MS);
     },
     close: async () => {
       clearInterval(heartbeat);
+      clearTimeout(due ?? undefined);
       for (const stream of streams) {
         stream.end();
       }
@@ -65,12 +99,12 @@ export function createHttpFace(options: HttpOptions): HttpFace {
   };
 }
 
-async function answer(
-  request: IncomingMessage,
-  response: ServerResponse,
-  options: HttpOptions,
-  streams: Set<ServerResponse>,
-): Promise<void> {
+interface Answering extends HttpOptions {
+  readonly readRun: () => Buffer;
+  readonly streams: Set<ServerResponse>;
+}
+
+async function answer(request: IncomingMessage, response: ServerResponse, options: Answering): Promise<void> {
   if (request.method !== "GET" && request.method !== "HEAD" && request.method !== "OPTIONS") {
     plain(response, 405, "Only GET is understood here");
     return;
@@ -86,9 +120,9 @@ async function answer(
       "cache-control": "no-store",
       "access-control-allow-origin": "*",
     });
-    response.end(JSON.stringify(options.view()));
+    response.end(options.readRun());
   } else if (path === "/api/events") {
-    stream(response, options, streams);
+    stream(response, options);
   } else if (path === "/api/health") {
     plain(response, 200, "ok");
   } else {
@@ -105,7 +139,7 @@ function pathOf(request: IncomingMessage): string | null {
   }
 }
 
-function stream(response: ServerResponse, options: HttpOptions, streams: Set<ServerResponse>): void {
+function stream(response: ServerResponse, { readRun, streams }: Answering): void {
   if (streams.size >= EVENT_STREAMS_MAX) {
     response.writeHead(503, { "retry-after": "30" });
     response.end();
@@ -116,35 +150,41 @@ function stream(response: ServerResponse, options: HttpOptions, streams: Set<Ser
     "cache-control": "no-store",
     "access-control-allow-origin": "*",
   });
-  response.write(`retry: 2000\nevent: run\ndata: ${JSON.stringify(options.view())}\n\n`);
+  response.write("retry: 2000\n");
+  response.write(runEvent(readRun()));
   streams.add(response);
   response.on("close", () => streams.delete(response));
 }
 
+function runEvent(run: Buffer): Buffer {
+  return Buffer.concat([Buffer.from("event: run\ndata: "), run, Buffer.from("\n\n")]);
+}
+
 /** A slow reader whose buffer fills up is dropped; its browser connects again and gets the whole view. */
-function broadcast(streams: Set<ServerResponse>, text: string): void {
+function broadcast(streams: Set<ServerResponse>, bytes: Buffer): void {
   for (const response of streams) {
     if (response.writableLength > 4 * 1_048_576) {
       response.destroy();
     } else {
-      response.write(text);
+      response.write(bytes);
     }
   }
 }
 
+/** Read whole, since files of the app are small: no descriptor stays open for a reader that is slow or gone. */
 async function file(response: ServerResponse, dist: string, path: string): Promise<void> {
   const inside = normalize(path.endsWith("/") ? `${path}index.html` : path);
   const full = join(dist, inside);
-  const found =
+  const bytes =
     inside.includes("\0") || inside.split("/").some((part) => part.startsWith("."))
       ? undefined
-      : await stat(full).catch(() => undefined);
-  if (found === undefined || !found.isFile()) {
+      : await readFile(full).catch(() => undefined);
+  if (bytes === undefined) {
     plain(response, 404, "There is nothing at this address");
     return;
   }
-  response.writeHead(200, { ...headersOf(inside), "content-length": found.size });
-  createReadStream(full).pipe(response);
+  response.writeHead(200, { ...headersOf(inside), "content-length": bytes.length });
+  response.end(bytes);
 }
 
 /**

@@ -1,0 +1,95 @@
+import { once } from "node:events";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { afterEach, expect, test } from "vitest";
+import type { RunView } from "../protocol/run-view.ts";
+import { createHttpFace, listen, PIPELINED_MAX, RUN_PAUSE_MS, type HttpFace } from "./http.ts";
+
+const FILE_BYTES = 400_000;
+const open: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const close of open.splice(0)) {
+    await close();
+  }
+});
+
+/** A face that serves one large file; `views` counts how often the run was read. */
+async function serve(): Promise<{ face: HttpFace; port: number; views: () => number }> {
+  const dist = await mkdtemp(join(tmpdir(), "heddle-dist-"));
+  await writeFile(join(dist, "large.bin"), new Uint8Array(FILE_BYTES));
+  let views = 0;
+  const view = (): RunView => {
+    views += 1;
+    return { connected: views } as RunView;
+  };
+  const face = createHttpFace({ dist, view, blob: (_request, response) => void response.writeHead(404).end() });
+  const port = await listen(face.server, 0, "127.0.0.1");
+  open.push(
+    () => face.close(),
+    () => rm(dist, { recursive: true }),
+  );
+  return { face, port, views: () => views };
+}
+
+async function descriptors(): Promise<number> {
+  return (await readdir("/proc/self/fd")).length;
+}
+
+/** Resolves with the number of answers that begin, once the other side has closed or `answers` are there. */
+async function ask(port: number, requests: number, answers: number): Promise<number> {
+  const socket = connect(port, "127.0.0.1");
+  socket.on("error", () => undefined); // cut off
+  socket.write("GET /large.bin HTTP/1.1\r\nHost: relay\r\n\r\n".repeat(requests));
+  let seen = 0;
+  socket.on("data", (chunk: Buffer) => {
+    seen += chunk.toString("latin1").split("HTTP/1.1 200").length - 1;
+    if (seen === answers) {
+      socket.destroy();
+    }
+  });
+  await once(socket, "close");
+  return seen;
+}
+
+test.runIf(process.platform === "linux")("createHttpFace() keeps no file open for readers that go away", async () => {
+  const { port } = await serve();
+  const before = await descriptors();
+  for (let i = 0; i < 40; i += 1) {
+    await ask(port, PIPELINED_MAX, 1);
+  }
+  expect((await descriptors()) - before).toBeLessThan(20);
+});
+
+test("createHttpFace() answers requests of one connection in turn, and cuts it off when too many wait", async () => {
+  const { port } = await serve();
+  expect(await ask(port, PIPELINED_MAX, PIPELINED_MAX)).toBe(PIPELINED_MAX);
+  expect(await ask(port, 10 * PIPELINED_MAX, 10 * PIPELINED_MAX)).toBeLessThanOrEqual(PIPELINED_MAX);
+  expect((await fetch(`http://127.0.0.1:${port}/large.bin`)).status).toBe(200);
+});
+
+test("createHttpFace() tells listeners of many changes once, with the last state, and of a version at once", async () => {
+  const { face, port, views } = await serve();
+  const response = await fetch(`http://127.0.0.1:${port}/api/events`);
+  const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+  let text = "";
+  const until = async (sign: string): Promise<void> => {
+    while (!text.includes(sign)) {
+      text += Buffer.from((await reader.read()).value ?? []).toString();
+    }
+  };
+  await until('data: {"connected":1}\n\n');
+  for (let i = 0; i < 1_000; i += 1) {
+    face.announce(null);
+  }
+  face.announce({ version: 7 } as Parameters<HttpFace["announce"]>[0]);
+  const announcedMs = performance.now();
+  await until('event: version\ndata: {"version":7}\n\n');
+  expect(performance.now() - announcedMs).toBeLessThan(RUN_PAUSE_MS);
+  await until('event: run\ndata: {"connected":2}\n\n');
+  expect(views()).toBe(2);
+  expect(await (await fetch(`http://127.0.0.1:${port}/api/run`)).json()).toEqual({ connected: 2 });
+  await reader.cancel();
+});

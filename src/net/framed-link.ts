@@ -22,6 +22,8 @@ export const LOW_WATER_BYTES = 262_144;
 export const ACK_BYTES = 131_072;
 /** Messages waiting to be sent, beyond one of the largest kind, before the link gives up. */
 export const QUEUE_BYTES_MAX = 64 * 1_048_576;
+/** The same for their number: a small message takes far more memory than it has bytes. */
+export const QUEUE_MESSAGES_MAX = 4_096;
 
 /** The lane below: a socket or channel that is open. */
 export interface FrameChannel {
@@ -102,7 +104,8 @@ class FramedLink implements Link {
     (bytes.length <= SMALL_BYTES_MAX ? this.#small : this.#large).push(bytes);
     this.#queuedBytes += bytes.length;
     this.#pump();
-    if (this.#queuedBytes > QUEUE_BYTES_MAX + this.#messageBytesMax) {
+    const messages = this.#small.length + this.#large.length;
+    if (this.#queuedBytes > QUEUE_BYTES_MAX + this.#messageBytesMax || messages > QUEUE_MESSAGES_MAX) {
       this.close("The other end does not take what is sent to it");
     }
   }

@@ -3,7 +3,13 @@ import { describe, expect, test } from "vitest";
 import { concatBytes, type Bytes } from "../base/bytes.ts";
 import { FRAME_BYTES_MAX, TRANSFERS_MAX } from "../protocol/limits.ts";
 import { recorder } from "./contract.ts";
-import { createFramedLink, QUEUE_BYTES_MAX, SMALL_WINDOW_BYTES, WINDOW_BYTES } from "./framed-link.ts";
+import {
+  createFramedLink,
+  QUEUE_BYTES_MAX,
+  QUEUE_MESSAGES_MAX,
+  SMALL_WINDOW_BYTES,
+  WINDOW_BYTES,
+} from "./framed-link.ts";
 import { ackFrame, closeFrame, createAssembler, dataFrame, readFrame, REASON_BYTES_MAX, type Frame } from "./frames.ts";
 import { FRAME_HEADER_BYTES, SMALL_BYTES_MAX } from "./link.ts";
 
@@ -172,6 +178,18 @@ describe("createFramedLink()", () => {
     }
     expect(end.reasons()).toEqual(["The other end does not take what is sent to it"]);
     expect(sent.length).toBeGreaterThan(0);
+  });
+
+  test("createFramedLink() bounds the number of small messages that wait, too", () => {
+    const { end, link } = oneEnd();
+    const message = new Uint8Array(10);
+    for (let i = 0; i < QUEUE_MESSAGES_MAX + SMALL_WINDOW_BYTES / 26; i += 1) {
+      link.send(message);
+    }
+    expect(end.reasons()).toEqual([]);
+    link.send(message);
+    link.send(message);
+    expect(end.reasons()).toEqual(["The other end does not take what is sent to it"]);
   });
 
   test("createFramedLink() ends the link when the channel breaks while sending", () => {

@@ -92,6 +92,16 @@ test.each([
   await closed;
 });
 
+test("createRtcAnswerer() ends a connection that opens a second channel", async () => {
+  const end = recorder();
+  const { pc, closed } = await openRaw(await answerer(), end);
+  const second = pc.createDataChannel("second");
+  expect(await end.closed()).toBe("The other end closed the link");
+  second.close();
+  pc.close();
+  await closed;
+});
+
 test("createRtcAnswerer() tells the end of a connection that is closed without a word", async () => {
   const end = recorder();
   const relay = await answerer();

@@ -205,7 +205,11 @@ export async function createRtcAnswerer({
       connections.delete(connection);
     });
     connection.pc.onDataChannel((channel) => {
-      connection.carry(channel, attach, messageBytesMax, () => clearTimeout(timer));
+      if (connection.channel === undefined) {
+        connection.carry(channel, attach, messageBytesMax, () => clearTimeout(timer));
+      } else {
+        connection.close("now"); // a connection carries one channel; another could not be held
+      }
     });
     const described = Promise.withResolvers<string>();
     connection.pc.onLocalDescription((sdp) => described.resolve(sdp));

@@ -92,6 +92,7 @@ export function acceptWebSockets({
 
 function turnAway(socket: Duplex, status: string): void {
   socket.on("error", () => socket.destroy()); // the peer may be gone already
+  socket.once("finish", () => socket.destroy()); // nor does it have to close its half: nobody waits for that
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
 

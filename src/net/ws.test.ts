@@ -121,6 +121,18 @@ test("acceptWebSockets() turns a path away that is none, and goes on", async () 
   expect([...(await end.next())]).toEqual([1]);
 });
 
+test("acceptWebSockets() lets go of a connection it turned away, though the other end keeps its half open", async () => {
+  accept(recorder().attach);
+  const socket = connectTcp({ port: Number(new URL(url).port), host: "127.0.0.1", allowHalfOpen: true });
+  socket.write("GET /other HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+  socket.resume();
+  await once(socket, "end");
+  const connections = (): Promise<number> =>
+    new Promise((resolve) => server.getConnections((_error, count) => resolve(count)));
+  await expect.poll(connections, { timeout: 5_000 }).toBe(0);
+  socket.destroy();
+});
+
 test("dialWebSocket() rejects where nobody listens, at another path, for a silent host, and for a bad address", async () => {
   accept(recorder().attach);
   const attach = recorder().attach;

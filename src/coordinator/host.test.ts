@@ -9,7 +9,7 @@ import type { RelayMessage } from "../protocol/messages.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate } from "../update/unpack.ts";
-import { BUSY_RETRY_MS, HANDSHAKE_MS, STRIKES_MAX } from "./peer.ts";
+import { BUSY_RETRY_MS, HANDSHAKE_MS, OFFER_PAUSE_MS, STRIKES_MAX } from "./peer.ts";
 import {
   Actor,
   calm,
@@ -315,5 +315,30 @@ describe("sessions", () => {
     second?.link.close("done");
     await calm(world.host);
     expect(ada.closed).toBeNull();
+  });
+
+  test("may not offer one link after the other", async () => {
+    let offers = 0;
+    const answerRtc = async (): Promise<string> => `answer ${(offers += 1)}`;
+    const world = await started({ answerRtc });
+    const [ada] = (await joined(world, "ada")) as [Actor];
+    const offer = async (): Promise<void> => {
+      ada.send({ type: "rtc", kind: "offer", sdp: "offer" });
+      await calm(world.host);
+    };
+    await offer();
+    await offer();
+    expect(offers).toBe(1);
+    expect(ada.last("refused")).toEqual({ type: "refused", reason: "busy", retryMs: OFFER_PAUSE_MS });
+    for (let ms = 0; ms < OFFER_PAUSE_MS; ms += 5_000) {
+      ada.send({ type: "ping" });
+      await world.pass(5_000);
+    }
+    await offer();
+    expect(offers).toBe(2);
+    for (let i = 0; i < STRIKES_MAX; i += 1) {
+      await offer();
+    }
+    expect(ada.closed).not.toBeNull();
   });
 });

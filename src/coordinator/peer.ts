@@ -19,6 +19,8 @@ export const STRIKES_MAX = 8;
 /** Messages of one session that wait to be handled, and contributions among them. */
 const WAITING_MAX = 64;
 const CONTRIBUTIONS_WAITING_MAX = 2;
+/** Between two offers of a second link: for this long one that is never opened may take up room. */
+export const OFFER_PAUSE_MS = 15_000;
 /** When a participant that was refused as "busy" may come back. */
 export const BUSY_RETRY_MS = 30_000;
 
@@ -57,6 +59,7 @@ export class Peer {
   #stage: "new" | "greeted" | "challenged" | "proving" | "open" | "gone" = "new";
   #hello: { readonly message: Hello; readonly bytes: Bytes } | null = null;
   #nonce: Bytes | null = null;
+  #offeredMs = Number.NEGATIVE_INFINITY;
   #strikes = 0;
   #waiting = 0;
   #contributionsWaiting = 0;
@@ -216,12 +219,7 @@ export class Peer {
         this.#end(true, "The participant left");
         return;
       case "rtc":
-        if (link === this.#first && message.kind === "offer") {
-          this.#host.offer(this, message.sdp, (second) => this.#attachSecond(second));
-          return;
-        }
-        this.refuse("malformed", "signalling that is not an offer on the first link");
-        this.strike();
+        this.#offer(link, message);
         return;
       case "hello":
       case "prove":
@@ -233,6 +231,20 @@ export class Peer {
         return;
       default:
         message satisfies never;
+    }
+  }
+
+  #offer(link: Link, { kind, sdp }: Extract<ContributorMessage, { readonly type: "rtc" }>): void {
+    const waitMs = this.#offeredMs + OFFER_PAUSE_MS - this.#host.nowMs();
+    if (link !== this.#first || kind !== "offer") {
+      this.refuse("malformed", "signalling that is not an offer on the first link");
+      this.strike();
+    } else if (waitMs > 0) {
+      this.refuse("busy", "an offer was made a moment ago", waitMs);
+      this.strike();
+    } else {
+      this.#offeredMs = this.#host.nowMs();
+      this.#host.offer(this, sdp, (second) => this.#attachSecond(second));
     }
   }
 

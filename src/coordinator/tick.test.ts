@@ -117,6 +117,17 @@ describe("a round", () => {
     expect(stage.state.durable.stage).toBe("closed");
   });
 
+  test("does not remember for long who left, however many come and go", () => {
+    stage.come("ada");
+    for (let i = 0; i < 20; i += 1) {
+      stage.come(`eve${i}`);
+      stage.leave(`eve${i}`, false);
+      stage.pass(RETURN_MS / 10);
+    }
+    expect(stage.state.durable.stage).toBe("open");
+    expect(stage.state.live.absent.size).toBeLessThanOrEqual(10);
+  });
+
   test("without any contribution is skipped, and the next begins after a pause on the same base with another seed", () => {
     stage.come("ada");
     const seed = stage.assignment("ada", "train")?.seed;

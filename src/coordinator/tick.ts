@@ -113,7 +113,8 @@ function leave(draft: Draft, id: SessionId, said: boolean): void {
   setLive(draft, { sessions });
   if (!said && session.task?.type === "train" && durable.stage === "open") {
     const absence = { assignment: session.task.assignment, untilMs: draft.nowMs + RETURN_MS };
-    setLive(draft, { absent: new Map(live.absent).set(session.contributor, absence) });
+    const awaited = [...live.absent].filter(([, { untilMs }]) => draft.nowMs < untilMs);
+    setLive(draft, { absent: new Map(awaited).set(session.contributor, absence) });
   }
 }
 

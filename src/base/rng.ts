@@ -40,6 +40,11 @@ export function createRng(...seeds: readonly Seed[]): Rng {
     d = rotate(d, 11);
     return result;
   };
+  return rngOf(uint32);
+}
+
+/** The other draws from a source of 32 random bits. */
+export function rngOf(uint32: () => number): Rng {
   const float = (): number => uint32() / 0x1_0000_0000;
   return {
     uint32,

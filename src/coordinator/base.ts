@@ -6,6 +6,7 @@
 import { assert, HeddleError } from "../base/assert.ts";
 import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import type { Charter } from "../protocol/charter.ts";
+import { CONTRIBUTION_BYTES_MAX, CONTROL_BYTES_MAX, HEADER_BYTES_MAX } from "../protocol/limits.ts";
 import type { Losses, VersionInfo } from "../protocol/messages.ts";
 import { refuse, type Checked } from "../protocol/verdict.ts";
 import type { Blobs } from "../store/store.ts";
@@ -66,6 +67,12 @@ export async function loadBase(blobs: Blobs, { head, server }: Pick<DurableState
 function payloadBytesMax(parameters: number, { keep, bits }: Charter["uplink"]): number {
   const entryBits = 16 + (bits === 64 ? 64 : 0); // a gap coded with the best Rice parameter, sign and magnitude
   return HEADER_BYTES + chunksOf(parameters) * Math.ceil((64 + Math.min(keep, CHUNK) * entryBits) / 8);
+}
+
+/** Largest message that a run of P parameters needs: what a link may be made to hold before anything in it is checked. */
+export function messageBytesMax(parameters: number, { uplink }: Charter): number {
+  const contribution = payloadBytesMax(parameters, uplink) + HEADER_BYTES_MAX + 512; // names of fields and the signature
+  return Math.min(CONTRIBUTION_BYTES_MAX, Math.max(CONTROL_BYTES_MAX, contribution));
 }
 
 /** Unpacks a contribution's payload under the charter's limits. */

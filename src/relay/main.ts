@@ -10,7 +10,7 @@ import { join, resolve } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { HeddleError } from "../base/assert.ts";
-import { createRng } from "../base/rng.ts";
+import { messageBytesMax } from "../coordinator/base.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
 import { initialParameters, parameterLayout } from "../model/layout.ts";
 import { verifySignature } from "../net/device-key.ts";
@@ -25,6 +25,7 @@ import { createDemoHost, createHttpFace, listen } from "./http.ts";
 import { createPrinter, type Printer } from "./print.ts";
 import { startReferee } from "./referee.ts";
 import { openRun } from "./run.ts";
+import { createSecretRng } from "./secret-rng.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 
@@ -41,12 +42,16 @@ class Closers {
   }
 }
 
-async function serve(
-  config: RelayConfig,
-  printer: Printer,
-  closers: Closers,
-  stop: (reason: string) => void,
-): Promise<void> {
+/** Why the relay ends. */
+interface End {
+  readonly reason: string;
+  readonly code: 0 | 1;
+}
+
+async function serve(config: RelayConfig, printer: Printer, closers: Closers, stop: (end: End) => void): Promise<void> {
+  const fail = (error: unknown): void => {
+    stop({ reason: `the relay cannot go on: ${error instanceof Error ? error.message : String(error)}`, code: 1 });
+  };
   const store = await openEmbeddedStore(config.dir);
   closers.add(() => store.close());
   const key = await loadDeviceKey(join(config.dir, "relay.key"));
@@ -58,14 +63,16 @@ async function serve(
   }
   const referee = await startReferee(run.charter, run.train, run.evaluation);
   closers.add(() => referee.close());
-  const answerer = await createRtcAnswerer();
+  void referee.died.then(fail);
+  const limits = { messageBytesMax: messageBytesMax(parameters, run.charter) };
+  const answerer = await createRtcAnswerer(limits);
   closers.add(() => answerer.close("The relay is stopping; it will be back"));
 
   const host = await createCoordinatorHost({
     store,
     charter: run.charter,
     clock: systemClock,
-    rng: createRng("relay", Date.now(), process.pid),
+    rng: createSecretRng(),
     key,
     verify: verifySignature,
     referee,
@@ -75,11 +82,11 @@ async function serve(
       printer.version(version);
       face.announce(version);
       if (config.untilVersion > 0 && version.version >= config.untilVersion) {
-        stop(`version ${version.version} was reached`);
+        stop({ reason: `version ${version.version} was reached`, code: 0 });
       }
     },
     onChange: () => face.announce(null),
-    onFailure: (error) => stop(`the relay cannot go on: ${error instanceof Error ? error.message : String(error)}`),
+    onFailure: fail,
     ...(config.debug > 0 ? { log: (sentence: string) => process.stderr.write(`${sentence}\n`) } : {}),
   });
   closers.add(() => host.close());
@@ -98,7 +105,7 @@ async function serve(
     },
   });
   closers.add(() => face.close());
-  const links = acceptWebSockets({ server: face.server, attach: (link) => host.attach(link) });
+  const links = acceptWebSockets({ server: face.server, attach: (link) => host.attach(link), ...limits });
   closers.add(() => links.close("The relay is stopping; it will be back"));
   const port = await listen(face.server, config.port, config.host);
   const url = `http://${urlHost(config.host)}:${port}`;
@@ -198,28 +205,34 @@ function startContributor(relay: string, config: RelayConfig, closers: Closers, 
     if (child.stdout !== null) {
       createInterface(child.stdout).on("line", (line) => tellEngine(line, printer));
     }
-    child.once("exit", (code, signal) => {
+    const ended = (why: number | string | null): void => {
       if (closing) {
         return;
       }
-      if (code === BAD_INPUT_CODE) {
-        printer.say("contributor", { ended: code, complaints }, `\nThis machine does not contribute. ${complaints}`);
+      if (why === BAD_INPUT_CODE) {
+        printer.say("contributor", { ended: why, complaints }, `\nThis machine does not contribute. ${complaints}`);
       } else {
-        const sentence = `This machine's contributor ended (${code ?? signal}); it starts again in 5 seconds. Its last words:`;
-        printer.say("contributor", { ended: code, complaints }, `${sentence}\n${complaints}`);
+        const sentence = `This machine's contributor ended (${why}); it starts again in 5 seconds. Its last words:`;
+        printer.say("contributor", { ended: why, complaints }, `${sentence}\n${complaints}`);
         setTimeout(begin, 5_000).unref();
+      }
+    };
+    child.once("exit", (code, signal) => ended(code ?? signal));
+    child.on("error", (error) => {
+      if (child.pid === undefined) {
+        ended(error.message); // the system had no room for another process
       }
     });
   };
   begin();
   closers.add(async () => {
     closing = true;
-    if (child.exitCode === null && child.signalCode === null) {
+    if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) {
       const ended = new Promise((settle) => {
         child.once("exit", settle);
       });
       child.kill("SIGTERM");
-      const timer = setTimeout(() => child.kill("SIGKILL"), 5_000);
+      const timer = setTimeout(() => child.kill("SIGKILL"), 2_000);
       await ended;
       clearTimeout(timer);
     }
@@ -255,29 +268,31 @@ async function main(): Promise<number> {
     process.stdout.write(text);
   });
   const closers = new Closers();
-  const stopped = new Promise<string>((settle) => {
-    process.on("SIGINT", () => settle("Ctrl-C"));
-    process.on("SIGTERM", () => settle("asked to stop"));
-    process.on("disconnect", () => settle("its starter is gone"));
-    process.stdout.on("error", () => settle("nobody reads what it prints"));
+  const stopped = new Promise<End>((settle) => {
+    process.on("SIGINT", () => settle({ reason: "Ctrl-C", code: 0 }));
+    process.on("SIGTERM", () => settle({ reason: "asked to stop", code: 0 }));
+    process.on("disconnect", () => settle({ reason: "its starter is gone", code: 0 }));
+    process.stdout.on("error", () => settle({ reason: "nobody reads what it prints", code: 0 }));
     stopNow = settle;
   });
+  let code: End["code"];
   try {
     await Promise.race([serve(config, printer, closers, stopNow), stopped]);
-    const reason = await stopped;
+    const end = await stopped;
+    code = end.code;
     // A second Ctrl-C does not wait. One press arrives more than once: from the terminal and from whoever started this.
     setTimeout(() => process.on("SIGINT", () => process.exit(130)), SAME_PRESS_MS).unref();
-    printer.say("stopping", { reason }, `\nStopping (${reason}) …`);
+    printer.say("stopping", { reason: end.reason }, `\nStopping (${end.reason}) …`);
   } finally {
     await closers.close();
   }
   printer.say("stopped", {}, "Stopped. Nothing was lost; start again to go on.");
-  return 0;
+  return code;
 }
 
 const SAME_PRESS_MS = 500;
 
-let stopNow: (reason: string) => void = () => undefined;
+let stopNow: (end: End) => void = () => undefined;
 
 try {
   process.exit(await main());

@@ -11,6 +11,8 @@ import type { Charter } from "../protocol/charter.ts";
 import type { RefereeThread } from "./referee-thread.ts";
 
 export interface RefereeHandle extends Referee {
+  /** Resolves with the reason when the thread is gone, other than by `close`: nothing can be measured any more. */
+  readonly died: Promise<unknown>;
   close(): Promise<void>;
 }
 
@@ -25,10 +27,11 @@ export async function startReferee(
     worker.once("error", reject);
     worker.once("exit", (code) => reject(new Error(`The referee's thread ended with code ${code}`)));
   });
-  failed.catch(() => undefined); // reported by whichever call is waiting
+  const died = failed.catch((error: unknown) => error);
   const thread: Remote<RefereeThread> = wrap(nodeEndpoint(worker));
   await Promise.race([thread.open(charter, train, evaluation), failed]).catch(revive);
   return {
+    died,
     evaluate: (params) => Promise.race([thread.evaluate(params), failed]).catch(revive),
     measure: (base, update, facts) => Promise.race([thread.measure(base, update, facts), failed]).catch(revive),
     close: async () => {

@@ -34,8 +34,10 @@ test("the widget contributes from another origin after a click inside its own fr
 
   await page.waitForTimeout(1_000); // a click in the first half second of being visible does not count
   await frame.locator("#lend").click();
-  await frame.locator("#yes").waitFor();
+  await frame.locator("#yes").click(); // too early: neither starts nor opens anything
+  expect(page.workers().length).toBe(0);
   await page.waitForTimeout(1_000);
+  expect(page.context().pages().length).toBe(1);
   await frame.locator("#yes").click();
   await expect
     .poll(async () => (await versions(relay.origin)).at(-1)?.accepted ?? 0, { timeout: 90_000 })

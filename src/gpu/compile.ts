@@ -5,7 +5,9 @@
 import { assert, HeddleError, present } from "../base/assert.ts";
 import { elementCount, type Program, type Tensor } from "../tensor/program.ts";
 import { inMiB, type OpenDevice } from "./device.ts";
-import { dispatchesOf, type Binding, type Dispatch, type KernelChoice } from "./kernels.ts";
+import type { Binding, Dispatch } from "./dispatch.ts";
+import { fuse, type Group } from "./fuse.ts";
+import { dispatchesOf, type KernelChoice } from "./kernels.ts";
 import { assignSlots, valueLifetimes, type Lifetime } from "./memory.ts";
 import { specialise, u32, type Rebinding } from "./shader.ts";
 
@@ -50,6 +52,9 @@ export interface Compiled {
   readonly stateBytes: number;
 }
 
+/** What every WebGPU device binds at once; more would be a limit to ask for, and to do without on some. */
+const FUSED_BINDINGS_MAX = 8;
+
 /** Kinds of binding points by number: "" where the text declares none. */
 type Declared = "read-only-storage" | "storage" | "";
 
@@ -64,8 +69,9 @@ export async function compileProgram(program: Program, shared: Shared): Promise<
     shapeOf,
     countOf: (id: number) => elementCount(shapeOf(id)),
   };
-  const work = program.ops.map((op) => dispatchesOf(op, context));
-  const layout = layOut(program, work);
+  const groups = shared.choice.fusion === "none" ? program.ops.map((op) => [[op]]) : fuse(program, FUSED_BINDINGS_MAX);
+  const work = groups.map((group) => dispatchesOf(group, context));
+  const layout = layOut(program, groups, work);
   checkSizes(program, work, layout.slots.bytes, shared);
 
   const allocation = watch.scoped(`reserving memory for "${program.name}"`, () => allocate(program, layout, shared));
@@ -75,7 +81,7 @@ export async function compileProgram(program: Program, shared: Shared): Promise<
   owned.push(nothing);
   await allocation.done;
 
-  const resolve = (binding: Binding, op: number): Place => {
+  const resolve = (binding: Binding, step: number): Place => {
     switch (binding.type) {
       case "tensor": {
         const place = present(places[binding.id], `memory of "${program.tensors[binding.id]?.name}"`);
@@ -85,7 +91,7 @@ export async function compileProgram(program: Program, shared: Shared): Promise<
           : { buffer: place.buffer, offset: place.offset + window.offset * 4, size: window.count * 4 };
       }
       case "scratch":
-        return present(scratch.get(`${op} ${binding.label}`), `scratch "${binding.label}"`);
+        return present(scratch.get(`${step} ${binding.label}`), `scratch "${binding.label}"`);
       case "table": {
         const known = tables.get(binding.key);
         if (known !== undefined) {
@@ -106,9 +112,9 @@ export async function compileProgram(program: Program, shared: Shared): Promise<
     }
   };
   const binding = watch.scoped(`preparing "${program.name}"`, () =>
-    work.flatMap((dispatches, op) =>
+    work.flatMap((dispatches, step) =>
       dispatches.map((dispatch) => {
-        const resolved = dispatch.bindings.map((wanted) => resolve(wanted, op));
+        const resolved = dispatch.bindings.map((wanted) => resolve(wanted, step));
         return prepare(dispatch, resolved, shared);
       }),
     ),
@@ -127,14 +133,15 @@ interface Layout {
   readonly scratchBytes: readonly number[];
 }
 
-/** Slots for the values of `program` and for the scratch memory of its ops. */
-function layOut(program: Program, work: readonly (readonly Dispatch[])[]): Layout {
-  const lifetimes = valueLifetimes(program);
+/** Slots for the values of `program` and for the scratch memory of its steps. */
+function layOut(program: Program, groups: readonly Group[], work: readonly (readonly Dispatch[])[]): Layout {
+  const steps = groups.map((group) => group.flat());
+  const lifetimes = valueLifetimes(program, steps);
   const scratch = new Map<string, Lifetime>();
-  for (const [op, dispatches] of work.entries()) {
+  for (const [step, dispatches] of work.entries()) {
     for (const binding of dispatches.flatMap((dispatch) => dispatch.bindings)) {
       if (binding.type === "scratch") {
-        scratch.set(`${op} ${binding.label}`, { bytes: binding.bytes, from: op, to: op });
+        scratch.set(`${step} ${binding.label}`, { bytes: binding.bytes, from: step, to: step });
       }
     }
   }

@@ -48,7 +48,7 @@ export async function createGpuEngine({
   const open = await openDevice(chosen);
   const { device, watch } = open;
   const states = new Map<string, { readonly buffer: GPUBuffer; readonly count: number }>();
-  const shared = share(open, states, { matmul: "auto", attention: "auto", ...choice }, memoryBytesMax);
+  const shared = share(open, states, { matmul: "auto", attention: "auto", fusion: "auto", ...choice }, memoryBytesMax);
   const state = (name: string): { readonly buffer: GPUBuffer; readonly count: number } =>
     present(states.get(name), `state tensor "${name}" in any compiled Plan`);
   return {

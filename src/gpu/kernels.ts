@@ -1,7 +1,7 @@
 /**
  * Which dispatches compute each op: a table over all op types, so that a missing kernel is a type error. An entry chooses a
  * rung of the op's ladder, names the bindings in the order of the shader's header, and gives its constants and workgroup
- * count. It allocates nothing; `plan.ts` does.
+ * count. It allocates nothing; `compile.ts` does. Products have a file of their own, `matmul.ts`.
  */
 import adamw from "../../shaders/adamw.wgsl" with { type: "text" };
 import add from "../../shaders/add.wgsl" with { type: "text" };
@@ -15,9 +15,6 @@ import crossEntropyBackward from "../../shaders/cross-entropy-backward.wgsl" wit
 import crossEntropy from "../../shaders/cross-entropy.wgsl" with { type: "text" };
 import embeddingBackward from "../../shaders/embedding-backward.wgsl" with { type: "text" };
 import embedding from "../../shaders/embedding.wgsl" with { type: "text" };
-import matmulNaive from "../../shaders/matmul-naive.wgsl" with { type: "text" };
-import matmulRegister from "../../shaders/matmul-register.wgsl" with { type: "text" };
-import matmul from "../../shaders/matmul.wgsl" with { type: "text" };
 import mean from "../../shaders/mean.wgsl" with { type: "text" };
 import normPartial from "../../shaders/norm-partial.wgsl" with { type: "text" };
 import norm from "../../shaders/norm.wgsl" with { type: "text" };
@@ -28,12 +25,18 @@ import swigluBackward from "../../shaders/swiglu-backward.wgsl" with { type: "te
 import swiglu from "../../shaders/swiglu.wgsl" with { type: "text" };
 import { assert } from "../base/assert.ts";
 import type { HeadShape, Op, OpOf, OpType, TensorId } from "../tensor/program.ts";
+import { addend, at, read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
+import type { Group } from "./fuse.ts";
+import { matmulDispatch, type MatmulContext, type MatmulRung } from "./matmul.ts";
+import { mergeDispatches } from "./merge.ts";
 import { bool, f32, u32, type Access, type Constants } from "./shader.ts";
 
 /** Which rung of a ladder to take. "auto" takes the best known one for the device and the shape. */
 export interface KernelChoice {
-  readonly matmul: "auto" | "naive" | "register" | "tiled";
+  readonly matmul: "auto" | MatmulRung;
   readonly attention: "auto" | "naive" | "flash";
+  /** Whether several ops may share a dispatch (`fuse.ts`). */
+  readonly fusion: "auto" | "none";
 }
 
 export interface KernelContext {
@@ -44,32 +47,6 @@ export interface KernelContext {
   readonly bindingBytesMax: number;
   shapeOf(id: TensorId): readonly number[];
   countOf(id: TensorId): number;
-}
-
-/**
- * What a binding point gets. tensor: a tensor, or `window` of it in elements; `inPlace`: the kernel stays right if the
- * tensor is also the one that it writes. scratch: memory for this op alone, the same for equal labels. table: constants
- * that the host computes once. none: the kernel declares it and does not use it.
- */
-export type Binding =
-  | {
-      readonly type: "tensor";
-      readonly id: TensorId;
-      readonly access: Access;
-      readonly inPlace?: boolean;
-      readonly window?: { readonly offset: number; readonly count: number };
-    }
-  | { readonly type: "scratch"; readonly label: string; readonly bytes: number; readonly access: Access }
-  | { readonly type: "table"; readonly key: string; readonly make: () => Float32Array<ArrayBuffer> }
-  | { readonly type: "none" };
-
-export interface Dispatch {
-  readonly kernel: string;
-  readonly text: string;
-  readonly constants: Constants;
-  readonly bindings: readonly Binding[];
-  /** Workgroups in all; folded to two dimensions by the Plan, which adds the constant GRID_X. */
-  readonly groups: number;
 }
 
 type Kernel<K extends OpType> = (op: OpOf<K>, context: KernelContext) => Dispatch[];
@@ -98,7 +75,7 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     ];
   },
 
-  matmul: (op, context) => [matmulDispatch(op, context)],
+  matmul: (op, context) => [matmulDispatch(op, [op], matmulContext(context))],
 
   rmsNorm: (op, { shapeOf }) => {
     const [N, C] = [at(shapeOf(op.x), 0), at(shapeOf(op.x), 1)];
@@ -270,37 +247,32 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     }),
 };
 
-/** The dispatches of `op`, in order. */
-export function dispatchesOf(op: Op, context: KernelContext): Dispatch[] {
+/** The dispatches of `group`, in order; one, if several ops share it. */
+export function dispatchesOf(group: Group, context: KernelContext): Dispatch[] {
+  const ops = group.flat();
+  const [only] = ops;
+  if (ops.length === 1 && only !== undefined) {
+    return dispatchesOfOp(only, context);
+  }
+  const products = group.map((strand) => strand.at(-1)).filter((op) => op?.type === "matmul");
+  return [
+    mergeDispatches(
+      group.map((strand) =>
+        strand.flatMap((op) =>
+          op.type === "matmul" ? matmulDispatch(op, products, matmulContext(context)) : dispatchesOfOp(op, context),
+        ),
+      ),
+    ),
+  ];
+}
+
+function dispatchesOfOp(op: Op, context: KernelContext): Dispatch[] {
   // The table pairs each type with its own op; TypeScript cannot see the pairing through a union.
   return (KERNELS[op.type] as (op: Op, context: KernelContext) => Dispatch[])(op, context);
 }
 
-function matmulDispatch(op: OpOf<"matmul">, { shapeOf, choice, software }: KernelContext): Dispatch {
-  const [M, N] = [at(shapeOf(op.out), 0), at(shapeOf(op.out), 1)];
-  const K = at(shapeOf(op.a), op.transA ? 0 : 1);
-  const [AM, AK] = op.transA ? [1, M] : [K, 1];
-  const [BK, BN] = op.transB ? [1, K] : [N, 1];
-  const strides = { AM: u32(AM), AK: u32(AK), BK: u32(BK), BN: u32(BN) };
-  const constants = { M: u32(M), N: u32(N), K: u32(K), ...strides, ADD: bool(op.add !== undefined) };
-  const bindings = [read(op.a), read(op.b), addend(op.add), write(op.out)];
-  const rung = choice.matmul === "auto" ? (software ? "register" : "tiled") : choice.matmul;
-  switch (rung) {
-    case "naive":
-      return { kernel: "matmul-naive", text: matmulNaive, constants, bindings, groups: share(M * N, 64) };
-    case "register": {
-      const groups = share(share(M, 8) * share(N, 4), 64);
-      return { kernel: "matmul-register", text: matmulRegister, constants, bindings, groups };
-    }
-    case "tiled": {
-      // Small products are cut finer, so that a GPU has enough workgroups to hide its latency.
-      const TILE = share(M, 64) * share(N, 64) >= 64 ? 64 : 32;
-      const groups = share(M, TILE) * share(N, TILE);
-      return { kernel: "matmul", text: matmul, constants: { ...constants, TILE: u32(TILE) }, bindings, groups };
-    }
-    default:
-      return rung satisfies never;
-  }
+function matmulContext({ shapeOf, choice, software }: KernelContext): MatmulContext {
+  return { shapeOf, rung: choice.matmul === "auto" ? (software ? "register" : "tiled") : choice.matmul };
 }
 
 /** The fast attention kernels read quads and keep tiles in workgroup memory; other head widths take the naive ones. */
@@ -366,27 +338,4 @@ function turns(time: number, headDim: number, base: number): Float32Array<ArrayB
     }
   }
   return table;
-}
-
-function read(id: TensorId): Binding {
-  return { type: "tensor", id, access: "read" };
-}
-
-function write(id: TensorId): Binding {
-  return { type: "tensor", id, access: "write" };
-}
-
-/** An addend, if there is one; it may be the tensor that is written: every element is read by whoever writes it, before. */
-function addend(id: TensorId | undefined): Binding {
-  return id === undefined ? { type: "none" } : { type: "tensor", id, access: "read", inPlace: true };
-}
-
-function share(count: number, per: number): number {
-  return Math.ceil(count / per);
-}
-
-function at(list: readonly number[], index: number): number {
-  const value = list[index];
-  assert(value !== undefined, `Cannot read dimension ${index} of [${list}]`);
-  return value;
 }

@@ -3,7 +3,7 @@
  * same time may lie in one slot, a buffer of its own. Slots rather than one arena, because WebGPU does not let a dispatch
  * read and write windows of one buffer freely. Inputs and states have buffers of their own and are not planned here.
  */
-import { elementCount, readsOf, writesOf, type Program, type TensorId } from "../tensor/program.ts";
+import { elementCount, readsOf, writesOf, type Op, type Program, type TensorId } from "../tensor/program.ts";
 
 /** Something that needs `bytes` from op number `from` to op number `to`, both included. */
 export interface Lifetime {
@@ -19,11 +19,17 @@ export interface Slots {
   readonly of: readonly number[];
 }
 
-/** Lifetimes of the values of `program`, outputs to the end, since the host reads them after the run. */
-export function valueLifetimes(program: Program): ReadonlyMap<TensorId, Lifetime> {
+/**
+ * Lifetimes of the values of `program`, outputs to the end, since the host reads them after the run. `steps` are the ops
+ * in the order in which they run; those of one step run at the same time.
+ */
+export function valueLifetimes(
+  program: Program,
+  steps: readonly (readonly Op[])[] = program.ops.map((op) => [op]),
+): ReadonlyMap<TensorId, Lifetime> {
   const lifetimes = new Map<TensorId, Lifetime>();
-  for (const [at, op] of program.ops.entries()) {
-    for (const id of [...readsOf(op), ...writesOf(op)]) {
+  for (const [at, ops] of steps.entries()) {
+    for (const id of ops.flatMap((op) => [...readsOf(op), ...writesOf(op)])) {
       const tensor = program.tensors[id];
       if (tensor?.role !== "value") {
         continue;

@@ -49,8 +49,10 @@ export function specialise(text: string, constants: Constants, rebindings: reado
       body = body.replaceAll(new RegExp(`\\b${from.name}\\b`, "g"), to.name);
     }
   }
+  // WGSL wants directives before everything else.
+  const directives = body.match(/^enable .*\n/gm) ?? [];
   const lines = Object.entries(constants).map(([name, value]) => `const ${name} = ${value};\n`);
-  return `${lines.join("")}\n${body}`;
+  return `${directives.join("")}${lines.join("")}\n${body.replaceAll(/^enable .*\n/gm, "")}`;
 }
 
 function variableOf(text: string, index: number): { readonly line: string; readonly name: string } {

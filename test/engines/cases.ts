@@ -90,14 +90,16 @@ export const cases: readonly Case[] = [
 ];
 
 /** Kernels that stay beside the ones an engine takes by itself, and the ops whose cases they must pass as well. */
-export const rungs: readonly { readonly name: string; readonly choice: object; readonly ops: readonly OpType[] }[] = [
-  { name: "tiled: ", choice: { matmul: "tiled" }, ops: ["matmul"] },
-  {
-    name: "naive: ",
-    choice: { matmul: "naive", attention: "naive" },
-    ops: ["matmul", "attention", "attentionBackward"],
-  },
-];
+export const rungs: readonly { readonly name: string; readonly choice: object; readonly ops: readonly Case["op"][] }[] =
+  [
+    { name: "tiled: ", choice: { matmul: "tiled" }, ops: ["matmul", "model"] },
+    { name: "not fused: ", choice: { fusion: "none" }, ops: ["model"] },
+    {
+      name: "naive: ",
+      choice: { matmul: "naive", attention: "naive" },
+      ops: ["matmul", "attention", "attentionBackward"],
+    },
+  ];
 
 /** Uniform in [−1, 1). */
 function floats(rng: Rng, shape: readonly number[], scale = 1): Float32Array<ArrayBuffer> {

@@ -1,0 +1,202 @@
+/**
+ * Which ops of a Program share a dispatch. A dispatch costs the host tens of microseconds and leaves a large GPU half empty
+ * when its op is small, so ops that do not wait for each other run beside each other, and sums of products run in turn
+ * in one. The Program's meaning stays: only ops between which no third one has to run come together, and what is left
+ * is put in an order that respects every read and write. Other engines see nothing of it.
+ *
+ * The fusions, and why:
+ *   products with a common operand, beside   q, k, v and gate, up read the same rows; in the backward a product's two
+ *                                            gradients read the same dout
+ *   a product and what is added to it, in turn   the gradients of a tensor that several products read: q, k, v and
+ *                                            gate, up again; the sum needs memory once
+ *   equal turns (rope), beside               queries and keys; their gradients
+ */
+import type { Op, OpOf, Program, Tensor, TensorId } from "../tensor/program.ts";
+import { elementCount, readsOf, writesOf } from "../tensor/program.ts";
+
+/** Ops that share a dispatch: strands run beside each other, the ops of a strand in turn. */
+export type Group = readonly (readonly Op[])[];
+
+/** A group in the making. */
+interface Knot {
+  strands: Op[][];
+  /** Knots that must run before. */
+  readonly before: Set<Knot>;
+  /** Its last op, by number. */
+  last: number;
+}
+
+/** How many of the latest groups are tried as company for an op; more would only tie distant layers together. */
+const LOOK_BACK = 16;
+
+/** The groups of `program` in the order in which they run; no group has more than `tensorsMax` tensors. */
+export function fuse(program: Program, tensorsMax: number): Group[] {
+  const before = dependencies(program);
+  const knots: Knot[] = [];
+  const knotOf: Knot[] = [];
+  for (const [number, op] of program.ops.entries()) {
+    const needs = new Set((before[number] as readonly number[]).map((earlier) => knotOf[earlier] as Knot));
+    const company = knots.slice(-LOOK_BACK).toReversed();
+    const found = company.find((knot) => join(program, knot, { op, needs }, tensorsMax));
+    const knot = found ?? { strands: [[op]], before: new Set(), last: number };
+    for (const need of needs) {
+      if (need !== knot) {
+        knot.before.add(need);
+      }
+    }
+    knot.last = number;
+    knotOf.push(knot);
+    if (found === undefined) {
+      knots.push(knot);
+    }
+  }
+  return inOrder(knots).map(({ strands }) => strands.map(collapse));
+}
+
+/** Lets `op` into `knot` if the two may share a dispatch; says whether it did. */
+function join(
+  program: Program,
+  knot: Knot,
+  { op, needs }: { readonly op: Op; readonly needs: ReadonlySet<Knot> },
+  tensorsMax: number,
+): boolean {
+  const [first] = knot.strands[0] as [Op, ...Op[]];
+  if (!isOfAKind(first, op)) {
+    return false;
+  }
+  let strands: Op[][] | undefined;
+  if (!needs.has(knot)) {
+    const common = knot.strands.flat().some((other) => operandsOf(other).some((id) => operandsOf(op).includes(id)));
+    strands = op.type === "rope" || common ? [...knot.strands, [op]] : undefined;
+  } else {
+    const at = knot.strands.findIndex((strand) => continues(program, strand.at(-1) as Op, op));
+    const others = knot.strands.flatMap((strand, i) => (i === at ? strand.slice(0, -1) : strand));
+    const alone = !others.some((other) => touches(program, other, op));
+    strands = at !== -1 && alone ? knot.strands.with(at, [...(knot.strands[at] as Op[]), op]) : undefined;
+  }
+  if (strands === undefined || tensorsOf(strands.map(collapse)) > tensorsMax || needsThrough(needs, knot)) {
+    return false;
+  }
+  knot.strands = strands;
+  return true;
+}
+
+function isOfAKind(a: Op, b: Op): boolean {
+  if (a.type === "rope" && b.type === "rope") {
+    return a.time === b.time && a.headDim === b.headDim && a.base === b.base && a.inverse === b.inverse;
+  }
+  return a.type === "matmul" && b.type === "matmul";
+}
+
+/** Whether one of `needs`, other than `knot`, waits for `knot` in its turn. */
+function needsThrough(needs: ReadonlySet<Knot>, knot: Knot): boolean {
+  const seen = new Set<Knot>([knot]);
+  const open = [...needs].filter((need) => need !== knot);
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    if (next.before.has(knot)) {
+      return true;
+    }
+    if (!seen.has(next)) {
+      seen.add(next);
+      open.push(...next.before);
+    }
+  }
+  return false;
+}
+
+/** Whether `next` is a product that is added to that of `last`, and nobody else ever sees the sum so far. */
+function continues(program: Program, last: Op, next: Op): boolean {
+  if (last.type !== "matmul" || next.type !== "matmul" || next.add !== last.out) {
+    return false;
+  }
+  const sum = program.tensors[last.out] as Tensor;
+  const shape = (program.tensors[next.out] as Tensor).shape;
+  const users = program.ops.filter((op) => readsOf(op).includes(last.out) || writesOf(op).includes(last.out));
+  return (
+    sum.role === "value" &&
+    !program.outputs.includes(sum.name) &&
+    users.length === 2 &&
+    sum.shape.join() === shape.join() &&
+    !operandsOf(next).includes(last.out) &&
+    readsOf(last).every((id) => !overlap(program, id, next.out))
+  );
+}
+
+/** The ops of a strand with all sums where the last one goes. */
+function collapse(strand: readonly Op[]): Op[] {
+  const end = strand.at(-1) as OpOf<"matmul">;
+  return strand.map((op, turn) => {
+    if (op.type !== "matmul" || strand.length === 1) {
+      return op;
+    }
+    return turn === 0 ? { ...op, out: end.out } : { ...op, out: end.out, add: end.out };
+  });
+}
+
+function tensorsOf(strands: readonly (readonly Op[])[]): number {
+  const ops = strands.flat();
+  // The table of angles is bound besides.
+  const tables = ops.some(({ type }) => type === "rope") ? 1 : 0;
+  return new Set(ops.flatMap((op) => [...readsOf(op), ...writesOf(op)])).size + tables;
+}
+
+function operandsOf(op: Op): TensorId[] {
+  return op.type === "matmul" ? [op.a, op.b] : [];
+}
+
+/** For every op the numbers of the earlier ones that it must not overtake: it reads or writes what they write, or the other way round. */
+function dependencies(program: Program): number[][] {
+  const uses = new Map<TensorId, { readonly number: number; readonly id: TensorId; readonly writes: boolean }[]>();
+  return program.ops.map((op, number) => {
+    const before = new Set<number>();
+    const own = [
+      ...readsOf(op).map((id) => ({ number, id, writes: false })),
+      ...writesOf(op).map((id) => ({ number, id, writes: true })),
+    ];
+    for (const use of own) {
+      for (const earlier of uses.get(baseOf(program, use.id)) ?? []) {
+        if ((use.writes || earlier.writes) && earlier.number !== number && overlap(program, use.id, earlier.id)) {
+          before.add(earlier.number);
+        }
+      }
+    }
+    for (const use of own) {
+      const base = baseOf(program, use.id);
+      uses.set(base, [...(uses.get(base) ?? []), use]);
+    }
+    return [...before];
+  });
+}
+
+/** Whether one of two ops writes memory that the other reads or writes. */
+function touches(program: Program, a: Op, b: Op): boolean {
+  const meet = (ids: readonly TensorId[], others: readonly TensorId[]): boolean =>
+    ids.some((id) => others.some((other) => overlap(program, id, other)));
+  return meet(writesOf(a), [...readsOf(b), ...writesOf(b)]) || meet(writesOf(b), readsOf(a));
+}
+
+function baseOf({ tensors }: Program, id: TensorId): TensorId {
+  return tensors[id]?.view?.of ?? id;
+}
+
+function overlap(program: Program, a: TensorId, b: TensorId): boolean {
+  const [from, other] = [a, b].map((id) => program.tensors[id]?.view?.offset ?? 0) as [number, number];
+  const [size, otherSize] = [a, b].map((id) => elementCount((program.tensors[id] as Tensor).shape)) as [number, number];
+  return baseOf(program, a) === baseOf(program, b) && from < other + otherSize && other < from + size;
+}
+
+/** An order in which every knot comes after those it waits for; else the one whose last op was recorded first. */
+function inOrder(knots: readonly Knot[]): Knot[] {
+  const ordered: Knot[] = [];
+  const done = new Set<Knot>();
+  const place = (knot: Knot): void => {
+    if (done.has(knot)) {
+      return;
+    }
+    done.add(knot);
+    [...knot.before].sort((a, b) => a.last - b.last).forEach(place);
+    ordered.push(knot);
+  };
+  [...knots].sort((a, b) => a.last - b.last).forEach(place);
+  return ordered;
+}

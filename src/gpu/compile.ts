@@ -10,6 +10,7 @@ import { fuse, type Group } from "./fuse.ts";
 import { dispatchesOf, type KernelChoice } from "./kernels.ts";
 import { assignSlots, valueLifetimes, type Lifetime } from "./memory.ts";
 import { specialise, u32, type Rebinding } from "./shader.ts";
+import type { Tuning } from "./tuner.ts";
 
 /** A device buffer and the window of it that a tensor occupies, in bytes. */
 interface Place {
@@ -31,6 +32,7 @@ export interface Step {
 export interface Shared {
   readonly open: OpenDevice;
   readonly choice: KernelChoice;
+  readonly tuning: Tuning;
   /** The most bytes that states and one Plan's values may take together; the device itself tells nobody. */
   readonly memoryBytesMax: number;
   /** The buffer of a state tensor, made zero when it is new. */
@@ -59,12 +61,14 @@ const FUSED_BINDINGS_MAX = 8;
 type Declared = "read-only-storage" | "storage" | "";
 
 export async function compileProgram(program: Program, shared: Shared): Promise<Compiled> {
-  const { device, limits, watch, software } = shared.open;
+  const { device, limits, watch, software, subgroups } = shared.open;
   watch.check();
   const shapeOf = (id: number): readonly number[] => present(program.tensors[id], `tensor ${id}`).shape;
   const context = {
     choice: shared.choice,
+    tuning: shared.tuning,
     software,
+    subgroups,
     bindingBytesMax: limits.bindingBytesMax,
     shapeOf,
     countOf: (id: number) => elementCount(shapeOf(id)),

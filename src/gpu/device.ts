@@ -12,6 +12,8 @@ const MiB = 2 ** 20;
 export interface AdapterDescription {
   /** In words, for people: "nvidia ampere", "google swiftshader (software)". */
   readonly description: string;
+  /** All that it says, for a cache to tell adapters apart. */
+  readonly identity: string;
   readonly software: boolean;
 }
 
@@ -35,6 +37,8 @@ interface Watch {
 
 export interface OpenDevice extends AdapterDescription {
   readonly device: GPUDevice;
+  /** Kernels may use subgroups. */
+  readonly subgroups: boolean;
   readonly limits: Limits;
   readonly watch: Watch;
 }
@@ -62,7 +66,7 @@ export function describeAdapter(adapter: GPUAdapter): AdapterDescription {
   const software = isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|softpipe|basic render|\bwarp\b/i.test(words);
   const known = [vendor, architecture].filter((word) => /[a-z]/i.test(word)).join(" ");
   const name = known || description || "unnamed GPU";
-  return { description: software ? `${name} (software)` : name, software };
+  return { description: software ? `${name} (software)` : name, identity: words, software };
 }
 
 /**
@@ -81,13 +85,14 @@ export async function openDevice(adapter: GPUAdapter): Promise<OpenDevice> {
     maxStorageBufferBindingSize: limits.bindingBytesMax,
     maxBufferSize: limits.bufferBytesMax,
   };
+  const subgroups = adapter.features.has("subgroups");
   let device: GPUDevice;
   try {
-    device = await adapter.requestDevice({ requiredLimits });
+    device = await adapter.requestDevice({ requiredLimits, requiredFeatures: subgroups ? ["subgroups"] : [] });
   } catch (error) {
     throw new HeddleError("no-engine", "Cannot open the GPU: the adapter refused a device", { cause: error });
   }
-  return { device, limits, watch: watchDevice(device), ...describeAdapter(adapter) };
+  return { device, subgroups, limits, watch: watchDevice(device), ...describeAdapter(adapter) };
 }
 
 /** Listens to `device` for as long as it lives. */

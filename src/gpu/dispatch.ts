@@ -50,8 +50,8 @@ export function share(count: number, per: number): number {
   return Math.ceil(count / per);
 }
 
-export function at(list: readonly number[], index: number): number {
+export function at<T>(list: readonly T[], index: number): T {
   const value = list[index];
-  assert(value !== undefined, `Cannot read dimension ${index} of [${list}]`);
+  assert(value !== undefined, `Cannot read element ${index} of ${list.length}`);
   return value;
 }

@@ -8,9 +8,13 @@ import { elementCount, type Program } from "../tensor/program.ts";
 import type { Shared } from "./compile.ts";
 import { openDevice, probeGpu, type OpenDevice } from "./device.ts";
 import type { KernelChoice } from "./kernels.ts";
+import { MATMUL_RUNGS, type MatmulRung } from "./matmul.ts";
 import { createPlan, createReader, type GpuPlan } from "./plan.ts";
+import { exportTuning, importTuning, tune, type Tuning } from "./tuner.ts";
 
 export { probeGpu } from "./device.ts";
+
+const TUNE_MS_MAX = 2_000;
 
 export interface GpuEngineOptions {
   readonly gpu: GPU;
@@ -18,6 +22,13 @@ export interface GpuEngineOptions {
   readonly adapter?: GPUAdapter;
   /** Rungs of the kernel ladders; for tests and tuning. */
   readonly choice?: Partial<KernelChoice>;
+  /** What `tuned` of an engine on this adapter was, to spare the search; it is ignored on another adapter. */
+  readonly tuned?: string;
+  /**
+   * How long the first `compile` may look for the fastest products; 0 takes a guess. Without it 2 s on a GPU and 0 on a
+   * software adapter, whose guesses are measured and whose runs take too long to compare.
+   */
+  readonly tuneMsMax?: number;
   /** Submits that each run is cut into; a Plan can change it later. */
   readonly submitsPerRun?: number;
   /** The most bytes that states and one Plan may take together; phones kill a tab that takes more than they like. */
@@ -29,6 +40,8 @@ export interface GpuEngine extends Engine {
   /** The adapter computes on the CPU; the WASM engine is faster there. */
   readonly software: boolean;
   compile(program: Program): Promise<GpuPlan>;
+  /** The kernels that were found to be fastest, as a text for the option of this name; undefined before the search. */
+  readonly tuned: string | undefined;
   /** Why the engine can no longer be used, if so. */
   failure(): HeddleError | undefined;
 }
@@ -38,6 +51,8 @@ export async function createGpuEngine({
   gpu,
   adapter,
   choice = {},
+  tuned,
+  tuneMsMax,
   submitsPerRun = 1,
   memoryBytesMax = Infinity,
 }: GpuEngineOptions): Promise<GpuEngine> {
@@ -48,7 +63,18 @@ export async function createGpuEngine({
   const open = await openDevice(chosen);
   const { device, watch } = open;
   const states = new Map<string, { readonly buffer: GPUBuffer; readonly count: number }>();
-  const shared = share(open, states, { matmul: "auto", attention: "auto", fusion: "auto", ...choice }, memoryBytesMax);
+  const full: KernelChoice = { matmul: "auto", attention: "auto", fusion: "auto", ...choice };
+  const shared = share(open, states, full, memoryBytesMax);
+  let tuning = tuned === undefined ? undefined : importTuning(tuned, open.identity);
+  const msMax = full.matmul === "auto" ? (tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX)) : 0;
+  let search: Promise<Tuning> | undefined;
+  const compile = async (program: Program): Promise<GpuPlan> => {
+    if (tuning === undefined && msMax > 0) {
+      search ??= tuneOn(program, shared, msMax);
+      tuning = await search;
+    }
+    return createPlan(program, { ...shared, tuning: tuning ?? {} }, submitsPerRun);
+  };
   const state = (name: string): { readonly buffer: GPUBuffer; readonly count: number } =>
     present(states.get(name), `state tensor "${name}" in any compiled Plan`);
   return {
@@ -56,7 +82,10 @@ export async function createGpuEngine({
     device: open.description,
     software: open.software,
     failure: watch.failure,
-    compile: (program) => createPlan(program, shared, submitsPerRun),
+    get tuned() {
+      return tuning === undefined ? undefined : exportTuning(tuning, open.identity);
+    },
+    compile,
     writeState: (name, values) => {
       watch.check();
       const { buffer, count } = state(name);
@@ -81,6 +110,17 @@ export async function createGpuEngine({
       device.destroy();
     },
   };
+}
+
+/** Looks for the fastest products on the device itself. */
+function tuneOn(program: Program, shared: Shared, msMax: number): Promise<Tuning> {
+  const { software, subgroups } = shared.open;
+  const candidates = MATMUL_RUNGS.filter(
+    (rung) => rung !== "naive" && (subgroups || !rung.startsWith("subgroup")) && !(software && rung === "tiled"),
+  );
+  const compile = (product: Program, rung: MatmulRung): Promise<GpuPlan> =>
+    createPlan(product, { ...shared, choice: { ...shared.choice, matmul: rung } }, 1);
+  return tune(program, { candidates, compile, msMax, nowMs: () => performance.now() });
 }
 
 /** What the Plans of one engine share. */
@@ -124,6 +164,7 @@ function share(
   return {
     open,
     choice,
+    tuning: {},
     memoryBytesMax,
     bindGroupLayout,
     hasState: (name) => states.has(name),

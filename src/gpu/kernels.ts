@@ -27,7 +27,7 @@ import { assert } from "../base/assert.ts";
 import type { HeadShape, Op, OpOf, OpType, TensorId } from "../tensor/program.ts";
 import { addend, at, read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import type { Group } from "./fuse.ts";
-import { matmulDispatch, type MatmulContext, type MatmulRung } from "./matmul.ts";
+import { matmulDispatches, type MatmulContext, type MatmulForm, type MatmulRung } from "./matmul.ts";
 import { mergeDispatches } from "./merge.ts";
 import { bool, f32, u32, type Access, type Constants } from "./shader.ts";
 
@@ -43,6 +43,10 @@ export interface KernelContext {
   readonly choice: KernelChoice;
   /** The adapter computes on the CPU: barriers are dear, workgroup memory is ordinary memory. */
   readonly software: boolean;
+  /** The device has subgroups. */
+  readonly subgroups: boolean;
+  /** What was found to be fastest here, if that was looked for. */
+  readonly tuning: Readonly<Partial<Record<MatmulForm, MatmulRung>>>;
   /** The most bytes that one binding may span. */
   readonly bindingBytesMax: number;
   shapeOf(id: TensorId): readonly number[];
@@ -75,7 +79,7 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     ];
   },
 
-  matmul: (op, context) => [matmulDispatch(op, [op], matmulContext(context))],
+  matmul: (op, context) => matmulDispatches([op], matmulContext(context)),
 
   rmsNorm: (op, { shapeOf }) => {
     const [N, C] = [at(shapeOf(op.x), 0), at(shapeOf(op.x), 1)];
@@ -254,16 +258,14 @@ export function dispatchesOf(group: Group, context: KernelContext): Dispatch[] {
   if (ops.length === 1 && only !== undefined) {
     return dispatchesOfOp(only, context);
   }
-  const products = group.map((strand) => strand.at(-1)).filter((op) => op?.type === "matmul");
-  return [
-    mergeDispatches(
-      group.map((strand) =>
-        strand.flatMap((op) =>
-          op.type === "matmul" ? matmulDispatch(op, products, matmulContext(context)) : dispatchesOfOp(op, context),
-        ),
-      ),
-    ),
-  ];
+  const products = ops.filter((op) => op.type === "matmul");
+  const made = new Map<Op, Dispatch>();
+  if (products.length > 0) {
+    const dispatches = matmulDispatches(products, matmulContext(context));
+    products.forEach((op, i) => made.set(op, at(dispatches, i)));
+  }
+  const dispatchOf = (op: Op): Dispatch => made.get(op) ?? at(dispatchesOfOp(op, context), 0);
+  return [mergeDispatches(group.map((strand) => strand.map(dispatchOf)))];
 }
 
 function dispatchesOfOp(op: Op, context: KernelContext): Dispatch[] {
@@ -271,8 +273,11 @@ function dispatchesOfOp(op: Op, context: KernelContext): Dispatch[] {
   return (KERNELS[op.type] as (op: Op, context: KernelContext) => Dispatch[])(op, context);
 }
 
-function matmulContext({ shapeOf, choice, software }: KernelContext): MatmulContext {
-  return { shapeOf, rung: choice.matmul === "auto" ? (software ? "register" : "tiled") : choice.matmul };
+function matmulContext({ shapeOf, choice, software, subgroups, tuning }: KernelContext): MatmulContext {
+  const guess = software ? (subgroups ? "subgroup-8x4" : "blocks-8x8") : "tiled";
+  const rungFor = (form: MatmulForm): MatmulRung =>
+    choice.matmul === "auto" ? (tuning[form] ?? guess) : choice.matmul;
+  return { shapeOf, subgroups, rungFor };
 }
 
 /** The fast attention kernels read quads and keep tiles in workgroup memory; other head widths take the naive ones. */

@@ -1,25 +1,95 @@
 /**
- * The ladder of matrix products: which kernel computes out = opA(a) · opB(b) (+ add), and with which tile.
+ * The ladder of matrix products: which kernel computes out = opA(a) · opB(b) (+ add), and with which tile. A rung that a
+ * product or the device does not allow gives way to the next one that they do.
  */
+import matmulBlocks from "../../shaders/matmul-blocks.wgsl" with { type: "text" };
 import matmulNaive from "../../shaders/matmul-naive.wgsl" with { type: "text" };
 import matmulRegister from "../../shaders/matmul-register.wgsl" with { type: "text" };
+import matmulSubgroup from "../../shaders/matmul-subgroup.wgsl" with { type: "text" };
 import matmul from "../../shaders/matmul.wgsl" with { type: "text" };
 import type { OpOf, TensorId } from "../tensor/program.ts";
 import { addend, at, read, share, write, type Dispatch } from "./dispatch.ts";
-import { bool, u32 } from "./shader.ts";
+import { bool, u32, unroll } from "./shader.ts";
 
-export type MatmulRung = "naive" | "register" | "tiled";
+/** Blocks of 4 × 4 that one invocation owns, rows × columns, of the rungs that are named after them. */
+const BLOCKS = {
+  "blocks-4x4": [1, 1],
+  "blocks-8x4": [2, 1],
+  "blocks-8x8": [2, 2],
+  "subgroup-8x4": [2, 1],
+  "subgroup-8x8": [2, 2],
+  "subgroup-16x4": [4, 1],
+} as const;
+
+type BlockRung = keyof typeof BLOCKS;
+
+/** naive and register take any shape anywhere, and so does tiled; the others want multiples of 4. */
+export type MatmulRung = "naive" | "register" | "tiled" | BlockRung;
+
+export const MATMUL_RUNGS: readonly MatmulRung[] = [
+  "naive",
+  "register",
+  "tiled",
+  ...(Object.keys(BLOCKS) as BlockRung[]),
+];
+
+/** Which operands are transposed: a first, then b. */
+export type MatmulForm = "nn" | "nt" | "tn" | "tt";
 
 export interface MatmulContext {
-  readonly rung: MatmulRung;
+  /** The rung that is wanted for a form. */
+  rungFor(form: MatmulForm): MatmulRung;
+  /** The device has subgroups. */
+  readonly subgroups: boolean;
   shapeOf(id: TensorId): readonly number[];
 }
 
-/** The dispatch of `op` on its own, or as one of several products `beside` each other, itself among them. */
-export function matmulDispatch(
+export function formOf({ transA, transB }: OpOf<"matmul">): MatmulForm {
+  return `${transA ? "t" : "n"}${transB ? "t" : "n"}`;
+}
+
+export function isForm(text: string): text is MatmulForm {
+  return /^[nt]{2}$/.test(text);
+}
+
+export function isRung(value: unknown): value is MatmulRung {
+  return MATMUL_RUNGS.some((rung) => rung === value);
+}
+
+/** The dispatches of `products`, in their order: all on one rung, so that they may share a dispatch. */
+export function matmulDispatches(products: readonly OpOf<"matmul">[], context: MatmulContext): Dispatch[] {
+  const { shapeOf } = context;
+  const rung = allowedRung(products, context);
+  // Small products are cut finer, so that a GPU has enough workgroups to hide its latency.
+  const outs = [...new Set(products.map(({ out }) => out))].map(shapeOf);
+  const squares = outs.reduce((sum, shape) => sum + share(at(shape, 0), 64) * share(at(shape, 1), 64), 0);
+  return products.map((op) => matmulDispatch(op, rung, { shapeOf, tile: squares >= 64 ? 64 : 32 }));
+}
+
+function allowedRung(products: readonly OpOf<"matmul">[], { rungFor, subgroups, shapeOf }: MatmulContext): MatmulRung {
+  const wanted = rungFor(formOf(products[0] as OpOf<"matmul">));
+  if (!isBlocks(wanted)) {
+    return wanted;
+  }
+  const whole = products.every(({ a, b, out }) =>
+    [a, b, out].every((id) => shapeOf(id).every((length) => length % 4 === 0)),
+  );
+  if (!whole) {
+    return "register";
+  }
+  const [rows, columns] = BLOCKS[wanted];
+  const without = columns === 2 ? "blocks-8x8" : rows === 1 ? "blocks-4x4" : "blocks-8x4";
+  return wanted.startsWith("subgroup") && !subgroups ? without : wanted;
+}
+
+function isBlocks(rung: MatmulRung): rung is BlockRung {
+  return rung in BLOCKS;
+}
+
+function matmulDispatch(
   op: OpOf<"matmul">,
-  beside: readonly OpOf<"matmul">[],
-  { shapeOf, rung }: MatmulContext,
+  rung: MatmulRung,
+  { shapeOf, tile }: { shapeOf(id: TensorId): readonly number[]; tile: number },
 ): Dispatch {
   const [M, N] = [at(shapeOf(op.out), 0), at(shapeOf(op.out), 1)];
   const K = at(shapeOf(op.a), op.transA ? 0 : 1);
@@ -28,6 +98,14 @@ export function matmulDispatch(
   const strides = { AM: u32(AM), AK: u32(AK), BK: u32(BK), BN: u32(BN) };
   const constants = { M: u32(M), N: u32(N), K: u32(K), ...strides, ADD: bool(op.add !== undefined) };
   const bindings = [read(op.a), read(op.b), addend(op.add), write(op.out)];
+  if (isBlocks(rung)) {
+    const [r, c] = BLOCKS[rung];
+    const lanes = rung.startsWith("subgroup");
+    const text = unroll(lanes ? matmulSubgroup : matmulBlocks, { r, c });
+    const [rows, columns] = [share(M, 4 * r), share(N, 4 * c)];
+    const groups = lanes ? rows * share(columns, 32) : share(rows * columns, 64);
+    return { kernel: `matmul-${rung}`, text, constants, bindings, groups };
+  }
   switch (rung) {
     case "naive":
       return { kernel: "matmul-naive", text: matmulNaive, constants, bindings, groups: share(M * N, 64) };
@@ -36,11 +114,8 @@ export function matmulDispatch(
       return { kernel: "matmul-register", text: matmulRegister, constants, bindings, groups };
     }
     case "tiled": {
-      // Small products are cut finer, so that a GPU has enough workgroups to hide its latency.
-      const squares = beside.map(({ out }) => share(at(shapeOf(out), 0), 64) * share(at(shapeOf(out), 1), 64));
-      const TILE = squares.reduce((sum, count) => sum + count, 0) >= 64 ? 64 : 32;
-      const groups = share(M, TILE) * share(N, TILE);
-      return { kernel: "matmul", text: matmul, constants: { ...constants, TILE: u32(TILE) }, bindings, groups };
+      const groups = share(M, tile) * share(N, tile);
+      return { kernel: "matmul", text: matmul, constants: { ...constants, TILE: u32(tile) }, bindings, groups };
     }
     default:
       return rung satisfies never;

@@ -16,6 +16,8 @@ export interface GpuPlan extends Plan {
   readonly dispatchCount: number;
   /** Kernels in the order in which a run dispatches them. */
   readonly kernels: readonly string[];
+  /** Resolves when nothing that was submitted is left to do; rejects as `run` does. */
+  idle(): Promise<void>;
   /**
    * Cuts every further run into this many submits of about equal dispatch counts, so that a slow device never works on one
    * for longer than its watchdog, or the person at the screen, puts up with.
@@ -75,6 +77,10 @@ export async function createPlan(program: Program, shared: Shared, submitsPerRun
       while (fences.length >= IN_FLIGHT_MAX) {
         await fences.shift();
       }
+      watch.check();
+    },
+    idle: async () => {
+      await Promise.all(fences.splice(0));
       watch.check();
     },
     read: async (output) => {

@@ -1,6 +1,6 @@
 /** Specialisation is text: constants in front, and bindings changed only where two tensors lie in one buffer. */
 import { expect, test } from "vitest";
-import { bool, f32, specialise, u32 } from "./shader.ts";
+import { bool, f32, specialise, u32, unroll } from "./shader.ts";
 
 const text = [
   "@group(0) @binding(0) var<storage, read> addend: array<f32>;",
@@ -30,4 +30,22 @@ test("u32() and f32() refuse what WGSL cannot hold", () => {
   expect(() => u32(-1)).toThrow("Cannot write -1 as u32");
   expect(() => u32(1.5)).toThrow();
   expect(() => f32(1e39)).toThrow("Cannot write 1e+39 as f32");
+});
+
+test("specialise() leaves directives in front", () => {
+  expect(specialise("// note\nenable subgroups;\nrest", { N: "1u" })).toBe(
+    "enable subgroups;\nconst N = 1u;\n\n// note\nrest",
+  );
+});
+
+test("unroll() repeats a line for each block that it mentions, comments excepted", () => {
+  const lines = ["// $r", "let a$r = $R;", "s$r_$c += a$r * b$c;", "done"].join("\n");
+  expect(unroll(lines, { r: 2, c: 1 }).split("\n")).toEqual([
+    "// $r",
+    "let a0 = 2u;",
+    "let a1 = 2u;",
+    "s0_0 += a0 * b0;",
+    "s1_0 += a1 * b0;",
+    "done",
+  ]);
 });

@@ -55,6 +55,21 @@ export function specialise(text: string, constants: Constants, rebindings: reado
   return `${directives.join("")}${lines.join("")}\n${body.replaceAll(/^enable .*\n/gm, "")}`;
 }
 
+/**
+ * Repeats lines for each of a few blocks: a line that mentions $r or $c stands for `r` or `c` lines, one that mentions both
+ * for r·c; $R and $C are the counts themselves. Comments stay as they are.
+ */
+export function unroll(text: string, { r, c }: { readonly r: number; readonly c: number }): string {
+  const repeat = (line: string, mark: string, count: number): string[] =>
+    line.includes(mark) ? Array.from({ length: count }, (_, i) => line.replaceAll(mark, String(i))) : [line];
+  const counted = text.replaceAll("$R", u32(r)).replaceAll("$C", u32(c)).split("\n");
+  return counted
+    .flatMap((line) =>
+      line.startsWith("//") ? [line] : repeat(line, "$r", r).flatMap((each) => repeat(each, "$c", c)),
+    )
+    .join("\n");
+}
+
 function variableOf(text: string, index: number): { readonly line: string; readonly name: string } {
   const found = new RegExp(`^@group\\(0\\) @binding\\(${index}\\) var<[^>]*> (\\w+): .*$`, "m").exec(text);
   assert(found !== null && found[1] !== undefined, `Cannot rebind: the shader does not declare binding ${index}`);

@@ -23,7 +23,7 @@ export interface Setup {
 
 export interface Case {
   readonly name: string;
-  readonly op: OpType | "model";
+  readonly op: OpType | "model" | "model in fours";
   /** Largest difference to the twin, as a share of the tensor's largest element. */
   readonly tolerance: number;
   /** Tensors whose largest element is below this are measured against this: what is left of a cancellation is noise. */
@@ -45,6 +45,10 @@ export const cases: readonly Case[] = [
   matmulCase({ m: 1, n: 1, k: 1 }, { transA: false, transB: true, add: true }),
   matmulCase({ m: 7, n: 5, k: 3 }, { transA: true, transB: false, add: false }),
   matmulCase({ m: 64, n: 64, k: 32 }, { transA: false, transB: true, add: false }),
+  ...[false, true].flatMap((transA) =>
+    [false, true].map((transB) => matmulCase({ m: 20, n: 140, k: 12 }, { transA, transB, add: transA !== transB })),
+  ),
+  matmulCase({ m: 4, n: 4, k: 4 }, { transA: false, transB: true, add: true }),
   matmulCase({ m: 513, n: 512, k: 3 }, { transA: false, transB: false, add: false }),
   matmulInPlaceCase(),
   ...[
@@ -87,13 +91,23 @@ export const cases: readonly Case[] = [
   ...[1, 7, 1023, 1025].map((count) => adamwCase(count, count === 7 ? 0 : 1)),
   modelCase("tied", { tied: true, kvHeads: 2, channels: 32 }),
   modelCase("untied", { tied: false, kvHeads: 2, channels: 32 }),
+  {
+    ...modelCase("in fours", { tied: true, kvHeads: 2, channels: 32, time: 20, vocabulary: 64 }),
+    op: "model in fours",
+  },
 ];
 
 /** Kernels that stay beside the ones an engine takes by itself, and the ops whose cases they must pass as well. */
 export const rungs: readonly { readonly name: string; readonly choice: object; readonly ops: readonly Case["op"][] }[] =
   [
     { name: "tiled: ", choice: { matmul: "tiled" }, ops: ["matmul", "model"] },
-    { name: "not fused: ", choice: { fusion: "none" }, ops: ["model"] },
+    { name: "register: ", choice: { matmul: "register" }, ops: ["matmul"] },
+    ...["blocks-4x4", "blocks-8x4", "blocks-8x8", "subgroup-8x4", "subgroup-8x8", "subgroup-16x4"].map((matmul) => ({
+      name: `${matmul}: `,
+      choice: { matmul },
+      ops: ["matmul", "model"] as const,
+    })),
+    { name: "not fused: ", choice: { fusion: "none" }, ops: ["model in fours"] },
     {
       name: "naive: ",
       choice: { matmul: "naive", attention: "naive" },
@@ -328,7 +342,10 @@ function hyper(step: number, clip: number): Float32Array<ArrayBuffer> {
 }
 
 /** Three training steps of a whole small model, from the initial weights that a run would start with. */
-function modelCase(label: string, part: Pick<ModelConfig, "tied" | "kvHeads" | "channels">): Case {
+function modelCase(
+  label: string,
+  part: Pick<ModelConfig, "tied" | "kvHeads" | "channels"> & Partial<ModelConfig>,
+): Case {
   const config: ModelConfig = {
     vocabulary: 61,
     layers: 2,

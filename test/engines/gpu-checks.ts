@@ -13,6 +13,7 @@ export const GPU_CHECKS = {
   allocates: "a run creates no buffer, bind group, pipeline or shader",
   submits: "a run can be cut into several submits",
   selfTest: "the self-test passes",
+  tuned: "a search for the fastest products is kept as a text that spares the next one, on this adapter only",
   windows: "a state that is larger than a binding may be is bound window by window",
   tooBig: 'a model that does not fit is refused as "model-too-big", with the sizes',
   dropped: "a submit that the device drops makes run or read reject, and every later one",
@@ -24,6 +25,7 @@ export async function runGpuChecks(gpu: GPU): Promise<CaseResult[]> {
     await attempt(GPU_CHECKS.allocates, () => checkAllocations(gpu)),
     await attempt(GPU_CHECKS.submits, () => checkSubmits(gpu)),
     await attempt(GPU_CHECKS.selfTest, () => checkSelfTest(gpu)),
+    await attempt(GPU_CHECKS.tuned, () => checkTuned(gpu)),
     await attempt(GPU_CHECKS.windows, () => checkWindows(gpu)),
     await attempt(GPU_CHECKS.tooBig, () => checkTooBig(gpu)),
     await attempt(GPU_CHECKS.dropped, () => checkDropped(gpu)),
@@ -153,6 +155,24 @@ async function checkSelfTest(gpu: GPU): Promise<string> {
   using engine = await createGpuEngine({ gpu });
   await selfTest(engine);
   return engine.device;
+}
+
+async function checkTuned(gpu: GPU): Promise<string> {
+  // Enough for one candidate: which one is fastest is for the benchmark to say.
+  using first = await createGpuEngine({ gpu, tuneMsMax: 1 });
+  const before = first.tuned;
+  const [result] = await runCases(first, { wanted: ({ op }) => op === "model in fours" });
+  const { tuned } = first;
+  if (before !== undefined || tuned === undefined || result?.passed !== true) {
+    throw new Error(`Got ${before} before, ${tuned} after; ${result?.detail}`);
+  }
+  using second = await createGpuEngine({ gpu, tuned });
+  const elsewhere = tuned.replace('"adapter":"', '"adapter":"another ');
+  using other = await createGpuEngine({ gpu, tuned: elsewhere, tuneMsMax: 0 });
+  if (second.tuned !== tuned || other.tuned !== undefined) {
+    throw new Error(`Got ${second.tuned} from ${tuned}, and ${other.tuned} from ${elsewhere}`);
+  }
+  return tuned;
 }
 
 /** AdamW and the norm of 1025 elements where a binding spans no more than 1024, against the twin. */

@@ -5,7 +5,7 @@
  * drops it when the process ends, however it ends, so nothing stale can be left behind.
  */
 import { readFileSync, writeFileSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { access, constants, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { DatabaseSync } from "node:sqlite";
@@ -38,8 +38,11 @@ export async function openEmbeddedStore(
 ): Promise<Store> {
   try {
     await mkdir(dir, { recursive: true });
+    await access(dir, constants.W_OK);
   } catch (error) {
-    throw new HeddleError("store", `Cannot open the store: folder "${dir}" cannot be made`, { cause: error });
+    throw new HeddleError("store", `Cannot open the store: folder "${dir}" cannot be made or written`, {
+      cause: error,
+    });
   }
   const gate = new Gate(lockDatabase(dir));
   const blobs = fileBlobs({ dir: join(dir, "blobs"), blobBytesMax, gate: (action, work) => gate.files(action, work) });

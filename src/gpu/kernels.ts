@@ -9,6 +9,9 @@ import attentionBackwardKvNaive from "../../shaders/attention-backward-kv-naive.
 import attentionBackwardKv from "../../shaders/attention-backward-kv.wgsl" with { type: "text" };
 import attentionBackwardQNaive from "../../shaders/attention-backward-q-naive.wgsl" with { type: "text" };
 import attentionBackwardQ from "../../shaders/attention-backward-q.wgsl" with { type: "text" };
+import attentionBackwardKvRows from "../../shaders/attention-backward-kv-rows.wgsl" with { type: "text" };
+import attentionBackwardQRows from "../../shaders/attention-backward-q-rows.wgsl" with { type: "text" };
+import attentionRows from "../../shaders/attention-rows.wgsl" with { type: "text" };
 import attentionNaive from "../../shaders/attention-naive.wgsl" with { type: "text" };
 import attention from "../../shaders/attention.wgsl" with { type: "text" };
 import crossEntropyBackward from "../../shaders/cross-entropy-backward.wgsl" with { type: "text" };
@@ -23,18 +26,17 @@ import rmsNorm from "../../shaders/rms-norm.wgsl" with { type: "text" };
 import rope from "../../shaders/rope.wgsl" with { type: "text" };
 import swigluBackward from "../../shaders/swiglu-backward.wgsl" with { type: "text" };
 import swiglu from "../../shaders/swiglu.wgsl" with { type: "text" };
-import { assert } from "../base/assert.ts";
 import type { HeadShape, Op, OpOf, OpType, TensorId } from "../tensor/program.ts";
 import { addend, at, read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import type { Group } from "./fuse.ts";
 import { matmulDispatches, type MatmulContext, type MatmulForm, type MatmulRung } from "./matmul.ts";
 import { mergeDispatches } from "./merge.ts";
-import { bool, f32, u32, type Access, type Constants } from "./shader.ts";
+import { bool, f32, u32, unroll, type Access, type Constants } from "./shader.ts";
 
 /** Which rung of a ladder to take. "auto" takes the best known one for the device and the shape. */
 export interface KernelChoice {
   readonly matmul: "auto" | MatmulRung;
-  readonly attention: "auto" | "naive" | "flash";
+  readonly attention: "auto" | "naive" | "flash" | "rows";
   /** Whether several ops may share a dispatch (`fuse.ts`). */
   readonly fusion: "auto" | "none";
 }
@@ -133,26 +135,39 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     ];
   },
 
-  attention: (op, { choice }) => {
+  attention: (op, context) => {
     const bindings = [read(op.q), read(op.k), read(op.v), write(op.out), write(op.lse)];
-    return isFlash(op, choice)
-      ? [rowBlocks("attention", attention, op, op.heads, bindings)]
-      : [elements("attention-naive", attentionNaive, op, op.heads, bindings)];
+    switch (attentionRung(op, context)) {
+      case "flash":
+        return [rowBlocks("attention", attention, op, op.heads, bindings)];
+      case "rows":
+        return [rows("attention-rows", attentionRows, op, op.heads, bindings)];
+      default:
+        return [elements("attention-naive", attentionNaive, op, op.heads, bindings)];
+    }
   },
 
-  attentionBackward: (op, { choice }) => {
+  attentionBackward: (op, context) => {
     const { q, k, v, out, lse, dout, delta, dq, dk, dv } = op;
     const first = [read(q), read(k), read(v), read(out), read(lse), read(dout), write(delta), write(dq)];
     const second = [read(q), read(k), read(v), read(dout), read(lse), read(delta), write(dk), write(dv)];
-    return isFlash(op, choice)
-      ? [
+    switch (attentionRung(op, context)) {
+      case "flash":
+        return [
           rowBlocks("attention-backward-q", attentionBackwardQ, op, op.heads, first),
           rowBlocks("attention-backward-kv", attentionBackwardKv, op, op.kvHeads, second),
-        ]
-      : [
+        ];
+      case "rows":
+        return [
+          rows("attention-backward-q-rows", attentionBackwardQRows, op, op.heads, first),
+          rows("attention-backward-kv-rows", attentionBackwardKvRows, op, op.kvHeads, second),
+        ];
+      default:
+        return [
           elements("attention-backward-q-naive", attentionBackwardQNaive, op, op.heads, first),
           elements("attention-backward-kv-naive", attentionBackwardKvNaive, op, op.kvHeads, second),
         ];
+    }
   },
 
   swiglu: (op, { countOf }) => [
@@ -280,14 +295,16 @@ function matmulContext({ shapeOf, choice, software, subgroups, tuning }: KernelC
   return { shapeOf, subgroups, rungFor };
 }
 
-/** The fast attention kernels read quads and keep tiles in workgroup memory; other head widths take the naive ones. */
-function isFlash(op: HeadShape, choice: KernelChoice): boolean {
-  const fits = op.headDim % 4 === 0 && op.headDim <= 128;
-  assert(
-    choice.attention !== "flash" || fits,
-    `Cannot use flash attention: head width is ${op.headDim}, need a multiple of 4 up to 128`,
-  );
-  return choice.attention !== "naive" && fits;
+/**
+ * The fast attention kernels read quads; tiles in workgroup memory hold heads of up to 128, registers of up to 64. What a
+ * head's width does not allow gives way to the next rung.
+ */
+function attentionRung({ headDim }: HeadShape, { choice, software }: KernelContext): "naive" | "flash" | "rows" {
+  const wanted = choice.attention === "auto" ? (software ? "rows" : "flash") : choice.attention;
+  if (wanted === "naive" || headDim % 4 !== 0 || headDim > 128) {
+    return "naive";
+  }
+  return headDim > 64 ? "flash" : wanted;
 }
 
 function headConstants(op: HeadShape): Constants {
@@ -305,6 +322,12 @@ function headConstants(op: HeadShape): Constants {
 function rowBlocks(kernel: string, text: string, op: HeadShape, heads: number, bindings: Binding[]): Dispatch {
   const constants = { ...headConstants(op), TILE: u32(op.headDim <= 64 ? 16 : 8) };
   return { kernel, text, constants, bindings, groups: op.batch * heads * share(op.time, 16) };
+}
+
+/** An invocation for every row of each of `heads`, with a register for each of its quads. */
+function rows(kernel: string, text: string, op: HeadShape, heads: number, bindings: Binding[]): Dispatch {
+  const groups = share(op.batch * op.time * heads, 64);
+  return { kernel, text: unroll(text, { r: op.headDim / 4, c: 1 }), constants: headConstants(op), bindings, groups };
 }
 
 /** An invocation for every element of each of `heads`. */

@@ -18,7 +18,6 @@ const BLOCKS = {
   "blocks-8x8": [2, 2],
   "subgroup-8x4": [2, 1],
   "subgroup-8x8": [2, 2],
-  "subgroup-16x4": [4, 1],
 } as const;
 
 type BlockRung = keyof typeof BLOCKS;

@@ -9,6 +9,7 @@ import process from "node:process";
 import { HeddleError } from "../base/assert.ts";
 import { CONTRIBUTE_USAGE, parseContributeConfig, type ContributeConfig } from "./config.ts";
 
+const inDeno = "Deno" in globalThis;
 const root = resolve(import.meta.dirname, "../..");
 const print = (text: string): void => {
   process.stdout.write(text);
@@ -21,10 +22,14 @@ const stopped = new Promise<void>((settle) => {
   }
   process.on("disconnect", () => settle());
   process.stdout.on("error", () => settle()); // nobody reads what is printed
+  if (inDeno) {
+    // Under Deno there is no channel to whoever started this, so the parent is looked at instead.
+    const parent = process.ppid;
+    setInterval(() => process.ppid === parent || settle(), 1_000).unref();
+  }
 });
 
 async function run(config: ContributeConfig): Promise<void> {
-  const inDeno = "Deno" in globalThis;
   if (config.runtime === "node" || (config.runtime === "deno" && inDeno)) {
     const { contribute } = await import("./contribute.ts");
     await contribute(config, stopped, print);

@@ -2,6 +2,7 @@
  * Contributors of every kind join a run that is under way, fetch its base and have their work accepted: Node and Deno on
  * WASM, Node on WebGPU (Dawn), Chromium with its page, and a member whose texts stay at home.
  */
+import { execSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
@@ -64,6 +65,14 @@ describe("a running run", () => {
 
   test("accepts one on Deno", async () => {
     await joins("deno", ["--runtime", "deno", "--threads", "1", "--engine", "wasm"]);
+  });
+
+  test("ends the Deno that it started, also when it is killed", async () => {
+    const deno = await joins("deno-killed", ["--runtime", "deno", "--threads", "1", "--engine", "wasm"]);
+    const children = (): string => execSync(`pgrep -f "[d]eno run.*deno-killed" || true`, { encoding: "utf8" }).trim();
+    expect(children()).not.toBe("");
+    await deno.stop("SIGKILL");
+    await expect.poll(children, { timeout: 15_000, interval: 250 }).toBe("");
   });
 
   test("accepts one on Deno's WebGPU (wgpu on llvmpipe)", async () => {

@@ -14,34 +14,12 @@ import { MATMUL_RUNGS } from "../src/gpu/matmul.ts";
 import type { GpuPlan } from "../src/gpu/plan.ts";
 import { initialParameters } from "../src/model/layout.ts";
 import { createTrainer, type Trainer } from "../src/model/trainer.ts";
-import type { InnerConfig, ModelConfig } from "../src/protocol/charter.ts";
 import type { Program } from "../src/tensor/program.ts";
 import { record } from "../src/tensor/record.ts";
 import { createTwin } from "../src/tensor/twin.ts";
+import type { InnerConfig, ModelConfig } from "../src/protocol/charter.ts";
+import { INNER, MODEL } from "./task.ts";
 
-const MODEL: ModelConfig = {
-  vocabulary: 256,
-  channels: 128,
-  layers: 4,
-  heads: 4,
-  kvHeads: 4,
-  hidden: 344,
-  time: 128,
-  tied: true,
-  ropeBase: 10_000,
-  normEps: 1e-5,
-  seed: 1,
-};
-const INNER: InnerConfig = {
-  batch: 8,
-  learningRate: 3e-4,
-  warmupSteps: 10,
-  beta1: 0.9,
-  beta2: 0.95,
-  eps: 1e-8,
-  weightDecay: 0.1,
-  clip: 1,
-};
 const SHAPES = [
   { m: 256, n: 256, k: 256 },
   { m: 512, n: 512, k: 512 },

@@ -11,35 +11,11 @@ import { assert } from "../src/base/assert.ts";
 import { createRng } from "../src/base/rng.ts";
 import { initialParameters } from "../src/model/layout.ts";
 import { createTrainer } from "../src/model/trainer.ts";
-import type { InnerConfig, ModelConfig } from "../src/protocol/charter.ts";
 import type { Engine } from "../src/tensor/engine.ts";
 import { record } from "../src/tensor/record.ts";
 import { createWasmEngine } from "../src/wasm/engine.ts";
 import { spawn } from "../src/wasm/spawn-node.ts";
-
-const MODEL: ModelConfig = {
-  vocabulary: 256,
-  channels: 128,
-  layers: 4,
-  heads: 4,
-  kvHeads: 4,
-  hidden: 352,
-  time: 128,
-  tied: true,
-  ropeBase: 10_000,
-  normEps: 1e-5,
-  seed: 1,
-};
-const INNER: InnerConfig = {
-  batch: 8,
-  learningRate: 3e-4,
-  warmupSteps: 10,
-  beta1: 0.9,
-  beta2: 0.95,
-  eps: 1e-8,
-  weightDecay: 0.1,
-  clip: 1,
-};
+import { INNER, MODEL } from "./task.ts";
 
 const root = new URL("..", import.meta.url);
 execFileSync(process.execPath, [new URL("tools/build-wasm.mjs", root).pathname]);

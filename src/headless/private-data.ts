@@ -6,6 +6,7 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { HeddleError } from "../base/assert.ts";
 import { createCorpus, type Corpus } from "../data/corpus.ts";
+import { normaliseText } from "../data/text.ts";
 
 /** All files together. */
 export const PRIVATE_BYTES_MAX = 1_073_741_824;
@@ -24,13 +25,7 @@ export async function readPrivateCorpus(folder: string): Promise<Corpus> {
         `Cannot read "${folder}": its text files are larger than ${PRIVATE_BYTES_MAX} bytes together`,
       );
     }
-    const bytes = await readFile(path);
-    try {
-      new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    } catch (error) {
-      throw new HeddleError("bad-input", `Cannot read "${path}": it is not UTF-8 text`, { cause: error });
-    }
-    shards.push(new Uint8Array(bytes));
+    shards.push(normaliseText(new Uint8Array(await readFile(path)), `"${path}"`));
   }
   if (total === 0) {
     throw new HeddleError(

@@ -2,7 +2,7 @@
  * The run that a relay serves: begun once from the sample charter, the operator's changes to it and the chosen data; read
  * back from the store ever after. The charter is fixed by its digest in the ledger's first event.
  */
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { HeddleError } from "../base/assert.ts";
 import { checkCharter, decodeCharter, encodeCharter } from "../protocol/charter-codec.ts";
 import type { Bytes } from "../base/bytes.ts";
@@ -80,16 +80,18 @@ function readCharter(bytes: Uint8Array): Charter {
 
 /** A charter file's fields. Throws HeddleError "bad-input" with a sentence. */
 async function readChanges(path: string): Promise<Readonly<Record<string, unknown>>> {
-  const text = await readFile(path, "utf8").catch((error: unknown) => {
+  const unreadable = (error: unknown): never => {
     const why = error instanceof Error ? error.message : String(error);
     throw new HeddleError("bad-input", `Cannot read the charter file "${path}": ${why}`, { cause: error });
-  });
-  if (text.length > CHARTER_FILE_BYTES_MAX) {
+  };
+  const { size } = await stat(path).catch(unreadable);
+  if (size > CHARTER_FILE_BYTES_MAX) {
     throw new HeddleError(
       "limit",
-      `Cannot read the charter file "${path}": it is longer than ${CHARTER_FILE_BYTES_MAX} characters`,
+      `Cannot read the charter file "${path}": it has ${size} bytes, need at most ${CHARTER_FILE_BYTES_MAX}`,
     );
   }
+  const text = await readFile(path, "utf8").catch(unreadable);
   let changes: unknown;
   try {
     changes = JSON.parse(text);

@@ -34,7 +34,7 @@ export interface CoordinatorOptions {
   readonly store: Store;
   readonly charter: Charter;
   /** Parameters [P] of version 0; used when the run begins. */
-  readonly initial: Float32Array<ArrayBuffer>;
+  readonly initial: () => Float32Array<ArrayBuffer>;
   readonly clock: Clock;
   readonly rng: Rng;
   /** Signs the ledger. */
@@ -95,7 +95,7 @@ async function begin(
   journal: Journal,
 ): Promise<DurableState> {
   const run = await store.blobs.put(encodeCharter(charter));
-  const head = await storeFirst(store.blobs, referee, initial);
+  const head = await storeFirst(store.blobs, referee, initial());
   const timeMs = clock.nowMs();
   const event = { type: "started", run, relay: key.publicKey, head } as const;
   for (const entry of await journal.append([event], timeMs)) {

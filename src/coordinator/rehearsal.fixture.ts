@@ -137,7 +137,7 @@ export class World {
     this.host = await createCoordinatorHost({
       store: createMemoryStore({ disk: this.disk }),
       charter,
-      initial,
+      initial: () => initial,
       clock: this.clock,
       rng: createRng("host.test"),
       key: relayKey,

@@ -76,7 +76,7 @@ async function serve(config: RelayConfig, printer: Printer, closers: Closers, st
     key,
     verify: verifySignature,
     referee,
-    initial: initialParameters(run.charter.model),
+    initial: () => initialParameters(run.charter.model),
     answerRtc: (sdp, attach) => answerer.answer(sdp, attach),
     onVersion: (version) => {
       printer.version(version);

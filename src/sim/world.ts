@@ -139,7 +139,7 @@ function runRelay(world: World, options: WorldOptions): void {
         evaluate: async (params) => toy.loss(params),
         measure: async (base, update, facts) => toy.measure(base, update, facts.privateData),
       },
-      initial: toy.initial,
+      initial: () => toy.initial,
       answerRtc: async (offer, attach) => {
         network.offers.set(offer, { process, attach });
         return offer;

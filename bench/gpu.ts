@@ -34,7 +34,13 @@ const TRAIN_ROUNDS = 3;
 const gpu = globalThis.navigator?.gpu ?? (await openDawn());
 const parts = process.argv.slice(2);
 const wants = (part: string): boolean => parts.length === 0 || parts.includes(part);
-const results: Record<string, unknown> = { adapter: (await probeGpu(gpu))?.identity.trim() };
+const found = await probeGpu(gpu);
+if (found === null) {
+  const hint = "name a Vulkan driver in VK_ICD_FILENAMES, for example /usr/lib/chromium/vk_swiftshader_icd.json";
+  process.stderr.write(`Cannot measure: there is no WebGPU adapter here; ${hint}\n`);
+  process.exit(1);
+}
+const results: Record<string, unknown> = { adapter: found.identity.trim() };
 if (wants("matmul")) {
   for (const shape of SHAPES) {
     results[`matmul ${shape.m}×${shape.k}·${shape.k}×${shape.n}, GFLOP/s`] = await compareMatmuls(shape);

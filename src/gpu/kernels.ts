@@ -1,19 +1,10 @@
 /**
  * Which dispatches compute each op: a table over all op types, so that a missing kernel is a type error. An entry chooses a
  * rung of the op's ladder, names the bindings in the order of the shader's header, and gives its constants and workgroup
- * count. It allocates nothing; `compile.ts` does. Products have a file of their own, `matmul.ts`.
+ * count. It allocates nothing; `compile.ts` does. Products and attention have files of their own, `matmul.ts`, `attention.ts`.
  */
 import adamw from "../../shaders/adamw.wgsl" with { type: "text" };
 import add from "../../shaders/add.wgsl" with { type: "text" };
-import attentionBackwardKvNaive from "../../shaders/attention-backward-kv-naive.wgsl" with { type: "text" };
-import attentionBackwardKv from "../../shaders/attention-backward-kv.wgsl" with { type: "text" };
-import attentionBackwardQNaive from "../../shaders/attention-backward-q-naive.wgsl" with { type: "text" };
-import attentionBackwardQ from "../../shaders/attention-backward-q.wgsl" with { type: "text" };
-import attentionBackwardKvRows from "../../shaders/attention-backward-kv-rows.wgsl" with { type: "text" };
-import attentionBackwardQRows from "../../shaders/attention-backward-q-rows.wgsl" with { type: "text" };
-import attentionRows from "../../shaders/attention-rows.wgsl" with { type: "text" };
-import attentionNaive from "../../shaders/attention-naive.wgsl" with { type: "text" };
-import attention from "../../shaders/attention.wgsl" with { type: "text" };
 import crossEntropyBackward from "../../shaders/cross-entropy-backward.wgsl" with { type: "text" };
 import crossEntropy from "../../shaders/cross-entropy.wgsl" with { type: "text" };
 import embeddingBackward from "../../shaders/embedding-backward.wgsl" with { type: "text" };
@@ -26,17 +17,18 @@ import rmsNorm from "../../shaders/rms-norm.wgsl" with { type: "text" };
 import rope from "../../shaders/rope.wgsl" with { type: "text" };
 import swigluBackward from "../../shaders/swiglu-backward.wgsl" with { type: "text" };
 import swiglu from "../../shaders/swiglu.wgsl" with { type: "text" };
-import type { HeadShape, Op, OpOf, OpType, TensorId } from "../tensor/program.ts";
+import type { Op, OpOf, OpType, TensorId } from "../tensor/program.ts";
+import { attentionBackwardDispatches, attentionDispatches, type AttentionRung } from "./attention.ts";
 import { addend, at, read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import type { Group } from "./fuse.ts";
 import { matmulDispatches, type MatmulContext, type MatmulForm, type MatmulRung } from "./matmul.ts";
 import { mergeDispatches } from "./merge.ts";
-import { bool, f32, u32, unroll, type Access, type Constants } from "./shader.ts";
+import { bool, f32, u32, type Access, type Constants } from "./shader.ts";
 
 /** Which rung of a ladder to take. "auto" takes the best known one for the device and the shape. */
 export interface KernelChoice {
   readonly matmul: "auto" | MatmulRung;
-  readonly attention: "auto" | "naive" | "flash" | "rows";
+  readonly attention: "auto" | AttentionRung;
   /** Whether several ops may share a dispatch (`fuse.ts`). */
   readonly fusion: "auto" | "none";
 }
@@ -135,40 +127,8 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     ];
   },
 
-  attention: (op, context) => {
-    const bindings = [read(op.q), read(op.k), read(op.v), write(op.out), write(op.lse)];
-    switch (attentionRung(op, context)) {
-      case "flash":
-        return [rowBlocks("attention", attention, op, op.heads, bindings)];
-      case "rows":
-        return [rows("attention-rows", attentionRows, op, op.heads, bindings)];
-      default:
-        return [elements("attention-naive", attentionNaive, op, op.heads, bindings)];
-    }
-  },
-
-  attentionBackward: (op, context) => {
-    const { q, k, v, out, lse, dout, delta, dq, dk, dv } = op;
-    const first = [read(q), read(k), read(v), read(out), read(lse), read(dout), write(delta), write(dq)];
-    const second = [read(q), read(k), read(v), read(dout), read(lse), read(delta), write(dk), write(dv)];
-    switch (attentionRung(op, context)) {
-      case "flash":
-        return [
-          rowBlocks("attention-backward-q", attentionBackwardQ, op, op.heads, first),
-          rowBlocks("attention-backward-kv", attentionBackwardKv, op, op.kvHeads, second),
-        ];
-      case "rows":
-        return [
-          rows("attention-backward-q-rows", attentionBackwardQRows, op, op.heads, first),
-          rows("attention-backward-kv-rows", attentionBackwardKvRows, op, op.kvHeads, second),
-        ];
-      default:
-        return [
-          elements("attention-backward-q-naive", attentionBackwardQNaive, op, op.heads, first),
-          elements("attention-backward-kv-naive", attentionBackwardKvNaive, op, op.kvHeads, second),
-        ];
-    }
-  },
+  attention: (op, context) => attentionDispatches(op, attentionRung(context)),
+  attentionBackward: (op, context) => attentionBackwardDispatches(op, attentionRung(context)),
 
   swiglu: (op, { countOf }) => [
     elementwise("swiglu", swiglu, countOf(op.out), [read(op.gate), read(op.up), write(op.out)]),
@@ -295,45 +255,8 @@ function matmulContext({ shapeOf, choice, software, subgroups, tuning }: KernelC
   return { shapeOf, subgroups, rungFor };
 }
 
-/**
- * The fast attention kernels read quads; tiles in workgroup memory hold heads of up to 128, registers of up to 64. What a
- * head's width does not allow gives way to the next rung.
- */
-function attentionRung({ headDim }: HeadShape, { choice, software }: KernelContext): "naive" | "flash" | "rows" {
-  const wanted = choice.attention === "auto" ? (software ? "rows" : "flash") : choice.attention;
-  if (wanted === "naive" || headDim % 4 !== 0 || headDim > 128) {
-    return "naive";
-  }
-  return headDim > 64 ? "flash" : wanted;
-}
-
-function headConstants(op: HeadShape): Constants {
-  return {
-    B: u32(op.batch),
-    T: u32(op.time),
-    H: u32(op.heads),
-    KV: u32(op.kvHeads),
-    D: u32(op.headDim),
-    SCALE: f32(1 / Math.sqrt(op.headDim)),
-  };
-}
-
-/** A workgroup for 16 rows of each of `heads`. */
-function rowBlocks(kernel: string, text: string, op: HeadShape, heads: number, bindings: Binding[]): Dispatch {
-  const constants = { ...headConstants(op), TILE: u32(op.headDim <= 64 ? 16 : 8) };
-  return { kernel, text, constants, bindings, groups: op.batch * heads * share(op.time, 16) };
-}
-
-/** An invocation for every row of each of `heads`, with a register for each of its quads. */
-function rows(kernel: string, text: string, op: HeadShape, heads: number, bindings: Binding[]): Dispatch {
-  const groups = share(op.batch * op.time * heads, 64);
-  return { kernel, text: unroll(text, { r: op.headDim / 4, c: 1 }), constants: headConstants(op), bindings, groups };
-}
-
-/** An invocation for every element of each of `heads`. */
-function elements(kernel: string, text: string, op: HeadShape, heads: number, bindings: Binding[]): Dispatch {
-  const groups = share(op.batch * op.time * heads * op.headDim, 64);
-  return { kernel, text, constants: headConstants(op), bindings, groups };
+function attentionRung({ choice, software }: KernelContext): AttentionRung {
+  return choice.attention === "auto" ? (software ? "rows" : "flash") : choice.attention;
 }
 
 function elementwise(kernel: string, text: string, count: number, bindings: Binding[]): Dispatch {

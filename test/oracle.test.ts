@@ -67,8 +67,8 @@ async function run(config: ModelConfig, params: Float32Array, { tokens, targets 
   for (const [name, values] of Object.entries(inputs)) {
     plan.write(name, values);
   }
-  await plan.run();
-  return { loss: (await plan.read("loss"))[0] as number, grads: await engine.readState("grads") };
+  const { loss } = await plan.run(["loss"]);
+  return { loss: loss[0] as number, grads: await engine.readState("grads") };
 }
 
 async function runJax(config: ModelConfig, params: Float32Array, { tokens, targets }: Batch) {

@@ -13,7 +13,7 @@ import { specialise, u32, type Rebinding } from "./shader.ts";
 import type { Tuning } from "./tuner.ts";
 
 /** A device buffer and the window of it that a tensor occupies, in bytes. */
-interface Place {
+export interface Place {
   readonly buffer: GPUBuffer;
   readonly offset: number;
   readonly size: number;

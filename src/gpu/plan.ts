@@ -1,12 +1,13 @@
 /**
  * A Plan: a compiled Program that is replayed. A run encodes a fixed list of dispatches into a few compute passes and
  * submits them; it creates no buffer, no bind group and no pipeline. The host may be one run ahead of the device, never
- * more, and every error the device reports comes out of the next `run` or `read`.
+ * more, and every error the device reports comes out of the next `run`. Outputs are copied by the run's last submit and
+ * mapped once: a training step whose loss is looked at is one submit and one map.
  */
 import { assert, present } from "../base/assert.ts";
-import type { Plan } from "../tensor/engine.ts";
+import type { Outputs, Plan } from "../tensor/engine.ts";
 import { elementCount, type Program, type Tensor } from "../tensor/program.ts";
-import { compileProgram, type Shared, type Step } from "./compile.ts";
+import { compileProgram, type Compiled, type Place, type Shared, type Step } from "./compile.ts";
 
 /** Runs that may be submitted and not yet done. */
 const IN_FLIGHT_MAX = 2;
@@ -31,10 +32,20 @@ export async function createPlan(program: Program, shared: Shared, submitsPerRun
   let slices = slice(steps, submitsPerRun);
   let disposed = false;
   const fences: Promise<void>[] = [];
-  const readers = new Map<string, Reader>();
+  const pool: Staging[] = [];
   const usable = (): void => {
     watch.check();
     assert(!disposed, `Cannot use Plan "${program.name}": it was disposed of`);
+  };
+  const take = (outputs: readonly string[]): Staging => {
+    const key = outputs.join("\n");
+    const spare = pool.find((staging) => staging.key === key && !staging.taken);
+    const staging = spare ?? createStaging(device, program, { places, outputs, key });
+    if (spare === undefined) {
+      pool.push(staging);
+    }
+    staging.taken = true;
+    return staging;
   };
   const find = (name: string): Tensor =>
     present(
@@ -63,14 +74,14 @@ export async function createPlan(program: Program, shared: Shared, submitsPerRun
       const { buffer } = present(places[tensor.id], `memory of "${input}"`);
       device.queue.writeBuffer(buffer, 0, values as Float32Array<ArrayBuffer>);
     },
-    run: async () => {
+    run: async <Name extends string>(outputs: readonly Name[] = []) => {
       usable();
+      const staging = outputs.length === 0 ? undefined : take(outputs);
       const { done } = watch.scoped(`running "${program.name}"`, () => {
-        for (const part of slices) {
-          submit(device, part);
-        }
+        slices.forEach((part, i) => submit(device, part, i === slices.length - 1 ? staging : undefined));
       });
-      const fence = Promise.all([done, watch.settle(device.queue.onSubmittedWorkDone())]).then(watch.check);
+      const end = staging === undefined ? device.queue.onSubmittedWorkDone() : staging.buffer.mapAsync(GPUMapMode.READ);
+      const fence = Promise.all([done, watch.settle(end)]).then(watch.check);
       // Whoever awaits it next sees the failure; until then it must not count as unhandled.
       fence.catch(() => undefined);
       fences.push(fence);
@@ -78,32 +89,63 @@ export async function createPlan(program: Program, shared: Shared, submitsPerRun
         await fences.shift();
       }
       watch.check();
+      if (staging === undefined) {
+        return {} as Outputs<Name>;
+      }
+      await fence;
+      return unload(staging) as Outputs<Name>;
     },
     idle: async () => {
       await Promise.all(fences.splice(0));
       watch.check();
     },
-    read: async (output) => {
-      usable();
-      assert(program.outputs.includes(output), `Cannot read "${output}": it is not an output of "${program.name}"`);
-      const place = present(places[find(output).id], `memory of "${output}"`);
-      const reader = readers.get(output) ?? createReader(shared, place.size);
-      readers.set(output, reader);
-      const values = reader.read(place.buffer, place.offset);
-      await Promise.all([...fences, values]);
-      watch.check();
-      return values;
-    },
     [Symbol.dispose]: () => {
       disposed = true;
-      for (const buffer of owned) {
+      for (const buffer of [...owned, ...pool.map((staging) => staging.buffer)]) {
         buffer.destroy();
-      }
-      for (const reader of readers.values()) {
-        reader[Symbol.dispose]();
       }
     },
   };
+}
+
+/** A buffer that outputs are copied to, one after the other, and that the host maps. */
+interface Staging {
+  readonly key: string;
+  readonly buffer: GPUBuffer;
+  readonly copies: readonly { readonly output: string; readonly from: Place; readonly offset: number }[];
+  /** A run copies to it, or the host reads it. */
+  taken: boolean;
+}
+
+function createStaging(
+  device: GPUDevice,
+  program: Program,
+  { places, outputs, key }: { places: Compiled["places"]; outputs: readonly string[]; key: string },
+): Staging {
+  let size = 0;
+  const copies = outputs.map((output) => {
+    assert(program.outputs.includes(output), `Cannot read "${output}": it is not an output of "${program.name}"`);
+    const id = present(program.tensors.find(({ name }) => name === output)?.id, `output "${output}"`);
+    const from = present(places[id], `memory of "${output}"`);
+    const offset = size;
+    size += from.size;
+    return { output, from, offset };
+  });
+  const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+  const buffer = device.createBuffer({ label: `${program.name} outputs`, size, usage });
+  return { key, buffer, copies, taken: false };
+}
+
+/** The values in `staging`, which is mapped; it is free again afterwards. */
+function unload(staging: Staging): Record<string, Float32Array<ArrayBuffer>> {
+  const { buffer, copies } = staging;
+  const bytes = buffer.getMappedRange();
+  const values = Object.fromEntries(
+    copies.map(({ output, from, offset }) => [output, new Float32Array(bytes.slice(offset, offset + from.size))]),
+  );
+  buffer.unmap();
+  staging.taken = false;
+  return values;
 }
 
 /** Copies windows of device buffers to the host through one staging buffer; readings wait for each other. */
@@ -140,8 +182,11 @@ export function createReader({ open: { device, watch } }: Shared, size: number):
   };
 }
 
-/** One command buffer with one compute pass: WebGPU orders dispatches of a pass by what they read and write. */
-function submit(device: GPUDevice, steps: readonly Step[]): void {
+/**
+ * One command buffer with one compute pass, and the copies to `staging` after it: WebGPU orders dispatches of a pass by
+ * what they read and write.
+ */
+function submit(device: GPUDevice, steps: readonly Step[], staging: Staging | undefined): void {
   const encoder = device.createCommandEncoder();
   const pass = encoder.beginComputePass();
   let bound: GPUComputePipeline | undefined;
@@ -154,11 +199,16 @@ function submit(device: GPUDevice, steps: readonly Step[]): void {
     pass.dispatchWorkgroups(x, y);
   }
   pass.end();
+  for (const { from, offset } of staging?.copies ?? []) {
+    encoder.copyBufferToBuffer(from.buffer, from.offset, (staging as Staging).buffer, offset, from.size);
+  }
   device.queue.submit([encoder.finish()]);
 }
 
 function slice(steps: readonly Step[], count: number): Step[][] {
   assert(Number.isInteger(count) && count >= 1, `Cannot cut a run into ${count} submits`);
   const length = Math.max(1, Math.ceil(steps.length / count));
-  return Array.from({ length: Math.ceil(steps.length / length) }, (_, i) => steps.slice(i * length, (i + 1) * length));
+  return Array.from({ length: Math.max(1, Math.ceil(steps.length / length)) }, (_, i) =>
+    steps.slice(i * length, (i + 1) * length),
+  );
 }

@@ -1,6 +1,6 @@
 /** The self-test must pass on an engine that is right and refuse one that is a little wrong; the twin plays both. */
 import { expect, test } from "vitest";
-import type { Engine } from "../tensor/engine.ts";
+import type { Engine, Outputs } from "../tensor/engine.ts";
 import { createTwin } from "../tensor/twin.ts";
 import { largestDifference, selfTest } from "./self-test.ts";
 
@@ -11,9 +11,13 @@ function twinThatReads(output: string, change: (value: number) => number): Engin
     ...twin,
     compile: async (program) => {
       const plan = await twin.compile(program);
-      const read = async (name: string): Promise<Float32Array<ArrayBuffer>> =>
-        name === output ? (await plan.read(name)).map(change) : await plan.read(name);
-      return { ...plan, read, [Symbol.dispose]: () => plan[Symbol.dispose]() };
+      const run = async <Name extends string>(names: readonly Name[] = []) => {
+        const outputs = Object.entries(await plan.run<string>(names));
+        return Object.fromEntries(
+          outputs.map(([name, values]) => [name, name === output ? values.map(change) : values]),
+        ) as Outputs<Name>;
+      };
+      return { ...plan, run, [Symbol.dispose]: () => plan[Symbol.dispose]() };
     },
   };
 }

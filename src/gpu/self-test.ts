@@ -116,9 +116,9 @@ async function trainOn(engine: Engine, program: Program): Promise<Map<string, Fl
   for (let step = 1; step <= STEPS; step += 1) {
     const [c1, c2] = [1 / (1 - 0.9 ** step), 1 / (1 - 0.95 ** step)];
     plan.write("hyper", Float32Array.of(1e-3, 0.9, 0.95, 1e-6, 0.1, 1, c1, c2));
-    await plan.run();
-    for (const output of step === 1 ? ["loss", "grads"] : program.outputs) {
-      read.set(step === 1 ? `first ${output}` : output, await plan.read(output));
+    const outputs = await plan.run(step === 1 ? ["loss", "grads"] : program.outputs);
+    for (const [output, values] of Object.entries(outputs)) {
+      read.set(step === 1 ? `first ${output}` : output, values);
     }
   }
   return read;

@@ -14,7 +14,7 @@ export type Tuning = Readonly<Partial<Record<MatmulForm, MatmulRung>>>;
 
 /** Something that can be run and timed; a `GpuPlan` is one. */
 export interface Timed {
-  run(): Promise<void>;
+  run(): Promise<unknown>;
   /** Resolves when nothing that was submitted is left to do. */
   idle(): Promise<void>;
   [Symbol.dispose](): void;

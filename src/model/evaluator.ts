@@ -29,25 +29,25 @@ export interface EvaluatorOptions {
 export async function createEvaluator(engine: Engine, { model, batch }: EvaluatorOptions): Promise<Evaluator> {
   const plan = await engine.compile(lossProgram(model, batch));
   const rows = batch * model.time;
-  const measure = async ({ tokens, targets }: TokenBatch): Promise<void> => {
+  const write = ({ tokens, targets }: TokenBatch): void => {
     assert(
       tokens.length === rows && targets.length === rows,
       `Cannot evaluate: got ${tokens.length} tokens and ${targets.length} targets, need ${rows}`,
     );
     plan.write("tokens", tokens);
     plan.write("targets", targets);
-    await plan.run();
   };
   return {
     tokensPerBatch: rows,
     load: (params) => engine.writeState("params", params),
     loss: async (given) => {
-      await measure(given);
-      return (await plan.read("loss"))[0] as number;
+      write(given);
+      const { loss } = await plan.run(["loss"]);
+      return loss[0] as number;
     },
     losses: async (given) => {
-      await measure(given);
-      return plan.read("losses");
+      write(given);
+      return (await plan.run(["losses"])).losses;
     },
     [Symbol.dispose]: () => plan[Symbol.dispose](),
   };

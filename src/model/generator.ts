@@ -54,8 +54,7 @@ export async function createGenerator(engine: Engine, { model }: { readonly mode
           break;
         }
         plan.write("tokens", tokens);
-        await plan.run();
-        const logits = await plan.read("logits"); // [T,V]
+        const { logits } = await plan.run(["logits"]); // [T,V]
         const byte = sample(logits.subarray((length - 1) * vocabulary, length * vocabulary), { temperature, rng });
         written.push(byte);
         onByte?.(byte);

@@ -76,8 +76,7 @@ export async function createTrainer(engine: Engine, { model, inner }: TrainerOpt
       plan.write("order", order);
       plan.write("offsets", offsets);
       plan.write("hyper", schedule.next());
-      await plan.run();
-      const [loss, norm] = await Promise.all([plan.read("loss"), plan.read("norm")]);
+      const { loss, norm } = await plan.run(["loss", "norm"]);
       return { loss: loss[0] as number, norm: norm[0] as number };
     },
     parameters: () => engine.readState("params"),

@@ -23,15 +23,20 @@ export interface Engine {
   [Symbol.dispose](): void;
 }
 
+/** Copies of outputs by name. */
+export type Outputs<Name extends string> = Readonly<Record<Name, Float32Array<ArrayBuffer>>>;
+
 export interface Plan {
   /** Bytes of device memory held by this Plan alone (values and inputs) and by the engine's state tensors it uses. */
   readonly valueBytes: number;
   readonly stateBytes: number;
   /** Overwrites an input tensor. Throws when the name is unknown or the length or element type differs. */
   write(input: string, values: Float32Array | Uint32Array): void;
-  /** Replays the Plan once. Nothing is allocated. Rejects with HeddleError "device-lost" and never trains on silently. */
-  run(): Promise<void>;
-  /** Copies an output out, after the last run. */
-  read(output: string): Promise<Float32Array<ArrayBuffer>>;
+  /**
+   * Replays the Plan once and returns the values of `outputs` after it; without any it may return before the device is done.
+   * Nothing is allocated on the device once the same outputs have been asked for before. Rejects with HeddleError
+   * "device-lost" and never trains on silently.
+   */
+  run<Name extends string = never>(outputs?: readonly Name[]): Promise<Outputs<Name>>;
   [Symbol.dispose](): void;
 }

@@ -18,14 +18,12 @@ test("createTwin() shares states by name among plans, zero until written", async
   using second = await twin.compile(product());
   first.write("x", new Float32Array([1, 2, 3, 4, 5, 6]));
   second.write("x", new Float32Array([1, 0, 0, 0, 0, 1]));
-  await first.run();
-  expect(await first.read("y")).toEqual(new Float32Array([0, 0]));
+  expect((await first.run(["y"])).y).toEqual(new Float32Array([0, 0]));
   twin.writeState("params", new Float32Array([9, 1, 10, 100, 9, 9, 9, 9]));
-  await first.run();
-  await second.run();
-  expect(await first.read("y")).toEqual(new Float32Array([321, 654]));
-  expect(await second.read("y")).toEqual(new Float32Array([1, 100]));
-  expect(await twin.readState("params")).toEqual(await second.read("params"));
+  expect(await first.run(["y"])).toEqual({ y: new Float32Array([321, 654]) });
+  const outputs = await second.run(["y", "params"]);
+  expect(outputs.y).toEqual(new Float32Array([1, 100]));
+  expect(outputs.params).toEqual(await twin.readState("params"));
   expect(first.stateBytes).toBe(32);
   expect(first.valueBytes).toBe(32);
 });
@@ -39,7 +37,7 @@ test("createTwin() refuses wrong names, lengths and element types", async () => 
   expect(() => plan.write("x", new Uint32Array(6))).toThrow("f32");
   expect(() => twin.writeState("params", new Float32Array(7))).toThrow("got 7 values, need 8");
   expect(() => twin.writeState("moments", new Float32Array(7))).toThrow('"moments"');
-  await expect(plan.read("x")).rejects.toThrow("not an output");
+  await expect(plan.run(["x"])).rejects.toThrow("not an output");
 });
 
 test("evaluate() returns every tensor in double precision", () => {

@@ -4,7 +4,7 @@
  * contributor trains on it.
  */
 import { assert, present } from "../base/assert.ts";
-import type { Engine, Plan } from "./engine.ts";
+import type { Engine, Outputs, Plan } from "./engine.ts";
 import { elementCount, tensorNamed, type Op, type Program, type Tensor, type TensorId } from "./program.ts";
 import { TWIN_OPS, type Floats, type Memory } from "./twin-ops.ts";
 
@@ -82,14 +82,15 @@ function createPlan(program: Program, states: Map<string, Floats>, precision: Pr
       );
       target.set(values);
     },
-    run: async () => {
+    run: async <Name extends string>(outputs: readonly Name[] = []) => {
       for (const op of program.ops) {
         runOp(op, memory);
       }
-    },
-    read: async (output) => {
-      assert(program.outputs.includes(output), `Cannot read "${output}": it is not an output of "${program.name}"`);
-      return new Float32Array(held(arrays, tensorNamed(program, output).id));
+      const read = (output: string): Float32Array<ArrayBuffer> => {
+        assert(program.outputs.includes(output), `Cannot read "${output}": it is not an output of "${program.name}"`);
+        return new Float32Array(held(arrays, tensorNamed(program, output).id));
+      };
+      return Object.fromEntries(outputs.map((output) => [output, read(output)])) as Outputs<Name>;
     },
     [Symbol.dispose]: () => {
       arrays.length = 0;

@@ -88,8 +88,7 @@ describe("createWasmEngine()", () => {
       expect(plan.valueBytes).toBeGreaterThan(96e6);
       if (i === 39) {
         plan.write("x", new Float32Array(12_000_000).fill(1.5));
-        await plan.run();
-        expect((await plan.read("out")).every((value) => value === 4.5)).toBe(true);
+        expect((await plan.run(["out"])).out.every((value) => value === 4.5)).toBe(true);
       }
     }
   });
@@ -102,8 +101,7 @@ describe("createWasmEngine()", () => {
     });
     using plan = await engine.compile(stateful([3]));
     engine.writeState("params", new Float32Array([2, 3, 6]));
-    await plan.run();
-    expect(await plan.read("norm")).toEqual(new Float32Array([7]));
+    expect(await plan.run(["norm"])).toEqual({ norm: new Float32Array([7]) });
     expect(await engine.readState("params")).toEqual(new Float32Array([2, 3, 6]));
   });
 
@@ -118,8 +116,7 @@ describe("createWasmEngine()", () => {
     const engine = await createWasmEngine({ bytes: built("heddle-threads.wasm"), threads: 3, spawn });
     const plan = await engine.compile(sum(9, 3));
     plan.write("x", new Float32Array(9).fill(2));
-    await plan.run();
-    expect(await plan.read("out")).toEqual(new Float32Array(9).fill(6));
+    expect(await plan.run(["out"])).toEqual({ out: new Float32Array(9).fill(6) });
     engine[Symbol.dispose]();
     expect(await Promise.all(exits)).toEqual([0, 0]);
     await expect(plan.run()).rejects.toThrow("disposed of");
@@ -144,7 +141,7 @@ describe("createWasmEngine()", () => {
     expect(() => plan.write("tokens", new Uint32Array(2))).toThrow("got 2 u32 elements, need 3 u32");
     expect(() => plan.write("tokens", new Float32Array(3))).toThrow("got 3 f32 elements, need 3 u32");
     expect(() => plan.write("embedded", new Float32Array(6))).toThrow("no such input");
-    await expect(plan.read("table")).rejects.toThrow("not an output");
+    await expect(plan.run(["table"])).rejects.toThrow("not an output");
     expect(() => engine.writeState("table", new Float32Array(1))).toThrow('state "table"');
   });
 });

@@ -6,7 +6,7 @@
  * a worker.
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
-import type { Engine, Plan } from "../tensor/engine.ts";
+import type { Engine, Outputs, Plan } from "../tensor/engine.ts";
 import { elementCount, type Program, type Tensor, type TensorId } from "../tensor/program.ts";
 import * as code from "./assembly/opcodes.ts";
 import { draft } from "./compile.ts";
@@ -113,7 +113,7 @@ function compile(machine: Machine, program: Program): Plan {
       const View = type === "u32" ? Uint32Array : Float32Array;
       new View(liveOf(machine).memory.buffer, addressOf(tensor), length).set(values);
     },
-    run: async () => {
+    run: async <Name extends string>(outputs: readonly Name[] = []) => {
       usable(`run "${program.name}"`);
       const { kernel } = liveOf(machine);
       if (!machine.lost) {
@@ -124,12 +124,12 @@ function compile(machine: Machine, program: Program): Plan {
       if (machine.lost) {
         throw new HeddleError("device-lost", "A thread of the WASM engine has stopped; start it again");
       }
-    },
-    read: async (output) => {
-      usable(`read "${output}"`);
-      assert(program.outputs.includes(output), `Cannot read "${output}": it is not an output of "${program.name}"`);
-      const tensor = present(byName.get(output), `tensor "${output}"`);
-      return copyOf(machine, addressOf(tensor), elementCount(tensor.shape));
+      const read = (output: string): Float32Array<ArrayBuffer> => {
+        assert(program.outputs.includes(output), `Cannot read "${output}": it is not an output of "${program.name}"`);
+        const tensor = present(byName.get(output), `tensor "${output}"`);
+        return copyOf(machine, addressOf(tensor), elementCount(tensor.shape));
+      };
+      return Object.fromEntries(outputs.map((output) => [output, read(output)])) as Outputs<Name>;
     },
     [Symbol.dispose]: () => {
       if (!disposed) {

@@ -30,9 +30,7 @@ async function outputsOf(engine: Engine, program: Program): Promise<Map<string, 
     }
   }
   writeTokens(program, (name, values) => plan.write(name, values));
-  await plan.run();
-  const read = program.outputs.map(async (name) => [name, await plan.read(name)] as const);
-  return new Map(await Promise.all(read));
+  return new Map(Object.entries(await plan.run(program.outputs)));
 }
 
 /** Tensors that must not be negative have names that begin with "positive". */

@@ -72,7 +72,15 @@ async function watched(gpu: GPU, memoryBytesMax = Infinity): Promise<Watched> {
           calls.set(name, (calls.get(name) ?? 0) + 1);
           const made = create(argument);
           if (name === "createBuffer") {
-            buffers.push(made as GPUBuffer);
+            const buffer = made as GPUBuffer;
+            const map = buffer.mapAsync.bind(buffer);
+            Object.defineProperty(buffer, "mapAsync", {
+              value: (mode: number): Promise<undefined> => {
+                calls.set("mapAsync", (calls.get("mapAsync") ?? 0) + 1);
+                return map(mode);
+              },
+            });
+            buffers.push(buffer);
           }
           return made;
         },
@@ -112,8 +120,7 @@ async function checkAllocations(gpu: GPU): Promise<string> {
     for (const [name, values] of Object.entries(setup.inputs(at))) {
       plan.write(name, values);
     }
-    await plan.run();
-    await plan.read("loss");
+    await plan.run(["loss", "norm"]);
   };
   await step(1);
   const before = new Map(calls);
@@ -125,8 +132,11 @@ async function checkAllocations(gpu: GPU): Promise<string> {
       throw new Error(`Two steps called ${name} ${made} times`);
     }
   }
-  const submits = ((calls.get("submit") ?? 0) - (before.get("submit") ?? 0)) / 2;
-  return `${plan.dispatchCount} dispatches, ${submits} submits with the loss read back`;
+  const [submits, maps] = ["submit", "mapAsync"].map((name) => ((calls.get(name) ?? 0) - (before.get(name) ?? 0)) / 2);
+  if (submits !== 1 || maps !== 1) {
+    throw new Error(`A step with its loss and norm took ${submits} submits and ${maps} maps, need one of each`);
+  }
+  return `${plan.dispatchCount} dispatches, 1 submit and 1 map with loss and norm read back`;
 }
 
 async function checkSubmits(gpu: GPU): Promise<string> {
@@ -142,9 +152,8 @@ async function checkSubmits(gpu: GPU): Promise<string> {
   plan.write("x", Float32Array.of(1, 2, 3));
   plan.setSubmits(3);
   const before = calls.get("submit") ?? 0;
-  await plan.run();
+  const { "sum 6": values } = await plan.run(["sum 6"]);
   const submits = (calls.get("submit") ?? 0) - before;
-  const values = await plan.read("sum 6");
   if (submits !== 3 || values.join() !== "8,16,24") {
     throw new Error(`Got ${submits} submits and [${values}], need 3 and [8,16,24]`);
   }
@@ -213,11 +222,10 @@ async function checkDropped(gpu: GPU): Promise<string> {
     buffer.destroy();
   }
   const first = await expectCode("device-wrong", async () => {
-    await plan.run();
-    await plan.read("total");
+    await plan.run(["total"]);
   });
   await expectCode("device-wrong", () => plan.run());
-  await expectCode("device-wrong", () => plan.read("total"));
+  await expectCode("device-wrong", () => plan.run(["total"]));
   return first;
 }
 
@@ -227,11 +235,10 @@ async function checkLost(gpu: GPU): Promise<string> {
   await plan.run();
   device.destroy();
   const first = await expectCode("device-lost", async () => {
-    await plan.run();
-    await plan.read("total");
+    await plan.run(["total"]);
   });
   await expectCode("device-lost", () => plan.run());
-  await expectCode("device-lost", () => plan.read("total"));
+  await expectCode("device-lost", () => plan.run(["total"]));
   await expectCode("device-lost", () => engine.readState("total"));
   return first;
 }

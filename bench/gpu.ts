@@ -1,6 +1,6 @@
 /**
- * Speed of the WebGPU engine: `npm run bench gpu [PARTS]` prints one JSON object; PARTS are any of matmul, attention, train
- * and counts, all by default. In Node the adapter is Dawn's, on the Vulkan driver that `VK_ICD_FILENAMES` names; Deno runs
+ * Speed of the WebGPU engine: `npm run bench gpu [PARTS]` prints one JSON object; PARTS are any of peak, matmul, attention,
+ * train and counts, all by default. In Node the adapter is Dawn's, on the Vulkan driver that `VK_ICD_FILENAMES` names; Deno runs
  * it as well (`deno run -A --unstable-webgpu --unstable-raw-imports bench/gpu.ts`). Kernels are compared interleaved, within one
  * launch; results are checked before they are timed. A figure is the median of several rounds, with half the distance
  * between the quartiles as its spread, in percent. Compare figures only within one launch, and ratios between machines.
@@ -8,17 +8,15 @@
 import process from "node:process";
 import { assert } from "../src/base/assert.ts";
 import { createRng } from "../src/base/rng.ts";
+import { climb, gpuRungs, type Rung } from "../src/engines/ladder.ts";
+import { STEP_INNER as INNER, STEP_MODEL as MODEL } from "../src/engines/task.ts";
+import { attentionWork, matmulWork, type Work } from "../src/engines/works.ts";
 import { createGpuEngine, probeGpu, type GpuEngine } from "../src/gpu/engine.ts";
 import type { KernelChoice } from "../src/gpu/kernels.ts";
-import { MATMUL_RUNGS } from "../src/gpu/matmul.ts";
-import type { GpuPlan } from "../src/gpu/plan.ts";
+import { measurePeak } from "../src/gpu/peak.ts";
 import { initialParameters } from "../src/model/layout.ts";
 import { createTrainer, type Trainer } from "../src/model/trainer.ts";
-import type { Program } from "../src/tensor/program.ts";
-import { record } from "../src/tensor/record.ts";
-import { createTwin } from "../src/tensor/twin.ts";
 import type { InnerConfig, ModelConfig } from "../src/protocol/charter.ts";
-import { INNER, MODEL } from "./task.ts";
 
 const SHAPES = [
   { m: 256, n: 256, k: 256 },
@@ -27,7 +25,7 @@ const SHAPES = [
   { m: 1024, n: 384, k: 1536 },
 ];
 /** The naive product is there to be believed; at larger sizes one run takes seconds. */
-const NAIVE_MAX = 256;
+const NAIVE_FLOPS_MAX = 2 * 256 ** 3;
 const ROUNDS = 5;
 const TRAIN_ROUNDS = 3;
 
@@ -41,16 +39,15 @@ if (found === null) {
   process.exit(1);
 }
 const results: Record<string, unknown> = { adapter: found.identity.trim() };
+if (wants("peak")) {
+  results["multiply-add loop, GFLOP/s"] = await measurePeak(gpu);
+}
 if (wants("matmul")) {
-  for (const shape of SHAPES) {
-    results[`matmul ${shape.m}×${shape.k}·${shape.k}×${shape.n}, GFLOP/s`] = await compareMatmuls(shape);
-  }
+  Object.assign(results, await climbAll(SHAPES.map(matmulWork)));
 }
 if (wants("attention")) {
-  for (const time of [256, 512]) {
-    results[`attention T ${time}, GFLOP/s of the full square`] = await compareAttentions(time, "forward");
-    results[`attention backward T ${time}, GFLOP/s of the full square`] = await compareAttentions(time, "backward");
-  }
+  const works = [256, 512].flatMap((time) => [attentionWork(time, "forward"), attentionWork(time, "backward")]);
+  Object.assign(results, await climbAll(works));
 }
 if (wants("train")) {
   results["train step, tokens/s"] = await compareTraining();
@@ -102,94 +99,22 @@ async function rates(runners: readonly Runner[], work: number, rounds: number): 
   );
 }
 
-/** `program` on an engine for each choice, with the same inputs; outputs must be within 1e-4 of the largest `expected`. */
-async function comparePlans(
-  program: Program,
-  choices: readonly (readonly [string, Partial<KernelChoice>])[],
-  { expected, work }: { readonly expected: ReadonlyMap<string, (at: number) => number>; readonly work: number },
-): Promise<Record<string, Rate>> {
-  await using stack = new AsyncDisposableStack();
-  const runners: Runner[] = [];
-  for (const [label, choice] of choices) {
-    const engine = stack.use(await createGpuEngine({ gpu, choice }));
-    const plan: GpuPlan = stack.use(await engine.compile(program));
-    for (const { name, shape, role } of program.tensors) {
-      if (role === "input") {
-        plan.write(name, inputOf(name, shape));
-      }
-    }
-    const outputs = await plan.run([...expected.keys()]);
-    for (const [output, value] of expected) {
-      const got = outputs[output] ?? new Float32Array();
-      for (let at = 0; at < got.length; at += 997) {
-        const [a, b] = [got[at] as number, value(at)];
-        assert(
-          Math.abs(a - b) <= 1e-4 * Math.max(1, Math.abs(b)),
-          `Cannot time ${label}: element ${at} is ${a}, not ${b}`,
-        );
-      }
-    }
-    runners.push({ label, run: () => plan.run().then(() => plan.idle()) });
+/** GFLOP/s on every rung, by work: a median with its spread, or what is wrong with it. */
+async function climbAll(works: readonly Work[]): Promise<Record<string, Record<string, Rate | string>>> {
+  using engine = await createGpuEngine({ gpu });
+  const rungsFor = (work: Work): Rung[] =>
+    gpuRungs(engine, work.family).filter(({ label }) => label !== "naive" || work.flops <= NAIVE_FLOPS_MAX);
+  const readings = await climb(works, rungsFor, { nowMs: () => performance.now(), rounds: ROUNDS });
+  const figures: Record<string, Record<string, Rate | string>> = {};
+  for (const reading of readings) {
+    const rates = (figures[`${reading.work}, GFLOP/s`] ??= {});
+    rates[reading.rung] = reading.type === "measured" ? rateOf(reading) : `${reading.type}: ${reading.detail}`;
   }
-  return await rates(runners, work, ROUNDS);
+  return figures;
 }
 
-function inputOf(name: string, shape: readonly number[]): Float32Array<ArrayBuffer> {
-  const rng = createRng("bench", name);
-  return Float32Array.from({ length: shape.reduce((all, length) => all * length, 1) }, () => rng.float() - 0.5);
-}
-
-/** x · wᵀ on every rung. */
-async function compareMatmuls({ m, n, k }: { m: number; n: number; k: number }): Promise<Record<string, Rate>> {
-  const r = record("matmul");
-  r.matmul(r.input("x", [m, k]), r.input("w", [n, k]), { transB: true });
-  const [x, w] = [inputOf("x", [m, k]), inputOf("w", [n, k])];
-  const value = (at: number): number => {
-    const [row, column] = [Math.floor(at / n), at % n];
-    let sum = 0;
-    for (let i = 0; i < k; i += 1) {
-      sum += (x[row * k + i] as number) * (w[column * k + i] as number);
-    }
-    return sum;
-  };
-  const rungs = MATMUL_RUNGS.filter((rung) => rung !== "naive" || m <= NAIVE_MAX);
-  const choices = rungs.map((matmul) => [matmul, { matmul }] as const);
-  const work = (2 * m * n * k) / 1e9;
-  return await comparePlans(r.finish(["product"]), choices, { expected: new Map([["product", value]]), work });
-}
-
-/** Causal attention of 6 heads of width 64, as if every query saw every key: 4·H·T²·D, backward 2.5 times that. */
-async function compareAttentions(time: number, way: "forward" | "backward"): Promise<Record<string, Rate>> {
-  const heads = { batch: 1, time, heads: 6, kvHeads: 6, headDim: 64 };
-  const shape = [time, heads.heads * heads.headDim];
-  const r = record("attention");
-  const [q, k, v] = [r.input("q", shape), r.input("k", shape), r.input("v", shape)];
-  let outputs = ["attended"];
-  if (way === "forward") {
-    r.attention(q, k, v, heads);
-  } else {
-    const [out, dout, lse] = [r.input("out", shape), r.input("dout", shape), r.input("lse", [heads.heads * time])];
-    const [dq, dk, dv] = [r.value("dq", shape), r.value("dk", shape), r.value("dv", shape)];
-    const delta = r.value("delta", [heads.heads * time]);
-    r.push({ type: "attentionBackward", q, k, v, out, lse, dout, delta, dq, dk, dv, ...heads });
-    outputs = ["dq", "dk", "dv"];
-  }
-  const program = r.finish(outputs);
-  using twin = createTwin();
-  using reference = await twin.compile(program);
-  for (const { name, shape: size, role } of program.tensors) {
-    if (role === "input") {
-      reference.write(name, inputOf(name, size));
-    }
-  }
-  const values = await reference.run(outputs);
-  const expected = new Map(outputs.map((output) => [output, (at: number) => values[output]?.[at] ?? Number.NaN]));
-  const work = (4 * heads.heads * time ** 2 * heads.headDim * (way === "forward" ? 1 : 2.5)) / 1e9;
-  const choices = [
-    ["flash", { attention: "flash" }],
-    ["rows", { attention: "rows" }],
-  ] as const;
-  return await comparePlans(program, choices, { expected, work });
+function rateOf({ rate, spread }: { readonly rate: number; readonly spread: number }): Rate {
+  return { median: Number(rate.toPrecision(3)), spreadPercent: Math.round(100 * spread) };
 }
 
 /** Whole training steps, loss read back, with the engine's own kernels and with some of them taken away. */

@@ -15,7 +15,7 @@ import type { Engine } from "../src/tensor/engine.ts";
 import { record } from "../src/tensor/record.ts";
 import { createWasmEngine } from "../src/wasm/engine.ts";
 import { spawn } from "../src/wasm/spawn-node.ts";
-import { INNER, MODEL } from "./task.ts";
+import { STEP_INNER as INNER, STEP_MODEL as MODEL } from "../src/engines/task.ts";
 
 const root = new URL("..", import.meta.url);
 execFileSync(process.execPath, [new URL("tools/build-wasm.mjs", root).pathname]);

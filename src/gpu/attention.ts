@@ -15,7 +15,8 @@ import type { HeadShape, OpOf } from "../tensor/program.ts";
 import { read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import { f32, u32, unroll, type Constants } from "./shader.ts";
 
-export type AttentionRung = "naive" | "flash" | "rows";
+export const ATTENTION_RUNGS = ["naive", "flash", "rows"] as const;
+export type AttentionRung = (typeof ATTENTION_RUNGS)[number];
 
 export function attentionDispatches(op: OpOf<"attention">, wanted: AttentionRung): Dispatch[] {
   const bindings = [read(op.q), read(op.k), read(op.v), write(op.out), write(op.lse)];

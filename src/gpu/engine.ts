@@ -39,7 +39,8 @@ export interface GpuEngine extends Engine {
   readonly kind: "webgpu";
   /** The adapter computes on the CPU; the WASM engine is faster there. */
   readonly software: boolean;
-  compile(program: Program): Promise<GpuPlan>;
+  /** `choice` is for this Plan alone and goes before the engine's. */
+  compile(program: Program, choice?: Partial<KernelChoice>): Promise<GpuPlan>;
   /** The kernels that were found to be fastest, as a text for the option of this name; undefined before the search. */
   readonly tuned: string | undefined;
   /** Why the engine can no longer be used, if so. */
@@ -66,14 +67,16 @@ export async function createGpuEngine({
   const full: KernelChoice = { matmul: "auto", attention: "auto", fusion: "auto", ...choice };
   const shared = share(open, states, full, memoryBytesMax);
   let tuning = tuned === undefined ? undefined : importTuning(tuned, open.identity);
-  const msMax = full.matmul === "auto" ? (tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX)) : 0;
+  const msMax = tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX);
   let search: Promise<Tuning> | undefined;
-  const compile = async (program: Program): Promise<GpuPlan> => {
-    if (tuning === undefined && msMax > 0) {
+  const compile = async (program: Program, own: Partial<KernelChoice> = {}): Promise<GpuPlan> => {
+    const wanted = { ...full, ...own };
+    const hasProducts = program.ops.some(({ type }) => type === "matmul");
+    if (tuning === undefined && msMax > 0 && wanted.matmul === "auto" && hasProducts) {
       search ??= tuneOn(program, shared, msMax);
       tuning = await search;
     }
-    return createPlan(program, { ...shared, tuning: tuning ?? {} }, submitsPerRun);
+    return createPlan(program, { ...shared, choice: wanted, tuning: tuning ?? {} }, submitsPerRun);
   };
   const state = (name: string): { readonly buffer: GPUBuffer; readonly count: number } =>
     present(states.get(name), `state tensor "${name}" in any compiled Plan`);

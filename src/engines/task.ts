@@ -1,10 +1,10 @@
 /**
- * The training task that the benchmarks share, so that their figures are about the same work: a Llama of the shape that peers
+ * The training task that the benchmarks and the public page share, so that their figures are about the same work: a Llama of the shape that peers
  * are measured with (4 layers, 128 channels, 128 tokens, batches of 8; 1,024 tokens a step).
  */
-import type { InnerConfig, ModelConfig } from "../src/protocol/charter.ts";
+import type { InnerConfig, ModelConfig } from "../protocol/charter.ts";
 
-export const MODEL: ModelConfig = {
+export const STEP_MODEL: ModelConfig = {
   vocabulary: 256,
   channels: 128,
   layers: 4,
@@ -18,7 +18,7 @@ export const MODEL: ModelConfig = {
   seed: 1,
 };
 
-export const INNER: InnerConfig = {
+export const STEP_INNER: InnerConfig = {
   batch: 8,
   learningRate: 3e-4,
   warmupSteps: 10,

@@ -1,0 +1,233 @@
+/**
+ * The kernel ladder: the same works (`works.ts`) on several rungs, which may be kernels of one GPU engine or other engines.
+ * Results are checked before anything is timed, and a wrong rung is called wrong and not fast; rungs take turns within a
+ * work, so that a machine that is disturbed is so for all of them. It is what `npm run bench:ladder` and the public page
+ * (`bench.html`) run. The clock comes in as an argument.
+ */
+import { present } from "../base/assert.ts";
+import { ATTENTION_RUNGS } from "../gpu/attention.ts";
+import type { GpuEngine } from "../gpu/engine.ts";
+import type { KernelChoice } from "../gpu/kernels.ts";
+import { MATMUL_RUNGS } from "../gpu/matmul.ts";
+import type { Engine, Plan } from "../tensor/engine.ts";
+import type { Program } from "../tensor/program.ts";
+import type { Family, Sample, Work } from "./works.ts";
+
+/** A Plan that may run ahead of the host says when it is done; `kernels` tells which rung a device really took. */
+export interface TimedPlan extends Plan {
+  idle?(): Promise<void>;
+  readonly kernels?: readonly string[];
+}
+
+export interface Rung {
+  readonly label: string;
+  /** Runs reach the device as submits, which others at the screen have to wait for. */
+  readonly gpu: boolean;
+  compile(program: Program): Promise<TimedPlan>;
+}
+
+/** What became of one work on one rung. */
+export type Reading = { readonly work: string; readonly rung: string } & (
+  | {
+      readonly type: "measured";
+      /** GFLOP/s. */
+      readonly rate: number;
+      /** Half the distance between the quartiles, as a share of the median. */
+      readonly spread: number;
+    }
+  | { readonly type: "wrong" | "failed" | "skipped"; readonly detail: string }
+);
+
+export interface LadderOptions {
+  readonly nowMs: () => number;
+  readonly rounds?: number;
+  /** What no submit may be expected to exceed, in ms; a rung that would is skipped. */
+  readonly submitMsMax?: number;
+  readonly signal?: { readonly aborted: boolean };
+  /** Told before each work. */
+  readonly onWork?: (work: Work, index: number) => void;
+  readonly onReading?: (reading: Reading) => void;
+}
+
+/** A measurement is as many runs as take this long: a fence alone costs some browsers two milliseconds. */
+const SAMPLE_MS = 40;
+const RUNS_MAX = 256;
+/** What is quicker than this is repeated within a submit, up to `REPEATS_MAX` times. */
+const SUBMIT_MS = 10;
+const REPEATS_MAX = 16;
+/** Largest error, as a share of the larger of 1 and the value: f32 sums of a few thousand products stay far below. */
+const TOLERANCE = 1e-4;
+
+/** The rungs of `family` on one GPU engine, slowest design first. */
+export function gpuRungs(engine: GpuEngine, family: Family): Rung[] {
+  const rung = (label: string, choice: Partial<KernelChoice>): Rung => ({
+    label,
+    gpu: true,
+    // Ops that may share a dispatch would be another kernel.
+    compile: (program) => engine.compile(program, { ...choice, fusion: "none" }),
+  });
+  return family === "matmul"
+    ? MATMUL_RUNGS.map((matmul) => rung(matmul, { matmul }))
+    : ATTENTION_RUNGS.map((attention) => rung(attention, { attention }));
+}
+
+/** An engine with one way of doing things, as a rung beside the others. */
+export function engineRung(label: string, engine: Engine): Rung {
+  return { label, gpu: false, compile: (program) => engine.compile(program) };
+}
+
+/** Measures every work on its rungs, in order; small works of a family must come before large ones. */
+export async function climb(
+  works: readonly Work[],
+  rungsFor: (work: Work) => readonly Rung[],
+  options: LadderOptions,
+): Promise<Reading[]> {
+  const readings: Reading[] = [];
+  const speeds = new Map<string, number>();
+  for (const [index, work] of works.entries()) {
+    if (options.signal?.aborted === true) {
+      break;
+    }
+    options.onWork?.(work, index);
+    readings.push(...(await climbOne(work, rungsFor(work), speeds, options)));
+  }
+  return readings;
+}
+
+interface Candidate {
+  readonly rung: Rung;
+  readonly plan: TimedPlan;
+  /** Of the work in one run of the plan. */
+  readonly repeats: number;
+  /** Runs that make a measurement. */
+  readonly runs: number;
+  readonly rates: number[];
+  /** FLOP per ms. */
+  readonly speed: number;
+}
+
+/** `speeds`: FLOP per ms by family and rung, from smaller works; it is added to. */
+async function climbOne(
+  work: Work,
+  rungs: readonly Rung[],
+  speeds: Map<string, number>,
+  options: LadderOptions,
+): Promise<Reading[]> {
+  const { nowMs, rounds = 5, submitMsMax = Infinity, signal, onReading } = options;
+  const readings: Reading[] = [];
+  const tell = (reading: Reading): void => {
+    readings.push(reading);
+    onReading?.(reading);
+  };
+  const expected = await work.expected();
+  const taken = new Set<string>();
+  const candidates: Candidate[] = [];
+  using stack = new DisposableStack();
+  for (const rung of rungs) {
+    if (signal?.aborted === true) {
+      return readings;
+    }
+    const key = `${work.family} ${rung.label}`;
+    const ms = work.flops / (speeds.get(key) ?? Infinity);
+    const about = { work: work.name, rung: rung.label };
+    if (rung.gpu && ms > submitMsMax) {
+      tell({ ...about, type: "skipped", detail: `one dispatch would take about ${Math.round(ms)} ms` });
+      continue;
+    }
+    try {
+      const tried = await tryRung(work, rung, { expected, taken, stack, nowMs });
+      if ("detail" in tried) {
+        tell({ ...about, ...tried });
+      } else {
+        speeds.set(key, tried.speed);
+        candidates.push(tried);
+      }
+    } catch (error) {
+      tell({ ...about, type: "failed", detail: error instanceof Error ? error.message : String(error) });
+    }
+  }
+  for (let round = 0; round < rounds; round += 1) {
+    for (const { plan, repeats, runs, rates } of candidates) {
+      if (signal?.aborted === true) {
+        return readings;
+      }
+      const ms = await timeRuns(plan, runs, nowMs);
+      rates.push((work.flops * repeats * runs) / ms / 1e6);
+    }
+  }
+  candidates.forEach(({ rung, rates }) =>
+    tell({ work: work.name, rung: rung.label, type: "measured", ...summary(rates) }),
+  );
+  return readings;
+}
+
+type Tried = Candidate | { readonly type: "wrong" | "skipped"; readonly detail: string };
+
+interface Trying {
+  readonly expected: ReadonlyMap<string, readonly Sample[]>;
+  /** Kernels that an earlier rung has already come out as. */
+  readonly taken: Set<string>;
+  /** Owns the Plan that is kept for timing. */
+  readonly stack: DisposableStack;
+  readonly nowMs: () => number;
+}
+
+/** Checks one work on one rung, and finds how often it has to run to be measured. */
+async function tryRung(work: Work, rung: Rung, { expected, taken, stack, nowMs }: Trying): Promise<Tried> {
+  using single = await prepare(work, rung, 1);
+  const kernels = single.kernels?.join() ?? rung.label;
+  if (taken.has(kernels)) {
+    return { type: "skipped", detail: "this device takes another rung instead" };
+  }
+  taken.add(kernels);
+  const outputs = await single.run([...expected.keys()]);
+  for (const [output, samples] of expected) {
+    const values = present(outputs[output], output);
+    const wrong = samples.find(([index, value]) => !isClose(values[index] as number, value));
+    if (wrong !== undefined) {
+      const [index, value] = wrong;
+      return { type: "wrong", detail: `element ${index} of "${output}" is ${values[index]}, should be ${value}` };
+    }
+  }
+  const singleMs = await timeRuns(single, 1, nowMs);
+  const repeats = Math.min(REPEATS_MAX, Math.max(1, Math.round(SUBMIT_MS / Math.max(0.01, singleMs))));
+  const plan = stack.use(await prepare(work, rung, repeats));
+  await timeRuns(plan, 1, nowMs);
+  let runs = 1;
+  let ms = await timeRuns(plan, runs, nowMs);
+  while (ms < SAMPLE_MS && runs < RUNS_MAX) {
+    runs *= 2;
+    ms = await timeRuns(plan, runs, nowMs);
+  }
+  return { rung, plan, repeats, runs, rates: [], speed: (work.flops * repeats * runs) / Math.max(0.001, ms) };
+}
+
+async function prepare(work: Work, rung: Rung, repeats: number): Promise<TimedPlan> {
+  const plan = await rung.compile(work.program(repeats));
+  for (const [name, values] of work.inputs) {
+    plan.write(name, values);
+  }
+  return plan;
+}
+
+async function timeRuns(plan: TimedPlan, runs: number, nowMs: () => number): Promise<number> {
+  const begin = nowMs();
+  for (let i = 0; i < runs; i += 1) {
+    await plan.run();
+  }
+  await plan.idle?.();
+  return nowMs() - begin;
+}
+
+/** Written so that a NaN is not close. */
+function isClose(got: number, value: number): boolean {
+  return Math.abs(got - value) <= TOLERANCE * Math.max(1, Math.abs(value));
+}
+
+/** Median and half the distance between the quartiles, as a share of it. */
+function summary(rates: readonly number[]): { readonly rate: number; readonly spread: number } {
+  const sorted = rates.toSorted((a, b) => a - b);
+  const quantile = (share: number): number => sorted[Math.round(share * (sorted.length - 1))] as number;
+  const rate = quantile(0.5);
+  return { rate, spread: (quantile(0.75) - quantile(0.25)) / 2 / rate };
+}

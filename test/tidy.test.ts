@@ -91,7 +91,10 @@ describe("shaders", () => {
 function below(folder: string): string[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const path = join(folder, entry.name);
-    return entry.isDirectory() ? below(path) : [relative(root, path)];
+    if (entry.isDirectory()) {
+      return entry.name === "node_modules" ? [] : below(path);
+    }
+    return [relative(root, path)];
   });
 }
 

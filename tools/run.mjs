@@ -22,7 +22,10 @@ const commands = {
   data: { steps: [install], run: (args) => source("src/relay/data.ts", args) },
   build: { steps: [install, buildWasm, buildApp], run: () => ["true", []] },
   test: { steps: [install, systemPackages, buildWasm, buildApp], run: (args) => tool("vitest", ["run", ...args]) },
-  bench: { steps: [checkBench, install, buildWasm], run: ([name, ...args]) => source(`bench/${name}.ts`, args) },
+  bench: {
+    steps: [checkBench, install, installPeers, buildWasm],
+    run: ([name, ...args]) => source(`bench/${name}.ts`, args),
+  },
   check: { steps: [install, buildWasm, check], run: () => ["true", []] },
 };
 
@@ -54,25 +57,37 @@ if (process.env.npm_lifecycle_event !== undefined) {
 }
 
 function checkBench() {
-  const names = readdirSync(join(root, "bench")).map((file) => file.replace(/\.ts$/, ""));
+  const names = readdirSync(join(root, "bench")).flatMap((file) => (file.endsWith(".ts") ? [file.slice(0, -3)] : []));
   if (!names.includes(args[0])) {
     say(`Cannot run the benchmark "${args[0] ?? ""}": there are ${names.join(" and ")}`);
     process.exit(2);
   }
 }
 
-/** Installs packages when package-lock.json has changed since the last time. */
 function install() {
-  const wanted = digest([join(root, "package-lock.json")]);
-  const stamp = join(root, "node_modules", ".heddle-install");
+  installIn(root, "Installing packages (about a minute the first time) …");
+}
+
+/** Installs the packages of a folder when its package-lock.json has changed since the last time. */
+function installIn(folder, sentence) {
+  const wanted = digest([join(folder, "package-lock.json")]);
+  const stamp = join(folder, "node_modules", ".heddle-install");
   if (read(stamp) === wanted) {
     return;
   }
-  say("Installing packages (about a minute the first time) …");
+  say(sentence);
   // Not "npm ci": it refuses a lock file without the binaries of platforms that a registry mirror does not carry.
   // The compiler and the bundler are needed to start, so NODE_ENV=production must not leave them out.
-  must("npm", ["install", "--no-save", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"]);
+  const options = ["--no-save", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"];
+  must("npm", ["install", "--prefix", folder, ...options]);
   writeFileSync(stamp, wanted);
+}
+
+/** What we are compared with is a package of its own, so that nobody installs it who did not ask for the comparison. */
+function installPeers() {
+  if (args[0] === "peers") {
+    installIn(join(root, "bench", "peers"), "Installing the peers to compare with …");
+  }
 }
 
 /** Compiles the WASM kernels; the script itself skips what is up to date. */

@@ -1,0 +1,138 @@
+/**
+ * One launch of a comparison, inside its host (a browser's worker or a Node process): opens the contenders, and for every
+ * work prepares them all, checks their outputs, and then times those that were right, interleaved. The outcome is plain
+ * data. A contender that is wrong, or fails, is named with what it did and never timed.
+ */
+import { probeGpu } from "../../src/gpu/engine.ts";
+import type { Backend, Contender, OpenContender, Ready, Surroundings } from "./contender.ts";
+import { openOurs, type WasmParts } from "./ours.ts";
+import { takeRounds } from "./statistics.ts";
+import { watchWebGpu, type Watch } from "./watch.ts";
+import { faultOf, type Work } from "./works.ts";
+
+/** What a launch is asked to do; it passes through JSON. */
+export interface Order {
+  readonly backend: Backend;
+  readonly works: readonly Work[];
+  readonly rounds: number;
+  /** Peers' bundles by name, as URLs that the host can import. */
+  readonly peers: Readonly<Record<string, string>>;
+  /** Where the peers' files are, as a URL that ends in a slash. */
+  readonly filesUrl: string;
+}
+
+export interface Launch {
+  /** The device in words. */
+  readonly adapter: string;
+  readonly results: readonly Result[];
+}
+
+/** What one contender did with one work. */
+export interface Result {
+  readonly work: string;
+  readonly contender: string;
+  /** Milliseconds of one run, one entry a round; empty when it was not timed. */
+  readonly ms: readonly number[];
+  /** Why it was not timed. */
+  readonly fault?: string;
+}
+
+/** What a host brings. */
+export interface Host {
+  readonly loadWasm: () => Promise<WasmParts>;
+  /** The host shares its cores with a software adapter and may put its thread to sleep. */
+  readonly maySleep: boolean;
+}
+
+/** A sample shorter than this is made of several runs. */
+const SAMPLE_MS = 60;
+const RUNS_MAX = 16;
+/** A wait is begun when this share of the expected time is over. */
+const SLEEP_SHARE = 0.85;
+
+export async function hold(order: Order, { loadWasm, maySleep }: Host): Promise<Launch> {
+  const { backend, works, rounds, peers, filesUrl } = order;
+  const watch = backend.type === "webgpu" ? watchWebGpu({ maySleep }) : undefined;
+  const surroundings = surround(backend, filesUrl, watch);
+  const contenders: Contender[] = [await openOurs(surroundings, loadWasm)];
+  const results: Result[] = [];
+  for (const [name, url] of Object.entries(peers)) {
+    try {
+      const { open } = (await import(/* @vite-ignore */ url)) as { readonly open: OpenContender };
+      contenders.push(await open(surroundings));
+    } catch (error) {
+      results.push(...works.map((work) => ({ work: work.name, contender: name, ms: [], fault: sentence(error) })));
+    }
+  }
+  for (const work of works) {
+    results.push(...(await compare(work, contenders, { rounds, watch })));
+  }
+  const found = backend.type === "webgpu" ? await probeGpu(navigator.gpu) : null;
+  return {
+    adapter: found?.identity.trim() ?? `WASM, ${backend.type === "wasm" ? backend.threads : 0} threads`,
+    results,
+  };
+}
+
+function surround(backend: Backend, filesUrl: string, watch: Watch | undefined): Surroundings {
+  const need = (): Watch => {
+    if (watch === undefined) {
+      throw new Error("There is no WebGPU in this launch");
+    }
+    return watch;
+  };
+  return {
+    backend,
+    fileUrl: (path) => filesUrl + path,
+    syncWith: (device) => need().sync(device),
+    lastDevice: () => need().lastDevice(),
+  };
+}
+
+async function compare(
+  work: Work,
+  contenders: readonly Contender[],
+  { rounds, watch }: { readonly rounds: number; readonly watch: Watch | undefined },
+): Promise<Result[]> {
+  using stack = new DisposableStack();
+  const results: Result[] = [];
+  const runners: { name: string; times: number; run(expectedMs: number): Promise<void> }[] = [];
+  for (const { name, prepare } of contenders) {
+    try {
+      const ready = await prepare(work);
+      if (ready === undefined) {
+        continue;
+      }
+      stack.use(ready);
+      const fault = await check(work, ready);
+      if (fault !== undefined) {
+        results.push({ work: work.name, contender: name, ms: [], fault: `WRONG: ${fault}` });
+        continue;
+      }
+      const begin = performance.now();
+      await ready.run(1);
+      const times = Math.min(RUNS_MAX, Math.max(1, Math.ceil(SAMPLE_MS / (performance.now() - begin))));
+      const run = (expectedMs: number): Promise<void> => {
+        watch?.sleepBeforeWait(SLEEP_SHARE * expectedMs);
+        return ready.run(times);
+      };
+      runners.push({ name, times, run });
+    } catch (error) {
+      results.push({ work: work.name, contender: name, ms: [], fault: sentence(error) });
+    }
+  }
+  const samples = await takeRounds(runners, { rounds, nowMs: () => performance.now() });
+  for (const { name, times } of runners) {
+    results.push({ work: work.name, contender: name, ms: (samples.get(name) ?? []).map((ms) => ms / times) });
+  }
+  return results;
+}
+
+async function check(work: Work, ready: Ready): Promise<string | undefined> {
+  await ready.run(1);
+  return faultOf(work, await ready.outputs());
+}
+
+function sentence(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

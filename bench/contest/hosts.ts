@@ -1,0 +1,138 @@
+/**
+ * Where launches take place: each is a fresh Node process, or a fresh Chromium with one page whose worker does the work. The
+ * page is cross-origin isolated, so that WASM may use threads.
+ */
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import process from "node:process";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { chromium } from "playwright-core";
+import { createServer, type ViteDevServer } from "vite";
+import { textPlugin } from "../../vite.config.ts";
+import { PEERS_FOLDER } from "./bundle.ts";
+import type { Launch, Order } from "./contest.ts";
+import { MARKS } from "./marks.ts";
+
+/** An order without what only the host knows. */
+export type Task = Omit<Order, "filesUrl">;
+
+export interface Place {
+  readonly name: string;
+  launch(task: Task): Promise<Launch>;
+}
+
+const CHROMIUM = "/usr/bin/chromium";
+const LAUNCH_MS_MAX = 1_800_000;
+const SWIFTSHADER_ICD = "/usr/lib/chromium/vk_swiftshader_icd.json";
+
+const repository = fileURLToPath(new URL("../..", import.meta.url));
+
+/** Places by the name they have on the command line. Node on lavapipe needs the path of its driver in LAVAPIPE_ICD. */
+export function placeNamed(name: string): Place {
+  switch (name) {
+    case "chromium":
+      return { name, launch: launchInChromium };
+    case "node":
+      return { name, launch: (task) => launchInNode(task, undefined) };
+    case "node-swiftshader":
+      return { name, launch: (task) => launchInNode(task, SWIFTSHADER_ICD) };
+    case "node-lavapipe":
+      return { name, launch: (task) => launchInNode(task, process.env["LAVAPIPE_ICD"]) };
+    default:
+      throw new Error(`Cannot measure on "${name}": the places are chromium, node, node-swiftshader and node-lavapipe`);
+  }
+}
+
+function launchInNode(task: Task, icd: string | undefined): Promise<Launch> {
+  if (icd !== undefined && !existsSync(icd)) {
+    throw new Error(`Cannot measure in Node: there is no Vulkan driver at "${icd}"`);
+  }
+  const local = (path: string): string => pathToFileURL(repository + path).href;
+  const order: Order = {
+    ...task,
+    peers: Object.fromEntries(Object.entries(task.peers).map(([name, path]) => [name, local(path)])),
+    filesUrl: `${PEERS_FOLDER}/node_modules/`,
+  };
+  const flags = ["--experimental-import-text", "--disable-warning=ExperimentalWarning"];
+  const entry = fileURLToPath(new URL("node.ts", import.meta.url));
+  const child = spawn(process.execPath, [...flags, entry, JSON.stringify(order)], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: icd === undefined ? process.env : { ...process.env, VK_ICD_FILENAMES: icd },
+    timeout: LAUNCH_MS_MAX,
+  });
+  let [output, errors] = ["", ""];
+  child.stdout.on("data", (chunk) => (output += chunk));
+  child.stderr.on("data", (chunk) => (errors += chunk));
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code, signal) => {
+      const [begin, end] = [output.indexOf(MARKS.begin), output.indexOf(MARKS.end)];
+      if (begin === -1 || end === -1) {
+        reject(new Error(`Cannot measure in Node: it ended with ${signal ?? code}\n${errors.slice(-2_000)}`));
+        return;
+      }
+      resolve(JSON.parse(output.slice(begin + MARKS.begin.length, end)) as Launch);
+    });
+  });
+}
+
+async function launchInChromium(task: Task): Promise<Launch> {
+  await using server = await serve();
+  const browser = await chromium.launch({
+    executablePath: CHROMIUM,
+    args: [
+      "--no-sandbox",
+      "--enable-unsafe-webgpu",
+      "--use-webgpu-adapter=swiftshader",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+  });
+  try {
+    const page = await browser.newPage();
+    await page.goto(`${server.origin}/bench/contest/page/index.html`);
+    const order: Order = {
+      ...task,
+      peers: Object.fromEntries(Object.entries(task.peers).map(([name, path]) => [name, `${server.origin}/${path}`])),
+      filesUrl: `${server.origin}/bench/peers/node_modules/`,
+    };
+    await page.evaluate(`hold(${JSON.stringify(order)})`);
+    await page.waitForFunction("globalThis.launch !== undefined", undefined, { timeout: LAUNCH_MS_MAX });
+    const launch = (await page.evaluate("globalThis.launch")) as Launch | { readonly thrown: string };
+    if ("thrown" in launch) {
+      throw new Error(`Cannot measure in Chromium: ${launch.thrown}`);
+    }
+    return launch;
+  } finally {
+    await browser.close();
+  }
+}
+
+interface Server extends AsyncDisposable {
+  readonly origin: string;
+}
+
+async function serve(): Promise<Server> {
+  const server: ViteDevServer = await createServer({
+    configFile: false,
+    root: repository,
+    logLevel: "error",
+    plugins: [textPlugin()],
+    cacheDir: `node_modules/.vite-bench-${process.pid}`,
+    optimizeDeps: { noDiscovery: true },
+    server: {
+      port: 0,
+      host: "127.0.0.1",
+      hmr: false,
+      watch: null,
+      headers: { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" },
+    },
+  });
+  await server.listen();
+  const address = server.httpServer?.address();
+  const port = typeof address === "object" ? address?.port : undefined;
+  return { origin: `http://127.0.0.1:${port}`, [Symbol.asyncDispose]: () => server.close() };
+}

@@ -1,0 +1,107 @@
+/** The benchmarks' arithmetic and the lines they print; nothing is timed here. */
+import { describe, expect, test } from "vitest";
+import type { Launch, Result } from "../bench/contest/contest.ts";
+import { lineOf, tableOf } from "../bench/contest/standings.ts";
+import { median, quantile, ratioOf, spreadPercent, standing, takeRounds } from "../bench/contest/statistics.ts";
+import { amountOf, faultOf, MATMULS, operand, type MatmulWork } from "../bench/contest/works.ts";
+
+const WORK: MatmulWork = { type: "matmul", name: "matmul 3x2x4", m: 3, n: 2, k: 4 };
+
+describe("statistics", () => {
+  test("median() and quantile() interpolate and do not depend on the order", () => {
+    expect(median([3, 1, 2])).toBe(2);
+    expect(median([4, 1, 3, 2])).toBe(2.5);
+    expect(quantile([5, 1, 3, 2, 4], 0.25)).toBe(2);
+    expect(quantile([7], 0.75)).toBe(7);
+    expect(() => median([])).toThrow("there are no values");
+  });
+  test("spreadPercent() is half the distance between the quartiles over the median", () => {
+    expect(spreadPercent([1, 2, 3, 4, 5])).toBeCloseTo(100 / 3);
+    expect(spreadPercent([2, 2, 2])).toBe(0);
+  });
+  test("standing() takes the median of each launch first, so that one bad launch does not count for more", () => {
+    expect(standing([[1, 1, 1], [10, 10, 10, 10, 10, 10], [2]]).rate).toBe(2);
+  });
+  test("ratioOf() divides within a round: a slow spell that hits both sides does not show", () => {
+    const { rate, spread } = ratioOf([[20, 2, 40]], [[10, 1, 20]]);
+    expect(rate).toBe(2);
+    expect(spread).toBe(0);
+  });
+  test("takeRounds() interleaves, drops the warm-up and says what to expect", async () => {
+    let now = 0;
+    const seen: string[] = [];
+    const runner = (name: string, ms: number) => ({
+      name,
+      run: async (expectedMs: number) => {
+        seen.push(`${name}${expectedMs}`);
+        now += ms;
+      },
+    });
+    const samples = await takeRounds([runner("a", 2), runner("b", 5)], { rounds: 2, nowMs: () => now });
+    expect(seen).toEqual(["a0", "b0", "b5", "a2", "a2", "b5"]);
+    expect([...samples]).toEqual([
+      ["a", [2, 2]],
+      ["b", [5, 5]],
+    ]);
+  });
+});
+
+describe("works", () => {
+  test("faultOf() passes a right product and names a wrong, a short and a NaN one", () => {
+    const [a, b] = [operand("a", 12), operand("b", 8)];
+    const c = Float32Array.from({ length: 6 }, (_, at) =>
+      [0, 1, 2, 3].reduce((sum, i) => sum + (a[4 * (at >> 1) + i] ?? 0) * (b[2 * i + (at & 1)] ?? 0), 0),
+    );
+    expect(faultOf(WORK, { c })).toBeUndefined();
+    expect(faultOf(WORK, { c: c.map((value) => value * 1.001) })).toContain("is off by");
+    expect(faultOf(WORK, { c: c.fill(Number.NaN) })).toContain("is off by");
+    expect(faultOf(WORK, {})).toBe("the output has 0 elements, not 6");
+  });
+  test("amountOf() counts a multiplication and an addition", () => {
+    expect(MATMULS.map(amountOf)).toEqual([0.268435456, 2.147483648, 1.207959552]);
+  });
+});
+
+describe("lines", () => {
+  const result = (contender: string, ms: readonly number[], fault?: string): Result =>
+    fault === undefined ? { work: WORK.name, contender, ms } : { work: WORK.name, contender, ms, fault };
+  const launch = (...results: readonly Result[]): Launch => ({ adapter: "a device", results });
+  const session = (launches: readonly Launch[]) => ({ host: "node", backend: { type: "webgpu" } as const, launches });
+  const three = [1, 2, 3].map((scale) =>
+    launch(
+      result("heddle", [1 * scale, 1 * scale]),
+      result("slow", [8 * scale, 8 * scale]),
+      result("fast", [2 * scale, 2 * scale]),
+      result("broken", [], "WRONG: all zero"),
+    ),
+  );
+  test("lineOf() compares with the fastest peer that was right", () => {
+    const line = lineOf(WORK, session(three));
+    expect(JSON.parse(JSON.stringify(line))).toEqual({
+      work: "matmul 3x2x4",
+      engine: "webgpu",
+      adapter: "a device",
+      host: "node",
+      unit: "GFLOP/s",
+      ours: 0.000024,
+      best: 0.000012,
+      bestPeer: "fast",
+      ratio: 2,
+      spread: 0,
+      verified: true,
+      launches: 3,
+      rates: { heddle: 0.000024, slow: 0.000003, fast: 0.000012 },
+      faults: { broken: "WRONG: all zero" },
+    });
+    expect(tableOf([line])).toContain("2 x fast");
+    expect(tableOf([line])).toContain("WRONG");
+  });
+  test("lineOf() without peers has our figure alone", () => {
+    const line = lineOf(WORK, session([launch(result("heddle", [2, 2]))]));
+    expect([line.best, line.bestPeer, line.ratio]).toEqual([null, null, null]);
+  });
+  test("lineOf() gives no line when our own output is wrong", () => {
+    const wrong = session([launch(result("heddle", [], "WRONG: nothing"), result("fast", [1]))]);
+    expect(() => lineOf(WORK, wrong)).toThrow("our engine gave no figure: WRONG: nothing");
+  });
+});

@@ -16,14 +16,23 @@ const env = { ...process.env, PATH: `${bin}:${process.env.PATH}` };
 /** Our sources are TypeScript and WGSL, run as they are. */
 const nodeFlags = ["--experimental-import-text", "--disable-warning=ExperimentalWarning"];
 
+/** Vulkan drivers that need no GPU, by the name of their adapter. */
+const drivers = {
+  swiftshader: "/usr/lib/chromium/vk_swiftshader_icd.json",
+  lavapipe: join(root, "build", "lavapipe", "lvp_icd.json"),
+};
+
 const commands = {
   start: { steps: [install, buildWasm, buildApp], run: (args) => source("src/relay/main.ts", args) },
   contribute: { steps: [install, buildWasm], run: (args) => source("src/headless/main.ts", args) },
   data: { steps: [install], run: (args) => source("src/relay/data.ts", args) },
   build: { steps: [install, buildWasm, buildApp], run: () => ["true", []] },
-  test: { steps: [install, systemPackages, buildWasm, buildApp], run: (args) => tool("vitest", ["run", ...args]) },
+  test: {
+    steps: [install, systemPackages, lavapipe, buildWasm, buildApp],
+    run: (args) => tool("vitest", ["run", ...args]),
+  },
   bench: {
-    steps: [checkBench, install, installPeers, buildWasm],
+    steps: [chooseAdapter, checkBench, install, installPeers, buildWasm],
     run: ([name, ...args]) => source(`bench/${name}.ts`, args),
   },
   check: { steps: [install, buildWasm, check], run: () => ["true", []] },
@@ -140,6 +149,29 @@ function systemPackages() {
   say(`Installing system packages for the tests: ${names.join(", ")} …`);
   must("apt-get", ["update", "-qq"]);
   must("apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...names], { DEBIAN_FRONTEND: "noninteractive" });
+}
+
+/** Gets Mesa 25. Where that fails it says why, and the tests that need it fail; the others run. */
+function lavapipe() {
+  const done = spawnSync(process.execPath, [join(root, "tools", "lavapipe.mjs")], { stdio: ["ignore", 2, 2] });
+  return done.status === 0;
+}
+
+/** Takes "--adapter NAME" out of the arguments: the software adapter that WebGPU in Node is to use, or a driver's file. */
+function chooseAdapter() {
+  const at = args.indexOf("--adapter");
+  if (at === -1) {
+    return;
+  }
+  const [, name = ""] = args.splice(at, 2);
+  const driver = drivers[name] ?? name;
+  if ((name === "lavapipe" && !lavapipe()) || !existsSync(driver)) {
+    say(
+      `Cannot use the adapter "${name}": there are ${Object.keys(drivers).join(" and ")}, or a Vulkan driver's .json`,
+    );
+    process.exit(1);
+  }
+  env.VK_ICD_FILENAMES = driver;
 }
 
 /** Format, lint, types, dead code. */

@@ -1,5 +1,5 @@
 /**
- * The engine contract on every stack that this machine can offer: WebGPU in Node (Dawn on SwiftShader), in Deno (wgpu on
+ * The engine contract on every stack that this machine can offer: WebGPU in Node (Dawn on SwiftShader and on Mesa 25's lavapipe), in Deno (wgpu on
  * llvmpipe) and in a worker of Chromium (Dawn on SwiftShader), and WASM with two threads in all three. Two independent
  * implementations of WGSL and of the driver below catch what either lets through. The stacks run side by side in processes
  * of their own; every case is a test with a name. A missing system package fails, with a sentence saying what to install.
@@ -18,6 +18,7 @@ const bin = join(root, "node_modules/.bin");
 const SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json";
 const CHROMIUM = "/usr/bin/chromium";
 const LLVMPIPE = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json";
+const LAVAPIPE = join(root, "build/lavapipe/lvp_icd.json");
 const WASM = join(root, "build/heddle-threads.wasm");
 const STACK_MS_MAX = 300_000;
 
@@ -40,6 +41,13 @@ const stacks: readonly Stack[] = [
     command: [...NODE, "test/engines/node.ts", "engine=webgpu"],
     environment: { VK_ICD_FILENAMES: SWIFTSHADER },
     needs: { file: SWIFTSHADER, install: 'the system package "chromium"' },
+    names: ON_WEBGPU,
+  },
+  {
+    name: "WebGPU: Node with Dawn on lavapipe",
+    command: [...NODE, "test/engines/node.ts", "engine=webgpu"],
+    environment: { VK_ICD_FILENAMES: LAVAPIPE },
+    needs: { file: LAVAPIPE, install: 'Mesa 25 with "node tools/lavapipe.mjs"' },
     names: ON_WEBGPU,
   },
   {

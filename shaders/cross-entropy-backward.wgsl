@@ -1,8 +1,8 @@
-// crossEntropyBackward: dlogits[n,v] = (softmax(logits[n])[v] − [v = targets[n]]) / N. A workgroup owns a row, reads it
-// once for its maximum and sum of exponentials and once more to write the gradient.
+// crossEntropyBackward: dlogits[n,v] = (softmax(logits[n])[v] − [v = targets[n]]) / COUNT. A workgroup owns a row, reads it
+// once for its maximum and sum of exponentials and once more to write the gradient, which may go where the logits are.
 //
 // Bindings   0 logits [N,V]   1 targets [N] u32, each below V (the host checks)   2 dlogits [N,V]
-// Constants  N V; SIZE invocations a workgroup, FOLD = √SIZE; GRID_X
+// Constants  N V; COUNT losses in the mean; SIZE invocations a workgroup, FOLD = √SIZE; GRID_X
 // Dispatch   N workgroups of SIZE, folded to rows of GRID_X
 // Twin       crossEntropyBackward in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     online softmax: Milakov and Gimelshein, arXiv 1805.02867
@@ -45,7 +45,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let wanted = targets[n];
     for (var v = thread; v < V; v += SIZE) {
       let p = exp(logits[start + v] - all.x) / all.y;
-      dlogits[start + v] = (p - select(0.0, 1.0, v == wanted)) / f32(N);
+      dlogits[start + v] = (p - select(0.0, 1.0, v == wanted)) / f32(COUNT);
     }
   }
 }

@@ -1,5 +1,5 @@
-// crossEntropy, first of two dispatches: losses[n] = logsumexp_v logits[n,v] − logits[n, targets[n]]. A workgroup owns a
-// row and reads it once: every invocation keeps a running maximum and the sum of exponentials below it. `mean.wgsl` follows.
+// crossEntropy: losses[n] = logsumexp_v logits[n,v] − logits[n, targets[n]]. A workgroup owns a
+// row and reads it once: every invocation keeps a running maximum and the sum of exponentials below it.
 //
 // Bindings   0 logits [N,V]   1 targets [N] u32, each below V (the host checks)   2 losses [N]
 // Constants  N V; SIZE invocations a workgroup, FOLD = √SIZE; GRID_X

@@ -1,9 +1,9 @@
-// mean: out[0] = Σ x / COUNT, in one workgroup and a fixed order. Second dispatch of crossEntropy.
+// mean: out[0] = Σ x / COUNT, in one workgroup and a fixed order.
 //
 // Bindings   0 x [COUNT]   1 out [1]
 // Constants  COUNT
 // Dispatch   1 workgroup of 256
-// Twin       crossEntropy in tensor/twin-ops.ts; tolerance 1e-5
+// Twin       mean in tensor/twin-ops.ts; tolerance 1e-5
 // Source     the definition
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;

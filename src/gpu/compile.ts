@@ -173,6 +173,9 @@ function allocate(program: Program, layout: Layout, shared: Shared): Allocation 
   const slotAt = (index: number): GPUBuffer => present(buffers[slots.of[index] as number], `slot ${index}`);
   const places: (Place | undefined)[] = program.tensors.map((tensor) => {
     const size = elementCount(tensor.shape) * 4;
+    if (tensor.view !== undefined) {
+      return undefined;
+    }
     if (tensor.role === "input") {
       const buffer = createBuffer(device, tensor.name, size);
       owned.push(buffer);
@@ -183,14 +186,19 @@ function allocate(program: Program, layout: Layout, shared: Shared): Allocation 
       const index = ids.indexOf(tensor.id);
       return index === -1 ? undefined : { buffer: slotAt(index), offset: 0, size };
     }
-    const base = tensor.view === undefined ? tensor : present(program.tensors[tensor.view.of], "viewed tensor");
-    const offset = (tensor.view?.offset ?? 0) * 4;
-    assert(
-      offset % device.limits.minStorageBufferOffsetAlignment === 0,
-      `Cannot bind "${tensor.name}": it begins at byte ${offset}, need a multiple of ${device.limits.minStorageBufferOffsetAlignment}`,
-    );
-    return { buffer: shared.state(base), offset, size };
+    return { buffer: shared.state(tensor), offset: 0, size };
   });
+  for (const { id, name, shape, view } of program.tensors) {
+    const whole = view === undefined ? undefined : places[view.of];
+    if (view !== undefined && whole !== undefined) {
+      const offset = view.offset * 4;
+      assert(
+        offset % device.limits.minStorageBufferOffsetAlignment === 0,
+        `Cannot bind "${name}": it begins at byte ${offset}, need a multiple of ${device.limits.minStorageBufferOffsetAlignment}`,
+      );
+      places[id] = { buffer: whole.buffer, offset, size: elementCount(shape) * 4 };
+    }
+  }
   const scratch = new Map(
     labels.map((label, i) => {
       const place = { buffer: slotAt(ids.length + i), offset: 0, size: scratchBytes[i] as number };

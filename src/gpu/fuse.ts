@@ -12,7 +12,7 @@
  *   equal turns (rope), beside               queries and keys; their gradients
  */
 import type { Op, OpOf, Program, Tensor, TensorId } from "../tensor/program.ts";
-import { elementCount, readsOf, writesOf } from "../tensor/program.ts";
+import { baseOf, elementCount, readsOf, writesOf } from "../tensor/program.ts";
 
 /** Ops that share a dispatch: strands run beside each other, the ops of a strand in turn. */
 export type Group = readonly (readonly Op[])[];
@@ -173,10 +173,6 @@ function touches(program: Program, a: Op, b: Op): boolean {
   const meet = (ids: readonly TensorId[], others: readonly TensorId[]): boolean =>
     ids.some((id) => others.some((other) => overlap(program, id, other)));
   return meet(writesOf(a), [...readsOf(b), ...writesOf(b)]) || meet(writesOf(b), readsOf(a));
-}
-
-function baseOf({ tensors }: Program, id: TensorId): TensorId {
-  return tensors[id]?.view?.of ?? id;
 }
 
 function overlap(program: Program, a: TensorId, b: TensorId): boolean {

@@ -156,13 +156,6 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
         bindings: [read(op.logits), read(op.targets), write(op.losses)],
         groups: N,
       },
-      {
-        kernel: "mean",
-        text: mean,
-        constants: { COUNT: u32(N) },
-        bindings: [read(op.losses), write(op.loss)],
-        groups: 1,
-      },
     ];
   },
 
@@ -172,12 +165,22 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
       {
         kernel: "cross-entropy-backward",
         text: crossEntropyBackward,
-        constants: { N: u32(N), V: u32(V), ...rowSize(V) },
-        bindings: [read(op.logits), read(op.targets), write(op.dlogits)],
+        constants: { N: u32(N), V: u32(V), COUNT: u32(op.count), ...rowSize(V) },
+        bindings: [addend(op.logits), read(op.targets), write(op.dlogits)],
         groups: N,
       },
     ];
   },
+
+  mean: (op, { countOf }) => [
+    {
+      kernel: "mean",
+      text: mean,
+      constants: { COUNT: u32(countOf(op.x)) },
+      bindings: [read(op.x), write(op.out)],
+      groups: 1,
+    },
+  ],
 
   norm: (op, context) => {
     const windows = windowsOf(context.countOf(op.x), context.bindingBytesMax);

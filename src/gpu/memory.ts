@@ -3,7 +3,16 @@
  * same time may lie in one slot, a buffer of its own. Slots rather than one arena, because WebGPU does not let a dispatch
  * read and write windows of one buffer freely. Inputs and states have buffers of their own and are not planned here.
  */
-import { elementCount, readsOf, writesOf, type Op, type Program, type TensorId } from "../tensor/program.ts";
+import {
+  baseOf,
+  elementCount,
+  readsOf,
+  tensorNamed,
+  writesOf,
+  type Op,
+  type Program,
+  type TensorId,
+} from "../tensor/program.ts";
 
 /** Something that needs `bytes` from op number `from` to op number `to`, both included. */
 export interface Lifetime {
@@ -20,7 +29,7 @@ export interface Slots {
 }
 
 /**
- * Lifetimes of the values of `program`, outputs to the end, since the host reads them after the run. `steps` are the ops
+ * Lifetimes of the whole values of `program` (a window lives in its base), outputs to the end, since the host reads them after the run. `steps` are the ops
  * in the order in which they run; those of one step run at the same time.
  */
 export function valueLifetimes(
@@ -28,14 +37,15 @@ export function valueLifetimes(
   steps: readonly (readonly Op[])[] = program.ops.map((op) => [op]),
 ): ReadonlyMap<TensorId, Lifetime> {
   const lifetimes = new Map<TensorId, Lifetime>();
+  const outputs = new Set(program.outputs.map((name) => baseOf(program, tensorNamed(program, name).id)));
   for (const [at, ops] of steps.entries()) {
-    for (const id of ops.flatMap((op) => [...readsOf(op), ...writesOf(op)])) {
+    for (const id of ops.flatMap((op) => [...readsOf(op), ...writesOf(op)]).map((used) => baseOf(program, used))) {
       const tensor = program.tensors[id];
       if (tensor?.role !== "value") {
         continue;
       }
       const from = lifetimes.get(id)?.from ?? at;
-      const to = program.outputs.includes(tensor.name) ? Infinity : at;
+      const to = outputs.has(id) ? Infinity : at;
       lifetimes.set(id, { bytes: elementCount(tensor.shape) * 4, from, to });
     }
   }

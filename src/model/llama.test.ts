@@ -7,7 +7,8 @@ import { printProgram } from "../tensor/print.ts";
 import { sortTokens } from "../tensor/record.ts";
 import { evaluate } from "../tensor/twin.ts";
 import { ALIGNMENT, headDimOf, initialParameters, parameterLayout } from "./layout.ts";
-import { logitsProgram, lossProgram, trainProgram } from "./llama.ts";
+import { logitsProgram, lossProgram, trainProgram, type TrainOptions } from "./llama.ts";
+import { memoryOf } from "./memory.ts";
 
 const TINY: ModelConfig = {
   vocabulary: 11,
@@ -46,6 +47,14 @@ describe("grad() of the tiny model agrees with central differences to 1e-6", () 
       const program = grad(lossProgram(config, 2), { loss: "loss" });
       expect(disagreements(program, { params: parametersFor(config), ...batchFor(config, 2) })).toEqual([]);
     });
+  }
+});
+
+test("trainProgram() has the gradients of the loss, with the head's own walk and with values computed again", () => {
+  for (const config of [TINY, { ...TINY, tied: false }]) {
+    const program = trainProgram({ ...config, layers: 2 }, 2, { recompute: true });
+    const given = { params: parametersFor(config), hyper: new Float64Array(8).fill(0.5), ...batchFor(config, 2) };
+    expect(disagreements(program, given)).toEqual([]);
   }
 });
 
@@ -113,7 +122,6 @@ test("headDimOf() refuses sizes that do not fit together", () => {
 test("trainProgram() of one layer reads as follows", () => {
   expect(printProgram(trainProgram({ ...TINY, layers: 1 }, 2))).toMatchInlineSnapshot(`
     "program train
-    input tokens [10] u32
     state params [768]
     view embedding [11,8] = params from 0
     view layers.0.attention.q [8,8] = params from 128
@@ -126,8 +134,9 @@ test("trainProgram() of one layer reads as follows", () => {
     view layers.0.attention.norm [8] = params from 576
     view layers.0.feed.norm [8] = params from 640
     view final.norm [8] = params from 704
-    input targets [10] u32
     state grads [768]
+    input tokens [10] u32
+    input targets [10] u32
     view dfinal.norm [8] = grads from 704
     view dlayers.0.feed.down [8,7] = grads from 512
     view dlayers.0.feed.up [7,8] = grads from 448
@@ -160,11 +169,12 @@ test("trainProgram() of one layer reads as follows", () => {
     residual.2 [10,8] = matmul(a: gated, b: layers.0.feed.down, add: residual, transB)
     normed.3 [10,8], rstd.3 [10] = rmsNorm(x: residual.2, gain: final.norm, eps: 0.00001)
     logits [10,11] = matmul(a: normed.3, b: embedding, transB)
-    losses [10], loss [1] = crossEntropy(logits: logits, targets: targets)
-    dlogits [10,11] = crossEntropyBackward(logits: logits, targets: targets)
-    dnormed.3 [10,8] = matmul(a: dlogits, b: embedding)
-    dembedding.part [11,8] = matmul(a: dlogits, b: normed.3, transA)
-    dresidual.2 [10,8], dfinal.norm [8] = rmsNormBackward(x: residual.2, gain: final.norm, rstd: rstd.3, dout: dnormed.3)
+    losses [10] = crossEntropy(logits: logits, targets: targets)
+    logits [10,11] = crossEntropyBackward(logits: logits, targets: targets, count: 10)
+    dx [10,8] = matmul(a: logits, b: embedding)
+    dembedding.part [11,8] = matmul(a: logits, b: normed.3, transA)
+    loss [1] = mean(x: losses)
+    dresidual.2 [10,8], dfinal.norm [8] = rmsNormBackward(x: residual.2, gain: final.norm, rstd: rstd.3, dout: dx)
     dgated [10,7] = matmul(a: dresidual.2, b: layers.0.feed.down)
     dlayers.0.feed.down [8,7] = matmul(a: dresidual.2, b: gated, transA)
     dgate [10,7], dup [10,7] = swigluBackward(gate: gate, up: up, dout: dgated)
@@ -179,12 +189,12 @@ test("trainProgram() of one layer reads as follows", () => {
     dnormed [10,8] = matmul(a: dvalues, b: layers.0.attention.v)
     dlayers.0.attention.v [4,8] = matmul(a: dvalues, b: normed, transA)
     dkeys [10,4] = rope(x: dturned.2, time: 5, headDim: 2, base: 100, inverse)
-    dnormed.4 [10,8] = matmul(a: dkeys, b: layers.0.attention.k, add: dnormed)
+    dnormed.3 [10,8] = matmul(a: dkeys, b: layers.0.attention.k, add: dnormed)
     dlayers.0.attention.k [4,8] = matmul(a: dkeys, b: normed, transA)
     dqueries [10,8] = rope(x: dturned, time: 5, headDim: 2, base: 100, inverse)
-    dnormed.5 [10,8] = matmul(a: dqueries, b: layers.0.attention.q, add: dnormed.4)
+    dnormed.4 [10,8] = matmul(a: dqueries, b: layers.0.attention.q, add: dnormed.3)
     dlayers.0.attention.q [8,8] = matmul(a: dqueries, b: normed, transA)
-    dembedded [10,8], dlayers.0.attention.norm [8] = rmsNormBackward(x: embedded, gain: layers.0.attention.norm, rstd: rstd, dout: dnormed.5, add: dresidual)
+    dembedded [10,8], dlayers.0.attention.norm [8] = rmsNormBackward(x: embedded, gain: layers.0.attention.norm, rstd: rstd, dout: dnormed.4, add: dresidual)
     dembedding [11,8] = embeddingBackward(dout: dembedded, order: order, offsets: offsets, add: dembedding.part)
     norm [1] = norm(x: grads)
     params [768], m [768], v [768] = adamw(params: params, grads: grads, m: m, v: v, norm: norm, hyper: hyper, decayCount: 576)
@@ -196,3 +206,54 @@ function forwardBatch(config: ModelConfig, batch: number) {
   const { tokens, targets } = batchFor(config, batch);
   return { tokens, targets };
 }
+
+describe("trainProgram() in less memory", () => {
+  const big = { ...TINY, vocabulary: 32_768, channels: 16, layers: 1, heads: 2, kvHeads: 1, hidden: 16, time: 128 };
+  const valueBytes = (config: ModelConfig, batch: number, options: TrainOptions = {}): number =>
+    memoryOf(trainProgram(config, batch, options)).valueBytes;
+
+  test("keeps the logits of one chunk: 32 MiB at most for a vocabulary of 32,768, not 128 MiB for 1,024 rows", () => {
+    const program = trainProgram(big, 8);
+    const logits = program.tensors.filter(({ name, view }) => name.startsWith("logits") && view === undefined);
+    expect(logits.map(({ shape }) => shape)).toEqual([[256, 32_768]]);
+    expect(valueBytes(big, 8)).toBeLessThan(2 ** 25 + 2 ** 22);
+    // The whole batch at once would take four times as much, and nothing but logits makes the difference.
+    expect(valueBytes(big, 8, { logitsBytesMax: 2 ** 27 }) - valueBytes(big, 8)).toBe(3 * 2 ** 25);
+    expect(memoryOf(lossProgram(big, 8)).valueBytes).toBeLessThan(2 ** 25 + 2 ** 20);
+  });
+
+  test("takes one chunk for bytes", () => {
+    const program = trainProgram({ ...big, vocabulary: 256 }, 8);
+    expect(program.ops.filter(({ type }) => type === "crossEntropy").length).toBe(1);
+  });
+
+  test("grows with the layers by what is kept of each: their inputs only when recomputed", () => {
+    const at = (layers: number): ModelConfig => ({
+      ...TINY,
+      channels: 32,
+      hidden: 96,
+      layers,
+      time: 32,
+      vocabulary: 16,
+    });
+    const perLayer = (options: TrainOptions): number => valueBytes(at(9), 4, options) - valueBytes(at(8), 4, options);
+    const row = 4 * 32 * 4;
+    expect(perLayer({ recompute: true })).toBe(row * 32);
+    expect(perLayer({})).toBeGreaterThan(12 * row * 32);
+    expect(perLayer({ accumulate: 4 })).toBeLessThan(perLayer({}) / 3.9);
+  });
+
+  test("computes again nothing of the last layer, and no product whose result is kept", () => {
+    const plain = trainProgram({ ...TINY, layers: 3 }, 2);
+    const again = trainProgram({ ...TINY, layers: 3 }, 2, { recompute: true });
+    // Of two layers: 2 norms, 6 products, 2 turns, 1 attention, 1 swiglu.
+    expect(again.ops.length - plain.ops.length).toBe(2 * 12);
+  });
+
+  test("adds up the gradients of micro-batches: three ops more for every norm, and nothing but the passes themselves", () => {
+    const count = (accumulate: number): number => trainProgram({ ...TINY, layers: 1 }, 4, { accumulate }).ops.length;
+    const update = 2;
+    expect(count(2) - count(1)).toBe(count(1) - update + 3);
+    expect(count(4) - count(2)).toBe(2 * (count(1) - update + 3));
+  });
+});

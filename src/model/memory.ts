@@ -2,7 +2,7 @@
  * How much device memory a Program needs, before anything is allocated: for the sentence that refuses a model that is too
  * big, and for choosing a batch.
  */
-import { elementCount, readsOf, writesOf, type Program, type Tensor } from "../tensor/program.ts";
+import { baseOf, elementCount, readsOf, writesOf, type Program, type Tensor } from "../tensor/program.ts";
 
 export interface MemoryNeed {
   /** States: parameters, gradients, moments. */
@@ -19,16 +19,16 @@ export function memoryOf(program: Program): MemoryNeed {
   const sum = (tensors: readonly Tensor[]): number => tensors.reduce((bytes, tensor) => bytes + bytesOf(tensor), 0);
   const inputBytes = sum(whole.filter(({ role }) => role === "input"));
   const last = new Map<number, number>();
-  program.ops.forEach((op, i) => [...readsOf(op), ...writesOf(op)].forEach((id) => last.set(id, i)));
+  program.ops.forEach((op, i) => [...readsOf(op), ...writesOf(op)].forEach((id) => last.set(baseOf(program, id), i)));
   for (const { id, name } of program.tensors) {
     if (program.outputs.includes(name)) {
-      last.set(id, program.ops.length);
+      last.set(baseOf(program, id), program.ops.length);
     }
   }
   const live = new Map<number, Tensor>();
   let peakBytes = 0;
   program.ops.forEach((op, i) => {
-    for (const tensor of writesOf(op).map((id) => program.tensors[id])) {
+    for (const tensor of writesOf(op).map((id) => program.tensors[baseOf(program, id)])) {
       if (tensor?.role === "value") {
         live.set(tensor.id, tensor);
       }

@@ -7,7 +7,7 @@ import { createGenerator, sample } from "./generator.ts";
 import { initialParameters, parameterLayout } from "./layout.ts";
 import { logitsProgram, lossProgram, trainProgram } from "./llama.ts";
 import { memoryOf } from "./memory.ts";
-import { createSchedule, createTrainer, type TokenBatch } from "./trainer.ts";
+import { createSchedule, createTrainer, type TokenBatch, type TrainerOptions } from "./trainer.ts";
 
 const MODEL: ModelConfig = {
   vocabulary: 12,
@@ -44,10 +44,10 @@ function countingBatch(seed: number): TokenBatch {
   };
 }
 
-async function trained(steps: number) {
+async function trained(steps: number, { thrift = {}, model = MODEL }: Partial<TrainerOptions> = {}) {
   const engine = createTwin();
-  const trainer = await createTrainer(engine, { model: MODEL, inner: INNER });
-  trainer.load(initialParameters(MODEL));
+  const trainer = await createTrainer(engine, { model, inner: INNER, thrift });
+  trainer.load(initialParameters(model));
   const losses: number[] = [];
   for (let i = 0; i < steps; i += 1) {
     losses.push((await trainer.step(countingBatch(i))).loss);
@@ -94,6 +94,31 @@ describe("createTrainer()", () => {
       end = offset + shape.reduce((product, length) => product * length, 1);
     }
     expect(params.subarray(end).every((w) => w === 0)).toBe(true);
+  });
+
+  test("gives the same bits when activations are computed again", async () => {
+    const model = { ...MODEL, layers: 3 };
+    const [plain, again] = [await trained(3, { model }), await trained(3, { model, thrift: { recompute: true } })];
+    expect(again.losses).toEqual(plain.losses);
+    expect(await again.trainer.parameters()).toEqual(await plain.trainer.parameters());
+  });
+
+  test("gives the same step in micro-batches as in one batch, but for rounding", async () => {
+    const plain = await trained(4);
+    for (const accumulate of [2, 4]) {
+      const cut = await trained(4, { thrift: { accumulate } });
+      cut.losses.forEach((loss, i) => expect(loss).toBeCloseTo(plain.losses[i] as number, 5));
+      const [ours, theirs] = [await cut.trainer.parameters(), await plain.trainer.parameters()];
+      expect(Math.max(...ours.map((value, i) => Math.abs(value - (theirs[i] as number))))).toBeLessThan(1e-4);
+      expect(cut.trainer.tokensPerStep).toBe(plain.trainer.tokensPerStep);
+    }
+  });
+
+  test("refuses a batch that does not cut into the micro-batches", async () => {
+    for (const accumulate of [0, 3, 8, 1.5]) {
+      const refusal = { code: "bad-input", message: expect.stringContaining("a batch of 4 does not cut") };
+      await expect(trained(0, { thrift: { accumulate } })).rejects.toMatchObject(refusal);
+    }
   });
 
   test("refuses a batch of another size", async () => {

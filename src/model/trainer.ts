@@ -3,12 +3,12 @@
  * (linear warm-up, then constant; bias corrections by the trainer's own step counter). What to train on and for how long
  * is the contributor's business. Whoever shares the engine shares "params": see `createTrainer`.
  */
-import { assert } from "../base/assert.ts";
+import { assert, present } from "../base/assert.ts";
 import type { InnerConfig, ModelConfig } from "../protocol/charter.ts";
 import type { Engine } from "../tensor/engine.ts";
 import { sortTokens } from "../tensor/record.ts";
 import { parameterLayout } from "./layout.ts";
-import { trainProgram } from "./llama.ts";
+import { microBatchName, trainProgram, type TrainOptions } from "./llama.ts";
 
 export interface TokenBatch {
   /** [N], N = batch·time rows: sequence after sequence. */
@@ -49,17 +49,23 @@ export interface Trainer {
 export interface TrainerOptions {
   readonly model: ModelConfig;
   readonly inner: InnerConfig;
+  /** Ways to train in less memory; the numbers stay the same but for their last bits. */
+  readonly thrift?: Thrift;
 }
+
+export type Thrift = Pick<TrainOptions, "accumulate" | "recompute">;
 
 /**
  * Compiles the training Program on `engine`. Parameters and moments are zero until loaded. The states "params", "grads",
  * "m" and "v" belong to the engine: an evaluator or generator on the same engine reads what the trainer trains. Throws
  * HeddleError "model-too-big" when the device cannot hold it.
  */
-export async function createTrainer(engine: Engine, { model, inner }: TrainerOptions): Promise<Trainer> {
+export async function createTrainer(engine: Engine, { model, inner, thrift = {} }: TrainerOptions): Promise<Trainer> {
   const { size } = parameterLayout(model);
-  const plan = await engine.compile(trainProgram(model, inner.batch));
+  const plan = await engine.compile(trainProgram(model, inner.batch, thrift));
   const rows = inner.batch * model.time;
+  const { accumulate = 1 } = thrift;
+  const losses = Array.from({ length: accumulate }, (_, i) => microBatchName("loss", i));
   const schedule = createSchedule(inner);
   return {
     size,
@@ -70,14 +76,19 @@ export async function createTrainer(engine: Engine, { model, inner }: TrainerOpt
         tokens.length === rows && targets.length === rows,
         `Cannot step: got ${tokens.length} tokens and ${targets.length} targets, need ${rows}`,
       );
-      const { order, offsets } = sortTokens(tokens, model.vocabulary);
-      plan.write("tokens", tokens);
-      plan.write("targets", targets);
-      plan.write("order", order);
-      plan.write("offsets", offsets);
+      for (let i = 0; i < accumulate; i += 1) {
+        const [begin, end] = [(i * rows) / accumulate, ((i + 1) * rows) / accumulate];
+        const own = tokens.subarray(begin, end);
+        const inputs = { tokens: own, targets: targets.subarray(begin, end), ...sortTokens(own, model.vocabulary) };
+        for (const [name, values] of Object.entries(inputs)) {
+          plan.write(microBatchName(name, i), values);
+        }
+      }
       plan.write("hyper", schedule.next());
-      const { loss, norm } = await plan.run(["loss", "norm"]);
-      return { loss: loss[0] as number, norm: norm[0] as number };
+      const outputs = await plan.run([...losses, "norm"]);
+      const valueOf = (name: string): number => present(outputs[name]?.[0], `output "${name}"`);
+      // Each is the mean over its own rows, and there are as many in each.
+      return { loss: losses.reduce((sum, name) => sum + valueOf(name), 0) / accumulate, norm: valueOf("norm") };
     },
     parameters: () => engine.readState("params"),
     moments: async () => {

@@ -3,7 +3,7 @@
  * of one difference is about h²·f‴/6 + ε·f/h, that is 1e-10 for h = 1e-5 and losses and curvatures near 1.
  */
 import { present } from "../base/assert.ts";
-import type { Program } from "./program.ts";
+import { tensorNamed, writesOf, type Program } from "./program.ts";
 import { evaluate } from "./twin.ts";
 
 export interface Disagreement {
@@ -45,6 +45,7 @@ export function disagreements(
 
 /** The ops up to the loss: all that a difference needs. */
 function forwardOf(program: Program): Program {
-  const last = program.ops.findIndex((op) => op.type === "crossEntropy");
+  const loss = tensorNamed(program, "loss").id;
+  const last = program.ops.findLastIndex((op) => writesOf(op).includes(loss));
   return { ...program, ops: program.ops.slice(0, last + 1) };
 }

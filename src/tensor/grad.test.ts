@@ -177,7 +177,13 @@ test("grad() overwrites gradients and leaves the gaps zero", () => {
 
 test("grad() records nothing for what no parameter reaches", () => {
   const program = differentiated(40, (r, p) => r.matmul(r.input("x", [2, 3]), p("w", [3, 4])));
-  expect(program.ops.map((op) => op.type)).toEqual(["matmul", "crossEntropy", "crossEntropyBackward", "matmul"]);
+  expect(program.ops.map((op) => op.type)).toEqual([
+    "matmul",
+    "crossEntropy",
+    "mean",
+    "crossEntropyBackward",
+    "matmul",
+  ]);
 });
 
 test("grad() refuses what it cannot differentiate", () => {

@@ -7,6 +7,7 @@
  */
 import { assert, present } from "../base/assert.ts";
 import {
+  elementCount,
   readsOf,
   tensorNamed,
   writesOf,
@@ -26,11 +27,15 @@ export type DifferentiableOpType =
   | "attention"
   | "swiglu"
   | "add"
-  | "crossEntropy";
+  | "crossEntropy"
+  | "mean";
 
 export interface GradOptions {
-  /** Name of a crossEntropy's `loss`; its own gradient is 1. */
+  /** Name of a mean of crossEntropy's `losses`; its own gradient is 1. */
   readonly loss: string;
+}
+
+export interface StateNames {
   /** The state tensor whose views are differentiated, and the one of the same shape that receives their gradients. */
   readonly params?: string;
   readonly grads?: string;
@@ -131,11 +136,22 @@ const RULES: { readonly [K in DifferentiableOpType]: Rule<K> } = {
     },
   },
   crossEntropy: {
-    from: "loss",
+    from: "losses",
     through: ["logits"],
-    back: ({ logits, targets }, { recorder, plain }) => {
-      recorder.push({ type: "crossEntropyBackward", logits, targets, dlogits: plain(logits) });
+    back: ({ logits, targets, losses }, { recorder, gradient, plain }) => {
+      const [count, own] = [losses, gradient(losses)].map((id) => elementCount(recorder.shapeOf(id))) as [
+        number,
+        number,
+      ];
+      assert(own === 1, "Cannot differentiate: losses may go into their mean only");
+      recorder.push({ type: "crossEntropyBackward", logits, targets, count, dlogits: plain(logits) });
     },
+  },
+  mean: {
+    from: "out",
+    through: ["x"],
+    // The gradient of each element is that of the mean, which is 1, over their number: crossEntropyBackward divides.
+    back: ({ x, out }, { gradient, shared }) => shared(x, gradient(out)),
   },
 };
 
@@ -145,33 +161,52 @@ const RULES: { readonly [K in DifferentiableOpType]: Rule<K> } = {
  * Adds inputs "order" [N] and "offsets" [V+1] u32 (`sortTokens`) when an embedding is differentiated. Outputs stay the
  * same. Throws when an op on the way has no rule.
  */
-export function grad(program: Program, { loss, params = "params", grads = "grads" }: GradOptions): Program {
+export function grad(program: Program, { loss, ...states }: GradOptions & StateNames): Program {
+  const id = tensorNamed(program, loss).id;
+  // The loss stands for its own gradient, which is 1 and which nobody reads.
+  return gradFrom(program, new Map([[id, id]]), states);
+}
+
+/**
+ * The same from gradients that exist already: `seeds` names the gradient of each tensor where the walk back begins. The
+ * seed of a parameter is added to what the walk finds; where it finds nothing, the seed is all there is.
+ */
+export function gradFrom(
+  program: Program,
+  seeds: ReadonlyMap<TensorId, TensorId>,
+  { params = "params", grads = "grads" }: StateNames = {},
+): Program {
   const recorder = record(program.name, program);
-  const lossId = tensorNamed(program, loss).id;
   const base = tensorNamed(program, params);
-  const dbase = recorder.state(grads, base.shape);
-  const gradients = new Map<TensorId, TensorId>();
-  const traced = trace(program, { loss: lossId, params: base.id });
-  const { backward, settle } = createBackward(program, { ...traced, recorder, dbase, gradients });
+  const dbase = program.tensors.find(({ name }) => name === grads)?.id ?? recorder.state(grads, base.shape);
+  const gradients = new Map(seeds);
+  const traced = trace(program, { from: [...seeds.keys()], params: base.id });
+  const accounts = { ...traced, recorder, params: base.id, dbase, gradients };
+  const { backward, settle } = createBackward(program, accounts);
 
   for (const op of program.ops.toReversed()) {
-    if (!writesOf(op).some((id) => id === lossId || gradients.has(id))) {
+    if (!writesOf(op).some((id) => gradients.has(id))) {
       continue;
     }
     const rule = ruleOf(op);
     assert(rule !== undefined, `Cannot differentiate op "${op.type}": there is no rule for it`);
     const side = writesOf(op).find((id) => id !== fieldOf(op, rule.from) && gradients.has(id));
     assert(side === undefined, `Cannot differentiate: the loss depends on a side result of "${op.type}"`);
-    assert(op.type !== "crossEntropy" || op.loss === lossId, `Cannot differentiate: "${loss}" depends on another loss`);
+    assert(op.type !== "mean" || isLosses(program, op.x), "Cannot differentiate the mean of anything but losses");
     rule.back(op as OpOf<DifferentiableOpType>, backward);
     settle();
   }
   return recorder.finish(program.outputs);
 }
 
+function isLosses({ ops }: Program, id: TensorId): boolean {
+  return ops.some((op) => op.type === "crossEntropy" && op.losses === id);
+}
+
 interface Accounts {
   readonly recorder: Recorder;
-  /** The state tensor that receives the gradients of parameters. */
+  /** The state tensor of the parameters, and the one that receives their gradients. */
+  readonly params: TensorId;
   readonly dbase: TensorId;
   readonly wanted: ReadonlySet<TensorId>;
   /** How many shares of each tensor's gradient are still to come. */
@@ -183,7 +218,7 @@ interface Accounts {
 /** What rules see of the accounts. `settle` records the additions that the last rule left over. */
 function createBackward(
   program: Program,
-  { recorder, dbase, wanted, shares, gradients }: Accounts,
+  { recorder, params, dbase, wanted, shares, gradients }: Accounts,
 ): { backward: Backward; settle: () => void } {
   const additions: (() => void)[] = [];
   const tensor = (id: TensorId): Tensor => present(program.tensors[id], `tensor ${id}`);
@@ -191,18 +226,23 @@ function createBackward(
   const isFinal = (of: TensorId): boolean => {
     const left = (shares.get(of) ?? 0) - 1;
     shares.set(of, left);
-    return left === 0 && wanted.has(of) && tensor(of).view !== undefined;
+    return left === 0 && isParameter(of);
   };
+  const isParameter = (of: TensorId): boolean => tensor(of).view?.of === params;
+  /** The window of the gradients' state for parameter `of`: an earlier walk may have made it. */
+  const place = ({ name, shape, view }: Tensor): TensorId =>
+    program.tensors.find((known) => known.name === `d${name}` && known.view?.of === dbase)?.id ??
+    recorder.view(`d${name}`, dbase, view?.offset ?? 0, shape);
   const backward: Backward = {
     recorder,
     wants: (of) => wanted.has(of),
     gradient: (of) => present(gradients.get(of), `gradient of "${tensor(of).name}"`),
     fused: (of) => {
       const before = gradients.get(of);
-      const { name, shape, view } = tensor(of);
+      const { name, shape } = tensor(of);
       const out = isFinal(of)
-        ? recorder.view(`d${name}`, dbase, view?.offset ?? 0, shape)
-        : recorder.value(view === undefined ? `d${name}` : `d${name}.part`, shape);
+        ? place(tensor(of))
+        : recorder.value(isParameter(of) ? `d${name}.part` : `d${name}`, shape);
       gradients.set(of, out);
       return before === undefined ? { out } : { out, add: before };
     },
@@ -240,11 +280,11 @@ function createBackward(
 
 /**
  * Which tensors depend on a parameter (`wanted`), and how many shares the gradient of each will have: one for every use on
- * a way from it to the loss.
+ * a way from it to where the walk begins.
  */
 function trace(
   { tensors, ops }: Program,
-  { loss, params }: { readonly loss: TensorId; readonly params: TensorId },
+  { from, params }: { readonly from: readonly TensorId[]; readonly params: TensorId },
 ): { wanted: ReadonlySet<TensorId>; shares: Map<TensorId, number> } {
   const wanted = new Set(tensors.filter(({ view }) => view?.of === params).map(({ id }) => id));
   for (const op of ops) {
@@ -257,9 +297,12 @@ function trace(
       }
     }
   }
-  assert(wanted.has(loss), `Cannot differentiate: the loss does not depend on any view of the parameters`);
+  assert(
+    from.some((id) => wanted.has(id)),
+    `Cannot differentiate: the loss does not depend on any view of the parameters`,
+  );
   const shares = new Map<TensorId, number>();
-  const reached = new Set([loss]);
+  const reached = new Set(from);
   for (const op of ops.toReversed()) {
     const rule = ruleOf(op);
     if (rule === undefined || !reached.has(fieldOf(op, rule.from) ?? -1)) {
@@ -273,13 +316,17 @@ function trace(
   return { wanted, shares };
 }
 
-/** Makes the inputs "order" and "offsets" when they are first asked for, once for each tensor of tokens. */
+/**
+ * Makes the inputs "order" and "offsets" when they are first asked for, once for each tensor of tokens, whose name they
+ * carry on: those of "tokens.2" are "order.2" and "offsets.2".
+ */
 function sortedInputs(program: Program, recorder: Recorder): Backward["sorted"] {
   const known = new Map<TensorId, { order: TensorId; offsets: TensorId }>();
   return (tokens, vocabulary) => {
+    const { name, shape } = present(program.tensors[tokens], "tokens");
     const found = known.get(tokens) ?? {
-      order: recorder.input("order", present(program.tensors[tokens], "tokens").shape, "u32"),
-      offsets: recorder.input("offsets", [vocabulary + 1], "u32"),
+      order: recorder.input(name.replace(/^(tokens)?/, "order"), shape, "u32"),
+      offsets: recorder.input(name.replace(/^(tokens)?/, "offsets"), [vocabulary + 1], "u32"),
     };
     known.set(tokens, found);
     return found;

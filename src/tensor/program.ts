@@ -23,7 +23,7 @@ export interface Tensor {
   readonly shape: readonly number[];
   readonly dtype: DType;
   readonly role: Role;
-  /** A window into a state tensor: `offset` counts elements of the base. Views are never nested. */
+  /** A window into another tensor: `offset` counts elements of the base. Views are never nested. */
   readonly view?: { readonly of: TensorId; readonly offset: number };
 }
 
@@ -53,8 +53,10 @@ export interface HeadShape {
  * swiglu                out = gate · sigmoid(gate) · up                                    all [N,F]
  * swigluBackward        dgate, dup from dout
  * add                   out = a + b
- * crossEntropy          losses[n] = logsumexp_v logits[n,v] − logits[n, targets[n]]; loss[0] = mean_n losses[n]
- * crossEntropyBackward  dlogits[n,v] = (softmax(logits[n])[v] − [v = targets[n]]) / N   (the loss's own gradient is 1)
+ * crossEntropy          losses[n] = logsumexp_v logits[n,v] − logits[n, targets[n]]
+ * crossEntropyBackward  dlogits[n,v] = (softmax(logits[n])[v] − [v = targets[n]]) / count, the gradient of a mean of `count`
+ *                       losses (whose own gradient is 1); dlogits may be logits
+ * mean                  out[0] = mean_n x[n]
  * norm                  out[0] = √Σ x²
  * adamw                 AdamW with decoupled decay and global-norm clipping, in place on params, m, v [P]:
  *                       s = clip > 0 ? min(1, clip / (norm + 1e-6)) : 1; g = grads·s; m = β1·m + (1−β1)·g; v = β2·v + (1−β2)·g²;
@@ -144,14 +146,15 @@ export type Op =
       readonly logits: TensorId;
       readonly targets: TensorId;
       readonly losses: TensorId;
-      readonly loss: TensorId;
     }
   | {
       readonly type: "crossEntropyBackward";
       readonly logits: TensorId;
       readonly targets: TensorId;
+      readonly count: number;
       readonly dlogits: TensorId;
     }
+  | { readonly type: "mean"; readonly x: TensorId; readonly out: TensorId }
   | { readonly type: "norm"; readonly x: TensorId; readonly out: TensorId }
   | {
       readonly type: "adamw";
@@ -189,8 +192,9 @@ export const WRITES: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
   swiglu: ["out"],
   swigluBackward: ["dgate", "dup"],
   add: ["out"],
-  crossEntropy: ["losses", "loss"],
+  crossEntropy: ["losses"],
   crossEntropyBackward: ["dlogits"],
+  mean: ["out"],
   norm: ["out"],
   adamw: ["params", "m", "v"],
 };
@@ -210,6 +214,7 @@ export const READS: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
   add: ["a", "b"],
   crossEntropy: ["logits", "targets"],
   crossEntropyBackward: ["logits", "targets"],
+  mean: ["x"],
   norm: ["x"],
   adamw: ["params", "grads", "m", "v", "norm", "hyper"],
 };
@@ -218,6 +223,11 @@ export const READS: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
 export function tensorNamed(program: Program, name: string): Tensor {
   const tensor = program.tensors.find((candidate) => candidate.name === name);
   return present(tensor, `tensor "${name}" of program "${program.name}"`);
+}
+
+/** The tensor that `id` is a window into, or `id` itself. */
+export function baseOf({ tensors }: Program, id: TensorId): TensorId {
+  return tensors[id]?.view?.of ?? id;
 }
 
 export function elementCount(shape: readonly number[]): number {

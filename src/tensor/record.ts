@@ -17,7 +17,7 @@ import {
 export interface Recorder {
   input(name: string, shape: readonly number[], dtype?: DType): TensorId;
   state(name: string, shape: readonly number[]): TensorId;
-  /** A named window of `shape` into state tensor `of`, beginning at element `offset`. */
+  /** A named window of `shape` into tensor `of`, beginning at element `offset` of it. */
   view(name: string, of: TensorId, offset: number, shape: readonly number[]): TensorId;
   value(name: string, shape: readonly number[], dtype?: DType): TensorId;
   /** Appends an op whose tensors exist; the verbs below do it with shapes derived. */
@@ -35,7 +35,9 @@ export interface Recorder {
   attention(q: TensorId, k: TensorId, v: TensorId, heads: HeadShape): TensorId;
   swiglu(gate: TensorId, up: TensorId): TensorId;
   add(a: TensorId, b: TensorId, out?: TensorId): TensorId;
+  /** The losses [N] of all rows and their mean [1]. */
   crossEntropy(logits: TensorId, targets: TensorId): { losses: TensorId; loss: TensorId };
+  mean(x: TensorId, out?: TensorId): TensorId;
   norm(x: TensorId): TensorId;
 
   /** The Program so far; `outputs` may be read by the host after a run. */
@@ -61,7 +63,8 @@ export function record(name: string, from?: Program): Recorder {
     );
     let unique = wanted;
     for (let i = 2; names.has(unique); i += 1) {
-      assert(role === "value", `Cannot record "${wanted}": the name is taken, and only values may be renamed`);
+      const free = role === "value" || (role === "input" && view !== undefined);
+      assert(free, `Cannot record "${wanted}": the name is taken by an input or a state`);
       unique = `${wanted}.${i}`;
     }
     names.add(unique);
@@ -88,16 +91,13 @@ export function record(name: string, from?: Program): Recorder {
     input: (label, shape, dtype = "f32") => create(label, shape, dtype, "input"),
     state: (label, shape) => create(label, shape, "f32", "state"),
     view: (label, of, offset, shape) => {
-      const base = tensor(of);
+      const { name: base, shape: whole, dtype, role, view } = tensor(of);
       assert(
-        base.role === "state" && base.view === undefined,
-        `Cannot view "${base.name}": it must be a whole state tensor`,
+        offset >= 0 && offset + elementCount(shape) <= elementCount(whole),
+        `Cannot view "${label}": ${offset} + [${shape}] lies outside "${base}"`,
       );
-      assert(
-        offset >= 0 && offset + elementCount(shape) <= elementCount(base.shape),
-        `Cannot view "${label}": ${offset} + [${shape}] lies outside "${base.name}"`,
-      );
-      return create(label, shape, "f32", "state", { of, offset });
+      const from = view === undefined ? { of, offset } : { of: view.of, offset: view.offset + offset };
+      return create(label, shape, dtype, role, from);
     },
     value,
     push: (op) => ops.push(op),
@@ -184,9 +184,15 @@ export function record(name: string, from?: Program): Recorder {
         `Cannot record crossEntropy: ${rows(logits)} rows and ${rows(targets)} targets`,
       );
       const losses = value("losses", [rows(logits)]);
+      ops.push({ type: "crossEntropy", logits, targets, losses });
       const loss = value("loss", [1]);
-      ops.push({ type: "crossEntropy", logits, targets, losses, loss });
+      ops.push({ type: "mean", x: losses, out: loss });
       return { losses, loss };
+    },
+    mean: (x, into) => {
+      const out = into ?? value("mean", [1]);
+      ops.push({ type: "mean", x, out });
+      return out;
     },
     norm: (x) => {
       const out = value("norm", [1]);

@@ -203,17 +203,13 @@ export const TWIN_OPS: { readonly [K in OpType]: Run<K> } = {
   },
 
   crossEntropy: (op, { floats, words, shape }) => {
-    const [logits, targets, losses, loss] = [floats(op.logits), words(op.targets), floats(op.losses), floats(op.loss)];
+    const [logits, targets, losses] = [floats(op.logits), words(op.targets), floats(op.losses)];
     const [N, V] = matrix(shape(op.logits));
-    let sum = 0;
     for (let n = 0; n < N; n += 1) {
       const target = targets[n]!;
       assert(target < V, `Cannot score target ${target}: the vocabulary has ${V}`);
-      const nats = logSumExp(logits, n * V, V) - logits[n * V + target]!;
-      losses[n] = nats;
-      sum += nats;
+      losses[n] = logSumExp(logits, n * V, V) - logits[n * V + target]!;
     }
-    loss[0] = sum / N;
   },
 
   crossEntropyBackward: (op, { floats, words, shape }) => {
@@ -222,9 +218,18 @@ export const TWIN_OPS: { readonly [K in OpType]: Run<K> } = {
     for (let n = 0; n < N; n += 1) {
       const lse = logSumExp(logits, n * V, V);
       for (let v = 0; v < V; v += 1) {
-        dlogits[n * V + v] = (Math.exp(logits[n * V + v]! - lse) - (v === targets[n] ? 1 : 0)) / N;
+        dlogits[n * V + v] = (Math.exp(logits[n * V + v]! - lse) - (v === targets[n] ? 1 : 0)) / op.count;
       }
     }
+  },
+
+  mean: (op, { floats }) => {
+    const x = floats(op.x);
+    let sum = 0;
+    for (let n = 0; n < x.length; n += 1) {
+      sum += x[n]!;
+    }
+    floats(op.out)[0] = sum / x.length;
   },
 
   norm: (op, { floats }) => {

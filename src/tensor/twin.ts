@@ -105,7 +105,7 @@ function allocate(program: Program, states: Map<string, Floats>, precision: Prec
   for (const { name, shape, dtype, role, view } of program.tensors) {
     const count = elementCount(shape);
     if (view !== undefined) {
-      arrays.push((arrays[view.of] as Floats).subarray(view.offset, view.offset + count));
+      arrays.push(held(arrays, view.of).subarray(view.offset, view.offset + count));
     } else if (role === "state") {
       const known = states.get(name) ?? floats(count);
       assert(

@@ -64,6 +64,8 @@ export function emitOp(pen: Pen, op: Op): void {
     case "crossEntropy":
     case "crossEntropyBackward":
       return emitCrossEntropy(pen, op);
+    case "mean":
+      return pen.emit(code.MEAN, 1, [pen.place(op.x), pen.place(op.out), pen.count(op.x)]);
     default:
       op satisfies never;
   }
@@ -350,12 +352,10 @@ function emitCrossEntropy(pen: Pen, op: OpOf<"crossEntropy"> | OpOf<"crossEntrop
   const { tileRows, tiles } = cutRows(rows, columns);
   const [logits, targets] = [pen.place(op.logits), pen.place(op.targets)];
   if (op.type === "crossEntropyBackward") {
-    const words = [logits, targets, pen.place(op.dlogits), rows, columns, tileRows];
+    const words = [logits, targets, pen.place(op.dlogits), rows, columns, tileRows, op.count];
     return pen.emit(code.CROSS_ENTROPY_BACKWARD, tiles, words);
   }
-  const losses = pen.place(op.losses);
-  pen.emit(code.CROSS_ENTROPY, tiles, [logits, targets, losses, rows, columns, tileRows]);
-  pen.emit(code.CROSS_ENTROPY_MEAN, 1, [losses, pen.place(op.loss), rows]);
+  pen.emit(code.CROSS_ENTROPY, tiles, [logits, targets, pen.place(op.losses), rows, columns, tileRows]);
 }
 
 /** The bits of `value` as a 32-bit float. */

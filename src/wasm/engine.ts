@@ -7,7 +7,7 @@
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import type { Engine, Outputs, Plan } from "../tensor/engine.ts";
-import { elementCount, type Program, type Tensor, type TensorId } from "../tensor/program.ts";
+import { baseOf, elementCount, type Program, type Tensor, type TensorId } from "../tensor/program.ts";
 import * as code from "./assembly/opcodes.ts";
 import { draft } from "./compile.ts";
 import { allocate, createMachine, floatsAt, liveOf, release, resolve, writePlan, type Machine } from "./machine.ts";
@@ -102,7 +102,10 @@ function compile(machine: Machine, program: Program): Plan {
     write: (input, values) => {
       usable(`write "${input}"`);
       const tensor = byName.get(input);
-      assert(tensor?.role === "input", `Cannot write "${input}": "${program.name}" has no such input`);
+      assert(
+        tensor?.role === "input" && tensor.view === undefined,
+        `Cannot write "${input}": "${program.name}" has no such input`,
+      );
       const length = elementCount(tensor.shape);
       const type = values instanceof Uint32Array ? "u32" : "f32";
       assert(
@@ -144,7 +147,8 @@ function compile(machine: Machine, program: Program): Plan {
 function indexLimits(program: Program): Map<TensorId, number> {
   const limits = new Map<TensorId, number>();
   const limit = (id: TensorId, below: number): void => {
-    limits.set(id, Math.min(below, limits.get(id) ?? below));
+    const base = baseOf(program, id);
+    limits.set(base, Math.min(below, limits.get(base) ?? below));
   };
   const length = (id: TensorId, axis: number): number =>
     present(program.tensors[id]?.shape[axis], `dimension ${axis} of tensor ${id}`);

@@ -4,7 +4,15 @@
  * a value to the last op that touches it, or to the end of the run when the Program names it as an output.
  */
 import { assert, present } from "../base/assert.ts";
-import { elementCount, readsOf, writesOf, type Program, type Tensor, type TensorId } from "../tensor/program.ts";
+import {
+  baseOf,
+  elementCount,
+  readsOf,
+  writesOf,
+  type Program,
+  type Tensor,
+  type TensorId,
+} from "../tensor/program.ts";
 import { align, createHeap } from "./heap.ts";
 
 /** An address that is known once the plan's block has been allocated: a region's beginning plus some bytes. */
@@ -26,10 +34,11 @@ export function layOut(program: Program): Layout {
   const states = new Map<string, number>();
   let inputBytes = 0;
   for (const tensor of program.tensors) {
-    if (tensor.role === "state") {
-      const base = tensor.view === undefined ? tensor : present(program.tensors[tensor.view.of], "viewed tensor");
-      places.push({ region: "state", name: base.name, offset: 4 * (tensor.view?.offset ?? 0) });
-      states.set(base.name, elementCount(base.shape));
+    if (tensor.view !== undefined) {
+      places.push(undefined);
+    } else if (tensor.role === "state") {
+      places.push({ region: "state", name: tensor.name, offset: 0 });
+      states.set(tensor.name, elementCount(tensor.shape));
     } else if (tensor.role === "input") {
       places.push({ region: "values", offset: inputBytes });
       inputBytes += align(bytesOf(tensor));
@@ -38,6 +47,12 @@ export function layOut(program: Program): Layout {
     }
   }
   const valueBytes = inputBytes + placeValues(program, inputBytes, places);
+  for (const { id, view } of program.tensors) {
+    const whole = view === undefined ? undefined : places[view.of];
+    if (view !== undefined && whole !== undefined) {
+      places[id] = { ...whole, offset: whole.offset + 4 * view.offset };
+    }
+  }
   return { places, valueBytes, states };
 }
 
@@ -52,7 +67,7 @@ function placeValues(program: Program, begin: number, places: (Place | undefined
   const dying: TensorId[][] = program.ops.map(() => []);
   let end = 0;
   program.ops.forEach((op, index) => {
-    for (const id of writesOf(op)) {
+    for (const id of writesOf(op).map((written) => baseOf(program, written))) {
       const tensor = present(program.tensors[id], `tensor ${id}`);
       if (tensor.role !== "value" || places[id] !== undefined) {
         continue;
@@ -73,7 +88,7 @@ function placeValues(program: Program, begin: number, places: (Place | undefined
 function livesOf(program: Program): (number | undefined)[] {
   const lastUse: (number | undefined)[] = program.tensors.map(() => undefined);
   program.ops.forEach((op, index) => {
-    for (const id of readsOf(op)) {
+    for (const id of readsOf(op).map((read) => baseOf(program, read))) {
       const tensor = present(program.tensors[id], `tensor ${id}`);
       assert(
         tensor.role !== "value" || lastUse[id] !== undefined,
@@ -82,12 +97,13 @@ function livesOf(program: Program): (number | undefined)[] {
       lastUse[id] = index;
     }
     for (const id of writesOf(op)) {
-      lastUse[id] = index;
+      lastUse[baseOf(program, id)] = index;
     }
   });
   for (const tensor of program.tensors) {
-    if (program.outputs.includes(tensor.name) && lastUse[tensor.id] !== undefined) {
-      lastUse[tensor.id] = program.ops.length;
+    const base = baseOf(program, tensor.id);
+    if (program.outputs.includes(tensor.name) && lastUse[base] !== undefined) {
+      lastUse[base] = program.ops.length;
     }
   }
   return lastUse;

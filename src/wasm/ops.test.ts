@@ -100,7 +100,7 @@ function rows(n: number, c: number): Program[] {
     const [logits, targets] = [r.input("logits", [n, c]), r.input("targets", [n], "u32")];
     const { losses, loss } = r.crossEntropy(logits, targets);
     const dlogits = r.value("dlogits", [n, c]);
-    r.push({ type: "crossEntropyBackward", logits, targets, dlogits });
+    r.push({ type: "crossEntropyBackward", logits, targets, count: n, dlogits });
     return [losses, loss, dlogits];
   });
   return [norm, backward(false), backward(true), entropy];

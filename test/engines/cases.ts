@@ -6,7 +6,7 @@
  */
 import { createRng, type Rng } from "../../src/base/rng.ts";
 import { initialParameters } from "../../src/model/layout.ts";
-import { trainProgram } from "../../src/model/llama.ts";
+import { microBatchName, trainProgram, type TrainOptions } from "../../src/model/llama.ts";
 import type { ModelConfig } from "../../src/protocol/charter.ts";
 import { elementCount, type OpType, type Program, type TensorId } from "../../src/tensor/program.ts";
 import { record, sortTokens, type Recorder } from "../../src/tensor/record.ts";
@@ -24,7 +24,7 @@ export interface Setup {
 export interface Case {
   readonly name: string;
   /** Kernels that want multiples of 4 have cases of their own; the others would only show that they give way. */
-  readonly op: OpType | "model" | `${"model" | "matmul"} in fours`;
+  readonly op: OpType | "model" | "model in parts" | `${"model" | "matmul"} in fours`;
   /** Largest difference to the twin, as a share of the tensor's largest element. */
   readonly tolerance: number;
   /** Tensors whose largest element is below this are measured against this: what is left of a cancellation is noise. */
@@ -96,6 +96,13 @@ export const cases: readonly Case[] = [
     ...modelCase("in fours", { tied: true, kvHeads: 2, channels: 32, time: 20, vocabulary: 64 }),
     op: "model in fours",
   },
+  ...[true, false].map((tied) => {
+    // Two micro-batches of 95 rows, each with logits of 64 and of 31.
+    const options = { accumulate: 2, recompute: true, logitsBytesMax: 64 * 61 * 4 };
+    const label = `${tied ? "tied" : "untied"} in micro-batches and chunks, recomputed`;
+    const part = { tied, kvHeads: 2, channels: 32, layers: 3 };
+    return { ...modelCase(label, part, { batch: 10, options }), op: "model in parts" as const };
+  }),
 ];
 
 /** Kernels that stay beside the ones an engine takes by itself, and the ops whose cases they must pass as well. */
@@ -310,7 +317,7 @@ function crossEntropyBackwardCase(n: number, v: number): Case {
   return opCase("crossEntropyBackward", `${n}×${v}`, (r, input) => {
     const dlogits = r.value("dlogits", [n, v]);
     const logits = input("logits", [n, v], floats(createRng("logits"), [n, v], 20));
-    r.push({ type: "crossEntropyBackward", logits, targets: input("targets", [n], targets), dlogits });
+    r.push({ type: "crossEntropyBackward", logits, targets: input("targets", [n], targets), count: n + 1, dlogits });
     return [dlogits];
   });
 }
@@ -349,6 +356,7 @@ function hyper(step: number, clip: number): Float32Array<ArrayBuffer> {
 function modelCase(
   label: string,
   part: Pick<ModelConfig, "tied" | "kvHeads" | "channels"> & Partial<ModelConfig>,
+  { batch = 2, options = {} }: { batch?: number; options?: TrainOptions } = {},
 ): Case {
   const config: ModelConfig = {
     vocabulary: 61,
@@ -366,13 +374,18 @@ function modelCase(
     op: "model",
     tolerance: 1e-4,
     setup: () => {
-      const [B, N] = [2, 2 * config.time];
-      const step = trainProgram(config, B);
+      const { accumulate = 1 } = options;
+      const N = (batch / accumulate) * config.time;
+      const step = trainProgram(config, batch, options);
       const program = { ...step, outputs: [...step.outputs, "grads", "params", "m", "v"] };
       const rng = createRng("engines", label);
-      const tokens = tokensBelow(rng, N, config.vocabulary);
-      const { order, offsets } = sortTokens(tokens, config.vocabulary);
-      const fixed = { tokens, targets: tokensBelow(rng, N, config.vocabulary), order, offsets };
+      const fixed: Record<string, Values> = {};
+      for (let i = 0; i < accumulate; i += 1) {
+        const tokens = tokensBelow(rng, N, config.vocabulary);
+        const sorted = sortTokens(tokens, config.vocabulary);
+        const inputs = { tokens, ...sorted, targets: tokensBelow(rng, N, config.vocabulary) };
+        Object.entries(inputs).forEach(([name, values]) => (fixed[microBatchName(name, i)] = values));
+      }
       const params = initialParameters(config);
       return { program, inputs: (at) => ({ ...fixed, hyper: hyper(at, 1) }), states: { params }, steps: 3 };
     },

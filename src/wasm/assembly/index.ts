@@ -11,10 +11,10 @@ import { attentionBackwardTile, attentionDeltaTile, attentionTile } from "./atte
 import { adamwTile, addTile, normBlockTile, normTotalTile, swigluBackwardTile, swigluTile } from "./elementwise";
 import {
   crossEntropyBackwardTile,
-  crossEntropyMeanTile,
   crossEntropyTile,
   embeddingBackwardTile,
   embeddingTile,
+  meanTile,
   rmsNormDgainTile,
   rmsNormDxTile,
   rmsNormTile,
@@ -55,8 +55,8 @@ function execute(ins: usize, tile: i32, scratch: usize): void {
       return addTile(ins, tile);
     case op.CROSS_ENTROPY:
       return crossEntropyTile(ins, tile);
-    case op.CROSS_ENTROPY_MEAN:
-      return crossEntropyMeanTile(ins);
+    case op.MEAN:
+      return meanTile(ins);
     case op.CROSS_ENTROPY_BACKWARD:
       return crossEntropyBackwardTile(ins, tile);
     case op.NORM_BLOCKS:

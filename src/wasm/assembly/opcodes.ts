@@ -84,9 +84,9 @@ export const SWIGLU_BACKWARD = 13;
 export const ADD = 14;
 /** 2 logits, 3 targets, 4 losses, 5 rows, 6 columns, 7 rows of a tile. */
 export const CROSS_ENTROPY = 15;
-/** 2 losses, 3 loss, 4 rows. */
-export const CROSS_ENTROPY_MEAN = 16;
-/** 2 logits, 3 targets, 4 dlogits, 5 rows, 6 columns, 7 rows of a tile. */
+/** 2 x, 3 out, 4 elements. */
+export const MEAN = 16;
+/** 2 logits, 3 targets, 4 dlogits, 5 rows, 6 columns, 7 rows of a tile, 8 losses in the mean. */
 export const CROSS_ENTROPY_BACKWARD = 17;
 /** 2 x, 3 partial sums (f64), 4 elements. */
 export const NORM_BLOCKS = 18;

@@ -281,12 +281,12 @@ export function crossEntropyTile(ins: usize, tile: i32): void {
   }
 }
 
-/** The mean of the losses, summed in f64 in their order. */
-export function crossEntropyMeanTile(ins: usize): void {
-  const rows = word(ins, 4);
+/** The mean, summed in f64 in order. */
+export function meanTile(ins: usize): void {
+  const count = word(ins, 4);
   let sum: f64 = 0;
-  for (let n = 0; n < rows; n++) sum += <f64>load<f32>(address(ins, 2) + ((<usize>n) << 2));
-  store<f32>(address(ins, 3), <f32>(sum / <f64>rows));
+  for (let n = 0; n < count; n++) sum += <f64>load<f32>(address(ins, 2) + ((<usize>n) << 2));
+  store<f32>(address(ins, 3), <f32>(sum / <f64>count));
 }
 
 export function crossEntropyBackwardTile(ins: usize, tile: i32): void {
@@ -300,7 +300,7 @@ export function crossEntropyBackwardTile(ins: usize, tile: i32): void {
     const row = address(ins, 2) + <usize>n * bytes;
     const sum = rowExp(row, columns, rowMax(row, columns), out);
     const share = <f32>1 / sum;
-    const weight = <f32>1 / <f32>rows;
+    const weight = <f32>1 / <f32>word(ins, 8);
     const target = <i32>load<u32>(address(ins, 3) + ((<usize>n) << 2));
     const factor = f32x4.splat(share * weight);
     // softmax / N everywhere; the target's own element is written apart, (softmax − 1) / N, for its precision.

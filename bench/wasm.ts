@@ -5,7 +5,6 @@
  * work shares the cores the median is too low. Compare only within one launch.
  */
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
 import { cpus, loadavg } from "node:os";
 import { assert } from "../src/base/assert.ts";
 import { createRng } from "../src/base/rng.ts";
@@ -14,12 +13,10 @@ import { createTrainer } from "../src/model/trainer.ts";
 import type { Engine } from "../src/tensor/engine.ts";
 import { record } from "../src/tensor/record.ts";
 import { createWasmEngine } from "../src/wasm/engine.ts";
-import { spawn } from "../src/wasm/spawn-node.ts";
 import { STEP_INNER as INNER, STEP_MODEL as MODEL } from "../src/engines/task.ts";
 
 const root = new URL("..", import.meta.url);
 execFileSync(process.execPath, [new URL("tools/build-wasm.mjs", root).pathname]);
-const bytes = new Uint8Array(readFileSync(new URL("build/heddle-threads.wasm", root)));
 
 const results: Record<string, unknown> = {
   cpu: cpus()[0]?.model ?? "unknown",
@@ -28,7 +25,7 @@ const results: Record<string, unknown> = {
   "load before": round(loadavg()[0] ?? 0),
 };
 for (const threads of [1, 2]) {
-  using engine = await createWasmEngine({ bytes, threads, spawn });
+  using engine = await createWasmEngine({ threads });
   for (const size of [256, 512, 1024]) {
     results[`matmul ${size}, ${threads} threads, GFLOP/s`] = await matmul(engine, size);
   }

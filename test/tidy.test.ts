@@ -16,7 +16,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["src/engines", "src/trust"],
   ["src/coordinator", "src/contributor"],
   ["src/sim", "src/ui"],
-  ["src/app", "src/widget", "src/relay", "src/headless", "worker"],
+  ["src/app", "src/library", "src/widget", "src/relay", "src/headless", "worker"],
 ];
 /** Contracts that are types only may be read across layers: the lane names and the view belong to what they describe. */
 const TYPE_ONLY: readonly string[] = ["src/net/link.ts"];
@@ -32,7 +32,7 @@ describe("layers", () => {
       const faults = importsOf(path).filter((target) => {
         const to = layerOf(target);
         const same = folderOf(target) === folderOf(path);
-        return to !== -1 && !same && !TYPE_ONLY.includes(target) && to >= layerOf(path) && !isWorkerUrl(path, target);
+        return to !== -1 && !same && !TYPE_ONLY.includes(target) && to >= layerOf(path);
       });
       expect(faults).toEqual([]);
     });
@@ -117,11 +117,6 @@ function importsOf(path: string): string[] {
   return found
     .map((target) => relative(root, resolve(root, dirname(path), target)))
     .filter((target) => exists(join(root, target)));
-}
-
-/** A thread's entry point may name the engine folder whose work it does, and the other way round only by URL. */
-function isWorkerUrl(path: string, target: string): boolean {
-  return folderOf(path) === "src/wasm" && target.startsWith("worker/");
 }
 
 function exists(path: string): boolean {

@@ -5,7 +5,7 @@
  */
 import { probeGpu } from "../../src/gpu/engine.ts";
 import type { Backend, Contender, OpenContender, Ready, Surroundings } from "./contender.ts";
-import { openOurs, type WasmParts } from "./ours.ts";
+import { openOurs } from "./ours.ts";
 import { takeRounds } from "./statistics.ts";
 import { watchWebGpu, type Watch } from "./watch.ts";
 import { faultOf, type Work } from "./works.ts";
@@ -39,7 +39,6 @@ export interface Result {
 
 /** What a host brings. */
 export interface Host {
-  readonly loadWasm: () => Promise<WasmParts>;
   /** The host shares its cores with a software adapter and may put its thread to sleep. */
   readonly maySleep: boolean;
 }
@@ -50,11 +49,11 @@ const RUNS_MAX = 16;
 /** A wait is begun when this share of the expected time is over. */
 const SLEEP_SHARE = 0.85;
 
-export async function hold(order: Order, { loadWasm, maySleep }: Host): Promise<Launch> {
+export async function hold(order: Order, { maySleep }: Host): Promise<Launch> {
   const { backend, works, rounds, peers, filesUrl } = order;
   const watch = backend.type === "webgpu" ? watchWebGpu({ maySleep }) : undefined;
   const surroundings = surround(backend, filesUrl, watch);
-  const contenders: Contender[] = [await openOurs(surroundings, loadWasm)];
+  const contenders: Contender[] = [await openOurs(surroundings)];
   const results: Result[] = [];
   for (const [name, url] of Object.entries(peers)) {
     try {

@@ -2,7 +2,6 @@
  * Entry of a launch in Node: `node bench/contest/node.ts ORDER` prints the launch. WebGPU is Dawn, on the Vulkan driver that
  * VK_ICD_FILENAMES names.
  */
-import { readFile } from "node:fs/promises";
 import process from "node:process";
 import { hold, type Order } from "./contest.ts";
 import { MARKS } from "./marks.ts";
@@ -17,12 +16,6 @@ if (order.backend.type === "webgpu") {
   Object.assign(globalThis, globals, { gpuInUse: gpu });
   Object.defineProperty(globalThis.navigator, "gpu", { value: gpu });
 }
-const launch = await hold(order, {
-  maySleep: true,
-  loadWasm: async () => {
-    const { spawn } = await import("../../src/wasm/spawn-node.ts");
-    return { bytes: await readFile(new URL("../../build/heddle-threads.wasm", import.meta.url)), spawn };
-  },
-});
+const launch = await hold(order, { maySleep: true });
 // Dawn keeps the process alive, so it has to be ended once the launch is out.
 process.stdout.write(MARKS.begin + JSON.stringify(launch) + MARKS.end, () => process.exit(0));

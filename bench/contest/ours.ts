@@ -3,17 +3,11 @@ import { createGpuEngine } from "../../src/gpu/engine.ts";
 import type { Engine, Plan } from "../../src/tensor/engine.ts";
 import type { Program } from "../../src/tensor/program.ts";
 import { record } from "../../src/tensor/record.ts";
-import { createWasmEngine, type SpawnThread } from "../../src/wasm/engine.ts";
+import { createWasmEngine } from "../../src/wasm/engine.ts";
 import type { Contender, Ready, Surroundings } from "./contender.ts";
 import { operand, type MatmulWork, type Work } from "./works.ts";
 
-/** What the WASM engine needs of its host. */
-export interface WasmParts {
-  readonly bytes: BufferSource;
-  readonly spawn: SpawnThread;
-}
-
-export async function openOurs(surroundings: Surroundings, loadWasm: () => Promise<WasmParts>): Promise<Contender> {
+export async function openOurs(surroundings: Surroundings): Promise<Contender> {
   const { backend, lastDevice, syncWith } = surroundings;
   let engine: Engine;
   let sync = async (): Promise<void> => undefined;
@@ -22,7 +16,7 @@ export async function openOurs(surroundings: Surroundings, loadWasm: () => Promi
     const device = lastDevice();
     sync = () => syncWith(device);
   } else {
-    engine = await createWasmEngine({ ...(await loadWasm()), threads: backend.threads });
+    engine = await createWasmEngine({ threads: backend.threads });
   }
   return {
     name: "heddle",

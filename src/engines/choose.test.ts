@@ -26,6 +26,14 @@ describe("chooseEngine()", () => {
     expect(sentence).toBe("The GPU is used: it is 10 times as fast as the processor here.");
   });
 
+  test("takes a real GPU unmeasured when there is nothing to measure with", async () => {
+    const { options, disposed } = scene();
+    const { measure: _measure, ...without } = options;
+    expect((await chooseEngine(without)).engine.kind).toBe("webgpu");
+    expect((await chooseEngine({ ...without, probeGpu: async () => ({ software: true }) })).engine.kind).toBe("wasm");
+    expect(disposed).toEqual([]);
+  });
+
   test("takes WASM when the GPU is slower", async () => {
     const { options, disposed } = scene({}, { webgpu: 10, wasm: 25 });
     const { engine, sentence } = await chooseEngine(options);

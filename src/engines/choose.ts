@@ -20,8 +20,11 @@ export interface ChooseOptions<Found extends GpuFound> {
   readonly probeGpu: () => Promise<Found | null>;
   readonly createGpu: (found: Found) => Promise<Engine>;
   readonly createWasm: () => Promise<Engine>;
-  /** Runs per second of a short, typical piece of work; `measureProgram` in `measure.ts` is one. */
-  readonly measure: (engine: Engine) => Promise<number>;
+  /**
+   * Runs per second of a short, typical piece of work; `measureProgram` in `measure.ts` is one. Without it a real GPU is taken
+   * to be faster.
+   */
+  readonly measure?: (engine: Engine) => Promise<number>;
 }
 
 export interface ChosenEngine {
@@ -54,11 +57,15 @@ export async function chooseEngine<Found extends GpuFound>(options: ChooseOption
 }
 
 async function fasterOf<Found extends GpuFound>(options: ChooseOptions<Found>, found: Found): Promise<ChosenEngine> {
-  const gpu = await tryEngine(() => options.createGpu(found), options.measure);
+  const { measure } = options;
+  const gpu = await tryEngine(() => options.createGpu(found), measure ?? (async () => 1));
   if (gpu.engine === null) {
     return { engine: await options.createWasm(), sentence: `The processor is used: the GPU failed (${gpu.reason}).` };
   }
-  const wasm = await tryEngine(options.createWasm, options.measure);
+  if (measure === undefined) {
+    return { engine: gpu.engine, sentence: "The GPU is used." };
+  }
+  const wasm = await tryEngine(options.createWasm, measure);
   if (wasm.engine === null) {
     return { engine: gpu.engine, sentence: "The GPU is used." };
   }

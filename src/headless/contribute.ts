@@ -2,18 +2,16 @@
  * The headless contributor under Node and Deno: chooses the engine, opens its folder and key, and runs the same session as
  * the page does. What it prints is the projection that the page shows.
  */
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
-import { HeddleError, present } from "../base/assert.ts";
+import { HeddleError } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
 import type { ContributionView, ContributorView } from "../contributor/view.ts";
 import { createWork } from "../contributor/work.ts";
 import { createCorpus } from "../data/corpus.ts";
-import { chooseEngine } from "../engines/choose.ts";
-import { measureProgram } from "../engines/measure.ts";
-import { createGpuEngine, probeGpu } from "../gpu/engine.ts";
+import type { ChosenEngine } from "../engines/choose.ts";
+import { openEngine } from "../engines/open.ts";
 import { trainProgram } from "../model/llama.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { createBlobFetcher } from "../net/http.ts";
@@ -24,8 +22,6 @@ import type { RunView } from "../protocol/run-view.ts";
 import { SAMPLE_INNER, SAMPLE_MODEL } from "../protocol/sample.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
 import type { Engine } from "../tensor/engine.ts";
-import { createWasmEngine } from "../wasm/engine.ts";
-import { spawn } from "../wasm/spawn-node.ts";
 import type { ContributeConfig } from "./config.ts";
 import { headlessGpu } from "./gpu.ts";
 import { readPrivateCorpus } from "./private-data.ts";
@@ -39,7 +35,7 @@ export async function contribute(
   const store = await openEmbeddedStore(config.dir).catch(hintName);
   const key = await loadDeviceKey(join(config.dir, "device.key"));
   const privateCorpus = config.privateData === null ? undefined : await readPrivateCorpus(config.privateData);
-  const { engine, sentence } = await openEngine(config);
+  const { engine, sentence } = await chooseFor(config);
   const say = printer(config.json, print);
   say.started(engine, sentence);
   const openRtc = config.rtc ? await rtcOpener() : undefined;
@@ -82,26 +78,14 @@ function hintName(error: unknown): never {
   throw error;
 }
 
-async function openEngine(config: ContributeConfig): Promise<{ engine: Engine; sentence: string }> {
-  const gpu = config.engine === "wasm" ? null : await headlessGpu();
-  return chooseEngine({
-    wanted: config.engine,
-    probeGpu: async () => (gpu === null ? null : probeGpu(gpu)),
-    createGpu: ({ adapter }) => createGpuEngine({ gpu: present(gpu, "the GPU"), adapter }),
-    createWasm: async () => {
-      const file = config.threads > 1 ? "heddle-threads.wasm" : "heddle.wasm";
-      const bytes = await readFile(new URL(`../../build/${file}`, import.meta.url));
-      return createWasmEngine(config.threads > 1 ? { bytes, threads: config.threads, spawn } : { bytes });
-    },
-    measure: async (engine) => {
-      const { model, batch } = await modelOfRun(config.relay);
-      return measureProgram(engine, {
-        program: trainProgram(model, batch),
-        output: "loss",
-        nowMs: () => performance.now(),
-      });
-    },
-  });
+async function chooseFor(config: ContributeConfig): Promise<ChosenEngine> {
+  const { engine: wanted, threads } = config;
+  if (wanted === "wasm") {
+    return openEngine({ wanted, wasmOptions: { threads } });
+  }
+  const { model, batch } = await modelOfRun(config.relay);
+  const work = { program: trainProgram(model, batch), output: "loss" };
+  return openEngine({ wanted, gpu: await headlessGpu(), work, wasmOptions: { threads } });
 }
 
 /** What the run trains; the sample run's sizes while the relay does not answer. */

@@ -2,7 +2,6 @@
  * The relay's referee, on a thread of its own so that measuring never holds up the relay: it measures losses on the WASM
  * engine, which gives the same numbers on every machine. `referee.ts` is its other end.
  */
-import { readFile } from "node:fs/promises";
 import { parentPort } from "node:worker_threads";
 import { expose } from "comlink";
 import nodeEndpoint from "comlink/dist/esm/node-adapter.mjs";
@@ -33,9 +32,7 @@ const surface = {
     charter = wanted;
     train = createCorpus(trainShards);
     evaluation = createCorpus(evaluationShards);
-    const engine = await createWasmEngine({
-      bytes: await readFile(new URL("../../build/heddle.wasm", import.meta.url)),
-    });
+    const engine = await createWasmEngine({ threads: 1 });
     evaluator = await createEvaluator(engine, { model: charter.model, batch: charter.inner.batch });
   },
 

@@ -109,7 +109,7 @@ describe("createWasmEngine()", () => {
     const exits: Promise<number>[] = [];
     const spawn: SpawnThread = (start) =>
       new Promise((resolve) => {
-        const worker = new Worker(new URL("./thread-node.ts", import.meta.url), { workerData: start });
+        const worker = new Worker(new URL("./thread-entry.ts", import.meta.url), { workerData: start });
         exits.push(new Promise((ended) => worker.once("exit", ended)));
         worker.once("message", () => resolve({ terminate: () => undefined }));
       });
@@ -122,9 +122,21 @@ describe("createWasmEngine()", () => {
     await expect(plan.run()).rejects.toThrow("disposed of");
   });
 
+  test("finds its module and its threads by itself", async () => {
+    using engine = await createWasmEngine();
+    using one = await createWasmEngine({ threads: 1 });
+    const r = record("sum");
+    r.add(r.input("x", [5]), r.input("y", [5]));
+    for (const each of [engine, one]) {
+      using plan = await each.compile(r.finish(["sum"]));
+      plan.write("x", new Float32Array(5).fill(2));
+      expect(await plan.run(["sum"])).toEqual({ sum: new Float32Array(5).fill(2) });
+    }
+  });
+
   test("refuses threads that cannot be, by name", async () => {
     const bytes = built("heddle-threads.wasm");
-    await expect(createWasmEngine({ bytes, threads: 2 })).rejects.toMatchObject({ code: "no-engine" });
+    await expect(createWasmEngine({ threads: 65 })).rejects.toThrow("got 65 threads, need 1 to 64");
     const broken: SpawnThread = () => Promise.reject(new Error("no workers here"));
     await expect(createWasmEngine({ bytes, threads: 2, spawn: broken })).rejects.toMatchObject({ code: "no-engine" });
     const plain = createWasmEngine({ bytes: built("heddle.wasm"), threads: 2, spawn: broken });

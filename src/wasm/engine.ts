@@ -1,9 +1,8 @@
 /**
  * The WASM SIMD engine: compiles Programs to plans in the memory of one WebAssembly module (`assembly/`), which then runs a
  * whole training step in one call. Its results are the same bits on every machine, in every runtime and for every number
- * of threads. It imports nothing of any runtime: the entry point brings the module's bytes and, for threads, a `spawn`
- * (`spawn-node.ts`, `spawn-web.ts`). `run` blocks its thread for the length of a step, so in a browser the engine lives in
- * a worker.
+ * of threads. It runs in browsers, Deno and Node: bytes and threads come from `module.ts` and `spawn.ts`, or from the caller.
+ * `run` blocks its thread for the length of a step, so in a browser the engine belongs in a worker.
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import type { Engine, Outputs, Plan } from "../tensor/engine.ts";
@@ -11,28 +10,38 @@ import { baseOf, elementCount, type Program, type Tensor, type TensorId } from "
 import * as code from "./assembly/opcodes.ts";
 import { draft } from "./compile.ts";
 import { allocate, createMachine, floatsAt, liveOf, release, resolve, writePlan, type Machine } from "./machine.ts";
+import { loadModule } from "./module.ts";
+import { defaultThreads, spawnThread } from "./spawn.ts";
 import type { SpawnThread } from "./thread.ts";
 
 export type { SpawnThread } from "./thread.ts";
 
 export interface WasmEngineOptions {
-  /** `build/heddle-threads.wasm`, or `build/heddle.wasm` for one thread without shared memory. */
-  readonly bytes: BufferSource;
-  /** Threads that compute, the calling one included. */
+  /** Threads that compute, the calling one included. Without it as many as suit this machine, or 1 with `bytes`. */
   readonly threads?: number;
-  /** Needed for more than one thread. */
+  /** `heddle-threads.wasm`, or `heddle.wasm` for one thread; without it they are loaded from beside this code. */
+  readonly bytes?: BufferSource;
+  /** Starts a thread; without it a worker. */
   readonly spawn?: SpawnThread;
 }
 
 /** With more threads than this, each has too little to do. */
 export const THREADS_MAX = 64;
 
-/** Throws HeddleError "no-engine" when threads are asked for and the runtime, the module or the caller has none. */
-export async function createWasmEngine({ bytes, threads = 1, spawn }: WasmEngineOptions): Promise<Engine> {
+/**
+ * Throws HeddleError "no-engine" when threads are asked for and the runtime or the module has none, "unreachable" when the
+ * module cannot be loaded.
+ */
+export async function createWasmEngine(options: WasmEngineOptions = {}): Promise<Engine> {
+  const { bytes: given, threads = given === undefined ? defaultThreads() : 1, spawn = spawnThread } = options;
   assert(
     Number.isInteger(threads) && threads >= 1 && threads <= THREADS_MAX,
-    `Cannot create a WASM engine: ${threads} threads is not between 1 and ${THREADS_MAX}`,
+    `Cannot create a WASM engine: got ${threads} threads, need 1 to ${THREADS_MAX}`,
   );
+  if (threads > 1 && typeof document !== "undefined") {
+    throw new HeddleError("no-engine", "WASM threads need a worker: a page's main thread must not wait for them");
+  }
+  const bytes = given ?? (await loadModule(threads > 1));
   const machine = await createMachine(bytes, threads);
   const workers = threads === 1 ? [] : await startThreads(machine, bytes, spawn);
   const stateOf = (name: string) => present(machine.states.get(name), `state "${name}" in any compiled plan`);
@@ -59,10 +68,7 @@ export async function createWasmEngine({ bytes, threads = 1, spawn }: WasmEngine
 type Threads = Awaited<ReturnType<SpawnThread>>[];
 
 /** Starts all threads but the calling one, or none: throws HeddleError "no-engine" when one does not start. */
-async function startThreads(machine: Machine, bytes: BufferSource, spawn: SpawnThread | undefined): Promise<Threads> {
-  if (spawn === undefined) {
-    throw new HeddleError("no-engine", "WASM threads need a way to start threads");
-  }
+async function startThreads(machine: Machine, bytes: BufferSource, spawn: SpawnThread): Promise<Threads> {
   const { threads: threadCount, control } = machine;
   const { memory } = liveOf(machine);
   const starts = Array.from({ length: threadCount - 1 }, (_, index) =>

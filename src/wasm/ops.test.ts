@@ -8,7 +8,6 @@ import { elementCount, type Program } from "../tensor/program.ts";
 import { record, sortTokens, type Recorder } from "../tensor/record.ts";
 import { createTwin } from "../tensor/twin.ts";
 import { createWasmEngine } from "./engine.ts";
-import { spawn } from "./spawn-node.ts";
 
 const built = (name: string): Uint8Array<ArrayBuffer> =>
   new Uint8Array(readFileSync(new URL(`../../build/${name}`, import.meta.url)));
@@ -202,7 +201,7 @@ const CASES: readonly Program[] = [
 describe.each([1, 2])("createWasmEngine() with %d threads agrees with the twin", (threads) => {
   let engine: Engine;
   beforeAll(async () => {
-    engine = await createWasmEngine({ bytes: built("heddle-threads.wasm"), threads, spawn });
+    engine = await createWasmEngine({ bytes: built("heddle-threads.wasm"), threads });
   });
   afterAll(() => engine[Symbol.dispose]());
   test.each(CASES.map((one) => [one.name, one] as const))("%s", async (_, one) => {
@@ -213,7 +212,7 @@ describe.each([1, 2])("createWasmEngine() with %d threads agrees with the twin",
 
 test("the plain build and the threaded build on three threads compute the same bits", async () => {
   using plain = await createWasmEngine({ bytes: built("heddle.wasm") });
-  using threaded = await createWasmEngine({ bytes: built("heddle-threads.wasm"), threads: 3, spawn });
+  using threaded = await createWasmEngine({ bytes: built("heddle-threads.wasm"), threads: 3 });
   for (const one of CASES) {
     expect(await outputsOf(threaded, one), one.name).toEqual(await outputsOf(plain, one));
   }

@@ -1,7 +1,6 @@
 /**
  * What a spawned thread does, the same in every runtime: load the module over the shared memory, say that it is ready, and
- * then stay inside WebAssembly, asleep between runs, until the engine is disposed of. `worker/wasm-thread.ts` (web worker,
- * Deno) and `thread-node.ts` (worker_threads) are its entries.
+ * then stay inside WebAssembly, asleep between runs, until the engine is disposed of. `thread-entry.ts` is its entry.
  */
 
 /** What a thread is told when it starts; it passes through `postMessage`. */

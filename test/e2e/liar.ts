@@ -2,8 +2,6 @@
  * A contributor that speaks the real protocol over a real WebSocket and does whatever a test wants with its updates: it
  * trains honestly, then the test decides what is sent instead.
  */
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { present } from "../../src/base/assert.ts";
 import { bytesToFloats, digestOf, type Bytes, type ContributorId, type Digest } from "../../src/base/bytes.ts";
 import { createCorpus, type Corpus } from "../../src/data/corpus.ts";
@@ -32,7 +30,6 @@ import type {
 } from "../../src/protocol/messages.ts";
 import { deltaOf } from "../../src/update/delta.ts";
 import { createWasmEngine } from "../../src/wasm/engine.ts";
-import { ROOT } from "./processes.ts";
 
 export interface HonestWork {
   readonly assignment: TrainAssignment;
@@ -199,7 +196,7 @@ async function createStudent(
   work(assignment: TrainAssignment, welcome: Extract<RelayMessage, { type: "welcome" }>): Promise<HonestWork>;
 }> {
   const fetchBlob = createBlobFetcher({ origin });
-  const engine = await createWasmEngine({ bytes: await readFile(join(ROOT, "build/heddle.wasm")) });
+  const engine = await createWasmEngine({ threads: 1 });
   const trainer: Trainer = await createTrainer(engine, { model: charter.model, inner: charter.inner });
   const shards = charter.train.flatMap((dataset) => dataset.shards);
   const corpus: Corpus = createCorpus(await Promise.all(shards.map((shard) => fetchBlob(shard.digest, shard.bytes))));

@@ -1,6 +1,5 @@
 /** Runs in a browser's worker: gets a number of threads, answers with the training digest or with what went wrong. */
 import { createWasmEngine } from "../../src/wasm/engine.ts";
-import { spawn } from "../../src/wasm/spawn-web.ts";
 import { trainDigest } from "./train-digest.ts";
 
 self.addEventListener("message", (event: MessageEvent<number>) => {
@@ -9,8 +8,7 @@ self.addEventListener("message", (event: MessageEvent<number>) => {
 
 async function answer(threads: number): Promise<unknown> {
   try {
-    const bytes = await (await fetch("/build/heddle-threads.wasm")).arrayBuffer();
-    using engine = await createWasmEngine({ bytes, threads, spawn });
+    using engine = await createWasmEngine({ threads });
     return await trainDigest(engine);
   } catch (error) {
     return { error: String(error) };

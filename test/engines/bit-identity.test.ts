@@ -11,7 +11,6 @@ import { createServer, type ViteDevServer } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createTwin } from "../../src/tensor/twin.ts";
 import { createWasmEngine } from "../../src/wasm/engine.ts";
-import { spawn } from "../../src/wasm/spawn-node.ts";
 import { trainDigest, type TrainDigest } from "./train-digest.ts";
 
 /**
@@ -29,7 +28,7 @@ beforeAll(() => {
 
 describe("trainDigest() on the WASM engine", () => {
   test.each([1, 2, 3])("is the golden one in Node with %d threads", async (threads) => {
-    using engine = await createWasmEngine({ bytes: build("heddle-threads.wasm"), threads, spawn });
+    using engine = await createWasmEngine({ bytes: build("heddle-threads.wasm"), threads });
     expect((await trainDigest(engine)).digest).toBe(GOLDEN);
   });
 

@@ -9,9 +9,6 @@ const report = engineChoice(process.argv) === "webgpu" ? await reportWebGpu(navi
 process.stdout.write(REPORT.begin + JSON.stringify(report) + REPORT.end, () => process.exit(0));
 
 async function onWasm(): Promise<Report> {
-  const { readFile } = await import("node:fs/promises");
   const { createWasmEngine } = await import("../../src/wasm/engine.ts");
-  const { spawn } = await import("../../src/wasm/spawn-web.ts");
-  const bytes = await readFile(new URL("../../build/heddle-threads.wasm", import.meta.url));
-  return await reportEngine(await createWasmEngine({ bytes, threads: 2, spawn }));
+  return await reportEngine(await createWasmEngine({ threads: 2 }));
 }

@@ -2,7 +2,6 @@
  * Entry for Node: `node --experimental-import-text test/engines/node.ts engine=webgpu|wasm`. Prints a report. WebGPU is
  * Dawn, from the package `webgpu`; `VK_ICD_FILENAMES` chooses the Vulkan driver.
  */
-import { readFile } from "node:fs/promises";
 import process from "node:process";
 import { engineChoice, REPORT, reportEngine, reportWebGpu, type Report } from "./entry.ts";
 
@@ -20,7 +19,5 @@ async function onWebGpu(): Promise<Report> {
 
 async function onWasm(): Promise<Report> {
   const { createWasmEngine } = await import("../../src/wasm/engine.ts");
-  const { spawn } = await import("../../src/wasm/spawn-node.ts");
-  const bytes = await readFile(new URL("../../build/heddle-threads.wasm", import.meta.url));
-  return await reportEngine(await createWasmEngine({ bytes, threads: 2, spawn }));
+  return await reportEngine(await createWasmEngine({ threads: 2 }));
 }

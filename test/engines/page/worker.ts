@@ -16,7 +16,5 @@ async function onWebGpu(): Promise<Report> {
 
 async function onWasm(): Promise<Report> {
   const { createWasmEngine } = await import("../../../src/wasm/engine.ts");
-  const { spawn } = await import("../../../src/wasm/spawn-web.ts");
-  const response = await fetch("/build/heddle-threads.wasm");
-  return await reportEngine(await createWasmEngine({ bytes: await response.arrayBuffer(), threads: 2, spawn }));
+  return await reportEngine(await createWasmEngine({ threads: 2 }));
 }

@@ -1,0 +1,22 @@
+/** Where the bytes of the WASM engine's module come from where nobody brings them: the files that lie beside the code. */
+import { HeddleError } from "../base/assert.ts";
+
+/** The module for threads that share memory, or the one with a memory of its own. Throws HeddleError "unreachable". */
+export async function loadModule(shared: boolean): Promise<BufferSource> {
+  const url = shared
+    ? new URL("../../build/heddle-threads.wasm", import.meta.url)
+    : new URL("../../build/heddle.wasm", import.meta.url);
+  try {
+    if (url.protocol === "file:") {
+      return new Uint8Array(await process.getBuiltinModule("node:fs/promises").readFile(url));
+    }
+    const response = await fetch(url);
+    if (!response.ok) {
+      throw new Error(`the server answers ${response.status}`);
+    }
+    return await response.arrayBuffer();
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new HeddleError("unreachable", `Cannot load the processor engine from ${url.href}: ${why}`, { cause: error });
+  }
+}

@@ -3,12 +3,21 @@
  */
 import type { ChosenEngine, WantedEngine } from "../src/engines/choose.ts";
 import { openEngine as open } from "../src/engines/open.ts";
+import type { Pace } from "../src/tensor/engine.ts";
 import type { Program } from "../src/tensor/program.ts";
 
-/** Submits of a training step: keeps each one short enough that the desktop stays smooth. */
-const SUBMITS_PER_RUN = 4;
+export interface OpenOptions {
+  /** The output of the measured Program that is read. */
+  readonly output: string;
+  /** How the engine's runs are cut and paused; without it they are not. */
+  readonly pace?: Pace;
+}
 
-/** Chooses by measuring `program`, whose `output` is read. Throws HeddleError "no-engine" and what engines throw. */
-export function openEngine(wanted: WantedEngine, program: Program, output: string): Promise<ChosenEngine> {
-  return open({ wanted, work: { program, output }, gpuOptions: { submitsPerRun: SUBMITS_PER_RUN } });
+/** Chooses by measuring `program`. Throws HeddleError "no-engine" and what engines throw. */
+export function openEngine(
+  wanted: WantedEngine,
+  program: Program,
+  { output, pace }: OpenOptions,
+): Promise<ChosenEngine> {
+  return open({ wanted, work: { program, output }, gpuOptions: pace === undefined ? {} : { pace } });
 }

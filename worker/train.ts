@@ -10,6 +10,7 @@ import { createContributor, type Contributor, type OpenRtc } from "../src/contri
 import type { ContributorView } from "../src/contributor/view.ts";
 import { createWork } from "../src/contributor/work.ts";
 import { createCorpus } from "../src/data/corpus.ts";
+import { createPace } from "../src/engines/pace.ts";
 import { trainProgram } from "../src/model/llama.ts";
 import { loadDeviceKey } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
@@ -39,6 +40,7 @@ let session: Promise<Session> | undefined;
 let current: Contributor | undefined;
 let writer: Writer | undefined;
 let duty = 0;
+const pace = createPace({ clock: systemClock, duty: () => duty });
 /** The person's last word: a stop that comes while the engine is being chosen counts. */
 let wanted = false;
 
@@ -72,6 +74,7 @@ const surface: TrainSurface = {
     duty = next;
     current?.setDuty(next);
   },
+  setFrames: (gapMs) => pace.setFrames(gapMs),
   view: () => current?.view() ?? null,
   generate: (options, onText) =>
     outcome(async () => {
@@ -91,7 +94,7 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
   const [key, store, chosen] = await Promise.all([
     loadDeviceKey(),
     openIndexedDbStore("heddle"),
-    openEngine(options.engine, program, "loss"),
+    openEngine(options.engine, program, { output: "loss", pace }),
   ]);
   let engine: Engine = chosen.engine;
   let fresh = true;
@@ -108,11 +111,12 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
       if (!fresh) {
         // Asked again: the device was lost, or the engine was put away. One of the same kind takes its place.
         engine[Symbol.dispose]();
-        engine = (await openEngine(engine.kind === "webgpu" ? "webgpu" : "wasm", program, "loss")).engine;
+        engine = (await openEngine(engine.kind === "webgpu" ? "webgpu" : "wasm", program, { output: "loss", pace }))
+          .engine;
       }
       fresh = false;
       const corpus = createCorpus(texts);
-      return createWork({ engine, charter: agreed, contributor: name, corpus, clock: systemClock, duty: () => duty });
+      return createWork({ engine, charter: agreed, contributor: name, corpus, clock: systemClock, pace });
     },
     agent,
     onView,

@@ -36,7 +36,7 @@ export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob): Writer
       open = undefined;
       loaded = undefined;
       const { model } = run.charter;
-      const { engine } = await openEngine(wanted, logitsProgram(model), "logits");
+      const { engine } = await openEngine(wanted, logitsProgram(model), { output: "logits" });
       open = { engine, generator: await createGenerator(engine, { model }), run: run.run };
     }
     const head = present(run.versions.at(-1), "a version of the shared base");

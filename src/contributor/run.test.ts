@@ -88,7 +88,7 @@ class Stage {
           corpus: createCorpus(texts),
           ...(options.secret === undefined ? {} : { privateCorpus: createCorpus([options.secret]) }),
           clock: this.clock,
-          duty: () => 1,
+          pace: { work: (run) => run() },
         }),
       agent: "test",
       privateData: options.secret !== undefined,

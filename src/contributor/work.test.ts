@@ -3,6 +3,7 @@ import type { ContributorId, Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import { batchAt } from "../data/batch.ts";
 import { createCorpus } from "../data/corpus.ts";
+import { createPace } from "../engines/pace.ts";
 import { initialParameters } from "../model/layout.ts";
 import { createTrainer } from "../model/trainer.ts";
 import { sampleCharter } from "../protocol/sample.ts";
@@ -55,7 +56,7 @@ test("createWork() trains on the batches that the assignment names, as the train
     contributor,
     corpus,
     clock: ticking(),
-    duty: () => 1,
+    pace: { work: (run) => run() },
   });
   const run = await work.train(assignment, base, free);
 
@@ -78,7 +79,7 @@ test("createWork() does one step when the deadline has passed, none when it was 
     contributor,
     corpus,
     clock: ticking(),
-    duty: () => 1,
+    pace: { work: (run) => run() },
   });
   expect((await work.train(assignment, base, { ...free, deadlineMs: 0 })).steps).toBe(1);
   expect((await work.train(assignment, base, { ...free, signal: { aborted: true } })).steps).toBe(0);
@@ -92,7 +93,7 @@ test("createWork() stops within a step", async () => {
     contributor,
     corpus,
     clock: ticking(),
-    duty: () => 1,
+    pace: { work: (run) => run() },
   });
   const signal = { aborted: false };
   const onStep = ({ step }: { step: number }): void => {
@@ -104,7 +105,15 @@ test("createWork() stops within a step", async () => {
 test("createWork() rests so that a quarter of the time is work", async () => {
   const base = initialParameters(charter.model);
   const clock = ticking();
-  const work = await createWork({ engine: createTwin(), charter, contributor, corpus, clock, duty: () => 0.25 });
+  const work = await createWork({
+    engine: createTwin(),
+    charter,
+    contributor,
+    corpus,
+    clock,
+    pace: createPace({ clock, duty: () => 0.25 }),
+  });
   await work.train(assignment, base, free);
-  expect(clock.waits).toEqual([15, 15, 15, 15]);
+  // A look at this clock takes 5 ms: each rest was that much longer than asked for, and the next one is shorter.
+  expect(clock.waits).toEqual([15, 10, 10, 10]);
 });

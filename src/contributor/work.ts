@@ -4,9 +4,10 @@
  * the runner sends or stores has passed through its hands except parameters, losses and counts.
  */
 import type { Bytes, ContributorId } from "../base/bytes.ts";
-import { sleep, type Clock } from "../base/clock.ts";
+import type { Clock } from "../base/clock.ts";
 import { batchAt } from "../data/batch.ts";
 import type { Corpus } from "../data/corpus.ts";
+import type { Neighbour } from "../engines/pace.ts";
 import { createEvaluator } from "../model/evaluator.ts";
 import { createTrainer } from "../model/trainer.ts";
 import type { Charter } from "../protocol/charter.ts";
@@ -69,8 +70,8 @@ export interface WorkOptions {
   /** A member's own texts: trained on instead. */
   readonly privateCorpus?: Corpus;
   readonly clock: Clock;
-  /** Share of the time to work, 0.05 … 1; asked after each step. */
-  readonly duty: () => number;
+  /** Lets the device rest after each step, where the engine has not rested within it. */
+  readonly pace: Pick<Neighbour, "work">;
 }
 
 /**
@@ -78,32 +79,26 @@ export interface WorkOptions {
  * device cannot hold them, "bad-input" when the texts are shorter than one sequence.
  */
 export async function createWork(options: WorkOptions): Promise<Work> {
-  const { engine, charter, contributor, corpus, privateCorpus, clock, duty } = options;
+  const { engine, charter, contributor, corpus, privateCorpus, clock, pace } = options;
   const { model, inner } = charter;
   const trainer = await createTrainer(engine, { model, inner });
   const evaluator = await createEvaluator(engine, { model, batch: inner.batch });
   const own = privateCorpus ?? corpus;
   let steps = 0;
 
-  /** Rests so long that the work takes its share of the time; the event loop runs in any case, so pause and stop act. */
-  const rest = (workedMs: number): Promise<void> => {
-    const share = Math.min(1, Math.max(0.05, duty()));
-    return sleep(clock, (workedMs * (1 - share)) / share);
-  };
-
   return {
     train: async (assignment, base, { deadlineMs, signal, onStep }) => {
       trainer.load(base);
       const losses: number[] = [];
       while (losses.length < assignment.stepsMax && !signal.aborted) {
-        const startMs = clock.nowMs();
         const { seed, round } = assignment;
         const place = { seed, round, contributor, step: losses.length, batch: inner.batch, time: model.time };
-        const { loss } = await trainer.step(batchAt(own, place));
-        losses.push(loss);
-        steps += 1;
-        onStep({ step: losses.length, tokens: trainer.tokensPerStep, loss });
-        await rest(clock.nowMs() - startMs);
+        await pace.work(async () => {
+          const { loss } = await trainer.step(batchAt(own, place));
+          losses.push(loss);
+          steps += 1;
+          onStep({ step: losses.length, tokens: trainer.tokensPerStep, loss });
+        });
         if (clock.nowMs() >= deadlineMs) {
           break;
         }
@@ -111,12 +106,8 @@ export async function createWork(options: WorkOptions): Promise<Work> {
       const after = await trainer.parameters();
       return { after, losses, steps: losses.length, tokens: losses.length * trainer.tokensPerStep };
     },
-    validate: async (assignment, base, update) => {
-      const startMs = clock.nowMs();
-      const losses = await measureLosses({ evaluator, base, update, corpus, facts: assignment, charter });
-      await rest(clock.nowMs() - startMs);
-      return losses;
-    },
+    validate: (assignment, base, update) =>
+      pace.work(() => measureLosses({ evaluator, base, update, corpus, facts: assignment, charter })),
     moments: async () => (steps === 0 ? null : trainer.moments()),
     restore: async (moments) => {
       if (moments.m.length === trainer.size && moments.v.length === trainer.size) {

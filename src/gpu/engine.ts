@@ -3,7 +3,7 @@
  * by their WGSL text. It runs wherever there is a `GPU` object: a browser's worker, Deno, Node with Dawn.
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
-import type { Engine } from "../tensor/engine.ts";
+import type { Engine, Pace } from "../tensor/engine.ts";
 import { elementCount, type Program } from "../tensor/program.ts";
 import type { Shared } from "./compile.ts";
 import { openDevice, probeGpu, type OpenDevice } from "./device.ts";
@@ -29,8 +29,8 @@ export interface GpuEngineOptions {
    * software adapter, whose guesses are measured and whose runs take too long to compare.
    */
   readonly tuneMsMax?: number;
-  /** Submits that each run is cut into; a Plan can change it later. */
-  readonly submitsPerRun?: number;
+  /** Cuts runs into submits and lets the device rest; without it each run is one submit. */
+  readonly pace?: Pace;
   /** The most bytes that states and one Plan may take together; phones kill a tab that takes more than they like. */
   readonly memoryBytesMax?: number;
 }
@@ -54,7 +54,7 @@ export async function createGpuEngine({
   choice = {},
   tuned,
   tuneMsMax,
-  submitsPerRun = 1,
+  pace,
   memoryBytesMax = Infinity,
 }: GpuEngineOptions): Promise<GpuEngine> {
   const chosen = adapter ?? (await probeGpu(gpu))?.adapter;
@@ -76,7 +76,7 @@ export async function createGpuEngine({
       search ??= tuneOn(program, shared, msMax);
       tuning = await search;
     }
-    return createPlan(program, { ...shared, choice: wanted, tuning: tuning ?? {} }, submitsPerRun);
+    return createPlan(program, { ...shared, choice: wanted, tuning: tuning ?? {} }, pace);
   };
   const state = (name: string): { readonly buffer: GPUBuffer; readonly count: number } =>
     present(states.get(name), `state tensor "${name}" in any compiled Plan`);
@@ -122,7 +122,7 @@ function tuneOn(program: Program, shared: Shared, msMax: number): Promise<Tuning
     (rung) => rung !== "naive" && (subgroups || !rung.startsWith("subgroup")) && !(software && rung === "tiled"),
   );
   const compile = (product: Program, rung: MatmulRung): Promise<GpuPlan> =>
-    createPlan(product, { ...shared, choice: { ...shared.choice, matmul: rung } }, 1);
+    createPlan(product, { ...shared, choice: { ...shared.choice, matmul: rung } });
   return tune(program, { candidates, compile, msMax, nowMs: () => performance.now() });
 }
 

@@ -5,7 +5,7 @@
  * mapped once: a training step whose loss is looked at is one submit and one map.
  */
 import { assert, present } from "../base/assert.ts";
-import type { Outputs, Plan } from "../tensor/engine.ts";
+import type { Outputs, Pace, Plan, PlanPace } from "../tensor/engine.ts";
 import { elementCount, type Program, type Tensor } from "../tensor/program.ts";
 import { compileProgram, type Compiled, type Place, type Shared, type Step } from "./compile.ts";
 
@@ -19,18 +19,15 @@ export interface GpuPlan extends Plan {
   readonly kernels: readonly string[];
   /** Resolves when nothing that was submitted is left to do; rejects as `run` does. */
   idle(): Promise<void>;
-  /**
-   * Cuts every further run into this many submits of about equal dispatch counts, so that a slow device never works on one
-   * for longer than its watchdog, or the person at the screen, puts up with.
-   */
-  setSubmits(count: number): void;
 }
 
-export async function createPlan(program: Program, shared: Shared, submitsPerRun: number): Promise<GpuPlan> {
+/** With a `pace` a run is cut into submits, and must be over before the next one begins; without, it is one submit. */
+export async function createPlan(program: Program, shared: Shared, pace?: Pace): Promise<GpuPlan> {
   const { device, watch } = shared.open;
   const { steps, places, owned, valueBytes, stateBytes } = await compileProgram(program, shared);
-  let slices = slice(steps, submitsPerRun);
+  const beat = pace?.plan(steps.length);
   let disposed = false;
+  let running = false;
   const fences: Promise<void>[] = [];
   const pool: Staging[] = [];
   const usable = (): void => {
@@ -47,6 +44,35 @@ export async function createPlan(program: Program, shared: Shared, submitsPerRun
     staging.taken = true;
     return staging;
   };
+  /** Resolves when the device is through with dispatches `from` … `to` and has found no fault with them. */
+  const submitPart = (from: number, to: number, staging: Staging | undefined): Promise<void> => {
+    const { done } = watch.scoped(`running "${program.name}"`, () => submit(device, steps.slice(from, to), staging));
+    const end = staging === undefined ? device.queue.onSubmittedWorkDone() : staging.buffer.mapAsync(GPUMapMode.READ);
+    const fence = Promise.all([done, watch.settle(end)]).then(watch.check);
+    // Whoever awaits it next sees the failure; until then it must not count as unhandled.
+    fence.catch(() => undefined);
+    return fence;
+  };
+  /** Submits all dispatches at the pace given; returns the last submit's fence. */
+  const runPaced = async (pace: PlanPace, staging: Staging | undefined): Promise<{ readonly fence: Promise<void> }> => {
+    assert(!running, `Cannot run "${program.name}": its last run is not over`);
+    running = true;
+    try {
+      for (let from = 0; ;) {
+        const to = pace.until(from);
+        const last = to >= steps.length;
+        const fence = submitPart(from, to, last ? staging : undefined);
+        await pace.submitted(from, to, fence);
+        if (last) {
+          return { fence };
+        }
+        usable();
+        from = to;
+      }
+    } finally {
+      running = false;
+    }
+  };
   const find = (name: string): Tensor =>
     present(
       program.tensors.find((tensor) => tensor.name === name),
@@ -58,9 +84,6 @@ export async function createPlan(program: Program, shared: Shared, submitsPerRun
     stateBytes,
     dispatchCount: steps.length,
     kernels: steps.map(({ kernel }) => kernel),
-    setSubmits: (count) => {
-      slices = slice(steps, count);
-    },
     write: (input, values) => {
       usable();
       const tensor = find(input);
@@ -77,13 +100,7 @@ export async function createPlan(program: Program, shared: Shared, submitsPerRun
     run: async <Name extends string>(outputs: readonly Name[] = []) => {
       usable();
       const staging = outputs.length === 0 ? undefined : take(outputs);
-      const { done } = watch.scoped(`running "${program.name}"`, () => {
-        slices.forEach((part, i) => submit(device, part, i === slices.length - 1 ? staging : undefined));
-      });
-      const end = staging === undefined ? device.queue.onSubmittedWorkDone() : staging.buffer.mapAsync(GPUMapMode.READ);
-      const fence = Promise.all([done, watch.settle(end)]).then(watch.check);
-      // Whoever awaits it next sees the failure; until then it must not count as unhandled.
-      fence.catch(() => undefined);
+      const fence = beat === undefined ? submitPart(0, steps.length, staging) : (await runPaced(beat, staging)).fence;
       fences.push(fence);
       while (fences.length >= IN_FLIGHT_MAX) {
         await fences.shift();
@@ -203,12 +220,4 @@ function submit(device: GPUDevice, steps: readonly Step[], staging: Staging | un
     encoder.copyBufferToBuffer(from.buffer, from.offset, (staging as Staging).buffer, offset, from.size);
   }
   device.queue.submit([encoder.finish()]);
-}
-
-function slice(steps: readonly Step[], count: number): Step[][] {
-  assert(Number.isInteger(count) && count >= 1, `Cannot cut a run into ${count} submits`);
-  const length = Math.max(1, Math.ceil(steps.length / count));
-  return Array.from({ length: Math.max(1, Math.ceil(steps.length / length)) }, (_, i) =>
-    steps.slice(i * length, (i + 1) * length),
-  );
 }

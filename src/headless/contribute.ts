@@ -12,6 +12,7 @@ import { createWork } from "../contributor/work.ts";
 import { createCorpus } from "../data/corpus.ts";
 import type { ChosenEngine } from "../engines/choose.ts";
 import { openEngine } from "../engines/open.ts";
+import { createPace, type Neighbour } from "../engines/pace.ts";
 import { trainProgram } from "../model/llama.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { createBlobFetcher } from "../net/http.ts";
@@ -35,7 +36,8 @@ export async function contribute(
   const store = await openEmbeddedStore(config.dir).catch(hintName);
   const key = await loadDeviceKey(join(config.dir, "device.key"));
   const privateCorpus = config.privateData === null ? undefined : await readPrivateCorpus(config.privateData);
-  const { engine, sentence } = await chooseFor(config);
+  const pace = createPace({ clock: systemClock, duty: () => config.duty });
+  const { engine, sentence } = await chooseFor(config, pace);
   const say = printer(config.json, print);
   say.started(engine, sentence);
   const openRtc = config.rtc ? await rtcOpener() : undefined;
@@ -56,7 +58,7 @@ export async function contribute(
         corpus: createCorpus(texts),
         ...(privateCorpus === undefined ? {} : { privateCorpus }),
         clock: systemClock,
-        duty: () => contributor.duty(),
+        pace,
       }),
     agent: `heddle-headless/${config.runtime}`,
     privateData: privateCorpus !== undefined,
@@ -78,14 +80,14 @@ function hintName(error: unknown): never {
   throw error;
 }
 
-async function chooseFor(config: ContributeConfig): Promise<ChosenEngine> {
+async function chooseFor(config: ContributeConfig, pace: Neighbour): Promise<ChosenEngine> {
   const { engine: wanted, threads } = config;
   if (wanted === "wasm") {
     return openEngine({ wanted, wasmOptions: { threads } });
   }
   const { model, batch } = await modelOfRun(config.relay);
   const work = { program: trainProgram(model, batch), output: "loss" };
-  return openEngine({ wanted, gpu: await headlessGpu(), work, wasmOptions: { threads } });
+  return openEngine({ wanted, gpu: await headlessGpu(), work, gpuOptions: { pace }, wasmOptions: { threads } });
 }
 
 /** What the run trains; the sample run's sizes while the relay does not answer. */

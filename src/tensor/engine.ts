@@ -40,3 +40,19 @@ export interface Plan {
   run<Name extends string = never>(outputs?: readonly Name[]): Promise<Outputs<Name>>;
   [Symbol.dispose](): void;
 }
+
+/** How runs are cut into submits and when the device rests; `engines/pace.ts` makes one. */
+export interface Pace {
+  /** For one Plan of `count` dispatches. */
+  plan(count: number): PlanPace;
+}
+
+export interface PlanPace {
+  /** Where the submit that begins with dispatch `from` ends (exclusive). */
+  until(from: number): number;
+  /**
+   * Told that dispatches `from` … `to` were submitted; `done` settles when the device is through with them. Resolves when
+   * the next submit may follow, rejects when an earlier one failed.
+   */
+  submitted(from: number, to: number, done: Promise<void>): Promise<void>;
+}

@@ -4,6 +4,7 @@
  */
 import { proxy, wrap, type Remote } from "comlink";
 import type { ContributorView } from "../contributor/view.ts";
+import { watchFrames } from "./frames.ts";
 import { lendRtc } from "./lend.ts";
 import type { GenerateOptions, Outcome, TrainOptions, TrainSurface } from "./surface.ts";
 
@@ -28,7 +29,9 @@ export function openTrainer(
 ): Trainer {
   const worker = new Worker(new URL("../../worker/train.ts", import.meta.url), { type: "module", name: "heddle" });
   const remote: Remote<TrainSurface> = wrap<TrainSurface>(worker);
+  let unwatch = (): void => {};
   const crash = (message: string): void => {
+    unwatch();
     worker.terminate();
     onCrash(message);
   };
@@ -53,15 +56,28 @@ export function openTrainer(
     }
   };
   return {
-    start: () => ask(() => remote.start()),
+    start: async () => {
+      const outcome = await ask(() => remote.start());
+      unwatch();
+      if (outcome.ok) {
+        unwatch = watchFrames((gapMs) => tell(() => remote.setFrames(gapMs)));
+      }
+      return outcome;
+    },
     pause: () => tell(() => remote.pause()),
     resume: () => tell(() => remote.resume()),
-    stop: () => tell(() => remote.stop()),
+    stop: () => {
+      unwatch();
+      tell(() => remote.stop());
+    },
     setDuty: (duty) => tell(() => remote.setDuty(duty)),
     generate: (request, onText) => ask(() => remote.generate(request, proxy(onText))),
     abort: () => tell(() => remote.abort()),
     leave: () => tell(() => remote.stop()),
-    close: () => worker.terminate(),
+    close: () => {
+      unwatch();
+      worker.terminate();
+    },
   };
 }
 

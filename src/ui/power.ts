@@ -70,5 +70,5 @@ function powerSentence(worker: string, percent: number): string {
   if (percent === 100) {
     return `The ${worker} works all the time. Other programs may feel slower.`;
   }
-  return `The ${worker} works ${percent} % of the time and rests after each step.`;
+  return `The ${worker} works ${percent} % of the time, in short slices with rests between.`;
 }

@@ -3,15 +3,16 @@
  * unseen. The device's own methods are wrapped to count what is created and to break things on purpose.
  */
 import { HeddleError } from "../../src/base/assert.ts";
-import { createGpuEngine, probeGpu, type GpuEngine } from "../../src/gpu/engine.ts";
+import { createGpuEngine, probeGpu, type GpuEngine, type GpuEngineOptions } from "../../src/gpu/engine.ts";
 import { selfTest } from "../../src/gpu/self-test.ts";
+import type { Pace } from "../../src/tensor/engine.ts";
 import { record } from "../../src/tensor/record.ts";
 import { cases } from "./cases.ts";
 import { attempt, runCases, type CaseResult } from "./run-cases.ts";
 
 export const GPU_CHECKS = {
   allocates: "a run creates no buffer, bind group, pipeline or shader",
-  submits: "a run can be cut into several submits",
+  submits: "a run is cut into submits, one after the other, where its pace says",
   selfTest: "the self-test passes",
   tuned: "a search for the fastest products is kept as a text that spares the next one, on this adapter only",
   windows: "a state that is larger than a binding may be is bound window by window",
@@ -52,7 +53,7 @@ const CREATORS = [
 ] as const;
 
 /** An engine on a device whose creating methods are counted. */
-async function watched(gpu: GPU, memoryBytesMax = Infinity): Promise<Watched> {
+async function watched(gpu: GPU, options: Partial<GpuEngineOptions> = {}): Promise<Watched> {
   const probe = await probeGpu(gpu);
   if (probe === null) {
     throw new Error("There is no adapter");
@@ -96,7 +97,7 @@ async function watched(gpu: GPU, memoryBytesMax = Infinity): Promise<Watched> {
     return device;
   };
   Object.defineProperty(adapter, "requestDevice", { value: requestDevice });
-  const engine = await createGpuEngine({ gpu, adapter, memoryBytesMax });
+  const engine = await createGpuEngine({ ...options, gpu, adapter });
   return { engine, device: seen[0] as GPUDevice, calls, buffers };
 }
 
@@ -140,7 +141,13 @@ async function checkAllocations(gpu: GPU): Promise<string> {
 }
 
 async function checkSubmits(gpu: GPU): Promise<string> {
-  const { engine, calls } = await watched(gpu);
+  const cuts: string[] = [];
+  const submitted = async (from: number, to: number, done: Promise<void>): Promise<void> => {
+    cuts.push(`${from}-${to}`);
+    await done;
+  };
+  const pace: Pace = { plan: (count) => ({ until: (from) => Math.min(count, from + 3), submitted }) };
+  const { engine, calls } = await watched(gpu, { pace });
   using _ = engine;
   const r = record("chain");
   const x = r.input("x", [3]);
@@ -150,14 +157,13 @@ async function checkSubmits(gpu: GPU): Promise<string> {
   }
   using plan = await engine.compile(r.finish(["sum 6"]));
   plan.write("x", Float32Array.of(1, 2, 3));
-  plan.setSubmits(3);
   const before = calls.get("submit") ?? 0;
   const { "sum 6": values } = await plan.run(["sum 6"]);
   const submits = (calls.get("submit") ?? 0) - before;
-  if (submits !== 3 || values.join() !== "8,16,24") {
-    throw new Error(`Got ${submits} submits and [${values}], need 3 and [8,16,24]`);
+  if (submits !== 3 || cuts.join() !== "0-3,3-6,6-7" || values.join() !== "8,16,24") {
+    throw new Error(`Got ${submits} submits of ${cuts} and [${values}], need 3 and [8,16,24]`);
   }
-  return "3 submits";
+  return cuts.join();
 }
 
 async function checkSelfTest(gpu: GPU): Promise<string> {
@@ -201,7 +207,7 @@ async function checkWindows(gpu: GPU): Promise<string> {
 }
 
 async function checkTooBig(gpu: GPU): Promise<string> {
-  const { engine } = await watched(gpu, 2 ** 20);
+  const { engine } = await watched(gpu, { memoryBytesMax: 2 ** 20 });
   using _ = engine;
   const r = record("giant");
   r.norm(r.state("params", [2 ** 19]));

@@ -1,0 +1,202 @@
+/** The control law against simulated devices: slow, fast, suddenly slow, with timers that oversleep, and a page that jerks. */
+import { describe, expect, test } from "vitest";
+import type { Clock } from "../base/clock.ts";
+import type { PlanPace } from "../tensor/engine.ts";
+import { createPace, SUBMIT_MS_MAX, type Neighbour } from "./pace.ts";
+
+const COUNT = 100;
+
+/** A device and a clock of its own: dispatch i takes `cost(i)` ms, a fence `fenceMs`; timers sleep `stretch` at least. */
+class Device {
+  nowMs = 0;
+  busyMs = 0;
+  sleptMs = 0;
+  submits: number[] = [];
+  cost: (dispatch: number) => number;
+  fenceMs = 0.5;
+  timerMsMin = 0;
+  readonly clock: Clock = {
+    nowMs: () => this.nowMs,
+    after: (delayMs, wake) => {
+      const sleptMs = Math.max(delayMs, this.timerMsMin);
+      this.nowMs += sleptMs;
+      this.sleptMs += sleptMs;
+      void Promise.resolve().then(wake);
+      return () => {};
+    },
+  };
+  constructor(cost: (dispatch: number) => number) {
+    this.cost = cost;
+  }
+  /** Runs a Plan of COUNT dispatches as `gpu/plan.ts` does; returns the cuts. */
+  run(pace: Neighbour, plan: PlanPace): Promise<number[]> {
+    return pace.work(() => this.#run(plan));
+  }
+  async #run(plan: PlanPace): Promise<number[]> {
+    const cuts: number[] = [];
+    for (let from = 0; from < COUNT;) {
+      const to = plan.until(from);
+      let tookMs = 0;
+      for (let i = from; i < to; i += 1) {
+        tookMs += this.cost(i);
+      }
+      const done = Promise.resolve().then(() => {
+        this.nowMs += tookMs + this.fenceMs;
+        this.busyMs += tookMs;
+      });
+      this.submits.push(tookMs);
+      await plan.submitted(from, to, done);
+      cuts.push(to);
+      from = to;
+    }
+    return cuts;
+  }
+}
+
+async function settle(device: Device, pace: Neighbour, runs: number): Promise<number[]> {
+  const plan = pace.plan(COUNT);
+  let cuts: number[] = [];
+  for (let run = 0; run < runs; run += 1) {
+    cuts = await device.run(pace, plan);
+  }
+  return cuts;
+}
+
+describe("createPace()", () => {
+  test("probes a fast device with submits that double, then fills each with as much as its slice holds", async () => {
+    const device = new Device(() => 0.02);
+    const pace = createPace({ clock: device.clock, duty: () => 1 });
+    const plan = pace.plan(COUNT);
+    expect(await device.run(pace, plan)).toEqual([1, 3, 7, 15, 31, 63, 100]);
+    for (let run = 0; run < 20; run += 1) {
+      await device.run(pace, plan);
+    }
+    expect(await device.run(pace, plan)).toEqual([100]);
+    expect(pace.state()).toMatchObject({ share: 1, sliceMs: 50 });
+  });
+
+  test("cuts a slow device's runs at its slices, the dearest dispatch alone", async () => {
+    const device = new Device((i) => (i === 40 ? 120 : 9));
+    const pace = createPace({ clock: device.clock, duty: () => 1 });
+    await settle(device, pace, 5);
+    device.submits = [];
+    const cuts = await settle(device, pace, 0).then(() => device.run(pace, pace.plan(COUNT)));
+    expect(cuts.slice(0, 3)).toEqual([1, 3, 7]); // another Plan begins with a probe of its own
+    expect(Math.max(...device.submits)).toBeLessThanOrEqual(SUBMIT_MS_MAX);
+  });
+
+  test("keeps submits within their slice at half power, and rests between them as long as they took", async () => {
+    const device = new Device((i) => 0.5 + (i % 7));
+    const pace = createPace({ clock: device.clock, duty: () => 0.5 });
+    const plan = pace.plan(COUNT);
+    pace.setFrames(16);
+    for (let run = 0; run < 10; run += 1) {
+      await device.run(pace, plan);
+    }
+    device.submits = [];
+    const before = [device.busyMs, device.nowMs] as const;
+    await device.run(pace, plan);
+    const share = (device.busyMs - before[0]) / (device.nowMs - before[1]);
+    expect(share).toBeGreaterThan(0.42); // the fences cost a little
+    expect(share).toBeLessThanOrEqual(0.5);
+    expect(Math.max(...device.submits)).toBeLessThanOrEqual(8.5);
+    expect(device.submits.length).toBeGreaterThan(40);
+  });
+
+  test("a device that is suddenly five times slower gets shorter submits with the very next, and recovers", async () => {
+    const device = new Device(() => 1);
+    const pace = createPace({ clock: device.clock, duty: () => 0.6 });
+    const plan = pace.plan(COUNT);
+    for (let run = 0; run < 10; run += 1) {
+      await device.run(pace, plan);
+    }
+    expect(Math.max(...device.submits.slice(-3))).toBeLessThanOrEqual(30);
+    device.submits = [];
+    device.cost = () => 5;
+    await device.run(pace, plan);
+    await device.run(pace, plan);
+    expect(Math.max(...device.submits)).toBeLessThanOrEqual(SUBMIT_MS_MAX);
+    expect(Math.max(...device.submits.slice(-15))).toBeLessThanOrEqual(30);
+    device.cost = () => 1;
+    for (let run = 0; run < 10; run += 1) {
+      await device.run(pace, plan);
+    }
+    expect(device.submits.at(-2)).toBeGreaterThanOrEqual(24);
+  });
+
+  test("works its share also where every timer takes a second, with few timers", async () => {
+    const device = new Device(() => 1);
+    device.timerMsMin = 1_000;
+    const pace = createPace({ clock: device.clock, duty: () => 0.3 });
+    pace.setFrames(null);
+    await settle(device, pace, 100);
+    expect(device.busyMs / device.nowMs).toBeGreaterThan(0.24);
+    expect(device.busyMs / device.nowMs).toBeLessThan(0.36);
+  });
+
+  test("eases off while frames come too late because of it, and recovers when they do not", async () => {
+    const device = new Device(() => 1);
+    const pace = createPace({ clock: device.clock, duty: () => 0.5 });
+    pace.setFrames(16.7);
+    const { sliceMs, share } = pace.state();
+    expect([sliceMs, share]).toEqual([8, 0.5]);
+    pace.setFrames(50);
+    expect(pace.state().share).toBe(0.5); // nothing was worked in that second
+    for (let second = 0; second < 10; second += 1) {
+      await settle(device, pace, 1);
+      pace.setFrames(50);
+    }
+    expect(pace.state().share).toBeCloseTo(0.05, 6);
+    expect(pace.state().sliceMs).toBe(2);
+    for (let second = 0; second < 20; second += 1) {
+      await settle(device, pace, 1);
+      pace.setFrames(17);
+    }
+    expect(pace.state().share).toBe(0.5);
+  });
+
+  test("asks no more of a slow screen than it gives when left alone", async () => {
+    const device = new Device(() => 1);
+    const pace = createPace({ clock: device.clock, duty: () => 0.5 });
+    pace.setFrames(33.4);
+    for (let second = 0; second < 10; second += 1) {
+      await settle(device, pace, 1);
+      pace.setFrames(36);
+    }
+    expect(pace.state().share).toBe(0.5);
+  });
+
+  test("work() rests after what an engine did without a pace, and never as long as a suspended machine slept", async () => {
+    const device = new Device(() => 1);
+    const pace = createPace({ clock: device.clock, duty: () => 0.25 });
+    await pace.work(async () => {
+      device.nowMs += 300;
+    });
+    expect(device.sleptMs).toBeCloseTo(900, 6);
+    await pace.work(async () => {
+      device.nowMs += 3_600_000;
+    });
+    expect(device.sleptMs).toBeLessThanOrEqual(11_000);
+  });
+
+  test("what is computed outside of work() is cut, and never rested after", async () => {
+    const device = new Device(() => 1);
+    const pace = createPace({ clock: device.clock, duty: () => 0.1 });
+    const plan = pace.plan(2);
+    for (let from = 0; from < 2; from += 1) {
+      await plan.submitted(from, from + 1, Promise.resolve());
+    }
+    expect(device.sleptMs).toBe(0);
+  });
+
+  test("a submit that fails makes the run fail", async () => {
+    const device = new Device(() => 1);
+    const plan = createPace({ clock: device.clock, duty: () => 1 }).plan(2);
+    await plan.submitted(0, 1, Promise.resolve());
+    const lost = Promise.reject(new Error("lost"));
+    lost.catch(() => undefined);
+    await expect(plan.submitted(1, 2, lost).then(() => plan.submitted(0, 1, Promise.resolve()))).rejects.toThrow(
+      "lost",
+    );
+  });
+});

@@ -1,6 +1,6 @@
 /**
  * Speed of the WebGPU engine: `npm run bench gpu [PARTS]` prints one JSON object; PARTS are any of peak, matmul, attention,
- * train and counts, all by default. In Node the adapter is Dawn's, on the Vulkan driver that `VK_ICD_FILENAMES` names; Deno runs
+ * train, thrift, memory, steady and counts, all by default. In Node the adapter is Dawn's, on the Vulkan driver that `VK_ICD_FILENAMES` names; Deno runs
  * it as well (`deno run -A --unstable-webgpu --unstable-raw-imports bench/gpu.ts`). Kernels are compared interleaved, within one
  * launch; results are checked before they are timed. A figure is the median of several rounds, with half the distance
  * between the quartiles as its spread, in percent. Compare figures only within one launch, and ratios between machines.
@@ -15,7 +15,9 @@ import { createGpuEngine, probeGpu, type GpuEngine } from "../src/gpu/engine.ts"
 import type { KernelChoice } from "../src/gpu/kernels.ts";
 import { measurePeak } from "../src/gpu/peak.ts";
 import { initialParameters } from "../src/model/layout.ts";
-import { createTrainer, type Trainer } from "../src/model/trainer.ts";
+import { trainProgram } from "../src/model/llama.ts";
+import { memoryOf } from "../src/model/memory.ts";
+import { createTrainer, type Thrift, type Trainer } from "../src/model/trainer.ts";
 import type { InnerConfig, ModelConfig } from "../src/protocol/charter.ts";
 
 const SHAPES = [
@@ -28,6 +30,29 @@ const SHAPES = [
 const NAIVE_FLOPS_MAX = 2 * 256 ** 3;
 const ROUNDS = 5;
 const TRAIN_ROUNDS = 3;
+const STEADY_STEPS = 1_000;
+
+/** A training step: kernels that the engine is held to, ways to spare memory. */
+interface Way {
+  readonly label: string;
+  readonly choice?: Partial<KernelChoice>;
+  readonly thrift?: Thrift;
+}
+
+const KERNELS: readonly Way[] = [
+  { label: "auto" },
+  { label: "not fused", choice: { fusion: "none" } },
+  {
+    label: "not fused, register products, flash attention",
+    choice: { fusion: "none", matmul: "register", attention: "flash" },
+  },
+];
+const THRIFTS: readonly Way[] = [
+  { label: "plain" },
+  { label: "recomputed", thrift: { recompute: true } },
+  { label: "4 micro-batches", thrift: { accumulate: 4 } },
+  { label: "4 micro-batches, recomputed", thrift: { accumulate: 4, recompute: true } },
+];
 
 const gpu = globalThis.navigator?.gpu ?? (await openDawn());
 const parts = process.argv.slice(2);
@@ -50,7 +75,16 @@ if (wants("attention")) {
   Object.assign(results, await climbAll(works));
 }
 if (wants("train")) {
-  results["train step, tokens/s"] = await compareTraining();
+  results["train step, tokens/s"] = await compareTraining(KERNELS);
+}
+if (wants("thrift")) {
+  results["train step in less memory, tokens/s"] = await compareTraining(THRIFTS);
+}
+if (wants("memory")) {
+  results["memory of a train step"] = await measureMemory();
+}
+if (wants("steady")) {
+  results["memory over many steps"] = await measureSteadiness();
 }
 if (wants("counts")) {
   results["one training step"] = await countStep();
@@ -117,17 +151,13 @@ function rateOf({ rate, spread }: { readonly rate: number; readonly spread: numb
   return { median: Number(rate.toPrecision(3)), spreadPercent: Math.round(100 * spread) };
 }
 
-/** Whole training steps, loss read back, with the engine's own kernels and with some of them taken away. */
-async function compareTraining(): Promise<Record<string, Rate>> {
-  const choices: readonly (readonly [string, Partial<KernelChoice>])[] = [
-    ["auto", {}],
-    ["not fused", { fusion: "none" }],
-    ["not fused, register products, flash attention", { fusion: "none", matmul: "register", attention: "flash" }],
-  ];
+/** Whole training steps, loss read back, by label. */
+async function compareTraining(ways: readonly Way[]): Promise<Record<string, Rate>> {
   using stack = new DisposableStack();
   const runners: Runner[] = [];
-  for (const [label, choice] of choices) {
-    const trainer = stack.use(await createTrainer(stack.use(await createGpuEngine({ gpu, choice })), options()));
+  for (const { label, choice = {}, thrift = {} } of ways) {
+    const engine = stack.use(await createGpuEngine({ gpu, choice }));
+    const trainer = stack.use(await createTrainer(engine, { ...options(), thrift }));
     runners.push({ label, run: await stepper(trainer) });
   }
   return await rates(runners, INNER.batch * MODEL.time, TRAIN_ROUNDS);
@@ -153,8 +183,64 @@ async function stepper(trainer: Trainer): Promise<() => Promise<unknown>> {
 
 /** What one step in the steady state asks of the device: calls by name, and the bytes of all buffers that exist then. */
 async function countStep(): Promise<Record<string, number>> {
-  const found = await probeGpu(gpu);
-  assert(found !== null, "Cannot count: there is no adapter");
+  const { adapter, calls, bufferBytes } = await countedAdapter();
+  using engine: GpuEngine = await createGpuEngine({ gpu, adapter });
+  using trainer = await createTrainer(engine, options());
+  const step = await stepper(trainer);
+  const before = { ...calls };
+  await step();
+  const made = Object.entries(calls).map(([name, total]) => [name, total - (before[name] ?? 0)] as const);
+  return { ...Object.fromEntries(made), bufferBytes: bufferBytes() };
+}
+
+/**
+ * The bytes of all buffers on the device after a training step, beside the least by arithmetic: parameters, gradients,
+ * moments, inputs and the most values that live at one time.
+ */
+async function measureMemory(): Promise<Record<string, Record<string, number>>> {
+  const figures: Record<string, Record<string, number>> = {};
+  for (const { label, thrift = {} } of THRIFTS) {
+    const { adapter, bufferBytes } = await countedAdapter();
+    using engine: GpuEngine = await createGpuEngine({ gpu, adapter });
+    using trainer = await createTrainer(engine, { ...options(), thrift });
+    await stepper(trainer);
+    const { stateBytes, valueBytes } = memoryOf(trainProgram(MODEL, INNER.batch, thrift));
+    const leastBytes = stateBytes + valueBytes;
+    const ratio = Number((bufferBytes() / leastBytes).toFixed(3));
+    figures[label] = { bufferBytes: bufferBytes(), leastBytes, ratio };
+  }
+  return figures;
+}
+
+/** A small model for a thousand steps: bytes on the device, and what the process holds, early and late. */
+async function measureSteadiness(): Promise<Record<string, number>> {
+  const { adapter, calls, bufferBytes } = await countedAdapter();
+  using engine: GpuEngine = await createGpuEngine({ gpu, adapter });
+  const model = { ...MODEL, vocabulary: 64, channels: 16, layers: 1, heads: 2, kvHeads: 1, hidden: 32, time: 16 };
+  using trainer = await createTrainer(engine, { model, inner: { ...INNER, batch: 1 } });
+  trainer.load(initialParameters(model));
+  const tokens = Uint32Array.from({ length: model.time }, (_, n) => (n * 7) % 64);
+  const targets = tokens.map((token) => (token + 7) % 64);
+  const figures: Record<string, number> = {};
+  for (let step = 1; step <= STEADY_STEPS; step += 1) {
+    await trainer.step({ tokens, targets });
+    if (step === STEADY_STEPS / 10 || step === STEADY_STEPS) {
+      figures[`bufferBytes after ${step} steps`] = bufferBytes();
+      figures[`buffers created after ${step} steps`] = calls["createBuffer"] ?? 0;
+      figures[`resident MB after ${step} steps`] = Math.round(process.memoryUsage().rss / 1e6);
+    }
+  }
+  return figures;
+}
+
+/** An adapter whose device counts calls by name and the bytes of its buffers. */
+async function countedAdapter(): Promise<{
+  readonly adapter: GPUAdapter;
+  readonly calls: Record<string, number>;
+  bufferBytes(): number;
+}> {
+  const probed = await probeGpu(gpu);
+  assert(probed !== null, "Cannot count: there is no adapter");
   const calls: Record<string, number> = {};
   let bytes = 0;
   const count = (target: object, method: string, after: (made: unknown) => void = () => {}): void => {
@@ -167,12 +253,14 @@ async function countStep(): Promise<Record<string, number>> {
     };
     Object.defineProperty(target, method, { value });
   };
-  const request = found.adapter.requestDevice.bind(found.adapter);
+  const request = probed.adapter.requestDevice.bind(probed.adapter);
   const requestDevice = async (descriptor?: GPUDeviceDescriptor): Promise<GPUDevice> => {
     const device = await request(descriptor);
-    count(device, "createBuffer", (buffer) => {
-      bytes += (buffer as GPUBuffer).size;
-      count(buffer as object, "mapAsync");
+    count(device, "createBuffer", (made) => {
+      const buffer = made as GPUBuffer;
+      bytes += buffer.size;
+      count(buffer, "mapAsync");
+      count(buffer, "destroy", () => (bytes -= buffer.size));
     });
     ["createBindGroup", "createComputePipelineAsync", "createShaderModule"].forEach((name) => count(device, name));
     count(device, "createCommandEncoder", (encoder) => {
@@ -181,12 +269,6 @@ async function countStep(): Promise<Record<string, number>> {
     ["submit", "writeBuffer"].forEach((name) => count(device.queue, name));
     return device;
   };
-  Object.defineProperty(found.adapter, "requestDevice", { value: requestDevice });
-  using engine: GpuEngine = await createGpuEngine({ gpu, adapter: found.adapter });
-  using trainer = await createTrainer(engine, options());
-  const step = await stepper(trainer);
-  const before = { ...calls };
-  await step();
-  const made = Object.entries(calls).map(([name, total]) => [name, total - (before[name] ?? 0)] as const);
-  return { ...Object.fromEntries(made), bufferBytes: bytes };
+  Object.defineProperty(probed.adapter, "requestDevice", { value: requestDevice });
+  return { adapter: probed.adapter, calls, bufferBytes: () => bytes };
 }

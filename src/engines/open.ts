@@ -8,6 +8,7 @@ import type { Engine } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
 import { createWasmEngine, type WasmEngineOptions } from "../wasm/engine.ts";
 import { chooseEngine, type ChosenEngine, type WantedEngine } from "./choose.ts";
+import { explainPlans } from "./explain.ts";
 import { measureProgram } from "./measure.ts";
 
 export interface OpenEngineOptions {
@@ -19,6 +20,8 @@ export interface OpenEngineOptions {
   readonly work?: { readonly program: Program; readonly output: string };
   readonly gpuOptions?: Omit<GpuEngineOptions, "gpu" | "adapter">;
   readonly wasmOptions?: WasmEngineOptions;
+  /** Gets the text of every Plan that the engine compiles afterwards. */
+  readonly onPlan?: ((text: string) => void) | undefined;
 }
 
 /** The engine for this machine. Throws HeddleError "no-engine" when what was asked for by name is not there. */
@@ -27,14 +30,15 @@ export async function createEngine(options: OpenEngineOptions = {}): Promise<Eng
 }
 
 /** The same, with a sentence that says why it is this one. */
-export function openEngine({
+export async function openEngine({
   wanted = "auto",
   gpu = globalThis.navigator?.gpu ?? null,
   work,
   gpuOptions = {},
   wasmOptions = {},
+  onPlan,
 }: OpenEngineOptions): Promise<ChosenEngine> {
-  return chooseEngine({
+  const { engine, sentence } = await chooseEngine({
     wanted,
     probeGpu: async () => {
       const found = gpu === null ? null : await probeGpu(gpu);
@@ -51,4 +55,5 @@ export function openEngine({
       ? {}
       : { measure: (engine) => measureProgram(engine, { ...work, nowMs: () => performance.now() }) }),
   });
+  return { engine: onPlan === undefined ? engine : explainPlans(engine, onPlan), sentence };
 }

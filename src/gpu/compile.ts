@@ -3,7 +3,8 @@
  * can fail for lack of memory or of a feature fails here, before the first step, with a sentence.
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
-import { elementCount, type Program, type Tensor } from "../tensor/program.ts";
+import { printPlan } from "../tensor/print-plan.ts";
+import { baseOf, elementCount, type Program, type Tensor } from "../tensor/program.ts";
 import { inMiB, type OpenDevice } from "./device.ts";
 import type { Binding, Dispatch } from "./dispatch.ts";
 import { fuse, type Group } from "./fuse.ts";
@@ -52,6 +53,8 @@ export interface Compiled {
   readonly owned: readonly GPUBuffer[];
   readonly valueBytes: number;
   readonly stateBytes: number;
+  /** See `describe` of a Plan. */
+  describe(): string;
 }
 
 /** What every WebGPU device binds at once; more would be a limit to ask for, and to do without on some. */
@@ -127,7 +130,33 @@ export async function compileProgram(program: Program, shared: Shared): Promise<
   const stateBytes = program.tensors
     .filter((tensor) => tensor.role === "state" && tensor.view === undefined)
     .reduce((sum, tensor) => sum + elementCount(tensor.shape) * 4, 0);
-  return { steps, places, owned, valueBytes, stateBytes };
+  const describe = (): string =>
+    printPlan(program, {
+      steps: groups.map((group, i) => ({ kernel: kernelsOf(work[i] ?? []), ops: group.flat() })),
+      size: `${steps.length} dispatches`,
+      place: (id) => placeName(program, layout, id),
+      stateBytes,
+      valueBytes,
+    });
+  return { steps, places, owned, valueBytes, stateBytes, describe };
+}
+
+/** "attention-backward-q, attention-backward-kv"; "matmul (3)" for several of a kind in one dispatch. */
+function kernelsOf(dispatches: readonly Dispatch[]): string {
+  const names = new Map<string, number>();
+  for (const name of dispatches.flatMap(({ kernel }) => kernel.split(/ \| | then /))) {
+    names.set(name, (names.get(name) ?? 0) + 1);
+  }
+  return [...names].map(([name, count]) => (count === 1 ? name : `${name} (${count})`)).join(", ");
+}
+
+/** Where a tensor lies: "slot 3", "input", the name of a state; a window with its first element, "params+4096". */
+function placeName(program: Program, { ids, slots }: Layout, id: number): string {
+  const { name, role } = present(program.tensors[baseOf(program, id)], `tensor ${id}`);
+  const where =
+    role === "value" ? `slot ${slots.of[ids.indexOf(baseOf(program, id))]}` : role === "state" ? name : role;
+  const offset = program.tensors[id]?.view?.offset ?? 0;
+  return offset === 0 ? where : `${where}+${offset}`;
 }
 
 interface Layout {

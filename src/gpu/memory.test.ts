@@ -1,8 +1,27 @@
 /** Slots of values: nothing that lives at the same time shares one, and memory is really saved. */
 import { array, assert, integer, property, tuple } from "fast-check";
 import { expect, test } from "vitest";
+import { trainProgram } from "../model/llama.ts";
+import { memoryOf } from "../model/memory.ts";
+import { elementCount } from "../tensor/program.ts";
 import { record } from "../tensor/record.ts";
+import { fuse } from "./fuse.ts";
 import { assignSlots, valueLifetimes } from "./memory.ts";
+
+/** The shape of the benchmarks' training step. */
+const MODEL = {
+  vocabulary: 256,
+  channels: 128,
+  layers: 4,
+  heads: 4,
+  kvHeads: 4,
+  hidden: 344,
+  time: 128,
+  tied: true,
+  ropeBase: 10_000,
+  normEps: 1e-5,
+  seed: 1,
+};
 
 test("assignSlots() never lets two lifetimes that overlap share a slot, and every slot is large enough", () => {
   const lifetime = tuple(integer({ min: 1, max: 1000 }), integer({ min: 0, max: 20 }), integer({ min: 0, max: 6 })).map(
@@ -39,4 +58,21 @@ test("valueLifetimes() keeps an output to the end", () => {
   r.add(x, x, r.value("late", [8]));
   const lifetimes = valueLifetimes(r.finish(["early"]));
   expect(lifetimes.get(early)).toEqual({ bytes: 32, from: 0, to: Infinity });
+});
+
+test("assignSlots() takes at most 2 % more than what lives at one time in a training step, 4 % with values computed again", () => {
+  for (const [most, layers, options] of [
+    [1.02, 4, {}],
+    [1.02, 4, { accumulate: 4 }],
+    [1.02, 12, {}],
+    [1.04, 4, { recompute: true }],
+    [1.04, 12, { recompute: true }],
+  ] as const) {
+    const program = trainProgram({ ...MODEL, layers }, 8, options);
+    const steps = fuse(program, 8).map((group) => group.flat());
+    const slots = assignSlots([...valueLifetimes(program, steps).values()]);
+    const inputs = program.tensors.filter(({ role }) => role === "input").map(({ shape }) => 4 * elementCount(shape));
+    const bytes = [...slots.bytes, ...inputs].reduce((sum, size) => sum + size, 0);
+    expect(bytes / memoryOf(program).valueBytes).toBeLessThan(most);
+  }
 });

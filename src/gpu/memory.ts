@@ -53,35 +53,46 @@ export function valueLifetimes(
 }
 
 /**
- * Gives each lifetime the smallest free slot that is large enough, else the largest free one, which grows, else a new one.
- * Order: by beginning, as given among equals; so the same Program gets the same slots everywhere.
+ * Gives each lifetime, the largest first, a slot that is free while it lives: of those the one that stands idle for the
+ * fewest ops before and after it, else a new one, which no later lifetime outgrows. Among equals the earlier comes first,
+ * so the same Program gets the same slots everywhere. Source: greedy by size, Pisarchyk and Lee, arXiv 2001.03288.
  */
 export function assignSlots(lifetimes: readonly Lifetime[]): Slots {
-  const bytes: number[] = [];
-  const until: number[] = []; // the last op that uses the slot so far
+  const slots: { readonly bytes: number; readonly taken: Lifetime[] }[] = [];
   const of = lifetimes.map(() => -1);
-  const order = [...lifetimes.entries()].sort(([, a], [, b]) => a.from - b.from);
+  const order = [...lifetimes.entries()].sort(([, a], [, b]) => b.bytes - a.bytes || a.from - b.from);
   for (const [index, lifetime] of order) {
-    const slot = chooseSlot(bytes, until, lifetime);
-    bytes[slot] = Math.max(bytes[slot] ?? 0, lifetime.bytes);
-    until[slot] = lifetime.to;
-    of[index] = slot;
+    let [best, bestIdle] = [-1, Infinity];
+    for (const [slot, { taken }] of slots.entries()) {
+      const idle = idleAround(taken, lifetime);
+      if (idle < bestIdle) {
+        [best, bestIdle] = [slot, idle];
+      }
+    }
+    if (best === -1) {
+      best = slots.push({ bytes: lifetime.bytes, taken: [] }) - 1;
+    }
+    slots[best]?.taken.push(lifetime);
+    of[index] = best;
   }
-  return { bytes, of };
+  return { bytes: slots.map(({ bytes }) => bytes), of };
 }
 
-function chooseSlot(bytes: readonly number[], until: readonly number[], wanted: Lifetime): number {
-  let best = -1;
-  for (const [slot, size] of bytes.entries()) {
-    if ((until[slot] as number) >= wanted.from) {
-      continue;
+/** Ops between `wanted` and its neighbours among `taken`; Infinity if it meets one of them. */
+function idleAround(taken: readonly Lifetime[], wanted: Lifetime): number {
+  let [before, after] = [IDLE_MAX, IDLE_MAX];
+  for (const { from, to } of taken) {
+    if (from <= wanted.to && wanted.from <= to) {
+      return Infinity;
     }
-    const bestSize = best === -1 ? -1 : (bytes[best] as number);
-    const fits = size >= wanted.bytes;
-    const bestFits = bestSize >= wanted.bytes;
-    if (best === -1 || (fits && (!bestFits || size < bestSize)) || (!fits && !bestFits && size > bestSize)) {
-      best = slot;
+    if (to < wanted.from) {
+      before = Math.min(before, wanted.from - to);
+    } else {
+      after = Math.min(after, from - wanted.to);
     }
   }
-  return best === -1 ? bytes.length : best;
+  return before + after;
 }
+
+/** Stands for "no neighbour": more than the ops of any Program. */
+const IDLE_MAX = 2 ** 30;

@@ -24,7 +24,7 @@ export interface GpuPlan extends Plan {
 /** With a `pace` a run is cut into submits, and must be over before the next one begins; without, it is one submit. */
 export async function createPlan(program: Program, shared: Shared, pace?: Pace): Promise<GpuPlan> {
   const { device, watch } = shared.open;
-  const { steps, places, owned, valueBytes, stateBytes } = await compileProgram(program, shared);
+  const { steps, places, owned, valueBytes, stateBytes, describe } = await compileProgram(program, shared);
   const beat = pace?.plan(steps.length);
   let disposed = false;
   let running = false;
@@ -82,6 +82,7 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
   return {
     valueBytes,
     stateBytes,
+    describe,
     dispatchCount: steps.length,
     kernels: steps.map(({ kernel }) => kernel),
     write: (input, values) => {

@@ -22,6 +22,8 @@ export interface ContributeConfig {
   readonly threads: number;
   readonly rtc: boolean;
   readonly json: boolean;
+  /** What is told on standard error besides: 2 and more, the Plans that the engine compiles. */
+  readonly debug: number;
 }
 
 export const CONTRIBUTE_USAGE = `npm run contribute -- --relay URL [options]
@@ -35,10 +37,15 @@ export const CONTRIBUTE_USAGE = `npm run contribute -- --relay URL [options]
   --threads N            threads of the WASM engine (default: one less than the cores, at most 4)
   --no-rtc               send updates over the WebSocket
   --json                 print JSON lines
-  --help                 print this text`;
+  --help                 print this text
+DEBUG=2 in the environment tells every compiled Plan on standard error: ops, kernels, FLOPs, bytes, memory.`;
 
 /** Throws HeddleError "bad-input" with a sentence for a flag that cannot be used. */
-export function parseContributeConfig(args: readonly string[], cores: number): ContributeConfig | "help" {
+export function parseContributeConfig(
+  args: readonly string[],
+  cores: number,
+  env: Readonly<Record<string, string | undefined>> = {},
+): ContributeConfig | "help" {
   let values;
   try {
     ({ values } = parseArgs({
@@ -79,6 +86,7 @@ export function parseContributeConfig(args: readonly string[], cores: number): C
     threads: Math.floor(numberIn("--threads", values.threads, 1, 16)),
     rtc: values.rtc,
     json: values.json,
+    debug: /^[0-4]$/.test(env["DEBUG"] ?? "") ? Number(env["DEBUG"]) : 0, // other programs' patterns do not concern us
   };
 }
 

@@ -81,13 +81,14 @@ function hintName(error: unknown): never {
 }
 
 async function chooseFor(config: ContributeConfig, pace: Neighbour): Promise<ChosenEngine> {
-  const { engine: wanted, threads } = config;
+  const { engine: wanted, threads, debug } = config;
+  const onPlan = debug >= 2 ? (text: string): boolean => process.stderr.write(`${text}\n`) : undefined;
   if (wanted === "wasm") {
-    return openEngine({ wanted, wasmOptions: { threads } });
+    return openEngine({ wanted, wasmOptions: { threads }, onPlan });
   }
   const { model, batch } = await modelOfRun(config.relay);
   const work = { program: trainProgram(model, batch), output: "loss" };
-  return openEngine({ wanted, gpu: await headlessGpu(), work, gpuOptions: { pace }, wasmOptions: { threads } });
+  return openEngine({ wanted, gpu: await headlessGpu(), work, gpuOptions: { pace }, wasmOptions: { threads }, onPlan });
 }
 
 /** What the run trains; the sample run's sizes while the relay does not answer. */

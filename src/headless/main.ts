@@ -61,7 +61,7 @@ async function runInDeno(): Promise<void> {
 }
 
 try {
-  const config = parseContributeConfig(process.argv.slice(2), availableParallelism());
+  const config = parseContributeConfig(process.argv.slice(2), availableParallelism(), process.env);
   if (config === "help") {
     print(`${CONTRIBUTE_USAGE}\n`);
   } else {

@@ -30,6 +30,8 @@ export interface Plan {
   /** Bytes of device memory held by this Plan alone (values and inputs) and by the engine's state tensors it uses. */
   readonly valueBytes: number;
   readonly stateBytes: number;
+  /** The Plan as text: its ops in the order in which they run, what each costs and where its tensors lie (`print-plan.ts`). */
+  describe(): string;
   /** Overwrites an input tensor. Throws when the name is unknown or the length or element type differs. */
   write(input: string, values: Float32Array | Uint32Array): void;
   /**

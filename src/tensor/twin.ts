@@ -6,6 +6,7 @@
 import { assert, present } from "../base/assert.ts";
 import type { Engine, Outputs, Plan } from "./engine.ts";
 import { elementCount, tensorNamed, type Op, type Program, type Tensor, type TensorId } from "./program.ts";
+import { printPlan } from "./print-plan.ts";
 import { TWIN_OPS, type Floats, type Memory } from "./twin-ops.ts";
 
 export type Precision = "f32" | "f64";
@@ -65,9 +66,15 @@ function createPlan(program: Program, states: Map<string, Floats>, precision: Pr
     program.tensors
       .filter((tensor) => wanted(tensor) && tensor.view === undefined)
       .reduce((sum, tensor) => sum + held(arrays, tensor.id).byteLength, 0);
+  const [valueBytes, stateBytes] = [bytesOf(({ role }) => role !== "state"), bytesOf(({ role }) => role === "state")];
   return {
-    valueBytes: bytesOf((tensor) => tensor.role !== "state"),
-    stateBytes: bytesOf((tensor) => tensor.role === "state"),
+    valueBytes,
+    stateBytes,
+    describe: () => {
+      const steps = program.ops.map((op) => ({ kernel: "twin", ops: [op] }));
+      const place = (id: TensorId): string => present(program.tensors[id], `tensor ${id}`).role;
+      return printPlan(program, { steps, size: "as many loops", place, stateBytes, valueBytes });
+    },
     write: (input, values) => {
       const tensor = tensorNamed(program, input);
       const target = held(arrays, tensor.id);

@@ -7,6 +7,7 @@
 import { assert, HeddleError, present } from "../base/assert.ts";
 import type { Engine, Outputs, Plan } from "../tensor/engine.ts";
 import { baseOf, elementCount, type Program, type Tensor, type TensorId } from "../tensor/program.ts";
+import { printPlan } from "../tensor/print-plan.ts";
 import * as code from "./assembly/opcodes.ts";
 import { draft } from "./compile.ts";
 import { allocate, createMachine, floatsAt, liveOf, release, resolve, writePlan, type Machine } from "./machine.ts";
@@ -100,11 +101,21 @@ function compile(machine: Machine, program: Program): Plan {
   const limits = indexLimits(program);
   const addressOf = (tensor: Tensor): number =>
     resolve(machine, bases, present(made.layout.places[tensor.id], `the place of "${tensor.name}"`));
+  const stateBytes = [...made.layout.states.values()].reduce((sum, length) => sum + 4 * length, 0);
   let disposed = false;
   const usable = (action: string): void => assert(!disposed, `Cannot ${action}: the plan has been disposed of`);
   return {
     valueBytes: bases.blockBytes,
-    stateBytes: [...made.layout.states.values()].reduce((sum, length) => sum + 4 * length, 0),
+    stateBytes,
+    describe: () => {
+      const steps = program.ops.map((op) => ({ kernel: "wasm", ops: [op] }));
+      const place = (id: TensorId): string => {
+        const at = made.layout.places[id];
+        return at === undefined ? "nowhere" : `${at.region === "state" ? at.name : at.region}+${at.offset}`;
+      };
+      const size = `${made.instructions.length} instructions`;
+      return printPlan(program, { steps, size, place, stateBytes, valueBytes: bases.blockBytes });
+    },
     write: (input, values) => {
       usable(`write "${input}"`);
       const tensor = byName.get(input);

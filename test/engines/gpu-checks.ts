@@ -7,6 +7,7 @@ import { createGpuEngine, probeGpu, type GpuEngine, type GpuEngineOptions } from
 import { selfTest } from "../../src/gpu/self-test.ts";
 import type { Pace } from "../../src/tensor/engine.ts";
 import { record } from "../../src/tensor/record.ts";
+import { memoryOf } from "../../src/model/memory.ts";
 import { cases } from "./cases.ts";
 import { attempt, runCases, type CaseResult } from "./run-cases.ts";
 
@@ -110,7 +111,7 @@ function small() {
 }
 
 async function checkAllocations(gpu: GPU): Promise<string> {
-  const { engine, calls } = await watched(gpu);
+  const { engine, calls, buffers } = await watched(gpu);
   using _ = engine;
   const setup = cases.find(({ op }) => op === "model")?.setup();
   if (setup === undefined) {
@@ -137,7 +138,17 @@ async function checkAllocations(gpu: GPU): Promise<string> {
   if (submits !== 1 || maps !== 1) {
     throw new Error(`A step with its loss and norm took ${submits} submits and ${maps} maps, need one of each`);
   }
-  return `${plan.dispatchCount} dispatches, 1 submit and 1 map with loss and norm read back`;
+  const text = plan.describe();
+  if (text.split("\n").length !== setup.program.ops.length + 2 || !text.includes(` ${plan.dispatchCount} dispatches`)) {
+    throw new Error(`The Plan is not told op by op: ${text}`);
+  }
+  const bytes = buffers.reduce((sum, { size }) => sum + size, 0);
+  const { stateBytes, valueBytes } = memoryOf(setup.program);
+  const share = bytes / (stateBytes + valueBytes);
+  if (!(share <= 1.15)) {
+    throw new Error(`All buffers take ${bytes} bytes, ${share.toFixed(2)} times the ${stateBytes + valueBytes} needed`);
+  }
+  return `${plan.dispatchCount} dispatches, 1 submit and 1 map with loss and norm read back, ${share.toFixed(3)} of the least bytes`;
 }
 
 async function checkSubmits(gpu: GPU): Promise<string> {

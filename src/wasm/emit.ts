@@ -229,26 +229,62 @@ function emitRope(pen: Pen, op: OpOf<"rope">): void {
   ]);
 }
 
-/** Emits the packing of keys or values, one matrix for each sequence and kv head; returns its bytes. */
-function packHeads(pen: Pen, id: TensorId, offset: number, shape: HeadShape, transposed: boolean): number {
-  const { batch, time, kvHeads, headDim } = shape;
-  const rowBytes = 4 * kvHeads * headDim;
-  const [k, n] = transposed ? [headDim, time] : [time, headDim];
-  const strides = { outer: batch, inner: kvHeads, innerBytes: 4 * headDim, outerBytes: rowBytes * time };
-  return emitPack(pen, { src: pen.place(id), offset, k, n, rowBytes, transposed, ...strides });
+/** Emits the packing of a tensor's heads as left operands; returns where they are, from `offset` on, and where they end. */
+function packHeads(
+  pen: Pen,
+  packing: {
+    readonly src: TensorId;
+    readonly shape: { readonly batch: number; readonly time: number; readonly heads: number; readonly headDim: number };
+    readonly offset: number;
+    readonly rows?: { readonly factor: number };
+    readonly columns?: boolean;
+  },
+): { rows: Word; columns: Word; end: number } {
+  const { src, shape, offset, rows, columns = false } = packing;
+  const { batch, time, heads, headDim } = shape;
+  const matrices = batch * heads;
+  const begin = offset + (rows === undefined ? 0 : align(16 * matrices * Math.ceil(time / 4) * headDim));
+  const end = begin + (columns ? align(16 * matrices * Math.ceil(headDim / 4) * time) : 0);
+  const places = {
+    rows: rows === undefined ? 0 : ({ region: "packed", offset } as const),
+    columns: columns ? ({ region: "packed", offset: begin } as const) : 0,
+  };
+  const factor = floatBits(rows?.factor ?? 1);
+  pen.emit(code.PACK_HEADS, matrices, [pen.place(src), places.rows, places.columns, time, heads, headDim, factor]);
+  pen.need({ packed: end });
+  return { ...places, end };
+}
+
+/** Offsets into a thread's scratch memory for attention: `panels` of scores, `pairs` of right operands and of sums. */
+function attentionScratch(
+  pen: Pen,
+  { time, headDim }: HeadShape,
+  counts: { readonly panels: number; readonly pairs: number },
+): number[] {
+  const panel = align(4 * code.LANES * Math.ceil(time / 8) * 8);
+  const right = counts.panels * panel;
+  const operands = align(Math.max(64, 4 * code.LANES * counts.pairs * headDim));
+  const sums = right + operands;
+  pen.need({ thread: sums + 4 * code.LANES * counts.pairs * Math.ceil(headDim / 4) * 4 });
+  return [...Array.from({ length: counts.panels }, (_, index) => index * panel), right, sums];
+}
+
+/** Tiles of one head, and what its scores are multiplied by: 1/√D, and the same for exponentials to base 2. */
+function attentionFactors({ time, headDim }: HeadShape): { blocks: number; scale: number; factor: number } {
+  const scale = 1 / Math.sqrt(headDim);
+  return { blocks: Math.ceil(time / (code.LANES * code.PANELS_PER_TILE)), scale, factor: scale * Math.LOG2E };
 }
 
 function emitAttention(pen: Pen, op: OpOf<"attention">): void {
   const { batch, time, heads, kvHeads, headDim } = op;
-  const values = align(packHeads(pen, op.k, 0, op, true));
-  packHeads(pen, op.v, values, op, false);
-  const blocks = Math.ceil(time / code.QUERY_BLOCK);
-  const scores = code.EDGE_BYTES;
-  const rows = scores + scoreBytes(time);
+  const shape = { batch, time, heads: kvHeads, headDim };
+  const keys = packHeads(pen, { src: op.k, shape, offset: 0, rows: { factor: 1 } });
+  const values = packHeads(pen, { src: op.v, shape, offset: keys.end, columns: true });
+  const { blocks, factor } = attentionFactors(op);
   pen.emit(code.ATTENTION, batch * heads * blocks, [
     pen.place(op.q),
-    { region: "packed", offset: 0 } as const,
-    { region: "packed", offset: values } as const,
+    keys.rows,
+    values.columns,
     pen.place(op.out),
     pen.place(op.lse),
     batch,
@@ -256,59 +292,62 @@ function emitAttention(pen: Pen, op: OpOf<"attention">): void {
     heads,
     kvHeads,
     headDim,
-    floatBits(1 / Math.sqrt(headDim)),
+    floatBits(factor),
     blocks,
-    scores,
-    rows,
+    ...attentionScratch(pen, op, { panels: 1, pairs: 1 }),
   ]);
-  pen.need({ thread: rows + rowsBytes(time, headDim) });
 }
 
 function emitAttentionBackward(pen: Pen, op: OpOf<"attentionBackward">): void {
   const { batch, time, heads, kvHeads, headDim } = op;
   const rows = batch * time;
   const { tileRows, tiles } = cutRows(rows, heads * headDim);
-  const [dout, delta] = [pen.place(op.dout), pen.place(op.delta)];
+  const { blocks, scale, factor } = attentionFactors(op);
+  const [q, k, v, dout] = [pen.place(op.q), pen.place(op.k), pen.place(op.v), pen.place(op.dout)];
+  const [lse, delta] = [pen.place(op.lse), pen.place(op.delta)];
+  const shape = [batch, time, heads, kvHeads, headDim];
+  const whole = { batch, time, headDim };
   pen.emit(code.ATTENTION_DELTA, tiles, [dout, pen.place(op.out), delta, rows, time, heads, headDim, tileRows]);
-  const values = align(packHeads(pen, op.k, 0, op, true));
-  const keys = values + align(packHeads(pen, op.v, values, op, true));
-  packHeads(pen, op.k, keys, op, false);
-  const probabilities = code.EDGE_BYTES;
-  const gradients = probabilities + scoreBytes(time);
-  const left = gradients + scoreBytes(time);
-  const right = left + rowsBytes(time, headDim);
-  const packed = [0, values, keys].map((offset) => ({ region: "packed", offset }) as const);
-  pen.emit(code.ATTENTION_BACKWARD, batch * kvHeads, [
-    pen.place(op.q),
-    ...packed,
+
+  const few = { ...whole, heads: kvHeads };
+  const keys = packHeads(pen, { src: op.k, shape: few, offset: 0, rows: { factor: 1 }, columns: true });
+  const values = packHeads(pen, { src: op.v, shape: few, offset: keys.end, rows: { factor: 1 } });
+  pen.emit(code.ATTENTION_QUERIES, batch * heads * blocks, [
+    q,
+    keys.rows,
+    keys.columns,
+    values.rows,
     dout,
-    pen.place(op.lse),
+    lse,
     delta,
     pen.place(op.dq),
+    ...shape,
+    floatBits(factor),
+    floatBits(scale),
+    blocks,
+    ...attentionScratch(pen, op, { panels: 2, pairs: 1 }),
+  ]);
+
+  const many = { ...whole, heads };
+  const queries = packHeads(pen, { src: op.q, shape: many, offset: 0, rows: { factor }, columns: true });
+  const gradients = { src: op.dout, shape: many, offset: queries.end, rows: { factor: 1 }, columns: true };
+  const douts = packHeads(pen, gradients);
+  pen.emit(code.ATTENTION_KEYS, batch * kvHeads * blocks, [
+    k,
+    v,
+    queries.rows,
+    queries.columns,
+    douts.rows,
+    douts.columns,
+    lse,
+    delta,
     pen.place(op.dk),
     pen.place(op.dv),
-    batch,
-    time,
-    heads,
-    kvHeads,
-    headDim,
-    floatBits(1 / Math.sqrt(headDim)),
-    probabilities,
-    gradients,
-    left,
-    right,
+    ...shape,
+    floatBits(scale),
+    blocks,
+    ...attentionScratch(pen, op, { panels: 2, pairs: 2 }),
   ]);
-  pen.need({ thread: right + packedBytesOf(code.QUERY_BLOCK, headDim) });
-}
-
-/** Bytes of the scores of one block of query rows. */
-function scoreBytes(time: number): number {
-  return 4 * code.QUERY_BLOCK * Math.ceil(time / 8) * 8;
-}
-
-/** Bytes of one block of query rows, or of its scores either way round, packed as a left operand. */
-function rowsBytes(time: number, headDim: number): number {
-  return align(4 * code.QUERY_BLOCK * Math.max(Math.ceil(time / 8) * 8, headDim));
 }
 
 type ElementOp = OpOf<"swiglu"> | OpOf<"swigluBackward"> | OpOf<"add"> | OpOf<"norm"> | OpOf<"adamw">;

@@ -12,14 +12,14 @@ import { align, createHeap, PAGE_BYTES, type Heap } from "./heap.ts";
 const PAGES_MAX = 65_536;
 /** A runtime that cannot reserve address space for a whole shared memory gets smaller ones to try, down to 512 MiB. */
 const SHARED_PAGES = [PAGES_MAX, PAGES_MAX / 2, PAGES_MAX / 4, PAGES_MAX / 8];
-/** Low addresses stay free: 0 means "none" in an instruction. */
-const HEAP_BEGIN = 1024;
 const MEBIBYTE = 1_048_576;
 
 /** The module's exports. */
 export interface Kernel {
   /** Returns RUN_DONE or RUN_LOST. */
   run(plan: number, threadIndex: number, threadCount: number): number;
+  /** The first address that the module does not use itself, never 0, which means "none" in an instruction. */
+  heapBegin(): number;
   ropeTable(table: number, time: number, width: number, base: number): void;
 }
 
@@ -58,10 +58,10 @@ export async function createMachine(bytes: BufferSource, threads: number): Promi
   const imported = shared ? createSharedMemory() : undefined;
   const instance = await WebAssembly.instantiate(module, imported === undefined ? {} : { env: imported });
   const memory = imported?.memory ?? (instance.exports["memory"] as WebAssembly.Memory);
-  // The last page stays free, so that the end of every tensor is still an address.
-  const heap = createHeap(HEAP_BEGIN, ((imported?.pages ?? PAGES_MAX) - 1) * PAGE_BYTES);
-  const control = present(heap.allocate(code.CONTROL_BYTES), "the control block");
   const kernel = instance.exports as unknown as Kernel;
+  // The last page stays free, so that the end of every tensor is still an address.
+  const heap = createHeap(kernel.heapBegin(), ((imported?.pages ?? PAGES_MAX) - 1) * PAGE_BYTES);
+  const control = present(heap.allocate(code.CONTROL_BYTES), "the control block");
   return { live: { kernel, memory }, heap, threads, control, states: new Map(), lost: false };
 }
 

@@ -191,8 +191,11 @@ const CASES: readonly Program[] = [
   rope(2, 9, 2, 8, true),
   rope(1, 300, 1, 32, false),
   attention(1, 1, 1, 1, 2),
-  ...[31, 32, 33].map((time) => attention(2, time, 4, 2, 8)),
+  ...[3, 7, 8, 9, 15, 16, 17].map((time) => attention(2, time, 4, 2, 8)),
   attention(1, 7, 3, 3, 5),
+  attention(1, 13, 3, 1, 32),
+  attention(1, 11, 1, 1, 127),
+  attention(1, 33, 2, 2, 128),
   attention(2, 67, 6, 2, 16),
   attention(1, 129, 2, 1, 64),
   ...[1, 2, 3, 4, 4095, 4096, 4097, 8193].flatMap(elements),
@@ -208,6 +211,21 @@ describe.each([1, 2])("createWasmEngine() with %d threads agrees with the twin",
     using twin = createTwin({ precision: "f64" });
     expect(await difference(engine, twin, one)).toBeLessThan(3e-6);
   });
+});
+
+test("attention() gives keys that are far behind no weight at all", async () => {
+  using engine = await createWasmEngine({ bytes: built("heddle.wasm") });
+  using plan = await engine.compile(attention(1, 9, 1, 1, 2));
+  const row = (x: number, y: number): number[] => [x, y];
+  plan.write("q", Float32Array.from(Array.from({ length: 9 }, () => row(20, 0)).flat()));
+  plan.write("k", Float32Array.from(Array.from({ length: 9 }, (_, t) => row(-10 * t, 1)).flat()));
+  plan.write("values", Float32Array.from(Array.from({ length: 9 }, (_, t) => row(t + 1, -3)).flat()));
+  plan.write("do", new Float32Array(18).fill(1));
+  const outputs = new Map(Object.entries(await plan.run(["attended", "dq", "dk", "dv"])));
+  expect(outputs.get("attended")).toEqual(Float32Array.from(Array.from({ length: 9 }, () => row(1, -3)).flat()));
+  expect(outputs.get("dq")).toEqual(new Float32Array(18));
+  expect(outputs.get("dk")).toEqual(new Float32Array(18));
+  expect(outputs.get("dv")).toEqual(Float32Array.from({ length: 18 }, (_, at) => (at < 2 ? 9 : 0)));
 });
 
 test("the plain build and the threaded build on three threads compute the same bits", async () => {

@@ -14,10 +14,10 @@ import { createWasmEngine } from "../../src/wasm/engine.ts";
 import { trainDigest, type TrainDigest } from "./train-digest.ts";
 
 /**
- * Made by this test on 2026-11-21 with AssemblyScript 0.28.20 (Node 26.10.0, x86-64). It may change with the kernels, on
+ * Made by this test on 2026-11-22 with AssemblyScript 0.28.20 (Node 26.10.0, x86-64). It may change with the kernels, on
  * purpose; if a compiler or runtime upgrade changes it, recorded contributions can no longer be replayed.
  */
-const GOLDEN = "a6390feca51819c51d4e3f9ad9abc956416485d90b5ff25f6b692635a6b52618";
+const GOLDEN = "8cc8fd08f42ca8b0e89f54ca6567bd046993fbcacf9bb0e62927cc5293917991";
 
 const root = new URL("../../", import.meta.url);
 const build = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(new URL(`build/${name}`, root)));

@@ -5,6 +5,8 @@
  * one addition at a time, starting from its addend: how the output is cut into tiles and k into blocks changes no bit.
  */
 
+import { loadUpTo4 } from "./math";
+
 const ZERO: v128 = f32x4.splat(0);
 
 /** Transposes up to 4 rows of `k` floats into groups of 4 floats, `step` bytes apart: dst[k][row]; rows beyond `rows` are 0. */
@@ -36,16 +38,6 @@ function transposeRows(src: usize, rowBytes: usize, rows: i32, k: i32, dst: usiz
     src += 4;
     dst += step;
   }
-}
-
-/** Up to 4 floats at `src`, zeros beyond `count` (which may be 0 or negative). */
-function loadUpTo4(src: usize, count: i32): v128 {
-  if (count >= 4) return v128.load(src);
-  let v = ZERO;
-  if (count > 0) v = f32x4.replace_lane(v, 0, load<f32>(src));
-  if (count > 1) v = f32x4.replace_lane(v, 1, load<f32>(src, 4));
-  if (count > 2) v = f32x4.replace_lane(v, 2, load<f32>(src, 8));
-  return v;
 }
 
 /** Packs a left operand whose rows lie in rows of memory: src [m,k] → dst [⌈m/4⌉][k][4]. */
@@ -98,7 +90,7 @@ export function packRightTransposed(src: usize, rowBytes: usize, k: i32, n: i32,
  * c[4,8] = init[4,8] (zeros when `init` is 0) + a[k,4]ᵀ · b[k,8]. Eight accumulators, two vectors of b and one of a are
  * live: 4 × 8 reaches what an empty multiply-add loop reaches, and leaves registers free in every compiler.
  */
-function kernel(a: usize, b: usize, k: i32, c: usize, cBytes: usize, init: usize, initBytes: usize): void {
+export function kernel(a: usize, b: usize, k: i32, c: usize, cBytes: usize, init: usize, initBytes: usize): void {
   let c00 = ZERO;
   let c01 = ZERO;
   let c10 = ZERO;

@@ -7,7 +7,7 @@ import { address, word } from "./math";
 import * as op from "./opcodes";
 import { barrier, claim } from "./sync";
 import { matmulTile, packTile } from "./matmul";
-import { attentionBackwardTile, attentionDeltaTile, attentionTile } from "./attention";
+import { attentionDeltaTile, attentionKeyTile, attentionQueryTile, attentionTile, packHeadsTile } from "./attention";
 import { adamwTile, addTile, normBlockTile, normTotalTile, swigluBackwardTile, swigluTile } from "./elementwise";
 import {
   crossEntropyBackwardTile,
@@ -22,6 +22,11 @@ import {
 } from "./rows";
 
 export { ropeTable } from "./rows";
+
+/** The first address that the module does not use itself. */
+export function heapBegin(): usize {
+  return __heap_base;
+}
 
 function execute(ins: usize, tile: i32, scratch: usize): void {
   switch (word(ins, 0)) {
@@ -45,8 +50,12 @@ function execute(ins: usize, tile: i32, scratch: usize): void {
       return attentionTile(ins, tile, scratch);
     case op.ATTENTION_DELTA:
       return attentionDeltaTile(ins, tile);
-    case op.ATTENTION_BACKWARD:
-      return attentionBackwardTile(ins, tile, scratch);
+    case op.ATTENTION_QUERIES:
+      return attentionQueryTile(ins, tile, scratch);
+    case op.ATTENTION_KEYS:
+      return attentionKeyTile(ins, tile, scratch);
+    case op.PACK_HEADS:
+      return packHeadsTile(ins, tile);
     case op.SWIGLU:
       return swigluTile(ins, tile);
     case op.SWIGLU_BACKWARD:

@@ -1,13 +1,57 @@
 /**
  * Elementary functions and small vector tools. WebAssembly defines + − × ÷ √ to the bit but has no exp, log, sin or cos,
  * and those of a JavaScript engine differ between browsers: these are ours, so that every machine computes the same bits.
- * Coefficients of exp4: Cephes `expf`. The f64 functions are Taylor series on a reduced argument.
+ * Coefficients of exp4: Cephes `expf`. Those of exp2Negative4 interpolate (2^x − 1)/x at the Chebyshev nodes of [−½, ½]. The
+ * f64 functions are Taylor series on a reduced argument.
  */
 
 const LN2_HIGH: f64 = 6.9314718036912381649e-1;
 const LN2_LOW: f64 = 1.90821492927058770002e-10;
 const PI_HALF_HIGH: f64 = 1.57079632673412561417;
 const PI_HALF_LOW: f64 = 6.07710050650619224932e-11;
+
+export const LOG2_E: f32 = 1.44269504088896341;
+export const LN2: f64 = 0.6931471805599453;
+
+/**
+ * Vector constants in memory, four lanes each: V8 builds a constant operand anew at every use, which takes two to three
+ * times as long as loading it. The round-off of adding ROUND leaves the nearest integer plus 127 in the low bits of the sum.
+ */
+const ROUND: f32 = 12583039;
+const CONSTANTS: usize = memory.data<f32>(
+  // prettier-ignore
+  [
+    ROUND, ROUND, ROUND, ROUND,
+    1, 1, 1, 1,
+    0.6931471880262285, 0.6931471880262285, 0.6931471880262285, 0.6931471880262285,
+    0.24022650760567846, 0.24022650760567846, 0.24022650760567846, 0.24022650760567846,
+    0.05550357114219147, 0.05550357114219147, 0.05550357114219147, 0.05550357114219147,
+    0.009618082557302569, 0.009618082557302569, 0.009618082557302569, 0.009618082557302569,
+    0.001339086336462805, 0.001339086336462805, 0.001339086336462805, 0.001339086336462805,
+    0.00015453162939509034, 0.00015453162939509034, 0.00015453162939509034, 0.00015453162939509034,
+    -100, -100, -100, -100,
+  ],
+  16,
+);
+
+const EXP: usize = memory.data<f32>(
+  // prettier-ignore
+  [
+    1.44269504088896341, 1.44269504088896341, 1.44269504088896341, 1.44269504088896341,
+    0.693359375, 0.693359375, 0.693359375, 0.693359375,
+    2.1219444e-4, 2.1219444e-4, 2.1219444e-4, 2.1219444e-4,
+    1.98756915e-4, 1.98756915e-4, 1.98756915e-4, 1.98756915e-4,
+    1.3981999507e-3, 1.3981999507e-3, 1.3981999507e-3, 1.3981999507e-3,
+    8.3334519073e-3, 8.3334519073e-3, 8.3334519073e-3, 8.3334519073e-3,
+    4.1665795894e-2, 4.1665795894e-2, 4.1665795894e-2, 4.1665795894e-2,
+    1.6666665459e-1, 1.6666665459e-1, 1.6666665459e-1, 1.6666665459e-1,
+    5.0000001201e-1, 5.0000001201e-1, 5.0000001201e-1, 5.0000001201e-1,
+    -87, -87, -87, -87,
+    88, 88, 88, 88,
+    Infinity, Infinity, Infinity, Infinity,
+  ],
+  16,
+);
 
 /** Word `index` of an instruction. */
 export function word(instruction: usize, index: i32): i32 {
@@ -27,6 +71,12 @@ export function loadTail(p: usize, count: i32, fill: f32): v128 {
   return v;
 }
 
+/** Up to 4 floats at `p`, zeros beyond `count` (which may be 0 or negative). */
+export function loadUpTo4(p: usize, count: i32): v128 {
+  if (count >= 4) return v128.load(p);
+  return count > 0 ? loadTail(p, count, 0) : f32x4.splat(0);
+}
+
 /** Stores the first `count` (1 to 3) lanes of `v` at `p`. */
 export function storeTail(p: usize, v: v128, count: i32): void {
   store<f32>(p, f32x4.extract_lane(v, 0));
@@ -39,7 +89,7 @@ export function sumLanes(v: v128): f32 {
   return f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 2) + (f32x4.extract_lane(v, 1) + f32x4.extract_lane(v, 3));
 }
 
-/** The largest lane; NaN when one is. */
+/** The largest lane; a lane that is NaN may be passed over. */
 export function maxLanes(v: v128): f32 {
   return max(
     max(f32x4.extract_lane(v, 0), f32x4.extract_lane(v, 1)),
@@ -47,21 +97,33 @@ export function maxLanes(v: v128): f32 {
   );
 }
 
+/** 2^x in each lane for x ≤ 0 (or little above), to about 1 unit in the last place: 0 below −100, NaN for NaN. */
+export function exp2Negative4(x: v128): v128 {
+  const shifted = f32x4.add(x, v128.load(CONSTANTS));
+  const r = f32x4.sub(x, f32x4.sub(shifted, v128.load(CONSTANTS)));
+  let p = f32x4.add(f32x4.mul(r, v128.load(CONSTANTS, 112)), v128.load(CONSTANTS, 96));
+  p = f32x4.add(f32x4.mul(p, r), v128.load(CONSTANTS, 80));
+  p = f32x4.add(f32x4.mul(p, r), v128.load(CONSTANTS, 64));
+  p = f32x4.add(f32x4.mul(p, r), v128.load(CONSTANTS, 48));
+  p = f32x4.add(f32x4.mul(p, r), v128.load(CONSTANTS, 32));
+  p = f32x4.add(f32x4.mul(p, r), v128.load(CONSTANTS, 16));
+  return v128.andnot(f32x4.mul(p, i32x4.shl(shifted, 23)), f32x4.lt(x, v128.load(CONSTANTS, 128)));
+}
+
 /** e^x in each lane, to about 1 unit in the last place: 0 below −87, ∞ above 88, NaN for NaN. */
 export function exp4(x: v128): v128 {
-  const n = f32x4.nearest(f32x4.mul(x, f32x4.splat(1.44269504088896341)));
-  let r = f32x4.sub(x, f32x4.mul(n, f32x4.splat(0.693359375)));
-  r = f32x4.add(r, f32x4.mul(n, f32x4.splat(2.1219444e-4)));
-  let p = f32x4.add(f32x4.mul(r, f32x4.splat(1.98756915e-4)), f32x4.splat(1.3981999507e-3));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(8.3334519073e-3));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(4.1665795894e-2));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(1.6666665459e-1));
-  p = f32x4.add(f32x4.mul(p, r), f32x4.splat(5.0000001201e-1));
-  p = f32x4.add(f32x4.add(f32x4.mul(p, f32x4.mul(r, r)), r), f32x4.splat(1));
-  const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
-  p = f32x4.mul(p, power);
-  p = v128.andnot(p, f32x4.lt(x, f32x4.splat(-87)));
-  return v128.bitselect(f32x4.splat(Infinity), p, f32x4.gt(x, f32x4.splat(88)));
+  const shifted = f32x4.add(f32x4.mul(x, v128.load(EXP)), v128.load(CONSTANTS));
+  const n = f32x4.sub(shifted, v128.load(CONSTANTS));
+  let r = f32x4.sub(x, f32x4.mul(n, v128.load(EXP, 16)));
+  r = f32x4.add(r, f32x4.mul(n, v128.load(EXP, 32)));
+  let p = f32x4.add(f32x4.mul(r, v128.load(EXP, 48)), v128.load(EXP, 64));
+  p = f32x4.add(f32x4.mul(p, r), v128.load(EXP, 80));
+  p = f32x4.add(f32x4.mul(p, r), v128.load(EXP, 96));
+  p = f32x4.add(f32x4.mul(p, r), v128.load(EXP, 112));
+  p = f32x4.add(f32x4.mul(p, r), v128.load(EXP, 128));
+  p = f32x4.add(f32x4.add(f32x4.mul(p, f32x4.mul(r, r)), r), v128.load(CONSTANTS, 16));
+  p = v128.andnot(f32x4.mul(p, i32x4.shl(shifted, 23)), f32x4.lt(x, v128.load(EXP, 144)));
+  return v128.bitselect(v128.load(EXP, 176), p, f32x4.gt(x, v128.load(EXP, 160)));
 }
 
 /** 1 / (1 + e^−x) in each lane. */

@@ -31,8 +31,10 @@ export const RUN_LOST = 1;
 
 /** Elements of one elementwise tile, and of one partial sum of `norm`: part of what the numbers are. */
 export const BLOCK = 4096;
-/** Query rows that attention handles together; the order in which dk and dv are summed depends on it. */
-export const QUERY_BLOCK = 32;
+/** Queries or keys of one panel of attention: the width of a packed right operand. */
+export const LANES = 8;
+/** Panels that one tile of attention computes one after another; changes speed only. */
+export const PANELS_PER_TILE = 2;
 /** Inner dimension of one packed block of matmul; changes speed only. */
 export const DEPTH_BLOCK = 256;
 /** Columns of one tile of the gain's gradient; changes speed only. */
@@ -64,18 +66,29 @@ export const RMS_NORM_DGAIN = 7;
 /** 2 x, 3 out, 4 table, 5 rows, 6 time, 7 head width, 8 heads, 9 inverse, 10 rows of a tile. */
 export const ROPE = 8;
 /**
- * 2 q, 3 packed keys (transposed), 4 packed values, 5 out, 6 lse, 7 batch, 8 time, 9 heads, 10 kv heads, 11 head width,
- * 12 scale, 13 query blocks, 14 and 15 scratch offsets of the scores and of packed rows.
+ * 2 q, 3 packed key rows, 4 packed value columns, 5 out, 6 lse, 7 batch, 8 time, 9 heads, 10 kv heads, 11 head width,
+ * 12 scale·log₂e, 13 tiles of a head, 14 to 16 scratch offsets of the scores, of a right operand, of the sums.
  */
 export const ATTENTION = 9;
 /** 2 dout, 3 out, 4 delta, 5 rows, 6 time, 7 heads, 8 head width, 9 rows of a tile. */
 export const ATTENTION_DELTA = 10;
 /**
- * 2 q, 3 packed keys (transposed), 4 packed values (transposed), 5 packed keys, 6 dout, 7 lse, 8 delta, 9 dq, 10 dk, 11 dv,
- * 12 batch, 13 time, 14 heads, 15 kv heads, 16 head width, 17 scale, 18 to 21 scratch offsets of the probabilities, of the
- * score gradients, of packed rows, of packed panels.
+ * dq. 2 q, 3 packed key rows, 4 packed key columns, 5 packed value rows, 6 dout, 7 lse, 8 delta, 9 dq, 10 batch, 11 time,
+ * 12 heads, 13 kv heads, 14 head width, 15 scale·log₂e, 16 scale, 17 tiles of a head, 18 to 21 scratch offsets of the
+ * probabilities, of the score gradients, of a right operand, of the sums.
  */
-export const ATTENTION_BACKWARD = 11;
+export const ATTENTION_QUERIES = 11;
+/**
+ * dk and dv. 2 k, 3 v, 4 packed query rows, 5 packed query columns, 6 and 7 the same of dout, 8 lse, 9 delta, 10 dk, 11 dv,
+ * 12 batch, 13 time, 14 heads, 15 kv heads, 16 head width, 17 scale, 18 tiles of a kv head, 19 to 22 scratch offsets of the
+ * probabilities, of the score gradients, of the right operands, of the sums.
+ */
+export const ATTENTION_KEYS = 21;
+/**
+ * Packs every head of every sequence as left operands. 2 source, 3 by rows [⌈time/4⌉][width][4] or 0, 4 by columns
+ * [⌈width/4⌉][time][4] or 0, 5 time, 6 heads, 7 head width, 8 factor of what is packed by rows.
+ */
+export const PACK_HEADS = 22;
 /** 2 gate, 3 up, 4 out, 5 elements. */
 export const SWIGLU = 12;
 /** 2 gate, 3 up, 4 dout, 5 dgate, 6 dup, 7 elements. */

@@ -50,7 +50,7 @@ export function embeddingBackwardTile(ins: usize, tile: i32): void {
 }
 
 /** Σ x·y over a row, four lanes in turn. */
-function dot(x: usize, y: usize, count: i32): f32 {
+export function dot(x: usize, y: usize, count: i32): f32 {
   let sum = f32x4.splat(0);
   for (; count >= 4; count -= 4) {
     sum = f32x4.add(sum, f32x4.mul(v128.load(x), v128.load(y)));
@@ -241,10 +241,10 @@ export function ropeTile(ins: usize, tile: i32): void {
 function rowMax(x: usize, count: i32): f32 {
   let top = f32x4.splat(-Infinity);
   for (; count >= 4; count -= 4) {
-    top = f32x4.max(top, v128.load(x));
+    top = f32x4.pmax(top, v128.load(x));
     x += 16;
   }
-  if (count > 0) top = f32x4.max(top, loadTail(x, count, -Infinity));
+  if (count > 0) top = f32x4.pmax(top, loadTail(x, count, -Infinity));
   return maxLanes(top);
 }
 

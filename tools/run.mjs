@@ -36,6 +36,8 @@ const commands = {
     run: ([name, ...args]) => source(`bench/${name}.ts`, args),
   },
   check: { steps: [install, buildWasm, check], run: () => ["true", []] },
+  example: { steps: [install, buildWasm], run: ([name, ...args]) => source(`examples/${name}.js`, args) },
+  package: { steps: [install, buildWasm], run: () => [join(bin, "node"), [join(root, "tools", "build-package.mjs")]] },
 };
 
 const [name = "", ...args] = process.argv.slice(2);

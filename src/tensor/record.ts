@@ -79,11 +79,19 @@ export function record(name: string, from?: Program): Recorder {
   const value = (label: string, shape: readonly number[], dtype: DType = "f32"): TensorId =>
     create(label, shape, dtype, "value");
   const rows = (id: TensorId): number => present(shapeOf(id)[0], "row count");
-  const columns = (id: TensorId): number => present(shapeOf(id)[1], `second dimension of "${tensor(id).name}"`);
+  const columns = (id: TensorId): number => {
+    const { name: label, shape } = tensor(id);
+    assert(shape.length === 2, `Cannot record "${name}": "${label}" is [${shape}], need a matrix of two dimensions`);
+    return shape[1] as number;
+  };
+  const words = (id: TensorId, what: string): void => {
+    const { name: label, dtype } = tensor(id);
+    assert(dtype === "u32", `Cannot record ${what}: "${label}" holds ${dtype}, need u32`);
+  };
   const same = (a: TensorId, b: TensorId, what: string): void => {
     assert(
       elementCount(shapeOf(a)) === elementCount(shapeOf(b)),
-      `Cannot record ${what}: shapes [${shapeOf(a)}] and [${shapeOf(b)}] differ`,
+      `Cannot record ${what}: shapes [${shapeOf(a)}] and [${shapeOf(b)}] differ, need equal counts`,
     );
   };
 
@@ -104,6 +112,7 @@ export function record(name: string, from?: Program): Recorder {
     shapeOf,
 
     embedding: (table, tokens) => {
+      words(tokens, "embedding");
       const out = value("embedded", [rows(tokens), columns(table)]);
       ops.push({ type: "embedding", table, tokens, out });
       return out;
@@ -112,12 +121,10 @@ export function record(name: string, from?: Program): Recorder {
       const { transA = false, transB = false, add } = options;
       const [m, k] = transA ? [columns(a), rows(a)] : [rows(a), columns(a)];
       const [kb, n] = transB ? [columns(b), rows(b)] : [rows(b), columns(b)];
-      assert(k === kb, `Cannot record matmul: inner dimensions are ${k} and ${kb}`);
+      const given = `[${m},${k}] · [${kb},${n}]`;
+      assert(k === kb, `Cannot record matmul: the operands are ${given}, need equal inner dimensions`);
       const out = options.out ?? value("product", [m, n]);
-      assert(
-        rows(out) === m && columns(out) === n,
-        `Cannot record matmul: result is [${m},${n}], out is [${shapeOf(out)}]`,
-      );
+      assert(rows(out) === m && columns(out) === n, `Cannot record matmul: out is [${shapeOf(out)}], need [${m},${n}]`);
       if (add === undefined) {
         ops.push({ type: "matmul", a, b, transA, transB, out });
       } else {
@@ -129,7 +136,7 @@ export function record(name: string, from?: Program): Recorder {
     rmsNorm: (x, gain, eps) => {
       assert(
         elementCount(shapeOf(gain)) === columns(x),
-        `Cannot record rmsNorm: gain [${shapeOf(gain)}] does not fit x [${shapeOf(x)}]`,
+        `Cannot record rmsNorm: gain is [${shapeOf(gain)}], need [${columns(x)}]`,
       );
       const out = value("normed", shapeOf(x));
       const rstd = value("rstd", [rows(x)]);
@@ -154,11 +161,11 @@ export function record(name: string, from?: Program): Recorder {
       );
       assert(
         elementCount(shapeOf(q)) === batch * time * heads * headDim,
-        `Cannot record attention: q [${shapeOf(q)}] does not fit`,
+        `Cannot record attention: q is [${shapeOf(q)}], need [${batch * time},${heads * headDim}]`,
       );
       assert(
         elementCount(shapeOf(k)) === batch * time * kvHeads * headDim,
-        `Cannot record attention: k [${shapeOf(k)}] does not fit`,
+        `Cannot record attention: k is [${shapeOf(k)}], need [${batch * time},${kvHeads * headDim}]`,
       );
       same(k, v, "attention");
       const out = value("attended", shapeOf(q));
@@ -179,9 +186,10 @@ export function record(name: string, from?: Program): Recorder {
       return out;
     },
     crossEntropy: (logits, targets) => {
+      words(targets, "crossEntropy");
       assert(
         rows(logits) === rows(targets),
-        `Cannot record crossEntropy: ${rows(logits)} rows and ${rows(targets)} targets`,
+        `Cannot record crossEntropy: got ${rows(targets)} targets, need one for each of ${rows(logits)} rows`,
       );
       const losses = value("losses", [rows(logits)]);
       ops.push({ type: "crossEntropy", logits, targets, losses });

@@ -64,14 +64,14 @@ const FUSED_BINDINGS_MAX = 8;
 type Declared = "read-only-storage" | "storage" | "";
 
 export async function compileProgram(program: Program, shared: Shared): Promise<Compiled> {
-  const { device, limits, watch, software, subgroups } = shared.open;
+  const { device, limits, watch, software, lanesMin } = shared.open;
   watch.check();
   const shapeOf = (id: number): readonly number[] => present(program.tensors[id], `tensor ${id}`).shape;
   const context = {
     choice: shared.choice,
     tuning: shared.tuning,
     software,
-    subgroups,
+    lanesMin,
     bindingBytesMax: limits.bindingBytesMax,
     shapeOf,
     countOf: (id: number) => elementCount(shapeOf(id)),

@@ -37,8 +37,8 @@ interface Watch {
 
 export interface OpenDevice extends AdapterDescription {
   readonly device: GPUDevice;
-  /** Kernels may use subgroups. */
-  readonly subgroups: boolean;
+  /** Invocations that a subgroup has at least; 0 if kernels may not use subgroups. */
+  readonly lanesMin: number;
   readonly limits: Limits;
   readonly watch: Watch;
 }
@@ -92,7 +92,9 @@ export async function openDevice(adapter: GPUAdapter): Promise<OpenDevice> {
   } catch (error) {
     throw new HeddleError("no-engine", "Cannot open the GPU: the adapter refused a device", { cause: error });
   }
-  return { device, subgroups, limits, watch: watchDevice(device), ...describeAdapter(adapter) };
+  // The smallest that the specification allows, where the adapter does not say.
+  const lanesMin = subgroups ? Math.max(4, adapter.info?.subgroupMinSize ?? 4) : 0;
+  return { device, lanesMin, limits, watch: watchDevice(device), ...describeAdapter(adapter) };
 }
 
 /** Listens to `device` for as long as it lives. */

@@ -117,9 +117,9 @@ export async function createGpuEngine({
 
 /** Looks for the fastest products on the device itself. */
 function tuneOn(program: Program, shared: Shared, msMax: number): Promise<Tuning> {
-  const { software, subgroups } = shared.open;
+  const { software, lanesMin } = shared.open;
   const candidates = MATMUL_RUNGS.filter(
-    (rung) => rung !== "naive" && (subgroups || !rung.startsWith("subgroup")) && !(software && rung === "tiled"),
+    (rung) => rung !== "naive" && (lanesMin > 0 || !rung.startsWith("subgroup")) && !(software && rung === "tiled"),
   );
   const compile = (product: Program, rung: MatmulRung): Promise<GpuPlan> =>
     createPlan(product, { ...shared, choice: { ...shared.choice, matmul: rung } });

@@ -21,7 +21,7 @@ import type { Op, OpOf, OpType, TensorId } from "../tensor/program.ts";
 import { attentionBackwardDispatches, attentionDispatches, type AttentionRung } from "./attention.ts";
 import { addend, at, read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import type { Group } from "./fuse.ts";
-import { matmulDispatches, type MatmulContext, type MatmulForm, type MatmulRung } from "./matmul.ts";
+import { matmulDispatches, matmulGuess, type MatmulContext, type MatmulForm, type MatmulRung } from "./matmul.ts";
 import { mergeDispatches } from "./merge.ts";
 import { bool, f32, u32, type Access, type Constants } from "./shader.ts";
 
@@ -37,8 +37,8 @@ export interface KernelContext {
   readonly choice: KernelChoice;
   /** The adapter computes on the CPU: barriers are dear, workgroup memory is ordinary memory. */
   readonly software: boolean;
-  /** The device has subgroups. */
-  readonly subgroups: boolean;
+  /** Invocations that a subgroup has at least; 0 if the device has no subgroups. */
+  readonly lanesMin: number;
   /** What was found to be fastest here, if that was looked for. */
   readonly tuning: Readonly<Partial<Record<MatmulForm, MatmulRung>>>;
   /** The most bytes that one binding may span. */
@@ -251,11 +251,11 @@ function dispatchesOfOp(op: Op, context: KernelContext): Dispatch[] {
   return (KERNELS[op.type] as (op: Op, context: KernelContext) => Dispatch[])(op, context);
 }
 
-function matmulContext({ shapeOf, choice, software, subgroups, tuning }: KernelContext): MatmulContext {
-  const guess = software ? (subgroups ? "subgroup-8x4" : "blocks-8x8") : "tiled";
+function matmulContext({ shapeOf, choice, software, lanesMin, tuning }: KernelContext): MatmulContext {
+  const guess = matmulGuess({ software, lanesMin });
   const rungFor = (form: MatmulForm): MatmulRung =>
     choice.matmul === "auto" ? (tuning[form] ?? guess) : choice.matmul;
-  return { shapeOf, subgroups, rungFor };
+  return { shapeOf, lanesMin, rungFor };
 }
 
 function attentionRung({ choice, software }: KernelContext): AttentionRung {

@@ -18,6 +18,9 @@ const BLOCKS = {
   "blocks-8x8": [2, 2],
   "subgroup-8x4": [2, 1],
   "subgroup-8x8": [2, 2],
+  "subgroup-16x4": [4, 1],
+  "subgroup-16x8": [4, 2],
+  "subgroup-32x4": [8, 1],
 } as const;
 
 type BlockRung = keyof typeof BLOCKS;
@@ -38,9 +41,20 @@ export type MatmulForm = "nn" | "nt" | "tn" | "tt";
 export interface MatmulContext {
   /** The rung that is wanted for a form. */
   rungFor(form: MatmulForm): MatmulRung;
-  /** The device has subgroups. */
-  readonly subgroups: boolean;
+  /** Invocations that a subgroup has at least; 0 if the device has no subgroups. */
+  readonly lanesMin: number;
   shapeOf(id: TensorId): readonly number[];
+}
+
+/**
+ * What is taken where nothing was measured: workgroup memory on a GPU; on a software adapter, whose "workgroup memory" is
+ * ordinary memory, as few loads for each product as the registers allow (measured: SwiftShader and lavapipe 25).
+ */
+export function matmulGuess({ software, lanesMin }: { software: boolean; lanesMin: number }): MatmulRung {
+  if (!software) {
+    return "tiled";
+  }
+  return lanesMin >= 8 ? "subgroup-16x4" : lanesMin > 0 ? "subgroup-8x4" : "blocks-8x8";
 }
 
 export function formOf({ transA, transB }: OpOf<"matmul">): MatmulForm {
@@ -62,10 +76,11 @@ export function matmulDispatches(products: readonly OpOf<"matmul">[], context: M
   // Small products are cut finer, so that a GPU has enough workgroups to hide its latency.
   const outs = [...new Set(products.map(({ out }) => out))].map(shapeOf);
   const squares = outs.reduce((sum, shape) => sum + share(at(shape, 0), 64) * share(at(shape, 1), 64), 0);
-  return products.map((op) => matmulDispatch(op, rung, { shapeOf, tile: squares >= 64 ? 64 : 32 }));
+  const tile = squares >= 64 ? 64 : 32;
+  return products.map((op) => matmulDispatch(op, rung, { ...context, tile }));
 }
 
-function allowedRung(products: readonly OpOf<"matmul">[], { rungFor, subgroups, shapeOf }: MatmulContext): MatmulRung {
+function allowedRung(products: readonly OpOf<"matmul">[], { rungFor, lanesMin, shapeOf }: MatmulContext): MatmulRung {
   const wanted = rungFor(formOf(products[0] as OpOf<"matmul">));
   if (!isBlocks(wanted)) {
     return wanted;
@@ -78,7 +93,7 @@ function allowedRung(products: readonly OpOf<"matmul">[], { rungFor, subgroups, 
   }
   const [rows, columns] = BLOCKS[wanted];
   const without = columns === 2 ? "blocks-8x8" : rows === 1 ? "blocks-4x4" : "blocks-8x4";
-  return wanted.startsWith("subgroup") && !subgroups ? without : wanted;
+  return wanted.startsWith("subgroup") && lanesMin === 0 ? without : wanted;
 }
 
 function isBlocks(rung: MatmulRung): rung is BlockRung {
@@ -88,7 +103,7 @@ function isBlocks(rung: MatmulRung): rung is BlockRung {
 function matmulDispatch(
   op: OpOf<"matmul">,
   rung: MatmulRung,
-  { shapeOf, tile }: { shapeOf(id: TensorId): readonly number[]; tile: number },
+  { shapeOf, lanesMin, tile }: MatmulContext & { readonly tile: number },
 ): Dispatch {
   const [M, N] = [at(shapeOf(op.out), 0), at(shapeOf(op.out), 1)];
   const K = at(shapeOf(op.a), op.transA ? 0 : 1);
@@ -99,10 +114,24 @@ function matmulDispatch(
   const bindings = [read(op.a), read(op.b), addend(op.add), write(op.out)];
   if (isBlocks(rung)) {
     const [r, c] = BLOCKS[rung];
-    const lanes = rung.startsWith("subgroup");
-    const text = unroll(lanes ? matmulSubgroup : matmulBlocks, { r, c });
     const [rows, columns] = [share(M, 4 * r), share(N, 4 * c)];
-    const groups = lanes ? rows * share(columns, 32) : share(rows * columns, 64);
+    if (!rung.startsWith("subgroup")) {
+      const text = unroll(matmulBlocks, { r, c });
+      return { kernel: `matmul-${rung}`, text, constants, bindings, groups: share(rows * columns, 64) };
+    }
+    // Eight lanes share what four would load twice.
+    const h = lanesMin >= 8 ? 2 : 1;
+    const counts = {
+      l: r / h,
+      h,
+      c,
+      s: op.transA ? 0 : 1,
+      t: op.transA ? 1 : 0,
+      u: op.transB ? 0 : 1,
+      v: op.transB ? 1 : 0,
+    };
+    const text = unroll(matmulSubgroup, counts);
+    const groups = rows * share(columns, 32);
     return { kernel: `matmul-${rung}`, text, constants, bindings, groups };
   }
   switch (rung) {

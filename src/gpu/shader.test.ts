@@ -49,3 +49,8 @@ test("unroll() repeats a line for each block that it mentions, comments excepted
     "done",
   ]);
 });
+
+test("unroll() leaves out a line whose count is 0", () => {
+  const lines = ["x = 1; // $s", "x = 2; // $t"].join("\n");
+  expect(unroll(lines, { s: 0, t: 1 })).toBe("x = 2; // 0");
+});

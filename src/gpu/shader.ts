@@ -56,16 +56,21 @@ export function specialise(text: string, constants: Constants, rebindings: reado
 }
 
 /**
- * Repeats lines for each of a few blocks: a line that mentions $r or $c stands for `r` or `c` lines, one that mentions both
- * for r·c; $R and $C are the counts themselves. Comments stay as they are.
+ * Repeats lines: one that mentions $x stands for `counts.x` lines, with 0, 1 … in its place (none if the count is 0), one
+ * that also mentions $y for that many times `counts.y`; $X is the count itself. Names are single letters. Lines of comment
+ * stay as they are.
  */
-export function unroll(text: string, { r, c }: { readonly r: number; readonly c: number }): string {
-  const repeat = (line: string, mark: string, count: number): string[] =>
-    line.includes(mark) ? Array.from({ length: count }, (_, i) => line.replaceAll(mark, String(i))) : [line];
-  const counted = text.replaceAll("$R", u32(r)).replaceAll("$C", u32(c)).split("\n");
+export function unroll(text: string, counts: Readonly<Record<string, number>>): string {
+  const names = Object.entries(counts).map(([name, count]) => ({ mark: `$${name}`, name, count }));
+  const counted = names.reduce((all, { name, count }) => all.replaceAll(`$${name.toUpperCase()}`, u32(count)), text);
+  const repeat = (lines: readonly string[], mark: string, count: number): string[] =>
+    lines.flatMap((line) =>
+      line.includes(mark) ? Array.from({ length: count }, (_, i) => line.replaceAll(mark, String(i))) : [line],
+    );
   return counted
+    .split("\n")
     .flatMap((line) =>
-      line.startsWith("//") ? [line] : repeat(line, "$r", r).flatMap((each) => repeat(each, "$c", c)),
+      line.startsWith("//") ? [line] : names.reduce((lines, { mark, count }) => repeat(lines, mark, count), [line]),
     )
     .join("\n");
 }

@@ -115,6 +115,11 @@ export const rungs: readonly { readonly name: string; readonly choice: object; r
       choice: { matmul },
       ops: ["matmul", "model"] as const,
     })),
+    ...["subgroup-16x4", "subgroup-16x8", "subgroup-32x4"].map((matmul) => ({
+      name: `${matmul}: `,
+      choice: { matmul },
+      ops: ["matmul"] as const,
+    })),
     { name: "flash: ", choice: { attention: "flash" }, ops: ["attention", "attentionBackward"] },
     { name: "rows: ", choice: { attention: "rows" }, ops: ["attention", "attentionBackward"] },
     { name: "not fused: ", choice: { fusion: "none" }, ops: ["model in fours"] },

@@ -10,6 +10,7 @@ import { createContributor, type Contributor, type OpenRtc } from "../src/contri
 import type { ContributorView } from "../src/contributor/view.ts";
 import { createWork } from "../src/contributor/work.ts";
 import { createCorpus } from "../src/data/corpus.ts";
+import { keepEngine } from "../src/engines/keeper.ts";
 import { createPace } from "../src/engines/pace.ts";
 import { trainProgram } from "../src/model/llama.ts";
 import { loadDeviceKey } from "../src/net/device-key.ts";
@@ -19,7 +20,6 @@ import { systemClock } from "../src/net/system-clock.ts";
 import { dialWebSocket } from "../src/net/ws-client.ts";
 import type { RunView } from "../src/protocol/run-view.ts";
 import { openIndexedDbStore } from "../src/store/indexeddb.ts";
-import type { Engine } from "../src/tensor/engine.ts";
 import type { LendRtc, Outcome, TrainOptions, TrainSurface } from "../src/ui/surface.ts";
 import { openEngine } from "./engine.ts";
 import { createWriter, type Writer } from "./writer.ts";
@@ -96,8 +96,8 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
     openIndexedDbStore("heddle"),
     openEngine(options.engine, program, { output: "loss", pace }),
   ]);
-  let engine: Engine = chosen.engine;
-  let fresh = true;
+  const { kind, device } = chosen.engine;
+  const keeper = keepEngine(chosen, (next) => openEngine(next, program, { output: "loss", pace }));
   const contributor = createContributor({
     dial: (attach) => dialWebSocket({ url: `${relay.replace(/^http/, "ws")}/link`, attach }),
     ...(lend === null ? {} : { openRtc: borrowRtc(lend) }),
@@ -106,18 +106,13 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
     clock: systemClock,
     rng: createRng("page", Date.now(), crypto.getRandomValues(new Uint32Array(1))[0] ?? 0),
     key,
-    engine: { kind: engine.kind, device: engine.device },
-    createWork: async ({ charter: agreed, contributor: name, texts }) => {
-      if (!fresh) {
-        // Asked again: the device was lost, or the engine was put away. One of the same kind takes its place.
-        engine[Symbol.dispose]();
-        engine = (await openEngine(engine.kind === "webgpu" ? "webgpu" : "wasm", program, { output: "loss", pace }))
-          .engine;
-      }
-      fresh = false;
-      const corpus = createCorpus(texts);
-      return createWork({ engine, charter: agreed, contributor: name, corpus, clock: systemClock, pace });
-    },
+    engine: { kind, device, sentence: chosen.sentence },
+    createWork: ({ charter: agreed, contributor: name, texts, losses, onEngine }) =>
+      keeper.use(losses, ({ engine, sentence }) => {
+        onEngine({ kind: engine.kind, device: engine.device, sentence });
+        const corpus = createCorpus(texts);
+        return createWork({ engine, charter: agreed, contributor: name, corpus, clock: systemClock, pace });
+      }),
     agent,
     onView,
     duty,

@@ -47,7 +47,6 @@ class Page {
   #run: RunView | null = null;
   #trainer: Trainer | null = null;
   #trainerState: Facts["trainer"] = { type: "none" };
-  #engineSentence = "";
   #view: ContributorView | null = null;
   #elsewhere = false;
   #release: (() => void) | null = null;
@@ -137,7 +136,6 @@ class Page {
       view: this.#view,
       items: this.#items(),
       progress: this.#progress(),
-      engineSentence: this.#engineSentence,
     });
   }
 
@@ -220,7 +218,6 @@ class Page {
       return;
     }
     if (outcome.ok) {
-      this.#engineSentence = outcome.sentence;
       this.#trainerState = { type: "open" };
       this.#ports.session.setItem(WORKING_KEY, "1");
     } else {

@@ -18,8 +18,6 @@ export interface Snapshot {
   readonly items: readonly ContributionItem[];
   /** How far the present round has come on this device, 0 … 1. */
   readonly progress: number;
-  /** Why this engine. */
-  readonly engineSentence: string;
 }
 
 export type Screen = ReturnType<typeof findScreen>;
@@ -100,7 +98,7 @@ function drawStage(screen: Screen, stage: Stage, { facts }: Snapshot): void {
     stage.mood === "working" || stage.mood === "paused" ? titles[stage.mood] : "Heddle: train an open model together";
 }
 
-function drawDevice(screen: Screen, working: boolean, { view, items, progress, engineSentence }: Snapshot): void {
+function drawDevice(screen: Screen, working: boolean, { view, items, progress }: Snapshot): void {
   screen.meter.reading = { tokensPerS: view?.tokensPerS ?? 0, working };
   // Between rounds there is nothing to measure: an empty bar would look like one that is stuck.
   screen.progress.classList.toggle("resting", !(working && view !== null && view.step > 0));
@@ -108,7 +106,7 @@ function drawDevice(screen: Screen, working: boolean, { view, items, progress, e
   setText(screen.stepWords, stepWords(view));
   setText(screen.progressWords, progressWords(view));
   screen.contributions.items = items;
-  fill(screen.deviceFacts, deviceFacts(view, engineSentence));
+  fill(screen.deviceFacts, deviceFacts(view));
   screen.power.worker = view === null ? "device" : view.engine === "webgpu" ? "GPU" : "processor";
 }
 

@@ -102,7 +102,7 @@ function advancePreparation(draft: Draft): void {
   }
   if (state.preparation === "none" && state.run !== null && state.job === null && nowMs >= state.prepareMs) {
     set(draft, { preparation: "running" });
-    draft.effects.push({ type: "prepare", run: state.run.digest, charter: state.run.charter });
+    draft.effects.push({ type: "prepare", run: state.run.digest, charter: state.run.charter, losses: state.rebuilds });
   }
   const prepared = draft.state.preparation !== "none";
   const mayFetch = prepared && state.intent === "working" && state.fetching === null && nowMs >= state.fetchMs;

@@ -18,7 +18,7 @@ import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate } from "../update/unpack.ts";
 import { EMPTY_PAGE, openNotebook, type Page, type Signed } from "./notebook.ts";
 import type { Outcome, Pending } from "./state.ts";
-import type { CreateWork, JobOptions, LocalRun, Work } from "./work.ts";
+import type { CreateWork, EngineInUse, JobOptions, LocalRun, Work } from "./work.ts";
 
 export interface DeskOptions {
   readonly run: Digest;
@@ -28,14 +28,19 @@ export interface DeskOptions {
   readonly fetchBlob: FetchBlob;
   readonly store: Store;
   readonly createWork: CreateWork;
+  /** The work is on another engine than before. */
+  readonly onEngine: (engine: EngineInUse) => void;
   /** Something could not be written down; the work goes on. */
   readonly onTrouble: (reason: string) => void;
 }
 
 export interface Desk {
   readonly run: Digest;
-  /** Fetches the data, makes the engine ready and reads the notebook; again after a device was lost. */
-  prepare(): Promise<Pending | null>;
+  /**
+   * Fetches the data, makes the engine ready and reads the notebook; again after a device was lost. `losses`: engines that
+   * failed since work was last finished.
+   */
+  prepare(losses: number): Promise<Pending | null>;
   /** Gets the parameters of `head`: from its update when this desk holds its parent, from its checkpoint otherwise. */
   fetch(head: VersionInfo): Promise<void>;
   /** The base held, [P]. */
@@ -95,13 +100,16 @@ export function createDesk(options: DeskOptions): Desk {
 
   return {
     run,
-    prepare: () =>
+    prepare: (losses) =>
       inTurn(async () => {
         const texts = await fetchTexts(charter, store, fetchBlob);
         work?.[Symbol.dispose]();
-        work = await options.createWork({ charter, contributor: contributorIdOf(key.publicKey), texts });
+        work = undefined;
+        const contributor = contributorIdOf(key.publicKey);
+        work = await options.createWork({ charter, contributor, texts, losses, onEngine: options.onEngine });
         page ??= await notebook.read();
-        if (page.moments !== null) {
+        // What fails twice from the same moments may fail because of them: then AdamW begins anew. The residual stays.
+        if (page.moments !== null && losses < 2) {
           await work.restore(page.moments);
         }
         return page.signed?.pending ?? null;

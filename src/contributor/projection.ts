@@ -21,6 +21,7 @@ export function viewOf(state: ContributorState, counters: Counters): Contributor
     contributor: state.contributor,
     engine: state.identity.engine,
     device: state.identity.device,
+    engineSentence: state.identity.engineSentence,
     lane: state.link.type !== "open" ? null : state.rtc === "open" ? "rtc" : counters.controlLane,
     laneReason: state.rtc === "opening" ? "WebRTC is being set up." : state.laneReason,
     version: state.base?.version ?? null,

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { HeddleError } from "../base/assert.ts";
 import { concatBytes, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
 import { createCorpus } from "../data/corpus.ts";
@@ -12,6 +13,8 @@ import { sampleCharter } from "../protocol/sample.ts";
 import { createVirtualClock } from "../sim/clock.ts";
 import { createKeyRegistry } from "../sim/keys.ts";
 import { createMemoryDisk, createMemoryStore, type MemoryDisk } from "../store/memory.ts";
+import type { Engine, Outputs } from "../tensor/engine.ts";
+import type { Program } from "../tensor/program.ts";
 import { createTwin } from "../tensor/twin.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
@@ -44,6 +47,34 @@ const firstHead: VersionInfo = {
 };
 const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
+interface StageOptions extends Partial<Omit<ContributorOptions, "engine">> {
+  readonly disk?: MemoryDisk;
+  readonly secret?: Bytes;
+  readonly rtc?: boolean;
+  /** What computes, by the number of engines lost in a row. */
+  readonly engine?: (losses: number) => Engine;
+}
+
+function lose(): never {
+  throw new HeddleError("device-lost", "The GPU went away: reset");
+}
+
+/** The twin, whose training steps have an outcome of the test's choosing. */
+function twinWhose(outcome: (step: number, values: Outputs<string>) => Outputs<string>): Engine {
+  const twin = createTwin();
+  let steps = 0;
+  const compile = async (program: Program) => {
+    const plan = await twin.compile(program);
+    const run = async <Name extends string>(names: readonly Name[] = []) => {
+      const values = await plan.run<string>(names);
+      steps += names.length === 2 ? 1 : 0; // a training step is read for its loss and its norm
+      return (names.length === 2 ? outcome(steps, values) : values) as Outputs<Name>;
+    };
+    return { ...plan, run, [Symbol.dispose]: () => plan[Symbol.dispose]() };
+  };
+  return { ...twin, compile };
+}
+
 /** A relay that does what the test says, and a contributor of it on a virtual clock. */
 class Stage {
   readonly clock = createVirtualClock();
@@ -62,7 +93,7 @@ class Stage {
   rtcEnd: Link | undefined;
   readonly contributor: Contributor;
 
-  constructor(options: Partial<ContributorOptions> & { disk?: MemoryDisk; secret?: Bytes; rtc?: boolean } = {}) {
+  constructor(options: StageOptions = {}) {
     this.disk = options.disk ?? createMemoryDisk();
     this.contributor = createContributor({
       dial: async (attach) => this.#pair(attach, "ws"),
@@ -79,17 +110,20 @@ class Stage {
       clock: this.clock,
       rng: createRng("stage"),
       key: this.key,
-      engine: { kind: "twin", device: "test" },
-      createWork: ({ charter, contributor, texts }) =>
-        createWork({
-          engine: createTwin(),
+      engine: { kind: "twin", device: "test", sentence: "" },
+      createWork: ({ charter, contributor, texts, losses, onEngine }) => {
+        const engine = options.engine?.(losses) ?? createTwin();
+        onEngine({ kind: "twin", device: `test ${losses}`, sentence: `${losses} lost.` });
+        return createWork({
+          engine,
           charter,
           contributor,
           corpus: createCorpus(texts),
           ...(options.secret === undefined ? {} : { privateCorpus: createCorpus([options.secret]) }),
           clock: this.clock,
           pace: { work: (run) => run() },
-        }),
+        });
+      },
       agent: "test",
       privateData: options.secret !== undefined,
       onView: (view) => this.views.push(view),
@@ -284,6 +318,70 @@ describe("createContributor()", () => {
     expect(stage.count("report")).toBe(1);
     expect(stage.contributor.view().validated).toBe(1);
     expect(stage.last("ready").version).toBe(0);
+  });
+
+  test.each([
+    [
+      "a norm that is not a number",
+      () => ({ loss: Float32Array.of(5), norm: Float32Array.of(Number.NaN) }),
+      /norm.*NaN.*step 2/,
+    ],
+    [
+      "an infinite loss",
+      () => ({ loss: Float32Array.of(Infinity), norm: Float32Array.of(1) }),
+      /loss.*Infinity.*step 2/,
+    ],
+    ["a lost device", lose, /GPU went away/],
+  ])(
+    "%s ends the round's work, keeps residual and notebook, and a new engine begins at the base",
+    async (_name, fail, words) => {
+      const seen: number[] = [];
+      // The first contribution takes two steps; the second fails in its second step.
+      const broken = twinWhose((step, values) => (step === 4 ? fail() : values));
+      const stage = new Stage({
+        engine: (losses) => {
+          seen.push(losses);
+          return losses === 0 ? broken : createTwin();
+        },
+      });
+      stage.contributor.start();
+      await stage.pass(500);
+      const first = await stage.contribute("t1", 1);
+      stage.say({ type: "verdict", contribution: first, verdict: { type: "refused", reason: "late" } });
+      await stage.pass(100);
+      const before = await stage.page();
+      stage.assign("t2", 2);
+      await stage.pass(500);
+      expect(stage.last("release").assignment).toBe("t2");
+      expect(stage.contributor.view()).toMatchObject({ status: "fetching", sentence: expect.stringMatching(words) });
+      await stage.pass(3_000);
+      expect(seen).toEqual([0, 1]);
+      expect(stage.contributor.view()).toMatchObject({
+        status: "waiting",
+        device: "test 1",
+        engineSentence: "1 lost.",
+      });
+      expect(await stage.page()).toEqual(before);
+      expect(stage.contributor.parameters()).toEqual(initial);
+      await stage.contribute("t3", 3);
+      const { residual, moments } = await stage.page();
+      expect(moments?.t).toBe(4);
+      expect(residual?.every((value) => Number.isFinite(value))).toBe(true);
+    },
+  );
+
+  test("a failure that comes back every time is told to the person", async () => {
+    const stage = new Stage({
+      engine: () => twinWhose(() => ({ loss: Float32Array.of(NaN), norm: Float32Array.of(1) })),
+    });
+    stage.contributor.start();
+    for (let i = 0; i < 4; i += 1) {
+      await stage.pass(3_000);
+      stage.assign(`t${i}`, i);
+      await stage.pass(500);
+    }
+    expect(stage.contributor.view()).toMatchObject({ status: "failed", sentence: expect.stringMatching(/NaN/) });
+    expect(stage.count("contribute")).toBe(0);
   });
 
   test("private texts are in nothing that is sent and nothing that is stored", async () => {

@@ -14,10 +14,10 @@ import type { Store } from "../store/store.ts";
 import { createDesk, messageIn, type Desk } from "./desk.ts";
 import { Lanes, type OpenRtc } from "./lanes.ts";
 import { viewOf } from "./projection.ts";
-import { createState, type ContributorEvent, type Effect, type Identity, type JobResult } from "./state.ts";
+import { createState, type ContributorEvent, type Effect, type JobResult } from "./state.ts";
 import { tick, wakeMs } from "./tick.ts";
 import type { ContributorView } from "./view.ts";
-import type { CreateWork } from "./work.ts";
+import type { CreateWork, EngineInUse } from "./work.ts";
 
 export type { OpenRtc } from "./lanes.ts";
 
@@ -31,7 +31,7 @@ export interface ContributorOptions {
   readonly clock: Clock;
   readonly rng: Rng;
   readonly key: DeviceKey;
-  readonly engine: { readonly kind: Identity["engine"]; readonly device: string };
+  readonly engine: EngineInUse;
   readonly createWork: CreateWork;
   /** Program and version, for the relay's record. */
   readonly agent: string;
@@ -97,7 +97,8 @@ class Session {
     this.#options = options;
     this.duty = clampDuty(options.duty ?? 1);
     const { key, agent, engine, privateData = false } = options;
-    const identity = { publicKey: key.publicKey, agent, engine: engine.kind, device: engine.device, privateData };
+    const { kind, device, sentence } = engine;
+    const identity = { publicKey: key.publicKey, agent, engine: kind, device, engineSentence: sentence, privateData };
     this.#state = createState(identity, options.openRtc !== undefined);
     this.#lanes = new Lanes({
       ...options,
@@ -207,16 +208,17 @@ class Session {
     this.#tasks.add(tracked);
   }
 
-  async #prepare({ run, charter }: Extract<Effect, { type: "prepare" }>): Promise<void> {
+  async #prepare({ run, charter, losses }: Extract<Effect, { type: "prepare" }>): Promise<void> {
     if (this.#desk?.run !== run) {
       this.#desk?.putAway();
       const { key, store, createWork, privateData = false } = this.#options;
       const onTrouble = (reason: string): void => this.dispatch({ type: "troubled", reason });
       const fetchBlob: FetchBlob = (digest, bytesMax) => this.#fetchBlob(digest, bytesMax);
-      this.#desk = createDesk({ run, charter, key, privateData, fetchBlob, store, createWork, onTrouble });
+      const onEngine = (engine: EngineInUse): void => this.dispatch({ type: "moved", engine });
+      this.#desk = createDesk({ onEngine, run, charter, key, privateData, fetchBlob, store, createWork, onTrouble });
     }
     try {
-      this.dispatch({ type: "prepared", pending: await this.#desk.prepare() });
+      this.dispatch({ type: "prepared", pending: await this.#desk.prepare(losses) });
     } catch (error) {
       const fatal = error instanceof HeddleError && error.code !== "unreachable" && error.code !== "device-lost";
       this.dispatch({ type: "unprepared", reason: messageIn(error), fatal });

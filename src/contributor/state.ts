@@ -8,6 +8,7 @@ import type { Charter } from "../protocol/charter.ts";
 import type { Assignment, ContributorMessage, RelayMessage, VersionInfo } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
 import type { ContributionView } from "./view.ts";
+import type { EngineInUse } from "./work.ts";
 
 /** Full-jitter back-off between dials: a random share of 100 ms · 2^n, at most 30 s. */
 export const BACKOFF_MS = 100;
@@ -21,7 +22,7 @@ export const ANSWER_MS = 20_000;
 export const STALL_MS = 30_000;
 /** Pause after a failed download, after a refusal without a time, and before another engine is tried. */
 export const RETRY_MS = 1_000;
-/** Times that a lost device is replaced before a person must look. */
+/** Times in a row that an engine is replaced before a person must look. */
 export const REBUILDS_MAX = 3;
 /** Contributions shown, and speed samples kept. */
 export const CONTRIBUTIONS_SHOWN_MAX = 50;
@@ -37,6 +38,8 @@ export interface Identity {
   readonly agent: string;
   readonly engine: "webgpu" | "wasm" | "twin";
   readonly device: string;
+  /** Why this engine, for people; not sent. */
+  readonly engineSentence: string;
   readonly privateData: boolean;
 }
 
@@ -89,6 +92,7 @@ export interface ContributorState {
   readonly run: { readonly digest: Digest; readonly charter: Charter } | null;
   readonly preparation: "none" | "running" | "done";
   readonly prepareMs: number;
+  /** Engines that failed since work was last finished. */
   readonly rebuilds: number;
 
   readonly head: VersionInfo | null;
@@ -129,7 +133,7 @@ export type JobResult =
   | { readonly type: "contribution"; readonly pending: Pending }
   | { readonly type: "report"; readonly body: Bytes; readonly signature: Bytes }
   | { readonly type: "dropped" }
-  /** `lost`: the device went away and another engine may be tried. */
+  /** `lost`: the device went away or computes wrong, and another engine may be tried. */
   | { readonly type: "broken"; readonly reason: string; readonly lost: boolean };
 
 export type ContributorEvent =
@@ -144,6 +148,8 @@ export type ContributorEvent =
   | { readonly type: "rtcEnded"; readonly reason: string }
   /** Data are here, the engine is ready, and what was remembered of the run is restored. */
   | { readonly type: "prepared"; readonly pending: Pending | null }
+  /** The work is on another engine. */
+  | { readonly type: "moved"; readonly engine: EngineInUse }
   | { readonly type: "unprepared"; readonly reason: string; readonly fatal: boolean }
   | { readonly type: "fetched"; readonly version: number; readonly digest: Digest }
   | { readonly type: "unfetched"; readonly reason: string }
@@ -162,7 +168,7 @@ export type Effect =
   | { readonly type: "prove"; readonly nonce: Bytes; readonly dial: number }
   | { readonly type: "openRtc"; readonly dial: number }
   | { readonly type: "closeRtc"; readonly reason: string }
-  | { readonly type: "prepare"; readonly run: Digest; readonly charter: Charter }
+  | { readonly type: "prepare"; readonly run: Digest; readonly charter: Charter; readonly losses: number }
   | { readonly type: "fetch"; readonly head: VersionInfo }
   | { readonly type: "work"; readonly assignment: Assignment; readonly deadlineMs: number }
   | { readonly type: "abort" }

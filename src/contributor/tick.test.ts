@@ -22,6 +22,7 @@ const identity = {
   agent: "test",
   engine: "twin",
   device: "none",
+  engineSentence: "",
   privateData: false,
 } as const;
 const evaluation = { name: "e", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
@@ -261,6 +262,23 @@ describe("tick()", () => {
     const result = { type: "broken", reason: "The device is lost", lost: true } as const;
     walk.on({ type: "finished", assignment: "t9", result });
     expect(walk.state.failure).toBe("The device is lost");
+  });
+
+  test("finished work forgives the engines that were lost before it", () => {
+    const walk = new Walk();
+    walk.settle();
+    for (let i = 0; i < 6; i += 1) {
+      walk.receive({ type: "assign", assignment: train(`t${i}`, 0) });
+      const result = { type: "broken", reason: "The device is lost", lost: true } as const;
+      walk.on({ type: "finished", assignment: `t${i}`, result });
+      walk.receive({ type: "ping" });
+      expect(walk.on({ type: "woke" }, 1000).at(-1)).toMatchObject({ type: "prepare", losses: 1 });
+      walk.on({ type: "prepared", pending: null });
+      walk.receive({ type: "assign", assignment: train(`u${i}`, 0) });
+      const dropped = { type: "report", body: new Uint8Array(), signature: new Uint8Array() } as const;
+      walk.on({ type: "finished", assignment: `u${i}`, result: dropped });
+    }
+    expect(walk.state.failure).toBeNull();
   });
 
   test("a relay that falls silent is left", () => {

@@ -118,6 +118,11 @@ function take(draft: Draft, event: ContributorEvent): void {
         takeRemembered(draft, event.pending);
       }
       return;
+    case "moved": {
+      const { kind, device, sentence } = event.engine;
+      set(draft, { identity: { ...state.identity, engine: kind, device, engineSentence: sentence } });
+      return;
+    }
     case "unprepared":
       set(draft, { preparation: "none", prepareMs: nowMs + RETRY_MS, trouble: event.reason });
       if (event.fatal) {
@@ -286,10 +291,11 @@ function finishJob(draft: Draft, id: string, result: JobResult): void {
   set(draft, { job: null, assigned: own ? null : state.assigned, readied: own ? null : state.readied });
   switch (result.type) {
     case "contribution":
-      set(draft, { pending: result.pending, upload: null });
+      set(draft, { pending: result.pending, upload: null, rebuilds: 0 });
       showContribution(draft, result.pending);
       return;
     case "report":
+      set(draft, { rebuilds: 0 });
       if (own) {
         set(draft, { report: { body: result.body, signature: result.signature }, validated: state.validated + 1 });
       }

@@ -38,6 +38,8 @@ export interface ContributorView {
   readonly contributor: ContributorId | null;
   readonly engine: string;
   readonly device: string;
+  /** Why this engine. */
+  readonly engineSentence: string;
   /** Lane that updates take, and why it is not WebRTC where it is not. */
   readonly lane: Lane | null;
   readonly laneReason: string;

@@ -3,6 +3,7 @@
  * runner calls; `createWork` is the production one over an engine. Private texts enter here and nowhere else: nothing that
  * the runner sends or stores has passed through its hands except parameters, losses and counts.
  */
+import { HeddleError } from "../base/assert.ts";
 import type { Bytes, ContributorId } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import { batchAt } from "../data/batch.ts";
@@ -13,7 +14,7 @@ import { createTrainer } from "../model/trainer.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { Moments } from "../model/trainer.ts";
 import type { Losses, TrainAssignment, ValidateAssignment } from "../protocol/messages.ts";
-import type { Engine } from "../tensor/engine.ts";
+import type { Engine, EngineKind } from "../tensor/engine.ts";
 import { measureLosses } from "../trust/measure.ts";
 import type { SparseUpdate } from "../update/unpack.ts";
 
@@ -57,6 +58,18 @@ export interface WorkContext {
   readonly contributor: ContributorId;
   /** The charter's open texts, one a shard. */
   readonly texts: readonly Bytes[];
+  /** Engines that failed since work was last finished. */
+  readonly losses: number;
+  /** To be told when the work is on another engine than this contributor was made with. */
+  readonly onEngine: (engine: EngineInUse) => void;
+}
+
+/** What computes, for the relay's record and for people. */
+export interface EngineInUse {
+  readonly kind: EngineKind;
+  readonly device: string;
+  /** Why this one. */
+  readonly sentence: string;
 }
 
 export type CreateWork = (context: WorkContext) => Promise<Work>;
@@ -94,7 +107,9 @@ export async function createWork(options: WorkOptions): Promise<Work> {
         const { seed, round } = assignment;
         const place = { seed, round, contributor, step: losses.length, batch: inner.batch, time: model.time };
         await pace.work(async () => {
-          const { loss } = await trainer.step(batchAt(own, place));
+          const { loss, norm } = await trainer.step(batchAt(own, place));
+          mustBeFinite("the loss", loss, losses.length + 1);
+          mustBeFinite("the gradients’ norm", norm, losses.length + 1);
           losses.push(loss);
           steps += 1;
           onStep({ step: losses.length, tokens: trainer.tokensPerStep, loss });
@@ -107,7 +122,12 @@ export async function createWork(options: WorkOptions): Promise<Work> {
       return { after, losses, steps: losses.length, tokens: losses.length * trainer.tokensPerStep };
     },
     validate: (assignment, base, update) =>
-      pace.work(() => measureLosses({ evaluator, base, update, corpus, facts: assignment, charter })),
+      pace.work(async () => {
+        const losses = await measureLosses({ evaluator, base, update, corpus, facts: assignment, charter });
+        // Others' updates may do anything to the loss; that of the shared base is a number on any device that computes right.
+        mustBeFinite("the loss of the shared base", losses.randomBefore);
+        return losses;
+      }),
     moments: async () => (steps === 0 ? null : trainer.moments()),
     restore: async (moments) => {
       if (moments.m.length === trainer.size && moments.v.length === trainer.size) {
@@ -120,4 +140,12 @@ export async function createWork(options: WorkOptions): Promise<Work> {
       evaluator[Symbol.dispose]();
     },
   };
+}
+
+/** Throws HeddleError "device-wrong": what follows from such a number is not trained on and not sent. */
+function mustBeFinite(what: string, value: number, step?: number): void {
+  if (!Number.isFinite(value)) {
+    const when = step === undefined ? "" : ` in step ${step}`;
+    throw new HeddleError("device-wrong", `${what} came out as ${value}${when}; this round’s work is thrown away`);
+  }
 }

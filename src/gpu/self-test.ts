@@ -7,7 +7,7 @@ import { HeddleError, present } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
 import type { Engine } from "../tensor/engine.ts";
 import { grad } from "../tensor/grad.ts";
-import { tensorNamed, type Program } from "../tensor/program.ts";
+import { tensorNamed, writesOf, type Program } from "../tensor/program.ts";
 import { record, sortTokens } from "../tensor/record.ts";
 import { createTwin } from "../tensor/twin.ts";
 
@@ -22,7 +22,7 @@ const V = 37;
 const HEADS = { batch: B, time: T, heads: 4, kvHeads: 2, headDim: 8 };
 const STEPS = 2;
 
-/** Throws HeddleError "device-wrong" with the first tensor that is off, or the device's own failure. */
+/** Throws HeddleError "device-wrong" with the op that is off and by how much, or the device's own failure. */
 export async function selfTest(engine: Engine): Promise<void> {
   const program = selfTestProgram();
   using twin = createTwin();
@@ -31,12 +31,38 @@ export async function selfTest(engine: Engine): Promise<void> {
     const difference = largestDifference(present(got.get(name), name), values);
     // Written so that a NaN fails too.
     if (!(difference <= SELF_TEST_TOLERANCE)) {
+      const first = await firstWrong(engine, program);
+      const where = first === undefined ? `"${name}"` : `op "${first.op}" ("${first.name}")`;
       throw new HeddleError(
         "device-wrong",
-        `This device computes wrong numbers and cannot train: "${name}" is off by ${difference.toExponential(1)} of its largest element, allowed is ${SELF_TEST_TOLERANCE}`,
+        `This device computes wrong numbers and cannot train: ${where} is off by ${(first?.difference ?? difference).toExponential(1)} of its largest element, allowed is ${SELF_TEST_TOLERANCE}`,
       );
     }
   }
+}
+
+/** The first op whose result differs from the twin's, with every result of one step kept; undefined when then none does. */
+async function firstWrong(
+  engine: Engine,
+  program: Program,
+): Promise<{ readonly op: string; readonly name: string; readonly difference: number } | undefined> {
+  const last = new Map(program.ops.flatMap((op) => writesOf(op).map((id) => [id, op])));
+  const written = [...last].filter(([id]) => program.tensors[id]?.view === undefined);
+  const names = written.map(([id]) => present(program.tensors[id], `tensor ${id}`).name);
+  using twin = createTwin();
+  const kept = { ...program, name: "self-test, op by op", outputs: names };
+  const [expected, got] = [await trainOn(twin, kept, 1), await trainOn(engine, kept, 1)];
+  for (const [i, [, { type }]] of written.entries()) {
+    const name = present(names[i], "name");
+    const difference = largestDifference(
+      present(got.get(`first ${name}`), name),
+      present(expected.get(`first ${name}`), name),
+    );
+    if (!(difference <= SELF_TEST_TOLERANCE)) {
+      return { op: type, name, difference };
+    }
+  }
+  return undefined;
 }
 
 /** Largest |a − b|, divided by the largest |b|; NaN if any element is. */
@@ -95,8 +121,8 @@ function selfTestProgram(): Program {
   return r.finish(["loss", "norm", "grads", "params"]);
 }
 
-/** Runs two steps from the same beginning; returns every output of the Program, and those of the first step as "first …". */
-async function trainOn(engine: Engine, program: Program): Promise<Map<string, Float32Array>> {
+/** Runs steps from the same beginning; returns every output of the Program, and those of the first step as "first …". */
+async function trainOn(engine: Engine, program: Program, steps = STEPS): Promise<Map<string, Float32Array>> {
   using plan = await engine.compile(program);
   const rng = createRng("self-test");
   const params = new Float32Array(tensorNamed(program, "params").shape[0] as number);
@@ -113,10 +139,10 @@ async function trainOn(engine: Engine, program: Program): Promise<Map<string, Fl
   plan.write("order", order);
   plan.write("offsets", offsets);
   const read = new Map<string, Float32Array>();
-  for (let step = 1; step <= STEPS; step += 1) {
+  for (let step = 1; step <= steps; step += 1) {
     const [c1, c2] = [1 / (1 - 0.9 ** step), 1 / (1 - 0.95 ** step)];
     plan.write("hyper", Float32Array.of(1e-3, 0.9, 0.95, 1e-6, 0.1, 1, c1, c2));
-    const outputs = await plan.run(step === 1 ? ["loss", "grads"] : program.outputs);
+    const outputs = await plan.run(step === 1 && steps > 1 ? ["loss", "grads"] : program.outputs);
     for (const [output, values] of Object.entries(outputs)) {
       read.set(step === 1 ? `first ${output}` : output, values);
     }

@@ -10,8 +10,9 @@ import { createContributor, type Contributor, type OpenRtc } from "../contributo
 import type { ContributionView, ContributorView } from "../contributor/view.ts";
 import { createWork } from "../contributor/work.ts";
 import { createCorpus } from "../data/corpus.ts";
-import type { ChosenEngine } from "../engines/choose.ts";
+import type { ChosenEngine, WantedEngine } from "../engines/choose.ts";
 import { openEngine } from "../engines/open.ts";
+import { keepEngine } from "../engines/keeper.ts";
 import { createPace, type Neighbour } from "../engines/pace.ts";
 import { trainProgram } from "../model/llama.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
@@ -22,7 +23,6 @@ import type { ModelConfig } from "../protocol/charter.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import { SAMPLE_INNER, SAMPLE_MODEL } from "../protocol/sample.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
-import type { Engine } from "../tensor/engine.ts";
 import type { ContributeConfig } from "./config.ts";
 import { headlessGpu } from "./gpu.ts";
 import { readPrivateCorpus } from "./private-data.ts";
@@ -37,9 +37,10 @@ export async function contribute(
   const key = await loadDeviceKey(join(config.dir, "device.key"));
   const privateCorpus = config.privateData === null ? undefined : await readPrivateCorpus(config.privateData);
   const pace = createPace({ clock: systemClock, duty: () => config.duty });
-  const { engine, sentence } = await chooseFor(config, pace);
+  const chosen = await chooseFor(config, config.engine, pace);
+  const { kind, device } = chosen.engine;
+  using keeper = keepEngine(chosen, (wanted) => chooseFor(config, wanted, pace));
   const say = printer(config.json, print);
-  say.started(engine, sentence);
   const openRtc = config.rtc ? await rtcOpener() : undefined;
   const contributor: Contributor = createContributor({
     dial: (attach) => dialWebSocket({ url: `${config.relay.replace(/^http/, "ws")}/link`, attach }),
@@ -49,16 +50,19 @@ export async function contribute(
     clock: systemClock,
     rng: createRng("headless", Date.now(), process.pid),
     key,
-    engine,
-    createWork: ({ charter, contributor: name, texts }) =>
-      createWork({
-        engine,
-        charter,
-        contributor: name,
-        corpus: createCorpus(texts),
-        ...(privateCorpus === undefined ? {} : { privateCorpus }),
-        clock: systemClock,
-        pace,
+    engine: { kind, device, sentence: chosen.sentence },
+    createWork: ({ charter, contributor: name, texts, losses, onEngine }) =>
+      keeper.use(losses, ({ engine, sentence }) => {
+        onEngine({ kind: engine.kind, device: engine.device, sentence });
+        return createWork({
+          engine,
+          charter,
+          contributor: name,
+          corpus: createCorpus(texts),
+          ...(privateCorpus === undefined ? {} : { privateCorpus }),
+          clock: systemClock,
+          pace,
+        });
       }),
     agent: `heddle-headless/${config.runtime}`,
     privateData: privateCorpus !== undefined,
@@ -68,7 +72,6 @@ export async function contribute(
   contributor.start();
   await Promise.race([stop, failure(contributor)]);
   await contributor.stop();
-  engine[Symbol.dispose]();
   await store.close();
 }
 
@@ -80,8 +83,8 @@ function hintName(error: unknown): never {
   throw error;
 }
 
-async function chooseFor(config: ContributeConfig, pace: Neighbour): Promise<ChosenEngine> {
-  const { engine: wanted, threads, debug } = config;
+async function chooseFor(config: ContributeConfig, wanted: WantedEngine, pace: Neighbour): Promise<ChosenEngine> {
+  const { threads, debug } = config;
   const onPlan = debug >= 2 ? (text: string): boolean => process.stderr.write(`${text}\n`) : undefined;
   if (wanted === "wasm") {
     return openEngine({ wanted, wasmOptions: { threads }, onPlan });
@@ -122,13 +125,12 @@ function failure(contributor: Contributor): Promise<never> {
 }
 
 interface Printer {
-  started(engine: Engine, sentence: string): void;
   view(view: ContributorView): void;
 }
 
 /** One line for each change of status, each contribution and each verdict. */
 function printer(json: boolean, print: (text: string) => void): Printer {
-  let shown = "";
+  let [shown, computing] = ["", ""];
   const outage = new Set<string>();
   const told = new Map<string, string>();
   const say = (event: string, fields: object, sentence: string): void => {
@@ -143,8 +145,12 @@ function printer(json: boolean, print: (text: string) => void): Printer {
     }
   };
   return {
-    started: (engine, sentence) => say("engine", { kind: engine.kind, device: engine.device, sentence }, sentence),
     view: (view) => {
+      const { engine: kind, device, engineSentence } = view;
+      if (engineSentence !== computing) {
+        computing = engineSentence;
+        say("engine", { kind, device, sentence: engineSentence }, engineSentence);
+      }
       const sentence = view.sentence.replace(
         /^Connecting again in \d+ s/,
         "No connection yet; trying until there is one",

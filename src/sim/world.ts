@@ -285,7 +285,7 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     clock: process.clock,
     rng,
     key,
-    engine: { kind: "twin", device: "simulated" },
+    engine: { kind: "twin", device: "simulated", sentence: "" },
     createWork: async () =>
       witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), world.used, id),
     agent: "simulation",

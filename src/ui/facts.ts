@@ -64,7 +64,7 @@ export function lossUnit({ charter }: RunView): string {
   return charter.model.vocabulary <= 256 ? "nats per byte" : "nats per token";
 }
 
-export function deviceFacts(view: ContributorView | null, engineSentence: string): readonly Fact[] {
+export function deviceFacts(view: ContributorView | null): readonly Fact[] {
   if (view === null) {
     return [{ name: "Engine", value: "Chosen when you start: the GPU if it is faster, the processor otherwise." }];
   }
@@ -76,7 +76,7 @@ export function deviceFacts(view: ContributorView | null, engineSentence: string
     {
       name: "Engine",
       value: engine,
-      note: [view.device, asSentence(engineSentence)].filter((text) => text !== "").join(". "),
+      note: [view.device, asSentence(view.engineSentence)].filter((text) => text !== "").join(". "),
     },
     { name: "Connection", value: lane, note: asSentence(view.laneReason) },
     {

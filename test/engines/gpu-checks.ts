@@ -15,6 +15,9 @@ export const GPU_CHECKS = {
   allocates: "a run creates no buffer, bind group, pipeline or shader",
   submits: "a run is cut into submits, one after the other, where its pace says",
   selfTest: "the self-test passes",
+  wrongKernel: "the self-test refuses a device whose swiglu is a little off, and names the op",
+  badShader: 'a shader that does not compile is refused as "device-wrong", by the kernel\'s name',
+  noMemory: 'a buffer that the device has no memory for is refused as "model-too-big"',
   tuned: "a search for the fastest products is kept as a text that spares the next one, on this adapter only",
   windows: "a state that is larger than a binding may be is bound window by window",
   tooBig: 'a model that does not fit is refused as "model-too-big", with the sizes',
@@ -27,6 +30,9 @@ export async function runGpuChecks(gpu: GPU): Promise<CaseResult[]> {
     await attempt(GPU_CHECKS.allocates, () => checkAllocations(gpu)),
     await attempt(GPU_CHECKS.submits, () => checkSubmits(gpu)),
     await attempt(GPU_CHECKS.selfTest, () => checkSelfTest(gpu)),
+    await attempt(GPU_CHECKS.wrongKernel, () => checkWrongKernel(gpu)),
+    await attempt(GPU_CHECKS.badShader, () => checkBadShader(gpu)),
+    await attempt(GPU_CHECKS.noMemory, () => checkNoMemory(gpu)),
     await attempt(GPU_CHECKS.tuned, () => checkTuned(gpu)),
     await attempt(GPU_CHECKS.windows, () => checkWindows(gpu)),
     await attempt(GPU_CHECKS.tooBig, () => checkTooBig(gpu)),
@@ -70,6 +76,7 @@ async function watched(gpu: GPU, options: Partial<GpuEngineOptions> = {}): Promi
     for (const name of CREATORS) {
       const create = (device[name] as (argument: unknown) => unknown).bind(device);
       Object.defineProperty(device, name, {
+        configurable: true,
         value: (argument: unknown): unknown => {
           calls.set(name, (calls.get(name) ?? 0) + 1);
           const made = create(argument);
@@ -181,6 +188,55 @@ async function checkSelfTest(gpu: GPU): Promise<string> {
   using engine = await createGpuEngine({ gpu });
   await selfTest(engine);
   return engine.device;
+}
+
+/** The text of every shader that `device` makes from now on, changed. */
+function changeShaders(device: GPUDevice, change: (code: string) => string): void {
+  const create = device.createShaderModule.bind(device);
+  const value = (descriptor: GPUShaderModuleDescriptor): GPUShaderModule =>
+    create({ ...descriptor, code: change(descriptor.code) });
+  Object.defineProperty(device, "createShaderModule", { value });
+}
+
+async function checkWrongKernel(gpu: GPU): Promise<string> {
+  const { engine, device } = await watched(gpu);
+  using _ = engine;
+  let changed = 0;
+  changeShaders(device, (code) =>
+    code.replaceAll(/\bg([a-z_0-9]*) \* sigmoid([a-z_0-9]*)\(/g, (found) => {
+      changed += 1;
+      return `1.01 * ${found}`;
+    }),
+  );
+  const refusal = await expectCode("device-wrong", () => selfTest(engine));
+  if (changed === 0 || !refusal.includes('op "swiglu"')) {
+    throw new Error(`Changed ${changed} kernels and got: ${refusal}`);
+  }
+  return refusal;
+}
+
+async function checkBadShader(gpu: GPU): Promise<string> {
+  const { engine, device } = await watched(gpu);
+  using _ = engine;
+  changeShaders(device, (code) => code.replace("fn main(", "fn main(,"));
+  const refusal = await expectCode("device-wrong", () => engine.compile(small()));
+  await expectCode("device-wrong", () => engine.compile(small()));
+  return refusal;
+}
+
+/** Software adapters would swap for minutes before they refused, so the device is made to say so. */
+async function checkNoMemory(gpu: GPU): Promise<string> {
+  const { engine, device } = await watched(gpu);
+  using _ = engine;
+  const pop = device.popErrorScope.bind(device);
+  let scopes = 0;
+  const popErrorScope = async (): Promise<GPUError | null> => {
+    await pop();
+    scopes += 1;
+    return scopes === 3 ? new GPUOutOfMemoryError("no memory left") : null; // the outermost of the three
+  };
+  Object.defineProperty(device, "popErrorScope", { value: popErrorScope });
+  return await expectCode("model-too-big", () => engine.compile(small()));
 }
 
 async function checkTuned(gpu: GPU): Promise<string> {

@@ -32,7 +32,7 @@ const commands = {
     run: (args) => tool("vitest", ["run", ...args]),
   },
   bench: {
-    steps: [chooseAdapter, checkBench, install, installPeers, buildWasm],
+    steps: [chooseAdapter, checkBench, install, installPeers, buildWasm, buildPage],
     run: ([name, ...args]) => source(`bench/${name}.ts`, args),
   },
   check: { steps: [install, buildWasm, check], run: () => ["true", []] },
@@ -98,6 +98,13 @@ function installIn(folder, sentence) {
 function installPeers() {
   if (args[0] === "peers") {
     installIn(join(root, "bench", "peers"), "Installing the peers to compare with …");
+  }
+}
+
+/** The page is built for the one benchmark that opens it. */
+function buildPage() {
+  if (args[0] === "neighbour") {
+    buildApp();
   }
 }
 

@@ -3,6 +3,7 @@
  */
 import type { ChosenEngine, WantedEngine } from "../src/engines/choose.ts";
 import { openEngine as open } from "../src/engines/open.ts";
+import type { Tunings } from "../src/engines/tunings.ts";
 import type { Pace } from "../src/tensor/engine.ts";
 import type { Program } from "../src/tensor/program.ts";
 
@@ -11,13 +12,14 @@ export interface OpenOptions {
   readonly output: string;
   /** How the engine's runs are cut and paused; without it they are not. */
   readonly pace?: Pace;
+  readonly tunings: Tunings;
 }
 
 /** Chooses by measuring `program`. Throws HeddleError "no-engine" and what engines throw. */
 export function openEngine(
   wanted: WantedEngine,
   program: Program,
-  { output, pace }: OpenOptions,
+  { output, pace, tunings }: OpenOptions,
 ): Promise<ChosenEngine> {
-  return open({ wanted, work: { program, output }, gpuOptions: pace === undefined ? {} : { pace } });
+  return open({ wanted, work: { program, output }, gpuOptions: pace === undefined ? {} : { pace }, tunings });
 }

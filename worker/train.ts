@@ -12,6 +12,7 @@ import { createWork } from "../src/contributor/work.ts";
 import { createCorpus } from "../src/data/corpus.ts";
 import { keepEngine } from "../src/engines/keeper.ts";
 import { createPace } from "../src/engines/pace.ts";
+import { openTunings } from "../src/engines/tunings.ts";
 import { trainProgram } from "../src/model/llama.ts";
 import { loadDeviceKey } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
@@ -20,6 +21,7 @@ import { systemClock } from "../src/net/system-clock.ts";
 import { dialWebSocket } from "../src/net/ws-client.ts";
 import type { RunView } from "../src/protocol/run-view.ts";
 import { openIndexedDbStore } from "../src/store/indexeddb.ts";
+import type { Store } from "../src/store/store.ts";
 import type { LendRtc, Outcome, TrainOptions, TrainSurface } from "../src/ui/surface.ts";
 import { openEngine } from "./engine.ts";
 import { createWriter, type Writer } from "./writer.ts";
@@ -39,6 +41,7 @@ let setting: Setting | undefined;
 let session: Promise<Session> | undefined;
 let current: Contributor | undefined;
 let writer: Writer | undefined;
+let opening: Promise<Store> | undefined;
 let duty = 0;
 const pace = createPace({ clock: systemClock, duty: () => duty });
 /** The person's last word: a stop that comes while the engine is being chosen counts. */
@@ -79,7 +82,8 @@ const surface: TrainSurface = {
   generate: (options, onText) =>
     outcome(async () => {
       const { relay, engine } = known(setting).options;
-      writer ??= createWriter(engine, createBlobFetcher({ origin: relay }));
+      const tunings = openTunings((await openStore()).keys);
+      writer ??= createWriter(engine, createBlobFetcher({ origin: relay }), tunings);
       return writer.write(options, await fetchRun(relay), (text) => onText(text));
     }),
   abort: () => writer?.abort(),
@@ -87,17 +91,23 @@ const surface: TrainSurface = {
 
 expose(surface);
 
+/** One for this worker's life: training and writing share it. */
+function openStore(): Promise<Store> {
+  opening ??= openIndexedDbStore("heddle").catch((error: unknown) => {
+    opening = undefined; // so that another start tries again
+    throw error;
+  });
+  return opening;
+}
+
 async function openSession({ options, onView, lend }: Setting): Promise<Session> {
   const { relay, agent } = options;
-  const { charter } = await fetchRun(relay);
+  const [{ charter }, key, store] = await Promise.all([fetchRun(relay), loadDeviceKey(), openStore()]);
   const program = trainProgram(charter.model, charter.inner.batch);
-  const [key, store, chosen] = await Promise.all([
-    loadDeviceKey(),
-    openIndexedDbStore("heddle"),
-    openEngine(options.engine, program, { output: "loss", pace }),
-  ]);
+  const tunings = openTunings(store.keys);
+  const chosen = await openEngine(options.engine, program, { output: "loss", pace, tunings });
   const { kind, device } = chosen.engine;
-  const keeper = keepEngine(chosen, (next) => openEngine(next, program, { output: "loss", pace }));
+  const keeper = keepEngine(chosen, (next) => openEngine(next, program, { output: "loss", pace, tunings }));
   const contributor = createContributor({
     dial: (attach) => dialWebSocket({ url: `${relay.replace(/^http/, "ws")}/link`, attach }),
     ...(lend === null ? {} : { openRtc: borrowRtc(lend) }),

@@ -6,6 +6,7 @@ import { HeddleError, present } from "../src/base/assert.ts";
 import { bytesToFloats, type Digest } from "../src/base/bytes.ts";
 import { createRng } from "../src/base/rng.ts";
 import type { WantedEngine } from "../src/engines/choose.ts";
+import type { Tunings } from "../src/engines/tunings.ts";
 import { createGenerator, type Generator } from "../src/model/generator.ts";
 import { parameterLayout } from "../src/model/layout.ts";
 import { logitsProgram } from "../src/model/llama.ts";
@@ -24,7 +25,7 @@ export interface Writer {
   abort(): void;
 }
 
-export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob): Writer {
+export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob, tunings: Tunings): Writer {
   let open: { readonly engine: Engine; readonly generator: Generator; readonly run: Digest } | undefined;
   let loaded: Digest | undefined;
   let signal = { aborted: false };
@@ -36,7 +37,7 @@ export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob): Writer
       open = undefined;
       loaded = undefined;
       const { model } = run.charter;
-      const { engine } = await openEngine(wanted, logitsProgram(model), { output: "logits" });
+      const { engine } = await openEngine(wanted, logitsProgram(model), { output: "logits", tunings });
       open = { engine, generator: await createGenerator(engine, { model }), run: run.run };
     }
     const head = present(run.versions.at(-1), "a version of the shared base");

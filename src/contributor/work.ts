@@ -9,7 +9,7 @@ import type { Clock } from "../base/clock.ts";
 import { batchAt } from "../data/batch.ts";
 import type { Corpus } from "../data/corpus.ts";
 import type { Neighbour } from "../engines/pace.ts";
-import { createEvaluator } from "../model/evaluator.ts";
+import { createEvaluator, type Evaluator } from "../model/evaluator.ts";
 import { createTrainer } from "../model/trainer.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { Moments } from "../model/trainer.ts";
@@ -88,14 +88,15 @@ export interface WorkOptions {
 }
 
 /**
- * Compiles training and evaluation on `engine`; the engine stays the caller's. Throws HeddleError "model-too-big" when the
+ * Compiles training on `engine`, and evaluation when it is first needed; the engine stays the caller's. Throws HeddleError "model-too-big" when the
  * device cannot hold them, "bad-input" when the texts are shorter than one sequence.
  */
 export async function createWork(options: WorkOptions): Promise<Work> {
   const { engine, charter, contributor, corpus, privateCorpus, clock, pace } = options;
   const { model, inner } = charter;
   const trainer = await createTrainer(engine, { model, inner });
-  const evaluator = await createEvaluator(engine, { model, batch: inner.batch });
+  /** Compiled when others' work is first measured, so that training begins sooner. */
+  let evaluator: Promise<Evaluator> | undefined;
   const own = privateCorpus ?? corpus;
   let steps = 0;
 
@@ -121,13 +122,16 @@ export async function createWork(options: WorkOptions): Promise<Work> {
       const after = await trainer.parameters();
       return { after, losses, steps: losses.length, tokens: losses.length * trainer.tokensPerStep };
     },
-    validate: (assignment, base, update) =>
-      pace.work(async () => {
-        const losses = await measureLosses({ evaluator, base, update, corpus, facts: assignment, charter });
+    validate: async (assignment, base, update) => {
+      evaluator ??= createEvaluator(engine, { model, batch: inner.batch });
+      const ready = await evaluator;
+      return pace.work(async () => {
+        const losses = await measureLosses({ evaluator: ready, base, update, corpus, facts: assignment, charter });
         // Others' updates may do anything to the loss; that of the shared base is a number on any device that computes right.
         mustBeFinite("the loss of the shared base", losses.randomBefore);
         return losses;
-      }),
+      });
+    },
     moments: async () => (steps === 0 ? null : trainer.moments()),
     restore: async (moments) => {
       if (moments.m.length === trainer.size && moments.v.length === trainer.size) {
@@ -137,7 +141,10 @@ export async function createWork(options: WorkOptions): Promise<Work> {
     },
     [Symbol.dispose]: () => {
       trainer[Symbol.dispose]();
-      evaluator[Symbol.dispose]();
+      evaluator?.then(
+        (made) => made[Symbol.dispose](),
+        () => undefined, // there is none: whoever wanted it has been told
+      );
     },
   };
 }

@@ -10,16 +10,22 @@ import { createWasmEngine, type WasmEngineOptions } from "../wasm/engine.ts";
 import { chooseEngine, type ChosenEngine, type WantedEngine } from "./choose.ts";
 import { explainPlans } from "./explain.ts";
 import { measureProgram } from "./measure.ts";
+import { rememberTuning, type Tunings } from "./tunings.ts";
 
 export interface OpenEngineOptions {
   /** "auto" takes a real GPU where there is one, else WASM; a software GPU adapter only when "webgpu" is asked for. */
   readonly wanted?: WantedEngine;
   /** Where WebGPU is; without it `navigator.gpu`. Node has none of its own: bring that of the package `webgpu`. */
   readonly gpu?: GPU | null;
-  /** A Program and one of its outputs: "auto" then takes the GPU only where it runs it faster than WASM does. */
+  /**
+   * A Program and one of its outputs: "auto" then takes the GPU only where it runs it faster than WASM does, and the self-test
+   * runs beside the first compile, which rejects when the device fails it.
+   */
   readonly work?: { readonly program: Program; readonly output: string };
   readonly gpuOptions?: Omit<GpuEngineOptions, "gpu" | "adapter">;
   readonly wasmOptions?: WasmEngineOptions;
+  /** Where the tuner's choices are kept from one start to the next. */
+  readonly tunings?: Tunings | undefined;
   /** Gets the text of every Plan that the engine compiles afterwards. */
   readonly onPlan?: ((text: string) => void) | undefined;
 }
@@ -36,6 +42,7 @@ export async function openEngine({
   work,
   gpuOptions = {},
   wasmOptions = {},
+  tunings,
   onPlan,
 }: OpenEngineOptions): Promise<ChosenEngine> {
   const { engine, sentence } = await chooseEngine({
@@ -44,11 +51,15 @@ export async function openEngine({
       const found = gpu === null ? null : await probeGpu(gpu);
       return found === null || gpu === null ? null : { ...found, gpu };
     },
-    createGpu: async ({ gpu: found, adapter }) => {
-      // The self-test has states of its own under the model's names, hence an engine of its own.
-      using tested = await createGpuEngine({ ...gpuOptions, gpu: found });
-      await selfTest(tested);
-      return createGpuEngine({ ...gpuOptions, gpu: found, adapter });
+    createGpu: async ({ gpu: found, adapter, identity }) => {
+      const tuned = await tunings?.read(identity);
+      const options = { ...(tuned === undefined ? {} : { tuned }), ...gpuOptions, gpu: found };
+      const engine = await createGpuEngine({ ...options, adapter });
+      const verdict = testDevice(options);
+      if (work === undefined) {
+        await verdict;
+      }
+      return prove(tunings === undefined ? engine : rememberTuning(engine, { tunings, adapter: identity }), verdict);
     },
     createWasm: () => createWasmEngine(wasmOptions),
     ...(work === undefined
@@ -56,4 +67,20 @@ export async function openEngine({
       : { measure: (engine) => measureProgram(engine, { ...work, nowMs: () => performance.now() }) }),
   });
   return { engine: onPlan === undefined ? engine : explainPlans(engine, onPlan), sentence };
+}
+
+/** The self-test has states of its own under the model's names, hence a device of its own. It searches for no kernels. */
+async function testDevice({ pace: _pace, ...options }: GpuEngineOptions): Promise<void> {
+  using tested = await createGpuEngine({ ...options, tuneMsMax: 0 });
+  await selfTest(tested);
+}
+
+/** `engine`, which compiles nothing for a device whose `verdict` is bad. */
+function prove(engine: Engine, verdict: Promise<void>): Engine {
+  verdict.catch(() => undefined); // whoever compiles sees it
+  const compile: Engine["compile"] = async (program) => {
+    const [plan] = await Promise.all([engine.compile(program), verdict]);
+    return plan;
+  };
+  return { ...engine, compile, [Symbol.dispose]: () => engine[Symbol.dispose]() };
 }

@@ -14,6 +14,7 @@ import type { ChosenEngine, WantedEngine } from "../engines/choose.ts";
 import { openEngine } from "../engines/open.ts";
 import { keepEngine } from "../engines/keeper.ts";
 import { createPace, type Neighbour } from "../engines/pace.ts";
+import { openTunings, type Tunings } from "../engines/tunings.ts";
 import { trainProgram } from "../model/llama.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { createBlobFetcher } from "../net/http.ts";
@@ -37,9 +38,10 @@ export async function contribute(
   const key = await loadDeviceKey(join(config.dir, "device.key"));
   const privateCorpus = config.privateData === null ? undefined : await readPrivateCorpus(config.privateData);
   const pace = createPace({ clock: systemClock, duty: () => config.duty });
-  const chosen = await chooseFor(config, config.engine, pace);
+  const tunings = openTunings(store.keys);
+  const chosen = await chooseFor(config, config.engine, { pace, tunings });
   const { kind, device } = chosen.engine;
-  using keeper = keepEngine(chosen, (wanted) => chooseFor(config, wanted, pace));
+  using keeper = keepEngine(chosen, (wanted) => chooseFor(config, wanted, { pace, tunings }));
   const say = printer(config.json, print);
   const openRtc = config.rtc ? await rtcOpener() : undefined;
   const contributor: Contributor = createContributor({
@@ -83,7 +85,11 @@ function hintName(error: unknown): never {
   throw error;
 }
 
-async function chooseFor(config: ContributeConfig, wanted: WantedEngine, pace: Neighbour): Promise<ChosenEngine> {
+async function chooseFor(
+  config: ContributeConfig,
+  wanted: WantedEngine,
+  { pace, tunings }: { readonly pace: Neighbour; readonly tunings: Tunings },
+): Promise<ChosenEngine> {
   const { threads, debug } = config;
   const onPlan = debug >= 2 ? (text: string): boolean => process.stderr.write(`${text}\n`) : undefined;
   if (wanted === "wasm") {
@@ -91,7 +97,15 @@ async function chooseFor(config: ContributeConfig, wanted: WantedEngine, pace: N
   }
   const { model, batch } = await modelOfRun(config.relay);
   const work = { program: trainProgram(model, batch), output: "loss" };
-  return openEngine({ wanted, gpu: await headlessGpu(), work, gpuOptions: { pace }, wasmOptions: { threads }, onPlan });
+  return openEngine({
+    wanted,
+    gpu: await headlessGpu(),
+    work,
+    gpuOptions: { pace },
+    wasmOptions: { threads },
+    tunings,
+    onPlan,
+  });
 }
 
 /** What the run trains; the sample run's sizes while the relay does not answer. */

@@ -1,0 +1,51 @@
+/**
+ * Where the tuner's choices are kept between starts: in the contributor's own store, by adapter, so that the second start on a
+ * GPU does not search again. What is read back is nobody's word: it has a limit, and the engine takes it only if it names
+ * this adapter and kernels that exist (`importTuning`).
+ */
+import { digestOf } from "../base/bytes.ts";
+import type { GpuEngine } from "../gpu/engine.ts";
+import type { Keys } from "../store/store.ts";
+import type { Engine } from "../tensor/engine.ts";
+
+const TUNING_BYTES_MAX = 16_384;
+
+export interface Tunings {
+  /** What was kept for this adapter; undefined when nothing was, or it cannot be read. */
+  read(adapter: string): Promise<string | undefined>;
+  write(adapter: string, text: string): Promise<void>;
+}
+
+export function openTunings(keys: Keys): Tunings {
+  const keyOf = (adapter: string): string => `tuning/${digestOf(new TextEncoder().encode(adapter))}`;
+  return {
+    read: async (adapter) => {
+      // A cache that cannot be read is as good as none: the search is made again.
+      const bytes = await keys.get(keyOf(adapter)).catch(() => undefined);
+      return bytes === undefined || bytes.length > TUNING_BYTES_MAX ? undefined : new TextDecoder().decode(bytes);
+    },
+    // One that cannot be written costs the next start its search, and no more.
+    write: (adapter, text) => keys.set(keyOf(adapter), new TextEncoder().encode(text)).catch(() => undefined),
+  };
+}
+
+/** `engine`, whose choices are written down when a compile has changed them. */
+export function rememberTuning(
+  engine: GpuEngine,
+  { tunings, adapter }: { readonly tunings: Tunings; readonly adapter: string },
+): Engine {
+  let known = engine.tuned;
+  return {
+    ...engine,
+    compile: async (program) => {
+      const plan = await engine.compile(program);
+      const { tuned } = engine;
+      if (tuned !== undefined && tuned !== known) {
+        known = tuned;
+        await tunings.write(adapter, tuned);
+      }
+      return plan;
+    },
+    [Symbol.dispose]: () => engine[Symbol.dispose](),
+  };
+}

@@ -1,0 +1,35 @@
+/**
+ * A GPU that goes away under a contributing page: the browser's GPU process is made to crash in the middle of training, and the
+ * page goes on by itself, on a new device or on the processor, with what it had.
+ */
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { acceptedIn, beginContributing, openBrowser, openPage, rowsOf } from "./browser.ts";
+import { startRelay, temporaryFolder, type RunningRelay } from "./processes.ts";
+
+const folder = temporaryFolder();
+let relay: RunningRelay;
+let browser: Browser;
+
+beforeAll(async () => {
+  relay = await startRelay({ dir: folder.path, args: ["--no-contributor"] });
+  browser = await openBrowser({ gpu: true });
+});
+afterAll(async () => {
+  await browser.close();
+  await relay.stop("SIGKILL");
+  folder[Symbol.dispose]();
+});
+
+test("a page goes on contributing after the browser's GPU process has crashed", async () => {
+  const { page, faults } = await openPage(browser, `${relay.origin}/?engine=webgpu`);
+  await beginContributing(page);
+  await expect.poll(async () => acceptedIn(await rowsOf(page)), { timeout: 90_000 }).toBeGreaterThan(0);
+  expect(await page.locator("#device-facts").innerText()).toContain("GPU, by WebGPU");
+  const before = acceptedIn(await rowsOf(page));
+  const session = await browser.newBrowserCDPSession();
+  await session.send("Browser.crashGpuProcess");
+  await expect.poll(async () => acceptedIn(await rowsOf(page)), { timeout: 90_000 }).toBeGreaterThan(before + 1);
+  expect(await page.locator("#device-facts").innerText()).toMatch(/GPU, by WebGPU|Processor, by WebAssembly/);
+  expect(faults).toEqual([]);
+});

@@ -4,9 +4,9 @@
  */
 import process from "node:process";
 import { compareWorks } from "./contest/command.ts";
-import { MATMULS } from "./contest/works.ts";
+import { ATTENTIONS, MATMULS, STEPS } from "./contest/works.ts";
 
 const args = process.argv.slice(2);
 if (!args.includes("--install")) {
-  await compareWorks(MATMULS, args);
+  await compareWorks([...MATMULS, ...ATTENTIONS, ...STEPS], args);
 }

@@ -6,9 +6,11 @@
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { bundlePeers, installedPeers, PEER_NAMES } from "./bundle.ts";
+import { createWasmEngine } from "../../src/wasm/engine.ts";
 import type { Backend } from "./contender.ts";
 import type { Launch } from "./contest.ts";
 import { placeNamed } from "./hosts.ts";
+import { firstLosses } from "./ours.ts";
 import { lineOf, tableOf, type Line } from "./standings.ts";
 import type { Work } from "./works.ts";
 
@@ -33,7 +35,8 @@ export async function compareWorks(all: readonly Work[], args: readonly string[]
     },
   });
   const launchCount = positive("launches", values.launches);
-  const works = all.filter(({ name }) => list(values.works || name).some((part) => name.includes(part)));
+  const wantedWorks = all.filter(({ name }) => list(values.works || name).some((part) => name.includes(part)));
+  const works = await Promise.all(wantedWorks.map(withLosses));
   if (works.length === 0) {
     throw new Error(`Cannot measure "${values.works}": the works are ${all.map(({ name }) => name).join(", ")}`);
   }
@@ -65,6 +68,15 @@ export async function compareWorks(all: readonly Work[], args: readonly string[]
   }
   process.stdout.write(values.json ? lines.map((line) => `${JSON.stringify(line)}\n`).join("") : tableOf(lines));
   return lines;
+}
+
+/** The losses of a training step, which every contender must have, come from the WASM engine. */
+async function withLosses(work: Work): Promise<Work> {
+  if (work.type !== "step") {
+    return work;
+  }
+  using engine = await createWasmEngine({ threads: 1 });
+  return { ...work, losses: await firstLosses(engine, work) };
 }
 
 function list(text: string): string[] {

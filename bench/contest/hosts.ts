@@ -56,13 +56,14 @@ function launchInNode(task: Task, icd: string | undefined): Promise<Launch> {
   const flags = ["--experimental-import-text", "--disable-warning=ExperimentalWarning"];
   const entry = fileURLToPath(new URL("node.ts", import.meta.url));
   const child = spawn(process.execPath, [...flags, entry, JSON.stringify(order)], {
-    stdio: ["ignore", "pipe", "pipe"],
+    // It sees the channel close when this process is killed, and ends too.
+    stdio: ["ignore", "pipe", "pipe", "ipc"],
     env: icd === undefined ? process.env : { ...process.env, VK_ICD_FILENAMES: icd },
     timeout: LAUNCH_MS_MAX,
   });
   let [output, errors] = ["", ""];
-  child.stdout.on("data", (chunk) => (output += chunk));
-  child.stderr.on("data", (chunk) => (errors += chunk));
+  child.stdout?.on("data", (chunk) => (output += chunk));
+  child.stderr?.on("data", (chunk) => (errors += chunk));
   return new Promise((resolve, reject) => {
     child.on("error", reject);
     child.on("close", (code, signal) => {

@@ -6,6 +6,7 @@ import process from "node:process";
 import { hold, type Order } from "./contest.ts";
 import { MARKS } from "./marks.ts";
 
+process.once("disconnect", () => process.exit(1));
 // The peers' bundles are made for browsers, and tfjs asks for this before it takes its path for them.
 Object.defineProperty(globalThis, "WorkerGlobalScope", { value: Object });
 const order = JSON.parse(process.argv[2] ?? "") as Order;

@@ -4,10 +4,9 @@
  */
 import type { Backend } from "./contender.ts";
 import type { Launch } from "./contest.ts";
+import { OURS } from "./ours.ts";
 import { ratioOf, rounded, standing, type Launches } from "./statistics.ts";
 import { amountOf, unitOf, type Work } from "./works.ts";
-
-export const OURS = "heddle";
 
 /** Everything that was measured at one place on one backend. */
 export interface Session {

@@ -1,10 +1,14 @@
 /**
  * What is measured: each work with its operands, the amount of computing that a rate is formed with, and the check that an
- * output must pass before anything is timed. Operands come from a seed, expected values from sums in double precision.
+ * output must pass before anything is timed. Operands come from a seed; expected values are sums in double precision, and
+ * for a training step the first losses on the WASM engine, which is the same bits everywhere.
  */
 import { createRng } from "../../src/base/rng.ts";
+import { STEP_INNER, STEP_MODEL } from "../../src/engines/task.ts";
+import type { InnerConfig, ModelConfig } from "../../src/protocol/charter.ts";
+import { expectedAttention } from "./attention-reference.ts";
 
-export type Work = MatmulWork;
+export type Work = MatmulWork | AttentionWork | StepWork;
 
 /** c = a·b: a [M,K], b [K,N], both row by row. Output "c" [M,N]. */
 export interface MatmulWork {
@@ -15,11 +19,40 @@ export interface MatmulWork {
   readonly k: number;
 }
 
+/**
+ * Causal attention of one sequence, scaled by 1/√D: q, k, v, dout [T,H,D]. Output "out" [T,H,D]; with the way back "dq", "dk"
+ * and "dv" [T,H,D] instead, which include a forward.
+ */
+export interface AttentionWork {
+  readonly type: "attention";
+  readonly name: string;
+  readonly way: "forward" | "forward and backward";
+  readonly time: number;
+  readonly heads: number;
+  readonly headDim: number;
+}
+
+/**
+ * A whole training step: forward, backward, clipping, AdamW, the loss on the host. Every step sees the same batch. Output
+ * "losses": those of the first `LOSSES` steps from the initial parameters.
+ */
+export interface StepWork {
+  readonly type: "step";
+  readonly name: string;
+  readonly model: ModelConfig;
+  readonly inner: InnerConfig;
+  /** What the losses must be. */
+  readonly losses: readonly number[];
+}
+
 export type Outputs = Readonly<Record<string, Float32Array>>;
 
 /** Largest difference from the expected values over the largest expected value. */
 const ERROR_MAX = 1e-5;
-/** One element in so many is compared. */
+/** Largest difference of a loss, in nats. */
+const LOSS_ERROR_MAX = 5e-4;
+export const LOSSES = 3;
+/** One element of a product in so many is compared. */
 const STRIDE = 997;
 
 const matmul = (name: string, m: number, n: number, k: number): MatmulWork => ({ type: "matmul", name, m, n, k });
@@ -30,28 +63,58 @@ export const MATMULS: readonly MatmulWork[] = [
   matmul("matmul 1024x384x1536", 1024, 1536, 384),
 ];
 
+const TIMES = [256, 512, 1024];
+
+export const ATTENTIONS: readonly AttentionWork[] = (["forward", "forward and backward"] as const).flatMap((way) =>
+  TIMES.map((time) => ({ type: "attention", name: `attention ${way} ${time}`, way, time, heads: 6, headDim: 64 })),
+);
+
+export const STEPS: readonly StepWork[] = [
+  { type: "step", name: "step small", model: STEP_MODEL, inner: STEP_INNER, losses: [] },
+  {
+    type: "step",
+    name: "step large",
+    model: { ...STEP_MODEL, vocabulary: 1024, channels: 256, layers: 6, hidden: 688, time: 256 },
+    inner: { ...STEP_INNER, batch: 4 },
+    losses: [],
+  },
+];
+
 /** Numbers between -0.5 and 0.5, the same for everybody. */
 export function operand(name: string, count: number): Float32Array<ArrayBuffer> {
   const rng = createRng("bench", name);
   return Float32Array.from({ length: count }, () => rng.float() - 0.5);
 }
 
-export function unitOf(work: Work): string {
-  switch (work.type) {
-    case "matmul":
-      return "GFLOP/s";
-    default:
-      return work.type satisfies never;
-  }
+/** Queries and keys are large enough that some keys matter more than others. */
+export function attentionOperands({ time, heads, headDim }: AttentionWork) {
+  const count = time * heads * headDim;
+  const scaled = (name: string) => operand(name, count).map((value) => 4 * value);
+  return { q: scaled("q"), k: scaled("k"), v: operand("v", count), dout: operand("dout", count) };
 }
 
-/** How much of its unit one run of `work` is worth at one second. */
+/** The batch of every step: tokens and targets [N]. The target follows from the token, so that there is something to learn. */
+export function batchOf({ model, inner }: StepWork) {
+  const rng = createRng("bench", "train");
+  const tokens = Uint32Array.from({ length: inner.batch * model.time }, () => rng.below(64));
+  return { tokens, targets: tokens.map((token) => (token + 1) % 64) };
+}
+
+export function unitOf(work: Work): string {
+  return work.type === "step" ? "tokens/s" : "GFLOP/s";
+}
+
+/** How much of its unit one run of `work` is worth at one second. Attention counts the full square, as if nothing was masked. */
 export function amountOf(work: Work): number {
   switch (work.type) {
     case "matmul":
       return (2 * work.m * work.n * work.k) / 1e9;
+    case "attention":
+      return ((work.way === "forward" ? 1 : 3.5) * 4 * work.heads * work.time ** 2 * work.headDim) / 1e9;
+    case "step":
+      return work.inner.batch * work.model.time;
     default:
-      return work.type satisfies never;
+      return work satisfies never;
   }
 }
 
@@ -59,19 +122,24 @@ export function amountOf(work: Work): number {
 export function faultOf(work: Work, outputs: Outputs): string | undefined {
   switch (work.type) {
     case "matmul":
-      return matmulFault(work, outputs);
+      return differenceFault("c", outputs["c"], expectedProduct(work));
+    case "attention": {
+      const expected = expectedAttention(work, attentionOperands(work));
+      return Object.entries(expected)
+        .map(([name, values]) => differenceFault(name, outputs[name], values))
+        .find((fault) => fault !== undefined);
+    }
+    case "step":
+      return lossFault(work, outputs);
     default:
-      return work.type satisfies never;
+      return work satisfies never;
   }
 }
 
-function matmulFault({ m, n, k }: MatmulWork, { c }: Outputs): string | undefined {
-  if (c?.length !== m * n) {
-    return `the output has ${c?.length ?? 0} elements, not ${m * n}`;
-  }
+function expectedProduct({ m, n, k }: MatmulWork): Map<number, number> {
   const [a, b] = [operand("a", m * k), operand("b", k * n)];
   const expected = new Map<number, number>();
-  for (let at = 0; at < c.length; at += STRIDE) {
+  for (let at = 0; at < m * n; at += STRIDE) {
     const [row, column] = [Math.floor(at / n), at % n];
     let sum = 0;
     for (let i = 0; i < k; i += 1) {
@@ -79,14 +147,21 @@ function matmulFault({ m, n, k }: MatmulWork, { c }: Outputs): string | undefine
     }
     expected.set(at, sum);
   }
-  return differenceFault("c", c, expected);
+  return expected;
 }
 
 /** A sentence when `got` is further from `expected` (value by index) than `ERROR_MAX` of the largest expected value. */
-function differenceFault(name: string, got: Float32Array, expected: ReadonlyMap<number, number>): string | undefined {
+function differenceFault(
+  name: string,
+  got: Float32Array | undefined,
+  expected: ReadonlyMap<number, number>,
+): string | undefined {
+  if (got === undefined) {
+    return `there is no output "${name}"`;
+  }
   let [error, size] = [0, 0];
   for (const [at, value] of expected) {
-    const difference = Math.abs((got[at] as number) - value);
+    const difference = Math.abs((got[at] ?? Number.NaN) - value);
     // A NaN must not pass as a small difference.
     error = difference <= error ? error : difference;
     size = Math.max(size, Math.abs(value));
@@ -94,4 +169,12 @@ function differenceFault(name: string, got: Float32Array, expected: ReadonlyMap<
   return error <= ERROR_MAX * size
     ? undefined
     : `"${name}" is off by ${(error / size).toExponential(1)} of its largest`;
+}
+
+function lossFault({ losses }: StepWork, outputs: Outputs): string | undefined {
+  const got = [...(outputs["losses"] ?? [])];
+  const right =
+    losses.length === LOSSES && losses.every((loss, i) => Math.abs((got[i] ?? Number.NaN) - loss) <= LOSS_ERROR_MAX);
+  const text = (values: readonly number[]): string => values.map((value) => value.toFixed(4)).join(", ");
+  return right ? undefined : `the first losses are ${text(got)}, not ${text(losses)}`;
 }

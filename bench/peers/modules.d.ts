@@ -8,7 +8,10 @@ declare module "@tensorflow/tfjs-core" {
     data(): Promise<Float32Array | Int32Array | Uint8Array>;
     dispose(): void;
   }
-  type Tensors = Tensor | Tensor[] | { [name: string]: Tensor };
+  interface Tensors {
+    [name: string]: Tensor | Tensor[];
+  }
+  type Operand = Tensor | number;
   export function setBackend(name: string): Promise<boolean>;
   export function ready(): Promise<void>;
   export interface WebGpuBackend {
@@ -18,10 +21,34 @@ declare module "@tensorflow/tfjs-core" {
     submitQueue(): void;
   }
   export function backend(): unknown;
-  export function tidy<T extends Tensors>(work: () => T): T;
-  export function dispose(tensors: Tensors): void;
+  export function tidy<T extends Tensor | Tensor[] | Tensors>(work: () => T): T;
+  export function dispose(tensors: Tensor | Tensor[] | Tensors): void;
+  export function grads(f: (...args: Tensor[]) => Tensor): (args: Tensor[], dy?: Tensor) => Tensor[];
+  export function valueAndGrads(
+    f: (...args: Tensor[]) => Tensor,
+  ): (args: Tensor[]) => { value: Tensor; grads: Tensor[] };
   export function tensor(values: Float32Array | Int32Array, shape: number[], dtype?: "float32" | "int32"): Tensor;
+  export function zeros(shape: number[]): Tensor;
+  export function oneHot(indices: Tensor, depth: number): Tensor;
   export function matMul(a: Tensor, b: Tensor, transposeA?: boolean, transposeB?: boolean): Tensor;
+  export function add(a: Operand, b: Operand): Tensor;
+  export function sub(a: Operand, b: Operand): Tensor;
+  export function mul(a: Operand, b: Operand): Tensor;
+  export function div(a: Operand, b: Operand): Tensor;
+  export function minimum(a: Operand, b: Operand): Tensor;
+  export function neg(x: Tensor): Tensor;
+  export function square(x: Tensor): Tensor;
+  export function sqrt(x: Tensor): Tensor;
+  export function rsqrt(x: Tensor): Tensor;
+  export function sigmoid(x: Tensor): Tensor;
+  export function softmax(x: Tensor): Tensor;
+  export function logSoftmax(x: Tensor): Tensor;
+  export function sum(x: Tensor, axis?: number): Tensor;
+  export function mean(x: Tensor, axis?: number, keepDims?: boolean): Tensor;
+  export function reshape(x: Tensor, shape: number[]): Tensor;
+  export function transpose(x: Tensor, order: number[]): Tensor;
+  export function split(x: Tensor, count: number, axis: number): Tensor[];
+  export function concat(tensors: Tensor[], axis: number): Tensor;
 }
 declare module "@tensorflow/tfjs-core/dist/public/chained_ops/register_all_chained_ops.js";
 declare module "@tensorflow/tfjs-core/dist/register_all_gradients.js";

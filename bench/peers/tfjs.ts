@@ -5,7 +5,8 @@ import "@tensorflow/tfjs-core/dist/register_all_gradients.js";
 import { setThreadsCount, setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
 import "@tensorflow/tfjs-backend-webgpu";
 import type { Contender, Ready, Surroundings } from "../contest/contender.ts";
-import { operand, type Work } from "../contest/works.ts";
+import { attentionOperands, operand, type AttentionWork, type Work } from "../contest/works.ts";
+import { attend, causalMask, prepareStep } from "./tfjs-llama.ts";
 
 export async function open({ backend, fileUrl, lastDevice, syncWith }: Surroundings): Promise<Contender> {
   if (backend.type === "wasm") {
@@ -40,17 +41,49 @@ function prepare(work: Work, sync: () => Promise<void>): Ready {
       const b = tf.tensor(operand("b", k * n), [k, n]);
       return ready({ inputs: [a, b], call: () => ({ c: tf.matMul(a, b) }) }, sync);
     }
+    case "attention":
+      return prepareAttention(work, sync);
+    case "step":
+      return prepareStep(work);
     default:
-      return work.type satisfies never;
+      return work satisfies never;
   }
+}
+
+function prepareAttention(work: AttentionWork, sync: () => Promise<void>): Ready {
+  const { time, heads, headDim, way } = work;
+  const operands = attentionOperands(work);
+  // Its products want [H,T,D]; turning the operands round is not timed.
+  const turned = [operands.q, operands.k, operands.v, operands.dout].map((values) =>
+    tf.tidy(() => tf.transpose(tf.tensor(values, [time, heads, headDim]), [1, 0, 2])),
+  );
+  const [q, k, v, dout] = turned as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
+  const mask = causalMask(time);
+  const inputs = [...turned, mask];
+  const finish = (tensor: tf.Tensor): tf.Tensor => tf.transpose(tensor, [1, 0, 2]);
+  if (way === "forward") {
+    return ready({ inputs, finish, call: () => ({ out: attend(q, k, v, mask) }) }, sync);
+  }
+  const backward = tf.grads((...[x, y, z]: tf.Tensor[]) =>
+    attend(x as tf.Tensor, y as tf.Tensor, z as tf.Tensor, mask),
+  );
+  const call = (): Tensors => {
+    const [dq, dk, dv] = backward([q, k, v], dout) as [tf.Tensor, tf.Tensor, tf.Tensor];
+    return { dq, dk, dv };
+  };
+  return ready({ inputs, finish, call }, sync);
 }
 
 type Tensors = Record<string, tf.Tensor>;
 
-function ready(
-  { inputs, call }: { readonly inputs: readonly tf.Tensor[]; readonly call: () => Tensors },
-  sync: () => Promise<void>,
-): Ready {
+interface Calls {
+  readonly inputs: readonly tf.Tensor[];
+  readonly call: () => Tensors;
+  /** Brings an output into the order that the work asks for. */
+  readonly finish?: (tensor: tf.Tensor) => tf.Tensor;
+}
+
+function ready({ inputs, call, finish = (tensor) => tensor }: Calls, sync: () => Promise<void>): Ready {
   let last: Tensors = {};
   return {
     run: async (times) => {
@@ -63,7 +96,7 @@ function ready(
     outputs: async () => {
       const outputs: Record<string, Float32Array> = {};
       for (const [name, tensor] of Object.entries(last)) {
-        outputs[name] = (await tensor.data()) as Float32Array;
+        outputs[name] = (await tf.tidy(() => finish(tensor)).data()) as Float32Array;
       }
       return outputs;
     },

@@ -1,6 +1,6 @@
 /**
  * What the benchmark commands share: options from the command line, launches at every place, the outcome as a table or as
- * JSON lines. Options: --json; --launches N (3); --rounds N (5); --on PLACES (chromium,node: see `hosts.ts`); --engines ENGINES
+ * JSON lines. Options: --json; --launches N (3); --rounds N (5); --on PLACES (chromium,node-lavapipe: see `hosts.ts`); --engines ENGINES
  * (webgpu; wasm1, wasm2); --works NAMES (parts of their names); --peers NAMES (all that are installed; none).
  */
 import process from "node:process";
@@ -28,7 +28,7 @@ export async function compareWorks(all: readonly Work[], args: readonly string[]
       json: { type: "boolean", default: false },
       launches: { type: "string", default: "3" },
       rounds: { type: "string", default: "5" },
-      on: { type: "string", default: "chromium,node" },
+      on: { type: "string", default: "chromium,node-lavapipe" },
       engines: { type: "string", default: "webgpu" },
       works: { type: "string", default: "" },
       peers: { type: "string", default: installedPeers().join() },

@@ -2,7 +2,7 @@
  * Where launches take place: each is a fresh Node process, or a fresh Chromium with one page whose worker does the work. The
  * page is cross-origin isolated, so that WASM may use threads.
  */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -27,7 +27,7 @@ const SWIFTSHADER_ICD = "/usr/lib/chromium/vk_swiftshader_icd.json";
 
 const repository = fileURLToPath(new URL("../..", import.meta.url));
 
-/** Places by the name they have on the command line. Node on lavapipe needs the path of its driver in LAVAPIPE_ICD. */
+/** Places by the name they have on the command line; "node" takes the Vulkan driver that VK_ICD_FILENAMES names. */
 export function placeNamed(name: string): Place {
   switch (name) {
     case "chromium":
@@ -37,10 +37,16 @@ export function placeNamed(name: string): Place {
     case "node-swiftshader":
       return { name, launch: (task) => launchInNode(task, SWIFTSHADER_ICD) };
     case "node-lavapipe":
-      return { name, launch: (task) => launchInNode(task, process.env["LAVAPIPE_ICD"]) };
+      return { name, launch: (task) => launchInNode(task, lavapipeIcd()) };
     default:
       throw new Error(`Cannot measure on "${name}": the places are chromium, node, node-swiftshader and node-lavapipe`);
   }
+}
+
+/** Mesa 25's driver, which is fetched when it is not there yet. */
+function lavapipeIcd(): string {
+  execFileSync(process.execPath, [`${repository}tools/lavapipe.mjs`], { stdio: ["ignore", 2, 2] });
+  return `${repository}build/lavapipe/lvp_icd.json`;
 }
 
 function launchInNode(task: Task, icd: string | undefined): Promise<Launch> {

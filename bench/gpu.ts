@@ -1,34 +1,24 @@
 /**
- * Speed of the WebGPU engine: `npm run bench gpu [PARTS]` prints one JSON object; PARTS are any of peak, matmul, attention,
- * train, thrift, memory, steady and counts, all by default. In Node the adapter is Dawn's, on the Vulkan driver that `VK_ICD_FILENAMES` names; Deno runs
- * it as well (`deno run -A --unstable-webgpu --unstable-raw-imports bench/gpu.ts`). Kernels are compared interleaved, within one
- * launch; results are checked before they are timed. A figure is the median of several rounds, with half the distance
- * between the quartiles as its spread, in percent. Compare figures only within one launch, and ratios between machines.
+ * Speed of the WebGPU engine: `npm run bench gpu [PARTS]` prints one JSON object; PARTS are any of train, thrift,
+ * memory, steady and counts, all by default; kernels are for `ladder.ts`. In Node the adapter is Dawn's, on the
+ * Vulkan driver that `VK_ICD_FILENAMES` names; Deno runs it as well (`deno run -A --unstable-webgpu
+ * --unstable-raw-imports bench/gpu.ts`). Ways of training are compared interleaved, within one launch; losses are
+ * checked before steps are timed. A figure is the median of several rounds, with half the distance between the
+ * quartiles as its spread, in percent. Compare figures only within one launch.
  */
 import process from "node:process";
 import { assert } from "../src/base/assert.ts";
 import { createRng } from "../src/base/rng.ts";
-import { climb, gpuRungs, type Rung } from "../src/engines/ladder.ts";
 import { STEP_INNER as INNER, STEP_MODEL as MODEL } from "../src/engines/task.ts";
-import { attentionWork, matmulWork, type Work } from "../src/engines/works.ts";
 import { createGpuEngine, probeGpu, type GpuEngine } from "../src/gpu/engine.ts";
 import type { KernelChoice } from "../src/gpu/kernels.ts";
-import { measurePeak } from "../src/gpu/peak.ts";
 import { initialParameters } from "../src/model/layout.ts";
 import { trainProgram } from "../src/model/llama.ts";
 import { memoryOf } from "../src/model/memory.ts";
 import { createTrainer, type Thrift, type Trainer } from "../src/model/trainer.ts";
 import type { InnerConfig, ModelConfig } from "../src/protocol/charter.ts";
+import { findAdapter } from "./contest/adapter.ts";
 
-const SHAPES = [
-  { m: 256, n: 256, k: 256 },
-  { m: 512, n: 512, k: 512 },
-  { m: 1024, n: 1024, k: 1024 },
-  { m: 1024, n: 384, k: 1536 },
-];
-/** The naive product is there to be believed; at larger sizes one run takes seconds. */
-const NAIVE_FLOPS_MAX = 2 * 256 ** 3;
-const ROUNDS = 5;
 const TRAIN_ROUNDS = 3;
 const STEADY_STEPS = 1_000;
 
@@ -54,26 +44,10 @@ const THRIFTS: readonly Way[] = [
   { label: "4 micro-batches, recomputed", thrift: { accumulate: 4, recompute: true } },
 ];
 
-const gpu = globalThis.navigator?.gpu ?? (await openDawn());
+const { gpu, identity } = await findAdapter();
 const parts = process.argv.slice(2);
 const wants = (part: string): boolean => parts.length === 0 || parts.includes(part);
-const found = await probeGpu(gpu);
-if (found === null) {
-  const hint = "name a Vulkan driver in VK_ICD_FILENAMES, for example /usr/lib/chromium/vk_swiftshader_icd.json";
-  process.stderr.write(`Cannot measure: there is no WebGPU adapter here; ${hint}\n`);
-  process.exit(1);
-}
-const results: Record<string, unknown> = { adapter: found.identity.trim() };
-if (wants("peak")) {
-  results["multiply-add loop, GFLOP/s"] = await measurePeak(gpu);
-}
-if (wants("matmul")) {
-  Object.assign(results, await climbAll(SHAPES.map(matmulWork)));
-}
-if (wants("attention")) {
-  const works = [256, 512].flatMap((time) => [attentionWork(time, "forward"), attentionWork(time, "backward")]);
-  Object.assign(results, await climbAll(works));
-}
+const results: Record<string, unknown> = { adapter: identity };
 if (wants("train")) {
   results["train step, tokens/s"] = await compareTraining(KERNELS);
 }
@@ -91,14 +65,6 @@ if (wants("counts")) {
 }
 // Dawn keeps the process alive, so it has to be ended once the figures are out.
 process.stdout.write(`${JSON.stringify(results, null, 2)}\n`, () => process.exit(0));
-
-async function openDawn(): Promise<GPU> {
-  const { create, globals } = await import("webgpu");
-  // The object must stay reachable: its collection ends Dawn under the devices.
-  const dawn = create([]);
-  Object.assign(globalThis, globals, { gpuInUse: dawn });
-  return dawn;
-}
 
 interface Runner {
   readonly label: string;
@@ -131,24 +97,6 @@ async function rates(runners: readonly Runner[], work: number, rounds: number): 
       return [label, { median: Number(median.toPrecision(3)), spreadPercent }];
     }),
   );
-}
-
-/** GFLOP/s on every rung, by work: a median with its spread, or what is wrong with it. */
-async function climbAll(works: readonly Work[]): Promise<Record<string, Record<string, Rate | string>>> {
-  using engine = await createGpuEngine({ gpu });
-  const rungsFor = (work: Work): Rung[] =>
-    gpuRungs(engine, work.family).filter(({ label }) => label !== "naive" || work.flops <= NAIVE_FLOPS_MAX);
-  const readings = await climb(works, rungsFor, { nowMs: () => performance.now(), rounds: ROUNDS });
-  const figures: Record<string, Record<string, Rate | string>> = {};
-  for (const reading of readings) {
-    const rates = (figures[`${reading.work}, GFLOP/s`] ??= {});
-    rates[reading.rung] = reading.type === "measured" ? rateOf(reading) : `${reading.type}: ${reading.detail}`;
-  }
-  return figures;
-}
-
-function rateOf({ rate, spread }: { readonly rate: number; readonly spread: number }): Rate {
-  return { median: Number(rate.toPrecision(3)), spreadPercent: Math.round(100 * spread) };
 }
 
 /** Whole training steps, loss read back, by label. */

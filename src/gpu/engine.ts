@@ -8,7 +8,7 @@ import { elementCount, type Program } from "../tensor/program.ts";
 import type { Shared } from "./compile.ts";
 import { openDevice, probeGpu, type OpenDevice } from "./device.ts";
 import type { KernelChoice } from "./kernels.ts";
-import { MATMUL_RUNGS, type MatmulRung } from "./matmul.ts";
+import { MATMUL_RUNGS, matmulGuess, type MatmulRung } from "./matmul.ts";
 import { createPlan, createReader, type GpuPlan } from "./plan.ts";
 import { exportTuning, importTuning, tune, type Tuning } from "./tuner.ts";
 
@@ -118,8 +118,13 @@ export async function createGpuEngine({
 /** Looks for the fastest products on the device itself. */
 function tuneOn(program: Program, shared: Shared, msMax: number): Promise<Tuning> {
   const { software, lanesMin } = shared.open;
-  const candidates = MATMUL_RUNGS.filter(
-    (rung) => rung !== "naive" && (lanesMin > 0 || !rung.startsWith("subgroup")) && !(software && rung === "tiled"),
+  // The guess comes first: time may be short.
+  const candidates = [matmulGuess({ software, lanesMin }), ...MATMUL_RUNGS].filter(
+    (rung, i, all) =>
+      all.indexOf(rung) === i &&
+      rung !== "naive" &&
+      (lanesMin > 0 || !rung.startsWith("subgroup")) &&
+      !(software && rung === "tiled"),
   );
   const compile = (product: Program, rung: MatmulRung): Promise<GpuPlan> =>
     createPlan(product, { ...shared, choice: { ...shared.choice, matmul: rung } });

@@ -32,6 +32,8 @@ export interface TunerOptions {
 const SAMPLE_MS = 10;
 const RUNS_MAX = 64;
 const ROUNDS_MAX = 5;
+/** A candidate that took so many times what the fastest did is not tried again: the time is better spent on close ones. */
+const HOPELESS = 1.5;
 
 /** The fastest candidate for each form of product in `program`, the dearest forms first. */
 export async function tune(program: Program, options: TunerOptions): Promise<Tuning> {
@@ -105,7 +107,8 @@ async function fastestFor(
     tried.push({ rung, plan, ms: Infinity });
   }
   for (let round = 0; round < ROUNDS_MAX && (round === 0 || nowMs() < untilMs); round += 1) {
-    for (const one of tried) {
+    const hopeless = HOPELESS * Math.min(...tried.map(({ ms }) => ms));
+    for (const one of tried.filter(({ ms }) => ms <= hopeless)) {
       one.ms = Math.min(one.ms, await sample(one.plan));
     }
   }

@@ -4,12 +4,13 @@
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import { printPlan } from "../tensor/print-plan.ts";
-import { baseOf, elementCount, type Program, type Tensor } from "../tensor/program.ts";
+import { baseOf, elementCount, type Op, type Program, type Tensor } from "../tensor/program.ts";
 import { inMiB, type OpenDevice } from "./device.ts";
 import type { Binding, Dispatch } from "./dispatch.ts";
 import { fuse, type Group } from "./fuse.ts";
 import { dispatchesOf, type KernelChoice } from "./kernels.ts";
 import { assignSlots, valueLifetimes, type Lifetime } from "./memory.ts";
+import { isSplit } from "./split.ts";
 import { specialise, u32, type Rebinding } from "./shader.ts";
 import type { Tuning } from "./tuner.ts";
 
@@ -76,7 +77,9 @@ export async function compileProgram(program: Program, shared: Shared): Promise<
     shapeOf,
     countOf: (id: number) => elementCount(shapeOf(id)),
   };
-  const groups = shared.choice.fusion === "none" ? program.ops.map((op) => [[op]]) : fuse(program, FUSED_BINDINGS_MAX);
+  const isAlone = (op: Op): boolean => op.type === "matmul" && isSplit(op, context);
+  const groups =
+    shared.choice.fusion === "none" ? program.ops.map((op) => [[op]]) : fuse(program, FUSED_BINDINGS_MAX, isAlone);
   const work = groups.map((group) => dispatchesOf(group, context));
   const layout = layOut(program, groups, work);
   checkSizes(program, work, layout.slots.bytes, shared);
@@ -174,7 +177,9 @@ function layOut(program: Program, groups: readonly Group[], work: readonly (read
   for (const [step, dispatches] of work.entries()) {
     for (const binding of dispatches.flatMap((dispatch) => dispatch.bindings)) {
       if (binding.type === "scratch") {
-        scratch.set(`${step} ${binding.label}`, { bytes: binding.bytes, from: step, to: step });
+        const key = `${step} ${binding.label}`;
+        const bytes = Math.max(binding.bytes, scratch.get(key)?.bytes ?? 0);
+        scratch.set(key, { bytes, from: step, to: step });
       }
     }
   }
@@ -258,13 +263,11 @@ function checkSizes(
       );
     }
   };
-  const bound = work
-    .flat()
-    .flatMap((dispatch) => dispatch.bindings)
-    .filter((binding) => binding.type === "tensor" && binding.window === undefined);
-  for (const binding of bound) {
-    const tensor = present(binding.type === "tensor" ? program.tensors[binding.id] : undefined, "bound tensor");
-    refuse(elementCount(tensor.shape) * 4, bindingBytesMax, `"${tensor.name}"`, "one binding");
+  for (const binding of work.flat().flatMap((dispatch) => dispatch.bindings)) {
+    if (binding.type === "tensor") {
+      const { name, shape } = present(program.tensors[binding.id], "bound tensor");
+      refuse(4 * (binding.window?.count ?? elementCount(shape)), bindingBytesMax, `"${name}"`, "one binding");
+    }
   }
   let bytes = slotBytes.reduce((sum, size) => sum + size, 0) + stateBytes();
   for (const tensor of program.tensors) {
@@ -312,7 +315,8 @@ function rebind(
       }
       const binding = bindings[index];
       if (place.offset === other.offset && place.size === other.size) {
-        assert(binding?.type === "tensor" && binding.inPlace === true, `Cannot run ${kernel} in place`);
+        const may = (binding?.type === "tensor" || binding?.type === "scratch") && binding.inPlace === true;
+        assert(may, `Cannot run ${kernel} in place`);
         rebindings.push({ type: "same-as", index, target });
         declared[index] = "";
         break;

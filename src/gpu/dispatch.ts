@@ -19,7 +19,13 @@ export type Binding =
       readonly inPlace?: boolean;
       readonly window?: { readonly offset: number; readonly count: number };
     }
-  | { readonly type: "scratch"; readonly label: string; readonly bytes: number; readonly access: Access }
+  | {
+      readonly type: "scratch";
+      readonly label: string;
+      readonly bytes: number;
+      readonly access: Access;
+      readonly inPlace?: boolean;
+    }
   | { readonly type: "table"; readonly key: string; readonly make: () => Float32Array<ArrayBuffer> }
   | { readonly type: "none" };
 

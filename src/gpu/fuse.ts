@@ -29,15 +29,22 @@ interface Knot {
 /** How many of the latest groups are tried as company for an op; more would only tie distant layers together. */
 const LOOK_BACK = 16;
 
-/** The groups of `program` in the order in which they run; no group has more than `tensorsMax` tensors. */
-export function fuse(program: Program, tensorsMax: number): Group[] {
+/**
+ * The groups of `program` in the order in which they run; no group has more than `tensorsMax` tensors, and an op that
+ * `isAlone` says so of shares with no other.
+ */
+export function fuse(program: Program, tensorsMax: number, isAlone: (op: Op) => boolean = () => false): Group[] {
   const before = dependencies(program);
   const knots: Knot[] = [];
   const knotOf: Knot[] = [];
   for (const [number, op] of program.ops.entries()) {
     const needs = new Set((before[number] as readonly number[]).map((earlier) => knotOf[earlier] as Knot));
     const company = knots.slice(-LOOK_BACK).toReversed();
-    const found = company.find((knot) => join(program, knot, { op, needs }, tensorsMax));
+    const found = isAlone(op)
+      ? undefined
+      : company.find(
+          (knot) => !isAlone((knot.strands[0] as [Op])[0]) && join(program, knot, { op, needs }, tensorsMax),
+        );
     const knot = found ?? { strands: [[op]], before: new Set(), last: number };
     for (const need of needs) {
       if (need !== knot) {

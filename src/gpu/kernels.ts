@@ -23,6 +23,7 @@ import { addend, at, read, share, write, type Binding, type Dispatch } from "./d
 import type { Group } from "./fuse.ts";
 import { matmulDispatches, matmulGuess, type MatmulContext, type MatmulForm, type MatmulRung } from "./matmul.ts";
 import { mergeDispatches } from "./merge.ts";
+import { isSplit, splitProduct } from "./split.ts";
 import { bool, f32, u32, type Access, type Constants } from "./shader.ts";
 
 /** Which rung of a ladder to take. "auto" takes the best known one for the device and the shape. */
@@ -50,30 +51,39 @@ export interface KernelContext {
 type Kernel<K extends OpType> = (op: OpOf<K>, context: KernelContext) => Dispatch[];
 
 const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
-  embedding: (op, { shapeOf, countOf }) => [
-    {
-      kernel: "embedding",
-      text: embedding,
-      constants: { N: u32(countOf(op.tokens)), C: u32(at(shapeOf(op.table), 1)) },
-      bindings: [read(op.table), read(op.tokens), write(op.out)],
-      groups: share(countOf(op.out), 256),
-    },
-  ],
+  embedding: (op, context) =>
+    rowWindows(op.table, context).map(({ first, rows, within }) => {
+      const C = at(context.shapeOf(op.table), 1);
+      return {
+        kernel: "embedding",
+        text: embedding,
+        constants: { N: u32(context.countOf(op.tokens)), C: u32(C), FIRST: u32(first), V: u32(rows) },
+        bindings: [within(read(op.table)), read(op.tokens), write(op.out)],
+        groups: share(context.countOf(op.out), 256),
+      };
+    }),
 
-  embeddingBackward: (op, { shapeOf, countOf }) => {
-    const [V, C] = [at(shapeOf(op.dtable), 0), at(shapeOf(op.dtable), 1)];
-    return [
-      {
+  embeddingBackward: (op, context) =>
+    rowWindows(op.dtable, context).map(({ first, rows, within }) => {
+      const C = at(context.shapeOf(op.dtable), 1);
+      const [add, dtable] = [within(addend(op.add)), within(write(op.dtable))];
+      return {
         kernel: "embedding-backward",
         text: embeddingBackward,
-        constants: { V: u32(V), C: u32(C), ADD: bool(op.add !== undefined) },
-        bindings: [read(op.dout), read(op.order), read(op.offsets), addend(op.add), write(op.dtable)],
-        groups: share(countOf(op.dtable), 256),
-      },
-    ];
-  },
+        constants: { V: u32(rows), C: u32(C), FIRST: u32(first), ADD: bool(op.add !== undefined) },
+        bindings: [read(op.dout), read(op.order), read(op.offsets), add, dtable],
+        groups: share(rows * C, 256),
+      };
+    }),
 
-  matmul: (op, context) => matmulDispatches([op], matmulContext(context)),
+  matmul: (op, context) => {
+    const { bindingBytesMax, shapeOf } = context;
+    const product = (part: OpOf<"matmul">, partShape: (id: TensorId) => readonly number[]): Dispatch =>
+      at(matmulDispatches([part], { ...matmulContext(context), shapeOf: partShape }), 0);
+    return isSplit(op, context)
+      ? splitProduct(op, { bindingBytesMax, shapeOf, product })
+      : matmulDispatches([op], matmulContext(context));
+  },
 
   rmsNorm: (op, { shapeOf }) => {
     const [N, C] = [at(shapeOf(op.x), 0), at(shapeOf(op.x), 1)];
@@ -278,6 +288,29 @@ function windowsOf(count: number, bindingBytesMax: number): { offset: number; co
     offset: i * length,
     count: Math.min(length, count - i * length),
   }));
+}
+
+interface RowWindow {
+  readonly first: number;
+  readonly rows: number;
+  /** The binding, for these rows only. */
+  within(binding: Binding): Binding;
+}
+
+/** Cuts a matrix into rows that one binding can span: one window, for the whole, of a matrix that fits. */
+function rowWindows(id: TensorId, { shapeOf, bindingBytesMax }: KernelContext): RowWindow[] {
+  const [height, width] = [at(shapeOf(id), 0), at(shapeOf(id), 1)];
+  if (4 * height * width <= bindingBytesMax) {
+    return [{ first: 0, rows: height, within: (binding) => binding }];
+  }
+  // Multiples of 64 rows begin at multiples of 256 bytes.
+  const length = Math.max(1, Math.floor(bindingBytesMax / (256 * width))) * 64;
+  return Array.from({ length: share(height, length) }, (_, i) => {
+    const rows = Math.min(length, height - i * length);
+    const window = { offset: i * length * width, count: rows * width };
+    const within = (binding: Binding): Binding => (binding.type === "tensor" ? { ...binding, window } : binding);
+    return { first: i * length, rows, within };
+  });
 }
 
 /** cos and sin of t·base^(−2i/D), [T,D/2] pairs. */

@@ -358,7 +358,7 @@ function hyper(step: number, clip: number): Float32Array<ArrayBuffer> {
 }
 
 /** Three training steps of a whole small model, from the initial weights that a run would start with. */
-function modelCase(
+export function modelCase(
   label: string,
   part: Pick<ModelConfig, "tied" | "kvHeads" | "channels"> & Partial<ModelConfig>,
   { batch = 2, options = {} }: { batch?: number; options?: TrainOptions } = {},

@@ -8,8 +8,8 @@ import { selfTest } from "../../src/gpu/self-test.ts";
 import type { Pace } from "../../src/tensor/engine.ts";
 import { record } from "../../src/tensor/record.ts";
 import { memoryOf } from "../../src/model/memory.ts";
-import { cases } from "./cases.ts";
-import { attempt, runCases, type CaseResult } from "./run-cases.ts";
+import { cases, modelCase } from "./cases.ts";
+import { attempt, compare, runCases, type CaseResult } from "./run-cases.ts";
 
 export const GPU_CHECKS = {
   allocates: "a run creates no buffer, bind group, pipeline or shader",
@@ -20,6 +20,7 @@ export const GPU_CHECKS = {
   noMemory: 'a buffer that the device has no memory for is refused as "model-too-big"',
   tuned: "a search for the fastest products is kept as a text that spares the next one, on this adapter only",
   windows: "a state that is larger than a binding may be is bound window by window",
+  split: "a model with tables and matrices larger than a binding may be trains to the twin's numbers",
   tooBig: 'a model that does not fit is refused as "model-too-big", with the sizes',
   dropped: "a submit that the device drops makes run or read reject, and every later one",
   lost: 'a lost device makes run and read reject with "device-lost"',
@@ -35,6 +36,7 @@ export async function runGpuChecks(gpu: GPU): Promise<CaseResult[]> {
     await attempt(GPU_CHECKS.noMemory, () => checkNoMemory(gpu)),
     await attempt(GPU_CHECKS.tuned, () => checkTuned(gpu)),
     await attempt(GPU_CHECKS.windows, () => checkWindows(gpu)),
+    await attempt(GPU_CHECKS.split, () => checkSplit(gpu)),
     await attempt(GPU_CHECKS.tooBig, () => checkTooBig(gpu)),
     await attempt(GPU_CHECKS.dropped, () => checkDropped(gpu)),
     await attempt(GPU_CHECKS.lost, () => checkLost(gpu)),
@@ -271,6 +273,26 @@ async function checkWindows(gpu: GPU): Promise<string> {
     throw new Error(result?.detail ?? "There is no such case");
   }
   return result.detail;
+}
+
+/**
+ * Training steps of a model whose parameters, tables and matrices take twice to thirteen times what a binding spans: 32 KiB,
+ * which is what activations of 64 rows need. Naive kernels, because each part's shape is a shader to compile.
+ */
+async function checkSplit(gpu: GPU): Promise<string> {
+  const probe = await probeGpu(gpu);
+  if (probe === null) {
+    throw new Error("There is no adapter");
+  }
+  const limits = { maxStorageBufferBindingSize: 2 ** 15, maxBufferSize: 2 ** 28 };
+  Object.defineProperty(probe.adapter, "limits", { value: limits });
+  using engine = await createGpuEngine({
+    gpu,
+    adapter: probe.adapter,
+    choice: { matmul: "naive", attention: "naive" },
+  });
+  const size = { vocabulary: 68, channels: 128, layers: 1, heads: 4, kvHeads: 1, hidden: 128, time: 32 };
+  return await compare(engine, modelCase("in windows", { ...size, tied: true }));
 }
 
 async function checkTooBig(gpu: GPU): Promise<string> {

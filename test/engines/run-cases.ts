@@ -54,7 +54,8 @@ export async function attempt(name: string, check: () => Promise<string>): Promi
   }
 }
 
-async function compare(engine: Engine, { setup, tolerance, floor = 0 }: Case): Promise<string> {
+/** Runs one case; returns the worst difference in words and throws if it is too large. */
+export async function compare(engine: Engine, { setup, tolerance, floor = 0 }: Case): Promise<string> {
   const built = isolated(setup());
   using twin = createTwin();
   const expected = await execute(twin, built);

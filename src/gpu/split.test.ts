@@ -1,0 +1,72 @@
+/** How large products are cut; that the parts give the right numbers is checked on devices (`test/engines/gpu-checks.ts`). */
+import { describe, expect, test } from "vitest";
+import { elementCount, type OpOf } from "../tensor/program.ts";
+import { addend, read, write, type Binding } from "./dispatch.ts";
+import { isSplit, splitProduct } from "./split.ts";
+
+const LIMIT = 2 ** 15;
+const [A, B, ADD, OUT] = [0, 1, 2, 3];
+
+/** Cuts a product and returns the shapes of its parts and all bindings, which lie in matrices of `shapes`. */
+function cut({ m, n, k }: { m: number; n: number; k: number }, transA: boolean, transB: boolean, add: boolean) {
+  const shapes = [transA ? [k, m] : [m, k], transB ? [n, k] : [k, n], [m, n], [m, n]];
+  const op = { type: "matmul", a: A, b: B, transA, transB, out: OUT, ...(add ? { add: ADD } : {}) } as const;
+  const parts: { work: number; adds: boolean }[] = [];
+  const shapeOf = (id: number): readonly number[] => shapes[id] as number[];
+  const product = (part: OpOf<"matmul">, partShape: (id: number) => readonly number[]) => {
+    const inner = partShape(part.a)[transA ? 0 : 1] as number;
+    parts.push({ work: elementCount(partShape(part.out)) * inner, adds: part.add !== undefined });
+    const bindings = [read(part.a), read(part.b), addend(part.add), write(part.out)];
+    return { kernel: "product", text: "", constants: {}, bindings, groups: 1 };
+  };
+  const context = { bindingBytesMax: LIMIT, shapeOf, product };
+  const dispatches = splitProduct(op, context);
+  return { split: isSplit(op, context), parts, dispatches, shapeOf };
+}
+
+function bytesOf(binding: Binding, shapeOf: (id: number) => readonly number[]): number {
+  switch (binding.type) {
+    case "tensor":
+      return 4 * (binding.window?.count ?? elementCount(shapeOf(binding.id)));
+    case "scratch":
+      return binding.bytes;
+    default:
+      return 0;
+  }
+}
+
+describe("splitProduct()", () => {
+  for (const transA of [false, true]) {
+    for (const transB of [false, true]) {
+      for (const [what, size] of [
+        ["a", transA ? { m: 100, n: 20, k: 300 } : { m: 300, n: 20, k: 100 }],
+        ["b", transB ? { m: 20, n: 300, k: 100 } : { m: 20, n: 100, k: 300 }],
+        ["a result", { m: 300, n: 100, k: 20 }],
+        ["all three", { m: 100, n: 110, k: 120 }],
+      ] as const) {
+        const form = `${transA ? "t" : "n"}${transB ? "t" : "n"}`;
+        test(`cuts ${what} that is too large, ${form}: every part fits and is aligned, and together they are the product`, () => {
+          const { split, parts, dispatches, shapeOf } = cut(size, transA, transB, true);
+          expect(split).toBe(true);
+          const bindings = dispatches.flatMap((dispatch) => dispatch.bindings);
+          expect(Math.max(...bindings.map((binding) => bytesOf(binding, shapeOf)))).toBeLessThanOrEqual(LIMIT);
+          const offsets = bindings.map((binding) => (binding.type === "tensor" ? (binding.window?.offset ?? 0) : 0));
+          expect(offsets.filter((offset) => offset % 64 !== 0)).toEqual([]);
+          expect(parts.reduce((sum, { work }) => sum + work, 0)).toBe(size.m * size.n * size.k);
+        });
+      }
+    }
+  }
+
+  test("adds what the first part of a sum left, and the addend once", () => {
+    const size = { m: 20, n: 100, k: 200 };
+    expect(cut(size, false, false, false).parts.map(({ adds }) => adds)).toEqual([false, true, true, true]);
+    expect(cut(size, false, false, true).parts.map(({ adds }) => adds)).toEqual([true, true, true, true]);
+  });
+
+  test("leaves a product alone that fits", () => {
+    const { split, dispatches } = cut({ m: 64, n: 64, k: 64 }, false, true, true);
+    expect(split).toBe(false);
+    expect(dispatches.map(({ kernel }) => kernel)).toEqual(["product"]);
+  });
+});

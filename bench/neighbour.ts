@@ -1,19 +1,20 @@
 /**
- * How good a neighbour the contributing page is: `npm run bench neighbour [ROUNDS]` opens a relay's own page in headless
+ * How good a neighbour the contributing page is: `npm run bench neighbour [ENGINE] [ROUNDS]` opens a relay's own page in headless
  * Chromium, lets an animation run on it with the slider at 50 %, and prints JSON lines with the 95th percentile and the
  * largest gap between its frames, for the WebGPU engine (on SwiftShader, which computes on the very cores that draw) and for
  * the WASM engine, beside the same page's figures while it is paused. Working and paused spells take turns; a figure is the
- * median of its spells, with the range beside it. A last line per engine says how long it took from opening the page to the
- * first training step.
+ * median of its spells, with the range beside it. A last line per engine says how long it took to open the page, and from
+ * the click to the end of the first training step, with what the page said in between (ms since the page was opened).
  */
 import { rmSync } from "node:fs";
 import process from "node:process";
 import type { Browser, Page } from "playwright-core";
+import { assert } from "../src/base/assert.ts";
 import { percentile } from "../src/ui/frames.ts";
 import { beginContributing, openBrowser, openPage } from "../test/e2e/browser.ts";
 import { startRelay, temporaryFolder } from "../test/e2e/processes.ts";
 
-const ROUNDS = Number(process.argv[2] ?? 3);
+const ROUNDS_DEFAULT = 3;
 const SPELL_MS = 4_000;
 /** After resuming: until the pace has found its slices again; after pausing: until the step at hand is over. */
 const SETTLE_MS = 2_000;
@@ -23,11 +24,15 @@ const POWER_PERCENT = 50;
 /** One round that outlasts the measurement, so that nobody judges meanwhile on these cores. */
 const charter = { round: { trainMs: 300_000, stepsMax: 100_000 } };
 
+const words = process.argv.slice(2);
+const engines = (["webgpu", "wasm"] as const).filter((engine) => words.includes(engine) || !words.some(isEngine));
+const rounds = Number(words.find((word) => !isEngine(word)) ?? ROUNDS_DEFAULT);
+assert(Number.isInteger(rounds) && rounds > 0, `Cannot measure "${words.join(" ")}": want webgpu or wasm, and a count`);
 const folder = temporaryFolder();
 const relay = await startRelay({ dir: folder.path, charter, args: ["--no-contributor"] });
 const browser = await openBrowser({ gpu: true });
 try {
-  for (const engine of ["webgpu", "wasm"] as const) {
+  for (const engine of engines) {
     await measure(browser, engine);
   }
 } finally {
@@ -53,8 +58,9 @@ async function measure(chromium: Browser, engine: "webgpu" | "wasm"): Promise<vo
   await beginContributing(page);
   await page.waitForFunction(hasTrained, undefined, { timeout: START_MS_MAX, polling: 50 });
   const stepMs = performance.now() - clickMs;
+  const timeline = await page.evaluate("globalThis.states.slice()");
   const [working, paused]: [Spell[], Spell[]] = [[], []];
-  for (let round = 0; round < ROUNDS; round += 1) {
+  for (let round = 0; round < rounds; round += 1) {
     await page.waitForTimeout(SETTLE_MS);
     working.push(await spell(page));
     await page.locator("#main").click();
@@ -64,24 +70,31 @@ async function measure(chromium: Browser, engine: "webgpu" | "wasm"): Promise<vo
   }
   const device = await page.locator("#device-facts").innerText();
   print({ work: "frame gap", engine, power: `${POWER_PERCENT} %`, working: summary(working), paused: summary(paused) });
-  const words = device.split("\n").find((line) => /WASM|swiftshader/i.test(line)) ?? "";
+  const facts = device.split("\n").find((line) => /WASM|swiftshader/i.test(line)) ?? "";
   print({
     work: "page load to first step",
     engine,
-    device: words,
+    device: facts,
     pageMs: whole(pageMs),
     stepMs: whole(stepMs),
+    timeline,
     faults,
   });
   await page.context().close();
 }
 
-/** Runs in the page: turns a box by a script each frame, and keeps the times between frames. */
+/** Runs in the page: turns a box by a script each frame, keeps the times between frames, and what the page says when. */
 function animate(): void {
   const box = document.body.appendChild(document.createElement("div"));
   box.style.cssText = "position:fixed;right:20px;top:20px;width:80px;height:80px;background:teal;z-index:9";
-  const kept = globalThis as unknown as { gaps: number[] };
+  const kept = globalThis as unknown as { gaps: number[]; states: { atMs: number; state: string }[] };
   kept.gaps = [];
+  kept.states = [];
+  const state = document.querySelector("#state");
+  const note = (): void => {
+    kept.states.push({ atMs: Math.round(performance.now()), state: state?.textContent ?? "" });
+  };
+  new MutationObserver(note).observe(state ?? document.body, { childList: true, characterData: true, subtree: true });
   let lastMs = performance.now();
   const turn = (): void => {
     const nowMs = performance.now();
@@ -123,6 +136,10 @@ function summary(spells: readonly Spell[]): Record<string, unknown> {
 
 function tenth(value: number): number {
   return Math.round(value * 10) / 10;
+}
+
+function isEngine(word: string): boolean {
+  return word === "webgpu" || word === "wasm";
 }
 
 function whole(value: number): number {

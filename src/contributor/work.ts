@@ -94,7 +94,7 @@ export interface WorkOptions {
 export async function createWork(options: WorkOptions): Promise<Work> {
   const { engine, charter, contributor, corpus, privateCorpus, clock, pace } = options;
   const { model, inner } = charter;
-  const trainer = await createTrainer(engine, { model, inner });
+  const trainer = await createTrainer(engine, { model, inner, thrift: "as needed" });
   /** Compiled when others' work is first measured, so that training begins sooner. */
   let evaluator: Promise<Evaluator> | undefined;
   const own = privateCorpus ?? corpus;

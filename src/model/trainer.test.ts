@@ -1,6 +1,8 @@
 import { describe, expect, test } from "vitest";
+import { HeddleError } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
 import type { InnerConfig, ModelConfig } from "../protocol/charter.ts";
+import type { Program } from "../tensor/program.ts";
 import { createTwin } from "../tensor/twin.ts";
 import { createEvaluator } from "./evaluator.ts";
 import { createGenerator, sample } from "./generator.ts";
@@ -101,6 +103,34 @@ describe("createTrainer()", () => {
     const [plain, again] = [await trained(3, { model }), await trained(3, { model, thrift: { recompute: true } })];
     expect(again.losses).toEqual(plain.losses);
     expect(await again.trainer.parameters()).toEqual(await plain.trainer.parameters());
+  });
+
+  test("computes activations again where the device refuses to keep them, and only there", async () => {
+    const model = { ...MODEL, layers: 3 };
+    const plainBytes = memoryOf(trainProgram(model, INNER.batch)).valueBytes;
+    const twin = createTwin();
+    const compiled: number[] = [];
+    const trainOn = (bytesMax: number) => {
+      const compile = async (program: Program) => {
+        const { valueBytes } = memoryOf(program);
+        compiled.push(valueBytes);
+        if (valueBytes > bytesMax) {
+          throw new HeddleError("model-too-big", "The model does not fit");
+        }
+        return twin.compile(program);
+      };
+      return createTrainer({ ...twin, compile }, { model, inner: INNER, thrift: "as needed" });
+    };
+    using roomy = await trainOn(plainBytes);
+    expect(compiled).toEqual([plainBytes]);
+    using tight = await trainOn(plainBytes - 1);
+    expect(compiled.slice(0, 2)).toEqual([plainBytes, plainBytes]);
+    expect(compiled[2]).toBeLessThan(plainBytes / 1.5);
+    roomy.load(initialParameters(model));
+    const { loss } = await roomy.step(countingBatch(0));
+    tight.load(initialParameters(model));
+    expect((await tight.step(countingBatch(0))).loss).toBe(loss);
+    await expect(trainOn(1)).rejects.toMatchObject({ code: "model-too-big" });
   });
 
   test("gives the same step in micro-batches as in one batch, but for rounding", async () => {

@@ -3,9 +3,9 @@
  * (linear warm-up, then constant; bias corrections by the trainer's own step counter). What to train on and for how long
  * is the contributor's business. Whoever shares the engine shares "params": see `createTrainer`.
  */
-import { assert, present } from "../base/assert.ts";
+import { assert, HeddleError, present } from "../base/assert.ts";
 import type { InnerConfig, ModelConfig } from "../protocol/charter.ts";
-import type { Engine } from "../tensor/engine.ts";
+import type { Engine, Plan } from "../tensor/engine.ts";
 import { sortTokens } from "../tensor/record.ts";
 import { parameterLayout } from "./layout.ts";
 import { microBatchName, trainProgram, type TrainOptions } from "./llama.ts";
@@ -49,8 +49,11 @@ export interface Trainer {
 export interface TrainerOptions {
   readonly model: ModelConfig;
   readonly inner: InnerConfig;
-  /** Ways to train in less memory; the numbers stay the same but for their last bits. */
-  readonly thrift?: Thrift;
+  /**
+   * Ways to train in less memory. Recomputation changes no bit, micro-batches the last ones. "as needed": recomputes when
+   * the device refuses the plain Program.
+   */
+  readonly thrift?: Thrift | "as needed";
 }
 
 export type Thrift = Pick<TrainOptions, "accumulate" | "recompute">;
@@ -62,9 +65,9 @@ export type Thrift = Pick<TrainOptions, "accumulate" | "recompute">;
  */
 export async function createTrainer(engine: Engine, { model, inner, thrift = {} }: TrainerOptions): Promise<Trainer> {
   const { size } = parameterLayout(model);
-  const plan = await engine.compile(trainProgram(model, inner.batch, thrift));
+  const plan = await compileStep(engine, { model, inner, thrift });
   const rows = inner.batch * model.time;
-  const { accumulate = 1 } = thrift;
+  const accumulate = thrift === "as needed" ? 1 : (thrift.accumulate ?? 1);
   const losses = Array.from({ length: accumulate }, (_, i) => microBatchName("loss", i));
   const schedule = createSchedule(inner);
   return {
@@ -103,6 +106,21 @@ export async function createTrainer(engine: Engine, { model, inner, thrift = {} 
     },
     [Symbol.dispose]: () => plan[Symbol.dispose](),
   };
+}
+
+/** A Plan of one training step; throws HeddleError "model-too-big" when nothing that `thrift` allows makes it fit. */
+async function compileStep(engine: Engine, { model, inner, thrift = {} }: TrainerOptions): Promise<Plan> {
+  if (thrift !== "as needed") {
+    return engine.compile(trainProgram(model, inner.batch, thrift));
+  }
+  try {
+    return await engine.compile(trainProgram(model, inner.batch));
+  } catch (error) {
+    if (error instanceof HeddleError && error.code === "model-too-big") {
+      return engine.compile(trainProgram(model, inner.batch, { recompute: true }));
+    }
+    throw error;
+  }
 }
 
 interface Schedule {

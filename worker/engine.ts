@@ -6,6 +6,7 @@ import { openEngine as open } from "../src/engines/open.ts";
 import type { Tunings } from "../src/engines/tunings.ts";
 import type { Pace } from "../src/tensor/engine.ts";
 import type { Program } from "../src/tensor/program.ts";
+import { defaultThreads } from "../src/wasm/spawn.ts";
 
 export interface OpenOptions {
   /** The output of the measured Program that is read. */
@@ -15,11 +16,23 @@ export interface OpenOptions {
   readonly tunings: Tunings;
 }
 
+/** One core stays the person's while a page is open: with all of them taken for half of the time, one frame in two is late. */
+function threadsOfPage(): number {
+  return Math.max(1, Math.min(defaultThreads(), navigator.hardwareConcurrency - 1));
+}
+
 /** Chooses by measuring `program`. Throws HeddleError "no-engine" and what engines throw. */
 export function openEngine(
   wanted: WantedEngine,
   program: Program,
   { output, pace, tunings }: OpenOptions,
 ): Promise<ChosenEngine> {
-  return open({ wanted, work: { program, output }, gpuOptions: pace === undefined ? {} : { pace }, tunings });
+  const wasmOptions = { threads: threadsOfPage() };
+  return open({
+    wanted,
+    work: { program, output },
+    gpuOptions: pace === undefined ? {} : { pace },
+    wasmOptions,
+    tunings,
+  });
 }

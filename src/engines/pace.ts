@@ -26,12 +26,12 @@ const CREDIT_MS_MAX = 2_000;
 const IN_FLIGHT_MAX = 2;
 
 const DUTY_MIN = 0.05;
-/** An animation whose frames come 20 ms apart at the 95th percentile still looks smooth. */
-export const FRAME_GAP_MS = 20;
+/** An animation whose frames come 20 ms apart at the 95th percentile still looks smooth; a little is kept in hand. */
+const FRAME_GAP_MS = 19;
 /** Where even the quietest frames came further apart, they may be this much slower than those. */
-const GAP_ROOM = 1.25;
+const GAP_ROOM = 1.1;
 /** Gaps below this share of what they may be let the work recover. */
-const GAP_EASY = 0.9;
+const GAP_EASY = 0.95;
 const EASE_DOWN = 0.7;
 const EASE_UP = 1.15;
 const EASE_MIN = 0.1;

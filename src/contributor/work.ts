@@ -114,7 +114,7 @@ export async function createWork(options: WorkOptions): Promise<Work> {
           losses.push(loss);
           steps += 1;
           onStep({ step: losses.length, tokens: trainer.tokensPerStep, loss });
-        });
+        }, signal);
         if (clock.nowMs() >= deadlineMs) {
           break;
         }
@@ -122,7 +122,7 @@ export async function createWork(options: WorkOptions): Promise<Work> {
       const after = await trainer.parameters();
       return { after, losses, steps: losses.length, tokens: losses.length * trainer.tokensPerStep };
     },
-    validate: async (assignment, base, update) => {
+    validate: async (assignment, base, update, { signal }) => {
       evaluator ??= createEvaluator(engine, { model, batch: inner.batch });
       const ready = await evaluator;
       return pace.work(async () => {
@@ -130,7 +130,7 @@ export async function createWork(options: WorkOptions): Promise<Work> {
         // Others' updates may do anything to the loss; that of the shared base is a number on any device that computes right.
         mustBeFinite("the loss of the shared base", losses.randomBefore);
         return losses;
-      });
+      }, signal);
     },
     moments: async () => (steps === 0 ? null : trainer.moments()),
     restore: async (moments) => {

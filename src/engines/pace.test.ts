@@ -189,6 +189,19 @@ describe("createPace()", () => {
     expect(device.sleptMs).toBe(0);
   });
 
+  test("rests no more once the work is to stop", async () => {
+    const device = new Device(() => 1);
+    const pace = createPace({ clock: device.clock, duty: () => 0.1 });
+    const signal = { aborted: false };
+    await pace.work(async () => {
+      device.nowMs += 100;
+      signal.aborted = true;
+    }, signal);
+    expect(device.sleptMs).toBe(0);
+    await pace.work(async () => {}, { aborted: false });
+    expect(device.sleptMs).toBeCloseTo(900, 6); // it is still owed when the work goes on
+  });
+
   test("a submit that fails makes the run fail", async () => {
     const device = new Device(() => 1);
     const plan = createPace({ clock: device.clock, duty: () => 1 }).plan(2);

@@ -43,10 +43,15 @@ export interface Neighbour extends Pace {
   setFrames(gapMs: number | null): void;
   /**
    * Runs a piece of work and rests after it, as far as the engine has not rested within it. What is computed outside of it, such
-   * as a self-test or a measurement of speed, is cut into submits, but rests are not owed for it.
+   * as a self-test or a measurement of speed, is cut into submits, but rests are not owed for it. Once `signal` is aborted it
+   * rests no more, so that what is under way ends soon.
    */
-  work<T>(run: () => Promise<T>): Promise<T>;
+  work<T>(run: () => Promise<T>, signal?: Signal): Promise<T>;
   state(): PaceState;
+}
+
+interface Signal {
+  readonly aborted: boolean;
 }
 
 export interface PaceState {
@@ -72,6 +77,7 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
   let debtMs = 0;
   let countedMs = 0;
   let working = 0;
+  let stopping: Signal = { aborted: false };
   /** Whether anything was worked since the last reading of frames: else their gaps are not this program's doing. */
   let worked = false;
   let [submits, submitMsMax] = [0, 0];
@@ -89,7 +95,7 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
     debtMs = Math.min(DEBT_MS_MAX, debtMs + (workedMs * (1 - share())) / share());
   };
   const rest = async (): Promise<void> => {
-    if (debtMs < (seen === false ? HIDDEN_REST_MS_MIN : REST_MS_MIN)) {
+    if (debtMs < (seen === false ? HIDDEN_REST_MS_MIN : REST_MS_MIN) || stopping.aborted) {
       return;
     }
     const startMs = clock.nowMs();
@@ -125,7 +131,8 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
       }
       worked = false;
     },
-    work: async (run) => {
+    work: async (run, signal = { aborted: false }) => {
+      stopping = signal;
       const [startMs, countedBefore] = [clock.nowMs(), countedMs];
       working += 1;
       try {

@@ -96,6 +96,24 @@ describe("lines", () => {
     expect(tableOf([line])).toContain("2 x fast");
     expect(tableOf([line])).toContain("WRONG");
   });
+  test("lineOf() sets a product beside the adapter's loop, and tells what a step asks for", () => {
+    const peak = { loopGflops: 0.000048, unrolledGflops: 0.0001 };
+    const counts = {
+      dispatches: 92,
+      passes: 1,
+      submits: 1,
+      writes: 5,
+      maps: 1,
+      buffers: 0,
+      bindGroups: 0,
+      shaders: 0,
+      peakBytes: 61_500_000,
+    };
+    const line = lineOf(WORK, session([{ ...launch({ ...result("heddle", [1]), counts }), peak }]));
+    expect(line.loopPercent).toBe(100);
+    expect(line.counts).toEqual({ heddle: counts });
+    expect(tableOf([line])).toMatch(/heddle +92 +1 +1 +5 +1 +0 +0 +0 +61\.5/);
+  });
   test("lineOf() without peers has our figure alone", () => {
     const line = lineOf(WORK, session([launch(result("heddle", [2, 2]))]));
     expect([line.best, line.bestPeer, line.ratio]).toEqual([null, null, null]);

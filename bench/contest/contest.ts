@@ -4,10 +4,11 @@
  * data. A contender that is wrong, or fails, is named with what it did and never timed.
  */
 import { probeGpu } from "../../src/gpu/engine.ts";
+import { measurePeak, type Peak } from "../../src/gpu/peak.ts";
 import type { Backend, Contender, OpenContender, Ready, Surroundings } from "./contender.ts";
 import { openOurs } from "./ours.ts";
 import { takeRounds } from "./statistics.ts";
-import { watchWebGpu, type Watch } from "./watch.ts";
+import { watchWebGpu, type Counts, type Watch } from "./watch.ts";
 import { faultOf, type Work } from "./works.ts";
 
 /** What a launch is asked to do; it passes through JSON. */
@@ -24,6 +25,8 @@ export interface Order {
 export interface Launch {
   /** The device in words. */
   readonly adapter: string;
+  /** GFLOP/s of a loop of multiplications and additions on the GPU: as written, and unrolled. */
+  readonly peak?: Peak;
   readonly results: readonly Result[];
 }
 
@@ -35,6 +38,8 @@ export interface Result {
   readonly ms: readonly number[];
   /** Why it was not timed. */
   readonly fault?: string;
+  /** What one training step in the steady state asks of WebGPU. */
+  readonly counts?: Counts;
 }
 
 /** What a host brings. */
@@ -66,11 +71,12 @@ export async function hold(order: Order, { maySleep }: Host): Promise<Launch> {
   for (const work of works) {
     results.push(...(await compare(work, contenders, { rounds, watch })));
   }
-  const found = backend.type === "webgpu" ? await probeGpu(navigator.gpu) : null;
-  return {
-    adapter: found?.identity.trim() ?? `WASM, ${backend.type === "wasm" ? backend.threads : 0} threads`,
-    results,
-  };
+  if (backend.type === "wasm") {
+    return { adapter: "processor", results };
+  }
+  const adapter = (await probeGpu(navigator.gpu))?.identity.trim() ?? "";
+  const products = works.some(({ type }) => type === "matmul");
+  return products ? { adapter, peak: await measurePeak(navigator.gpu), results } : { adapter, results };
 }
 
 function surround(backend: Backend, filesUrl: string, watch: Watch | undefined): Surroundings {
@@ -95,7 +101,7 @@ async function compare(
 ): Promise<Result[]> {
   using stack = new DisposableStack();
   const results: Result[] = [];
-  const runners: { name: string; times: number; run(expectedMs: number): Promise<void> }[] = [];
+  const runners: { name: string; times: number; ready: Ready; run(expectedMs: number): Promise<void> }[] = [];
   for (const { name, prepare } of contenders) {
     try {
       const ready = await prepare(work);
@@ -112,17 +118,20 @@ async function compare(
       await ready.run(1);
       const times = Math.min(RUNS_MAX, Math.max(1, Math.ceil(SAMPLE_MS / (performance.now() - begin))));
       const run = (expectedMs: number): Promise<void> => {
-        watch?.sleepBeforeWait(SLEEP_SHARE * expectedMs);
+        // The first wait of a sample may come after its first run: a longer sleep would leave the device idle.
+        watch?.sleepBeforeWait((SLEEP_SHARE * expectedMs) / times);
         return ready.run(times);
       };
-      runners.push({ name, times, run });
+      runners.push({ name, times, ready, run });
     } catch (error) {
       results.push({ work: work.name, contender: name, ms: [], fault: sentence(error) });
     }
   }
   const samples = await takeRounds(runners, { rounds, nowMs: () => performance.now() });
-  for (const { name, times } of runners) {
-    results.push({ work: work.name, contender: name, ms: (samples.get(name) ?? []).map((ms) => ms / times) });
+  for (const { name, times, ready } of runners) {
+    const result = { work: work.name, contender: name, ms: (samples.get(name) ?? []).map((ms) => ms / times) };
+    const counted = watch !== undefined && work.type === "step";
+    results.push(counted ? { ...result, counts: await watch.count(() => ready.run(1)) } : result);
   }
   return results;
 }

@@ -5,7 +5,8 @@
 import type { Backend } from "./contender.ts";
 import type { Launch } from "./contest.ts";
 import { OURS } from "./ours.ts";
-import { ratioOf, rounded, standing, type Launches } from "./statistics.ts";
+import { median, ratioOf, rounded, standing, type Launches } from "./statistics.ts";
+import type { Counts } from "./watch.ts";
 import { amountOf, unitOf, type Work } from "./works.ts";
 
 /** Everything that was measured at one place on one backend. */
@@ -31,6 +32,10 @@ export interface Line {
   readonly launches: number;
   /** Rates of all that were right. */
   readonly rates: Readonly<Record<string, number>>;
+  /** Our rate over that of the adapter's multiply-add loop, in percent, for products. */
+  readonly loopPercent?: number;
+  /** What one training step asks of WebGPU, by contender. */
+  readonly counts?: Readonly<Record<string, Counts>>;
   /** Those that were not timed, and why. */
   readonly faults: Readonly<Record<string, string>>;
 }
@@ -53,6 +58,10 @@ export function lineOf(work: Work, { host, backend, launches }: Session): Line {
   if (faults[OURS] !== undefined || !names.includes(OURS)) {
     throw new Error(`Cannot compare "${work.name}": our engine gave no figure: ${faults[OURS] ?? "it took no part"}`);
   }
+  const peaks = launches.flatMap(({ peak }) => (peak === undefined ? [] : [peak.loopGflops]));
+  const counts = Object.fromEntries(
+    results.flat().flatMap(({ contender, counts: one }) => (one === undefined ? [] : [[contender, one]])),
+  );
   const right = names.filter((name) => faults[name] === undefined);
   const standings = right.map((name) => ({ name, ...standing(ratesOf(name)) }));
   const ours = standings.find(({ name }) => name === OURS) ?? { rate: 0, spread: 0 };
@@ -72,6 +81,10 @@ export function lineOf(work: Work, { host, backend, launches }: Session): Line {
     verified: true,
     launches: launches.length,
     rates: Object.fromEntries(standings.map(({ name, rate }) => [name, rounded(rate)])),
+    ...(peaks.length === 0 || work.type !== "matmul"
+      ? {}
+      : { loopPercent: rounded((100 * ours.rate) / median(peaks)) }),
+    ...(Object.keys(counts).length === 0 ? {} : { counts }),
     faults,
   };
 }
@@ -79,8 +92,8 @@ export function lineOf(work: Work, { host, backend, launches }: Session): Line {
 /** One row a work: rates of everybody, the ratio to the best peer with its spread. */
 export function tableOf(lines: readonly Line[]): string {
   const peers = [...new Set(lines.flatMap(({ rates, faults }) => [...Object.keys(rates), ...Object.keys(faults)]))];
-  const head = ["work", "engine", "host", "unit", ...peers, "ours / best", "spread"];
-  const rows = lines.map(({ work, engine, host, unit, rates, faults, ratio, bestPeer, spread }) => [
+  const head = ["work", "engine", "host", "unit", ...peers, "ours / best", "spread", "of loop"];
+  const rows = lines.map(({ work, engine, host, unit, rates, faults, ratio, bestPeer, spread, loopPercent }) => [
     work,
     engine,
     host,
@@ -88,16 +101,46 @@ export function tableOf(lines: readonly Line[]): string {
     ...peers.map((name) => rates[name]?.toString() ?? (faults[name]?.startsWith("WRONG") === true ? "WRONG" : "-")),
     ratio === null ? "-" : `${ratio} x ${bestPeer}`,
     `${spread} %`,
+    loopPercent === undefined ? "-" : `${loopPercent} %`,
   ]);
-  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)));
-  const text = (row: readonly string[]): string =>
-    row
-      .map((cell, i) => cell.padEnd(widths[i] ?? 0))
-      .join("  ")
-      .trimEnd();
   const adapters = [...new Set(lines.map(({ host, adapter }) => `${host}: ${adapter}`))];
   const notes = lines.flatMap(({ work, host, faults }) =>
     Object.entries(faults).map(([name, fault]) => `not timed: ${name}, ${work}, ${host}: ${fault.split("\n")[0]}`),
   );
-  return [...adapters, "", text(head), ...rows.map(text), "", ...notes, ""].join("\n");
+  const counted = lines.flatMap(({ work, host, counts = {} }) =>
+    Object.entries(counts).map(([name, { peakBytes, ...calls }]) => [
+      work,
+      host,
+      name,
+      ...Object.values(calls).map(String),
+      (peakBytes / 1e6).toFixed(1),
+    ]),
+  );
+  const steps = counted.length === 0 ? [] : ["", "one step in the steady state:", ...aligned([COUNTED, ...counted])];
+  return [...adapters, "", ...aligned([head, ...rows]), ...steps, "", ...notes, ""].join("\n");
+}
+
+const COUNTED = [
+  "work",
+  "host",
+  "contender",
+  "dispatches",
+  "passes",
+  "submits",
+  "writes",
+  "maps",
+  "new buffers",
+  "new bind groups",
+  "new shaders",
+  "peak MB",
+];
+
+function aligned(rows: readonly (readonly string[])[]): string[] {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  return rows.map((row) =>
+    row
+      .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+      .join("  ")
+      .trimEnd(),
+  );
 }

@@ -417,13 +417,13 @@ describe("createContributor()", () => {
     ]);
   });
 
-  test("shows its view at most five times a second, and the last one always", async () => {
+  test("shows its view at most twice a second, and the last one always", async () => {
     const stage = new Stage();
     stage.contributor.start();
     await stage.pass(1000);
     await stage.contribute("t1", 1);
     await stage.pass(1000);
-    expect(stage.views.length).toBeLessThanOrEqual(2.5 * 5 + 1);
+    expect(stage.views.length).toBeLessThanOrEqual(2.5 * 2 + 1);
     expect(stage.views.at(-1)).toMatchObject({ status: stage.contributor.view().status, step: 2 });
   });
 

@@ -21,8 +21,8 @@ import type { CreateWork, EngineInUse } from "./work.ts";
 
 export type { OpenRtc } from "./lanes.ts";
 
-/** The person's page is told at most this often. */
-const VIEW_MS = 200;
+/** The person's page is told at most this often: drawing takes a frame's time on slow machines, and one in twenty may be late. */
+const VIEW_MS = 500;
 export interface ContributorOptions {
   readonly dial: (attach: Attach) => Promise<Link>;
   readonly openRtc?: OpenRtc;

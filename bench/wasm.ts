@@ -1,102 +1,158 @@
 /**
- * Speed of the WASM engine: `node bench/wasm.ts` prints one JSON object. Square products in GFLOP/s and a training step of
- * a GPT-2-shaped Llama (4 layers, 128 channels) in tokens per second, for one and for two threads. A product is checked
- * against sums in double precision before it is timed. Figures are the median and the best of several runs; where other
- * work shares the cores the median is too low. Compare only within one launch.
+ * Speed of the WASM engine beside jax-js's WASM backend and a bare multiply-add loop: `npm run bench wasm [PARTS]` prints one
+ * JSON object, for one and for two threads, each in a Node process of its own. PARTS are any of matmul (every transposed form
+ * that training needs), attention and step, all by default. Outputs are verified before anything is timed. Everybody takes
+ * turns, round by round; a figure is a median over the rounds, with the best round (on a shared machine the one that nobody
+ * disturbed) and half the distance between the quartiles in percent; ratios are formed within a round. jax-js multiplies with
+ * relaxed SIMD, which fuses where the processor can; our bits must not depend on that. `npm run bench:peers` compares
+ * more peers, in Chromium.
  */
 import { execFileSync } from "node:child_process";
 import { cpus, loadavg } from "node:os";
-import { assert } from "../src/base/assert.ts";
-import { createRng } from "../src/base/rng.ts";
-import { initialParameters } from "../src/model/layout.ts";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { assert, present } from "../src/base/assert.ts";
 import { createTrainer } from "../src/model/trainer.ts";
-import type { Engine } from "../src/tensor/engine.ts";
-import { record } from "../src/tensor/record.ts";
+import { initialParameters } from "../src/model/layout.ts";
 import { createWasmEngine } from "../src/wasm/engine.ts";
-import { STEP_INNER as INNER, STEP_MODEL as MODEL } from "../src/engines/task.ts";
+import type { Contender, Ready, Surroundings } from "./contest/contender.ts";
+import { openOurs } from "./contest/ours.ts";
+import { median, quantile, rounded, spreadPercent, takeRounds, type Runner } from "./contest/statistics.ts";
+import * as works from "./contest/works.ts";
+import { compileBareLoop, type BareLoop } from "./wasm/bare.ts";
+import { provideWorkers, withoutWorkers } from "./wasm/web-worker.ts";
 
-const root = new URL("..", import.meta.url);
-execFileSync(process.execPath, [new URL("tools/build-wasm.mjs", root).pathname]);
+const PARTS = ["matmul", "attention", "step"];
+const ROUNDS = { matmul: 9, attention: 9, step: 5 };
+/** A sample of less than so much is repeated; the loop's own sample is of this size. */
+const SAMPLE_GFLOP = 0.25;
+const SIZES = [
+  [256, 256, 256],
+  [512, 512, 512],
+  [1024, 1024, 1024],
+  [1024, 1536, 384],
+] as const;
+/** Forward with stored weights is a·bᵀ, the gradient of its input a·b, that of the weights aᵀ·b. */
+const FORMS = [
+  { form: "a·b", transA: false, transB: false },
+  { form: "a·bᵀ", transA: false, transB: true },
+  { form: "aᵀ·b", transA: true, transB: false },
+];
+const MATMULS = SIZES.flatMap(([m, n, k]) =>
+  FORMS.map(({ form, ...rest }) => ({ type: "matmul", name: `${form} ${m}x${n}x${k}`, m, n, k, ...rest }) as const),
+);
 
-const results: Record<string, unknown> = {
-  cpu: cpus()[0]?.model ?? "unknown",
-  cores: cpus().length,
+const wanted = process.argv.slice(2).filter((each) => !each.startsWith("--"));
+const stranger = wanted.find((part) => !PARTS.includes(part));
+assert(stranger === undefined, `Cannot measure "${stranger}": the parts are ${PARTS.join(", ")}`);
+const threadsAsked = process.argv.find((each) => each.startsWith("--threads="));
+if (threadsAsked === undefined) {
+  const measured = [1, 2].map((threads) => {
+    const args = [...process.execArgv, fileURLToPath(import.meta.url), ...wanted, `--threads=${threads}`];
+    const text = execFileSync(process.execPath, args, { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+    return [`${threads} threads`, JSON.parse(text) as unknown];
+  });
+  const machine = { cpu: cpus()[0]?.model ?? "unknown", cores: cpus().length };
   // Figures of a machine that is busy with other things are too low.
-  "load before": round(loadavg()[0] ?? 0),
-};
-for (const threads of [1, 2]) {
-  using engine = await createWasmEngine({ threads });
-  for (const size of [256, 512, 1024]) {
-    results[`matmul ${size}, ${threads} threads, GFLOP/s`] = await matmul(engine, size);
-  }
-  results[`train step, ${threads} threads, tokens/s`] = await train(engine);
+  const all = { ...machine, "load after": rounded(loadavg()[0] ?? 0), ...Object.fromEntries(measured) };
+  process.stdout.write(`${JSON.stringify(all, null, 2)}\n`);
+} else {
+  const results = await measure(Number(threadsAsked.split("=")[1]));
+  process.stdout.write(JSON.stringify(results), () => process.exit(0));
 }
-process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
 
-function round(value: number): number {
-  return Math.round(value * 10) / 10;
+async function measure(threads: number): Promise<Record<string, unknown>> {
+  if (threads > 1) {
+    provideWorkers(threads);
+  }
+  const surroundings: Surroundings = {
+    backend: { type: "wasm", threads },
+    fileUrl: (path) => path,
+    syncWith: async () => undefined,
+    lastDevice: () => {
+      throw new Error("Cannot give a device: WASM has none");
+    },
+  };
+  const bare = await compileBareLoop();
+  const ours = await openOurs(surroundings);
+  const prepare: Contender["prepare"] = (work) => withoutWorkers(() => ours.prepare(work));
+  // It looks for workers when it is loaded.
+  const jax = await import("./peers/jax.ts");
+  const contenders = [{ ...ours, prepare }, await jax.open(surroundings)];
+  const chosen = [...MATMULS, ...works.ATTENTIONS, ...(await steps())].filter(
+    ({ type }) => wanted.length === 0 || wanted.includes(type),
+  );
+  const results: Record<string, unknown> = {};
+  for (const work of chosen) {
+    results[`${work.name}, ${works.unitOf(work)}`] = await compare(work, { contenders, bare, threads });
+  }
+  return results;
+}
+
+/** The benchmarks' training step, with the losses that it must have: the WASM engine's, the same bits everywhere. */
+async function steps(): Promise<works.StepWork[]> {
+  const [step] = works.STEPS;
+  if (step === undefined || (wanted.length > 0 && !wanted.includes("step"))) {
+    return [];
+  }
+  using engine = await withoutWorkers(() => createWasmEngine({}));
+  using trainer = await createTrainer(engine, step);
+  trainer.load(initialParameters(step.model));
+  const losses: number[] = [];
+  while (losses.length < works.LOSSES) {
+    losses.push((await trainer.step(works.batchOf(step))).loss);
+  }
+  return [{ ...step, losses }];
 }
 
 interface Rate {
   readonly median: number;
   readonly best: number;
+  readonly spreadPercent: number;
 }
 
-/** Units of work per second over `count` runs of `work` units each, after two to warm up. */
-async function rateOf(count: number, work: number, run: () => Promise<unknown>): Promise<Rate> {
-  await run();
-  await run();
-  const rates: number[] = [];
-  for (let i = 0; i < count; i += 1) {
-    const begin = performance.now();
-    await run();
-    rates.push((1000 * work) / (performance.now() - begin));
+function rateOf(rates: readonly number[]): Rate {
+  const best = rounded(quantile(rates, 1));
+  return { median: rounded(median(rates)), best, spreadPercent: rounded(spreadPercent(rates)) };
+}
+
+interface Contest {
+  /** Ours first, then the peer. */
+  readonly contenders: readonly Contender[];
+  readonly bare: BareLoop;
+  readonly threads: number;
+}
+
+/** Rates of both and of the bare loop; what ours reaches of the loop, and how many times the peer's speed. */
+async function compare(work: works.Work, { contenders, bare, threads }: Contest): Promise<Record<string, unknown>> {
+  using stack = new DisposableStack();
+  const amount = works.amountOf(work);
+  const times = work.type === "step" ? 1 : Math.ceil(SAMPLE_GFLOP / amount);
+  const runners: Runner[] = [];
+  for (const { name, prepare } of contenders) {
+    const ready: Ready = stack.use(present(await prepare(work), `${work.name} by ${name}`));
+    await ready.run(1);
+    const fault = works.faultOf(work, await ready.outputs());
+    assert(fault === undefined, `Cannot time ${work.name} by ${name}: ${fault}`);
+    runners.push({ name, run: () => ready.run(times) });
   }
-  rates.sort((a, b) => b - a);
-  return { median: round(rates[count >> 1] as number), best: round(rates[0] as number) };
-}
-
-/** GFLOP/s of x · wᵀ for square matrices. */
-async function matmul(engine: Engine, size: number): Promise<Rate> {
-  const r = record("matmul");
-  const out = r.value("out", [size, size]);
-  r.matmul(r.input("x", [size, size]), r.input("w", [size, size]), { transB: true, out });
-  using plan = await engine.compile(r.finish(["out"]));
-  const rng = createRng("bench", size);
-  const [x, w] = [0, 1].map(() => Float32Array.from({ length: size * size }, () => rng.float() - 0.5));
-  assert(x !== undefined && w !== undefined, "Cannot make operands");
-  plan.write("x", x);
-  plan.write("w", w);
-  verify(x, w, (await plan.run(["out"])).out, size);
-  const count = Math.max(9, Math.round(4e9 / size ** 3));
-  return await rateOf(count, (2 * size ** 3) / 1e9, () => plan.run());
-}
-
-/** Compares one element in 997 with its sum in double precision. */
-function verify(x: Float32Array, w: Float32Array, out: Float32Array, size: number): void {
-  for (let at = 0; at < out.length; at += 997) {
-    const [row, column] = [Math.floor(at / size), at % size];
-    let sum = 0;
-    for (let k = 0; k < size; k += 1) {
-      sum += (x[row * size + k] as number) * (w[column * size + k] as number);
-    }
-    const got = out[at] as number;
-    assert(Math.abs(got - sum) < 1e-4, `Cannot time matmul ${size}: element ${at} is ${got}, should be ${sum}`);
+  runners.push({ name: "bare loop, 1 thread, GFLOP/s", run: async () => bare(SAMPLE_GFLOP) });
+  const samples = await takeRounds(runners, { rounds: ROUNDS[work.type], nowMs: () => performance.now() });
+  const rates = new Map<string, number[]>();
+  for (const [name, ms] of samples) {
+    const each = rates.size < contenders.length ? amount * times : SAMPLE_GFLOP;
+    rates.set(
+      name,
+      ms.map((taken) => (1000 * each) / taken),
+    );
   }
-}
-
-/** Tokens per second of whole training steps; the loss must have fallen below that of a uniform guess. */
-async function train(engine: Engine): Promise<Rate> {
-  using trainer = await createTrainer(engine, { model: MODEL, inner: INNER });
-  trainer.load(initialParameters(MODEL));
-  const rows = INNER.batch * MODEL.time;
-  const rng = createRng("bench", "train");
-  const tokens = Uint32Array.from({ length: rows }, () => rng.below(64));
-  const targets = tokens.map((token) => (token + 1) % 64);
-  let loss = 0;
-  const rate = await rateOf(25, rows, async () => {
-    ({ loss } = await trainer.step({ tokens, targets }));
-  });
-  assert(loss < Math.log(MODEL.vocabulary), `Cannot time training: the loss is ${loss} and should have fallen`);
-  return rate;
+  const [ours = [], theirs = [], loop = []] = [...rates.values()];
+  const ratios = ours.map((rate, round) => rate / present(theirs[round], "a round's rate"));
+  const share = rounded(quantile(ours, 1) / (threads * quantile(loop, 1)));
+  return {
+    ...Object.fromEntries([...rates].map(([name, all]) => [name, rateOf(all)])),
+    ...(work.type === "matmul" ? { "share of the bare loop on every thread, best rounds": share } : {}),
+    "times the peer, median of rounds": rounded(median(ratios)),
+    "times the peer, best rounds": rounded(quantile(ours, 1) / quantile(theirs, 1)),
+  };
 }

@@ -69,9 +69,9 @@ interface Recorded {
   readonly outputs: Readonly<Record<string, string>>;
 }
 
-function recordMatmul({ m, n, k }: MatmulWork): Recorded {
+function recordMatmul({ m, n, k, transA = false, transB = false }: MatmulWork): Recorded {
   const r = record("matmul");
-  r.matmul(r.input("a", [m, k]), r.input("b", [k, n]));
+  r.matmul(r.input("a", transA ? [k, m] : [m, k]), r.input("b", transB ? [n, k] : [k, n]), { transA, transB });
   const inputs = { a: operand("a", m * k), b: operand("b", k * n) };
   return { program: r.finish(["product"]), inputs, outputs: { product: "c" } };
 }

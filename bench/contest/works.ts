@@ -10,13 +10,15 @@ import { expectedAttention } from "./attention-reference.ts";
 
 export type Work = MatmulWork | AttentionWork | StepWork;
 
-/** c = a·b: a [M,K], b [K,N], both row by row. Output "c" [M,N]. */
+/** c = a·b: a [M,K], b [K,N], both row by row; with transA a is [K,M], with transB b is [N,K]. Output "c" [M,N]. */
 export interface MatmulWork {
   readonly type: "matmul";
   readonly name: string;
   readonly m: number;
   readonly n: number;
   readonly k: number;
+  readonly transA?: boolean;
+  readonly transB?: boolean;
 }
 
 /**
@@ -136,14 +138,15 @@ export function faultOf(work: Work, outputs: Outputs): string | undefined {
   }
 }
 
-function expectedProduct({ m, n, k }: MatmulWork): Map<number, number> {
+function expectedProduct({ m, n, k, transA = false, transB = false }: MatmulWork): Map<number, number> {
   const [a, b] = [operand("a", m * k), operand("b", k * n)];
   const expected = new Map<number, number>();
   for (let at = 0; at < m * n; at += STRIDE) {
     const [row, column] = [Math.floor(at / n), at % n];
     let sum = 0;
     for (let i = 0; i < k; i += 1) {
-      sum += (a[row * k + i] as number) * (b[i * n + column] as number);
+      const x = a[transA ? i * m + row : row * k + i] as number;
+      sum += x * (b[transB ? column * k + i : i * n + column] as number);
     }
     expected.set(at, sum);
   }

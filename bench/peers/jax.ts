@@ -23,10 +23,11 @@ export async function open({ backend }: Surroundings): Promise<Contender> {
 function prepare(work: Work): Ready {
   switch (work.type) {
     case "matmul": {
-      const { m, n, k } = work;
-      const a = np.array(operand("a", m * k)).reshape([m, k]);
-      const b = np.array(operand("b", k * n)).reshape([k, n]);
-      const product = jit((x: np.Array, y: np.Array) => np.matmul(x, y));
+      const { m, n, k, transA = false, transB = false } = work;
+      const a = np.array(operand("a", m * k)).reshape(transA ? [k, m] : [m, k]);
+      const b = np.array(operand("b", k * n)).reshape(transB ? [n, k] : [k, n]);
+      const turned = (x: np.Array, turn: boolean): np.Array => (turn ? np.transpose(x) : x);
+      const product = jit((x: np.Array, y: np.Array) => np.matmul(turned(x, transA), turned(y, transB)));
       return ready({ inputs: [a, b], call: () => ({ c: product(a.ref, b.ref) }) });
     }
     case "attention": {

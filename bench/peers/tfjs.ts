@@ -36,10 +36,10 @@ export async function open({ backend, fileUrl, lastDevice, syncWith }: Surroundi
 function prepare(work: Work, sync: () => Promise<void>): Ready {
   switch (work.type) {
     case "matmul": {
-      const { m, n, k } = work;
-      const a = tf.tensor(operand("a", m * k), [m, k]);
-      const b = tf.tensor(operand("b", k * n), [k, n]);
-      return ready({ inputs: [a, b], call: () => ({ c: tf.matMul(a, b) }) }, sync);
+      const { m, n, k, transA = false, transB = false } = work;
+      const a = tf.tensor(operand("a", m * k), transA ? [k, m] : [m, k]);
+      const b = tf.tensor(operand("b", k * n), transB ? [n, k] : [k, n]);
+      return ready({ inputs: [a, b], call: () => ({ c: tf.matMul(a, b, transA, transB) }) }, sync);
     }
     case "attention":
       return prepareAttention(work, sync);

@@ -4,37 +4,90 @@
  */
 import attentionBackwardKvNaive from "../../shaders/attention-backward-kv-naive.wgsl" with { type: "text" };
 import attentionBackwardKvRows from "../../shaders/attention-backward-kv-rows.wgsl" with { type: "text" };
+import attentionBackwardKvSubgroup from "../../shaders/attention-backward-kv-subgroup.wgsl" with { type: "text" };
 import attentionBackwardKv from "../../shaders/attention-backward-kv.wgsl" with { type: "text" };
 import attentionBackwardQNaive from "../../shaders/attention-backward-q-naive.wgsl" with { type: "text" };
 import attentionBackwardQRows from "../../shaders/attention-backward-q-rows.wgsl" with { type: "text" };
+import attentionBackwardQSubgroup from "../../shaders/attention-backward-q-subgroup.wgsl" with { type: "text" };
 import attentionBackwardQ from "../../shaders/attention-backward-q.wgsl" with { type: "text" };
 import attentionNaive from "../../shaders/attention-naive.wgsl" with { type: "text" };
 import attentionRows from "../../shaders/attention-rows.wgsl" with { type: "text" };
+import attentionSubgroup from "../../shaders/attention-subgroup.wgsl" with { type: "text" };
 import attention from "../../shaders/attention.wgsl" with { type: "text" };
 import type { HeadShape, OpOf } from "../tensor/program.ts";
 import { read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import { f32, u32, unroll, type Constants } from "./shader.ts";
 
-export const ATTENTION_RUNGS = ["naive", "flash", "rows"] as const;
+/** Rows that one invocation owns, of the rungs that are named after them. */
+const ROWS = { "subgroup-1": 1, "subgroup-2": 2, "subgroup-4": 4 } as const;
+
+type SubgroupRung = keyof typeof ROWS;
+
+/**
+ * The most elements of queries, or of keys, that one invocation of the subgroup rungs keeps: half as many in the backward,
+ * where each has a gradient as well. More would spill.
+ */
+const FORWARD_ELEMENTS_MAX = 128;
+const BACKWARD_ELEMENTS_MAX = 64;
+/** Wider heads than this go to workgroup memory: compilers take long over so many named registers. */
+const REGISTER_HEAD_MAX = 64;
+
+/**
+ * naive takes any head width; the others want multiples of 4, up to 128. flash: tiles in workgroup memory, 4 lanes a row, for
+ * GPUs. rows: an invocation a row, all in registers. subgroup: rows too, with reads shared by broadcast.
+ */
+export const ATTENTION_RUNGS = ["naive", "flash", "rows", ...(Object.keys(ROWS) as SubgroupRung[])] as const;
 export type AttentionRung = (typeof ATTENTION_RUNGS)[number];
 
-export function attentionDispatches(op: OpOf<"attention">, wanted: AttentionRung): Dispatch[] {
+export interface AttentionContext {
+  readonly wanted: AttentionRung;
+  /** Invocations that a subgroup has at least; 0 if the device has no subgroups. */
+  readonly lanesMin: number;
+  /** Invocations of a workgroup that needs no barrier: few where each of them is a thread's turn anyway. */
+  readonly size: number;
+}
+
+/**
+ * The rung to take where nobody has measured: on a GPU tiles in workgroup memory; on software adapters what was fastest on
+ * SwiftShader (4 lanes), on Mesa's lavapipe (8 lanes; it compiles the backward's broadcasts for seconds, so rows there) and
+ * without subgroups on Mesa's llvmpipe.
+ */
+export function attentionGuess(
+  { software, lanesMin }: { readonly software: boolean; readonly lanesMin: number },
+  way: "forward" | "backward",
+): AttentionRung {
+  if (!software) {
+    return "flash";
+  }
+  if (lanesMin >= 8) {
+    return way === "forward" ? "subgroup-2" : "rows";
+  }
+  return lanesMin > 0 ? "subgroup-4" : "rows";
+}
+
+export function attentionDispatches(op: OpOf<"attention">, context: AttentionContext): Dispatch[] {
   const bindings = [read(op.q), read(op.k), read(op.v), write(op.out), write(op.lse)];
-  switch (allowedRung(op, wanted)) {
+  const rung = allowedRung(op, context);
+  switch (rung) {
     case "flash":
       return [rowBlocks("attention", attention, op, op.heads, bindings)];
     case "rows":
       return [rows("attention-rows", attentionRows, op, op.heads, bindings)];
-    default:
+    case "naive":
       return [elements("attention-naive", attentionNaive, op, op.heads, bindings)];
+    default: {
+      const part = { rows: rowsOf(op, rung, FORWARD_ELEMENTS_MAX), heads: op.heads, size: context.size };
+      return [lanes("attention-subgroup", attentionSubgroup, op, part, bindings)];
+    }
   }
 }
 
-export function attentionBackwardDispatches(op: OpOf<"attentionBackward">, wanted: AttentionRung): Dispatch[] {
+export function attentionBackwardDispatches(op: OpOf<"attentionBackward">, context: AttentionContext): Dispatch[] {
   const { q, k, v, out, lse, dout, delta, dq, dk, dv } = op;
   const first = [read(q), read(k), read(v), read(out), read(lse), read(dout), write(delta), write(dq)];
   const second = [read(q), read(k), read(v), read(dout), read(lse), read(delta), write(dk), write(dv)];
-  switch (allowedRung(op, wanted)) {
+  const rung = allowedRung(op, context);
+  switch (rung) {
     case "flash":
       return [
         rowBlocks("attention-backward-q", attentionBackwardQ, op, op.heads, first),
@@ -45,22 +98,45 @@ export function attentionBackwardDispatches(op: OpOf<"attentionBackward">, wante
         rows("attention-backward-q-rows", attentionBackwardQRows, op, op.heads, first),
         rows("attention-backward-kv-rows", attentionBackwardKvRows, op, op.kvHeads, second),
       ];
-    default:
+    case "naive":
       return [
         elements("attention-backward-q-naive", attentionBackwardQNaive, op, op.heads, first),
         elements("attention-backward-kv-naive", attentionBackwardKvNaive, op, op.kvHeads, second),
       ];
+    default: {
+      const part = { rows: rowsOf(op, rung, BACKWARD_ELEMENTS_MAX), size: context.size };
+      return [
+        lanes("attention-backward-q-subgroup", attentionBackwardQSubgroup, op, { ...part, heads: op.heads }, first),
+        lanes(
+          "attention-backward-kv-subgroup",
+          attentionBackwardKvSubgroup,
+          op,
+          { ...part, heads: op.kvHeads },
+          second,
+        ),
+      ];
+    }
   }
 }
 
-/**
- * The fast kernels read quads; tiles in workgroup memory hold heads of up to 128, registers of up to 64.
- */
-function allowedRung({ headDim }: HeadShape, wanted: AttentionRung): AttentionRung {
+/** The fast kernels read quads; tiles in workgroup memory hold heads of up to 128. */
+function allowedRung({ headDim }: HeadShape, { wanted, lanesMin }: AttentionContext): AttentionRung {
   if (wanted === "naive" || headDim % 4 !== 0 || headDim > 128) {
     return "naive";
   }
-  return headDim > 64 ? "flash" : wanted;
+  if (wanted === "flash" || headDim > REGISTER_HEAD_MAX) {
+    return "flash";
+  }
+  return isSubgroup(wanted) && lanesMin === 0 ? "rows" : wanted;
+}
+
+function isSubgroup(rung: AttentionRung): rung is SubgroupRung {
+  return rung in ROWS;
+}
+
+/** As many rows as `rung` says, or as few as have no more than `elementsMax` elements. */
+function rowsOf({ headDim }: HeadShape, rung: SubgroupRung, elementsMax: number): number {
+  return Math.min(ROWS[rung], Math.floor(elementsMax / headDim));
 }
 
 function headConstants(op: HeadShape): Constants {
@@ -90,4 +166,23 @@ function rows(kernel: string, text: string, op: HeadShape, heads: number, bindin
 function elements(kernel: string, text: string, op: HeadShape, heads: number, bindings: Binding[]): Dispatch {
   const groups = share(op.batch * op.time * heads * op.headDim, 64);
   return { kernel, text, constants: headConstants(op), bindings, groups };
+}
+
+interface Lanes {
+  readonly rows: number;
+  readonly heads: number;
+  readonly size: number;
+}
+
+/** An invocation for every few rows of each of `heads`; workgroups stay within a head. */
+function lanes(
+  kernel: string,
+  text: string,
+  op: HeadShape,
+  { rows: c, heads, size }: Lanes,
+  bindings: Binding[],
+): Dispatch {
+  const constants = { ...headConstants(op), SIZE: u32(size) };
+  const groups = op.batch * heads * share(op.time, size * c);
+  return { kernel, text: unroll(text, { r: op.headDim / 4, c }), constants, bindings, groups };
 }

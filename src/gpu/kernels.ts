@@ -18,7 +18,13 @@ import rope from "../../shaders/rope.wgsl" with { type: "text" };
 import swigluBackward from "../../shaders/swiglu-backward.wgsl" with { type: "text" };
 import swiglu from "../../shaders/swiglu.wgsl" with { type: "text" };
 import type { Op, OpOf, OpType, TensorId } from "../tensor/program.ts";
-import { attentionBackwardDispatches, attentionDispatches, type AttentionRung } from "./attention.ts";
+import {
+  attentionBackwardDispatches,
+  attentionDispatches,
+  attentionGuess,
+  type AttentionContext,
+  type AttentionRung,
+} from "./attention.ts";
 import { addend, at, read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import type { Group } from "./fuse.ts";
 import { matmulDispatches, matmulGuess, type MatmulContext, type MatmulForm, type MatmulRung } from "./matmul.ts";
@@ -137,8 +143,8 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     ];
   },
 
-  attention: (op, context) => attentionDispatches(op, attentionRung(context)),
-  attentionBackward: (op, context) => attentionBackwardDispatches(op, attentionRung(context)),
+  attention: (op, context) => attentionDispatches(op, attentionContext(context, "forward")),
+  attentionBackward: (op, context) => attentionBackwardDispatches(op, attentionContext(context, "backward")),
 
   swiglu: (op, { countOf }) => [
     elementwise("swiglu", swiglu, countOf(op.out), [read(op.gate), read(op.up), write(op.out)]),
@@ -268,8 +274,12 @@ function matmulContext({ shapeOf, choice, software, lanesMin, tuning }: KernelCo
   return { shapeOf, lanesMin, rungFor };
 }
 
-function attentionRung({ choice, software }: KernelContext): AttentionRung {
-  return choice.attention === "auto" ? (software ? "rows" : "flash") : choice.attention;
+function attentionContext(
+  { choice, software, lanesMin }: KernelContext,
+  way: "forward" | "backward",
+): AttentionContext {
+  const wanted = choice.attention === "auto" ? attentionGuess({ software, lanesMin }, way) : choice.attention;
+  return { wanted, lanesMin, size: software ? 16 : 64 };
 }
 
 function elementwise(kernel: string, text: string, count: number, bindings: Binding[]): Dispatch {

@@ -54,3 +54,15 @@ test("unroll() leaves out a line whose count is 0", () => {
   const lines = ["x = 1; // $s", "x = 2; // $t"].join("\n");
   expect(unroll(lines, { s: 0, t: 1 })).toBe("x = 2; // 0");
 });
+
+test("unroll() repeats what stands between `{ // $r` and its brace as a whole", () => {
+  const lines = ["  { // $r", "    let a = x[$r];", "    s$r_$c += a;", "  }", "done"].join("\n");
+  const block = (i: number): string[] => [
+    "  {",
+    `    let a = x[${i}];`,
+    `    s${i}_0 += a;`,
+    `    s${i}_1 += a;`,
+    "  }",
+  ];
+  expect(unroll(lines, { r: 2, c: 2 }).split("\n")).toEqual([...block(0), ...block(1), "done"]);
+});

@@ -57,7 +57,8 @@ export function specialise(text: string, constants: Constants, rebindings: reado
 
 /**
  * Repeats lines: one that mentions $x stands for `counts.x` lines, with 0, 1 … in its place (none if the count is 0), one
- * that also mentions $y for that many times `counts.y`; $X is the count itself. Names are single letters. Lines of comment
+ * that also mentions $y for that many times `counts.y`; $X is the count itself. What stands between a line `{ // $x` and its
+ * `}` is repeated as a whole, so that what it declares is alive no longer than one block. Names are single letters. Lines of comment
  * stay as they are.
  */
 export function unroll(text: string, counts: Readonly<Record<string, number>>): string {
@@ -67,12 +68,21 @@ export function unroll(text: string, counts: Readonly<Record<string, number>>): 
     lines.flatMap((line) =>
       line.includes(mark) ? Array.from({ length: count }, (_, i) => line.replaceAll(mark, String(i))) : [line],
     );
-  return counted
+  const whole = names.reduce((all, { mark, count }) => repeatBlocks(all, mark, count), counted);
+  return whole
     .split("\n")
     .flatMap((line) =>
       line.startsWith("//") ? [line] : names.reduce((lines, { mark, count }) => repeat(lines, mark, count), [line]),
     )
     .join("\n");
+}
+
+function repeatBlocks(text: string, mark: string, count: number): string {
+  const block = new RegExp(`^( *)\\{ // \\${mark}\\n(.*?)^\\1\\}$`, "gms");
+  return text.replaceAll(block, (_, indent: string, body: string) => {
+    const one = `${indent}{\n${body}${indent}}`;
+    return Array.from({ length: count }, (_unused, i) => one.replaceAll(mark, String(i))).join("\n");
+  });
 }
 
 function variableOf(text: string, index: number): { readonly line: string; readonly name: string } {

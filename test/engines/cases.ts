@@ -78,6 +78,8 @@ export const cases: readonly Case[] = [
     { batch: 2, time: 15, heads: 4, kvHeads: 2, headDim: 16 },
     { batch: 1, time: 17, heads: 3, kvHeads: 3, headDim: 20 },
     { batch: 1, time: 33, heads: 2, kvHeads: 1, headDim: 128 },
+    { batch: 1, time: 63, heads: 2, kvHeads: 1, headDim: 8 },
+    { batch: 2, time: 65, heads: 4, kvHeads: 2, headDim: 12 },
   ].flatMap((shape) => [attentionCase(shape), attentionBackwardCase(shape)]),
   ...[1, 7, 1023, 1025].flatMap((count) => [swigluCase(count), swigluBackwardCase(count), addCase(count)]),
   ...[
@@ -120,8 +122,11 @@ export const rungs: readonly { readonly name: string; readonly choice: object; r
       choice: { matmul },
       ops: ["matmul"] as const,
     })),
-    { name: "flash: ", choice: { attention: "flash" }, ops: ["attention", "attentionBackward"] },
-    { name: "rows: ", choice: { attention: "rows" }, ops: ["attention", "attentionBackward"] },
+    ...["flash", "rows", "subgroup-1"].map((attention) => ({
+      name: `${attention}: `,
+      choice: { attention },
+      ops: ["attention", "attentionBackward"] as const,
+    })),
     { name: "not fused: ", choice: { fusion: "none" }, ops: ["model in fours"] },
     {
       name: "naive: ",

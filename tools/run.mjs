@@ -117,6 +117,7 @@ function buildWasm() {
 function buildApp() {
   const sources = [
     "index.html",
+    "bench.html",
     "widget.html",
     "vite.config.ts",
     "package-lock.json",

@@ -4,8 +4,10 @@
  * change without notice.
  */
 export { AssertionError, HeddleError, type ErrorCode } from "../base/assert.ts";
+export type { Clock } from "../base/clock.ts";
 export { createRng, type Rng } from "../base/rng.ts";
 export { createEngine, type OpenEngineOptions } from "../engines/open.ts";
+export { createPace, type Neighbour, type PaceOptions, type PaceState } from "../engines/pace.ts";
 export { createGpuEngine, probeGpu, type GpuEngine, type GpuEngineOptions } from "../gpu/engine.ts";
 export { selfTest } from "../gpu/self-test.ts";
 export { createEvaluator, type Evaluator, type EvaluatorOptions } from "../model/evaluator.ts";
@@ -14,6 +16,7 @@ export { initialParameters, parameterLayout, type ParameterLayout } from "../mod
 export { logitsProgram, lossProgram, trainProgram } from "../model/llama.ts";
 export { memoryOf, type MemoryNeed } from "../model/memory.ts";
 export { createTrainer, type Moments, type StepResult, type TokenBatch, type Trainer } from "../model/trainer.ts";
+export { systemClock } from "../net/system-clock.ts";
 export type { InnerConfig, ModelConfig } from "../protocol/charter.ts";
 export type { Engine, EngineKind, Outputs, Plan } from "../tensor/engine.ts";
 export { grad, type GradOptions } from "../tensor/grad.ts";

@@ -188,8 +188,8 @@ async function file(response: ServerResponse, dist: string, path: string): Promi
 }
 
 /**
- * The contributor page is cross-origin isolated, which gives the WASM engine its threads; the widget's frame is not, so that
- * any site can embed it. Hashed assets never change under their name.
+ * The contributor and the benchmark page are cross-origin isolated, which gives the WASM engine its threads; the widget's
+ * frame is not, so that any site can embed it. Hashed assets never change under their name.
  */
 function headersOf(path: string): Record<string, string> {
   const headers: Record<string, string> = {
@@ -202,7 +202,7 @@ function headersOf(path: string): Record<string, string> {
   if (!path.endsWith("/widget.html")) {
     headers["cross-origin-embedder-policy"] = "require-corp";
   }
-  if (path.endsWith("/index.html")) {
+  if (path.endsWith("/index.html") || path.endsWith("/bench.html")) {
     headers["cross-origin-opener-policy"] = "same-origin";
     headers["content-security-policy"] = "frame-ancestors 'none'";
   }

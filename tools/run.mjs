@@ -140,10 +140,11 @@ function buildApp() {
   writeFileSync(stamp, wanted);
 }
 
-/** The tests need a browser and a software Vulkan driver; everything else comes from npm. */
+/** The tests need two browsers and a software Vulkan driver; everything else comes from npm. */
 function systemPackages() {
   const needed = [
     { path: "/usr/bin/chromium", name: "chromium" },
+    { path: "/usr/bin/firefox-esr", name: "firefox-esr" },
     { path: "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json", name: "mesa-vulkan-drivers" },
   ].filter(({ path }) => !existsSync(path));
   if (needed.length === 0) {

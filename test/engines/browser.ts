@@ -1,16 +1,15 @@
 /**
- * Entry for Chromium: `node test/engines/browser.ts engine=webgpu|wasm`. Serves the page and its worker, opens it in the
- * machine's Chromium with SwiftShader for a GPU, and prints the worker's report. The page is cross-origin isolated, so that
- * the WASM engine may use threads.
+ * Entry for browsers: `node test/engines/browser.ts chromium|firefox [webgpu] [wasm] [only=TRACE]`. Serves a page whose worker
+ * runs everything, opens it in the machine's browser, and prints the worker's reports. Chromium has Dawn on SwiftShader for a
+ * GPU, Firefox wgpu on Mesa's llvmpipe. The page is cross-origin isolated, so that the WASM engine may use threads.
  */
 import process from "node:process";
-import { chromium } from "playwright-core";
+import { launch, type Browser } from "puppeteer-core";
 import { createServer } from "vite";
 import { textPlugin } from "../../vite.config.ts";
-import { engineChoice, REPORT, type Report } from "./entry.ts";
+import { REPORT, wantedIn, wordsOf, type Reports } from "./entry.ts";
 
-export const CHROMIUM = "/usr/bin/chromium";
-const REPORT_MS_MAX = 240_000;
+const REPORT_MS_MAX = 1_800_000;
 
 const server = await createServer({
   configFile: false,
@@ -31,9 +30,43 @@ const server = await createServer({
 await server.listen();
 const address = server.httpServer?.address();
 const port = typeof address === "object" ? address?.port : undefined;
-const browser = await chromium.launch({
-  executablePath: CHROMIUM,
-  args: [
+const browser = await open(process.argv.includes("firefox") ? "firefox" : "chromium");
+try {
+  const page = await browser.newPage();
+  await page.goto(`http://127.0.0.1:${port}/test/engines/page/index.html`);
+  const { reports, thrown } = await page.evaluate(
+    (words) => (globalThis as unknown as Page).runInWorker(words),
+    wordsOf(wantedIn(process.argv)),
+  );
+  if (thrown !== undefined) {
+    throw new Error(thrown);
+  }
+  process.stdout.write(REPORT.begin + JSON.stringify(reports) + REPORT.end);
+} finally {
+  await browser.close();
+  await server.close();
+}
+
+/** What the page's script declares. */
+interface Page {
+  runInWorker(words: readonly string[]): Promise<{ readonly reports?: Reports; readonly thrown?: string }>;
+}
+
+function open(name: "chromium" | "firefox"): Promise<Browser> {
+  if (name === "firefox") {
+    const preferences = {
+      "dom.webgpu.enabled": true,
+      "dom.webgpu.workers.enabled": true,
+      "gfx.webgpu.ignore-blocklist": true,
+    };
+    return launch({
+      browser: "firefox",
+      executablePath: "/usr/bin/firefox-esr",
+      extraPrefsFirefox: preferences,
+      protocolTimeout: REPORT_MS_MAX,
+    });
+  }
+  const flags = [
     "--no-sandbox",
     "--enable-unsafe-webgpu",
     "--use-webgpu-adapter=swiftshader",
@@ -42,15 +75,6 @@ const browser = await chromium.launch({
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-  ],
-});
-try {
-  const page = await browser.newPage();
-  await page.goto(`http://127.0.0.1:${port}/test/engines/page/index.html?engine=${engineChoice(process.argv)}`);
-  await page.waitForFunction("globalThis.report !== undefined", undefined, { timeout: REPORT_MS_MAX });
-  const report = (await page.evaluate("globalThis.report")) as Report;
-  process.stdout.write(REPORT.begin + JSON.stringify(report) + REPORT.end);
-} finally {
-  await browser.close();
-  await server.close();
+  ];
+  return launch({ executablePath: "/usr/bin/chromium", args: flags, protocolTimeout: REPORT_MS_MAX });
 }

@@ -5,6 +5,8 @@
  * browser's worker, on WebGPU and on WASM.
  */
 import { createRng, type Rng } from "../../src/base/rng.ts";
+import { ATTENTION_RUNGS } from "../../src/gpu/attention.ts";
+import { MATMUL_RUNGS, type MatmulRung } from "../../src/gpu/matmul.ts";
 import { initialParameters } from "../../src/model/layout.ts";
 import { microBatchName, trainProgram, type TrainOptions } from "../../src/model/llama.ts";
 import type { ModelConfig } from "../../src/protocol/charter.ts";
@@ -107,33 +109,36 @@ export const cases: readonly Case[] = [
   }),
 ];
 
-/** Kernels that stay beside the ones an engine takes by itself, and the ops whose cases they must pass as well. */
-export const rungs: readonly { readonly name: string; readonly choice: object; readonly ops: readonly Case["op"][] }[] =
-  [
-    { name: "tiled: ", choice: { matmul: "tiled" }, ops: ["matmul", "matmul in fours", "model"] },
-    { name: "register: ", choice: { matmul: "register" }, ops: ["matmul", "matmul in fours"] },
-    ...["blocks-4x4", "blocks-8x4", "blocks-8x8", "subgroup-8x4", "subgroup-8x8"].map((matmul) => ({
-      name: `${matmul}: `,
-      choice: { matmul },
-      ops: ["matmul", "model"] as const,
-    })),
-    ...["subgroup-16x4", "subgroup-16x8", "subgroup-32x4"].map((matmul) => ({
-      name: `${matmul}: `,
-      choice: { matmul },
-      ops: ["matmul"] as const,
-    })),
-    ...["flash", "rows", "subgroup-1"].map((attention) => ({
-      name: `${attention}: `,
-      choice: { attention },
-      ops: ["attention", "attentionBackward"] as const,
-    })),
-    { name: "not fused: ", choice: { fusion: "none" }, ops: ["model in fours"] },
-    {
-      name: "naive: ",
-      choice: { matmul: "naive", attention: "naive" },
-      ops: ["matmul", "matmul in fours", "attention", "attentionBackward"],
-    },
-  ];
+interface Rung {
+  readonly name: string;
+  readonly choice: object;
+  /** The ops whose cases it must pass as well. */
+  readonly ops: readonly Case["op"][];
+}
+
+/** Every kernel of the ladders, also those that an engine would not take by itself. */
+export const rungs: readonly Rung[] = [
+  ...MATMUL_RUNGS.map((matmul) => ({ name: `${matmul}: `, choice: { matmul }, ops: productsFor(matmul) })),
+  ...ATTENTION_RUNGS.map((attention) => ({
+    name: `${attention} attention: `,
+    choice: { attention },
+    ops: ["attention", "attentionBackward"] as const,
+  })),
+  { name: "not fused: ", choice: { fusion: "none" }, ops: ["model in fours"] },
+];
+
+/** Kernels in blocks give way to another where a size is no multiple of 4. Whole models take minutes on some compilers. */
+function productsFor(rung: MatmulRung): Rung["ops"] {
+  switch (rung) {
+    case "naive":
+    case "register":
+      return ["matmul", "matmul in fours"];
+    case "tiled":
+      return ["matmul", "matmul in fours", "model in fours"];
+    default:
+      return rung.startsWith("subgroup") ? ["matmul in fours"] : ["matmul in fours", "model in fours"];
+  }
+}
 
 /** Uniform in [−1, 1). */
 function floats(rng: Rng, shape: readonly number[], scale = 1): Float32Array<ArrayBuffer> {

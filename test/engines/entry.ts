@@ -1,52 +1,159 @@
 /**
- * What every platform's entry runs: the contract on the engine that was asked for, and what must hold of that engine
- * besides. The platform hands in its `GPU` object, or the WASM engine; the outcome is plain data.
+ * What every platform's entry runs: the contract on the engine that was asked for, what must hold of that engine besides,
+ * and a run of training whose losses are compared between platforms. The outcome is plain data.
  */
+import { present } from "../../src/base/assert.ts";
 import type { Engine } from "../../src/tensor/engine.ts";
-import { cases, rungs } from "./cases.ts";
-import { CLAIMS, runCases, runClaims, type CaseResult } from "./run-cases.ts";
+import { createWasmEngine } from "../../src/wasm/engine.ts";
+import { cases, rungs, type Case } from "./cases.ts";
+import { guardAdapter } from "./guard.ts";
+import { CLAIMS, attempt, runCases, runClaims, type CaseResult } from "./run-cases.ts";
+import { trace, TRACES, type Trace, type TraceName } from "./trace.ts";
+import { GOLDEN, trainDigest } from "./train-digest.ts";
 
-type EngineChoice = "webgpu" | "wasm";
+export type EngineName = "webgpu" | "wasm";
 
 export interface Report {
   /** The device in words. */
   readonly device: string;
   readonly results: readonly CaseResult[];
+  /** The losses of the run of training, and a digest of all that came of it; one for each number of threads. */
+  readonly traces: readonly Trace[];
 }
 
-/** The marks around a report on standard output. */
+/** What an entry prints: a report for each engine that it was asked for. */
+export type Reports = Readonly<Partial<Record<EngineName, Report>>>;
+
+/** The words of an entry's command line, or of a page's query. */
+export interface Wanted {
+  readonly engines: readonly EngineName[];
+  /** Instead of everything, only the run of training with this name. */
+  readonly only?: TraceName;
+  /** Which rungs of the kernels' ladders WebGPU runs besides: a regular expression for their names. Without it none. */
+  readonly rungs?: string;
+}
+
+/** The marks around the reports on standard output. */
 export const REPORT = { begin: "<<<engine report ", end: " engine report>>>" } as const;
 
+/** Threads of the WASM engines; the first has the whole contract to fulfil. */
+const THREADS = [2, 1] as const;
+const GOLDEN_CLAIMS = THREADS.map((threads) => `twenty steps with ${threads} threads end in the golden bits`);
+
 /** Names of everything that a report on WebGPU must hold. */
-export function webGpuNames(checks: Readonly<Record<string, string>>): string[] {
-  const ladder = rungs.flatMap(({ name, ops }) =>
+export function webGpuNames(checks: Readonly<Record<string, string>>, pattern?: string): string[] {
+  const ladder = rungsLike(pattern).flatMap(({ name, ops }) =>
     cases.filter(({ op }) => ops.some((wanted) => wanted === op)).map((one) => name + one.name),
   );
   return [...contractNames(), ...ladder, ...Object.values(checks)];
 }
 
-/** Names of everything that a report on any engine must hold. */
-export function contractNames(): string[] {
+function rungsLike(pattern: string | undefined): typeof rungs {
+  return pattern === undefined ? [] : rungs.filter(({ name }) => new RegExp(pattern).test(name));
+}
+
+/** Names of everything that a report on WASM must hold. */
+export function wasmNames(): string[] {
+  return [...contractNames(), ...GOLDEN_CLAIMS];
+}
+
+function contractNames(): string[] {
   return [...cases.map(({ name }) => name), ...Object.values(CLAIMS)];
 }
 
-export async function reportWebGpu(gpu: GPU): Promise<Report> {
+/** "webgpu", "wasm", "only=NAME" and "rungs=PATTERN" among command-line arguments. */
+export function wantedIn(words: readonly string[]): Wanted {
+  const valueOf = (name: string): string | undefined =>
+    words.find((word) => word.startsWith(`${name}=`))?.slice(name.length + 1);
+  const [only, rungs] = [valueOf("only"), valueOf("rungs")];
+  return {
+    engines: (["webgpu", "wasm"] as const).filter((name) => words.includes(name)),
+    ...(only === undefined ? {} : { only: only as TraceName }),
+    ...(rungs === undefined ? {} : { rungs }),
+  };
+}
+
+/** The same as words. */
+export function wordsOf({ engines, only, rungs }: Wanted): string[] {
+  const pair = (name: string, value: string | undefined): string[] => (value === undefined ? [] : [`${name}=${value}`]);
+  return [...engines, ...pair("only", only), ...pair("rungs", rungs)];
+}
+
+/** Runs everything on a platform; `openGpu` gives its WebGPU. */
+export async function report(wanted: Wanted, openGpu: () => GPU): Promise<Reports> {
+  const { engines, only } = wanted;
+  const reports: Partial<Record<EngineName, Report>> = {};
+  if (engines.includes("webgpu")) {
+    reports.webgpu = await reportWebGpu(openGpu(), wanted);
+  }
+  if (engines.includes("wasm")) {
+    reports.wasm = await reportWasm(only);
+  }
+  return reports;
+}
+
+async function reportWebGpu(gpu: GPU, { only, rungs: pattern }: Wanted): Promise<Report> {
   const { createGpuEngine } = await import("../../src/gpu/engine.ts");
   const { runGpuChecks } = await import("./gpu-checks.ts");
   using engine = await createGpuEngine({ gpu });
-  const results = [...(await runCases(engine)), ...(await runClaims(engine))];
-  for (const { name, choice, ops } of rungs) {
-    using rung = await createGpuEngine({ gpu, choice });
-    results.push(...(await runCases(rung, { prefix: name, wanted: ({ op }) => ops.some((wanted) => wanted === op) })));
+  if (only !== undefined) {
+    return { device: engine.device, results: [], traces: [await trace(engine, TRACES[only])] };
   }
-  return { device: engine.device, results: [...results, ...(await runGpuChecks(gpu))] };
+  const results = await runGuarded(gpu, {}, async (guarded, begin) => [
+    ...(await runCases(guarded, { begin })),
+    ...(await runClaims(guarded)),
+  ]);
+  for (const { name, choice, ops } of rungsLike(pattern)) {
+    const wanted = ({ op }: Case): boolean => ops.some((one) => one === op);
+    const run = (guarded: Engine, begin: (name: string) => void): Promise<CaseResult[]> =>
+      runCases(guarded, { prefix: name, wanted, begin });
+    results.push(...(await runGuarded(gpu, choice, run)));
+  }
+  results.push(...(await runGpuChecks(gpu)));
+  return { device: engine.device, results, traces: [await trace(engine, TRACES.small)] };
 }
 
-export async function reportEngine(engine: Engine): Promise<Report> {
-  return { device: engine.device, results: [...(await runCases(engine)), ...(await runClaims(engine))] };
+/** Runs cases on an engine whose memory is guarded; a case with a kernel that wrote beyond its tensors has failed. */
+async function runGuarded(
+  gpu: GPU,
+  choice: object,
+  run: (engine: Engine, begin: (name: string) => void) => Promise<CaseResult[]>,
+): Promise<CaseResult[]> {
+  const { createGpuEngine, probeGpu } = await import("../../src/gpu/engine.ts");
+  const guard = guardAdapter(present(await probeGpu(gpu), "adapter").adapter);
+  using engine = await createGpuEngine({ gpu, adapter: guard.adapter, choice });
+  const results = await run(engine, guard.watch);
+  const faults = await guard.finish();
+  return results.map((result) => {
+    const fault = faults.get(result.name);
+    return fault === undefined ? result : { ...result, passed: false, detail: `${fault}; ${result.detail}` };
+  });
 }
 
-/** "engine=wasm" among command-line arguments or in a query string; WebGPU by default. */
-export function engineChoice(words: readonly string[]): EngineChoice {
-  return words.includes("engine=wasm") ? "wasm" : "webgpu";
+async function reportWasm(only: TraceName | undefined): Promise<Report> {
+  const results: CaseResult[] = [];
+  const traces: Trace[] = [];
+  const devices: string[] = [];
+  for (const [i, threads] of THREADS.entries()) {
+    using engine = await createWasmEngine({ threads });
+    devices.push(engine.device);
+    if (only === undefined) {
+      results.push(...(i === 0 ? [...(await runCases(engine)), ...(await runClaims(engine))] : []));
+      results.push(await attempt(GOLDEN_CLAIMS[i] as string, checkGolden(threads)));
+    }
+    using fresh = await createWasmEngine({ threads });
+    traces.push(await trace(fresh, TRACES[only ?? "small"]));
+  }
+  return { device: devices.join("; "), results, traces };
+}
+
+function checkGolden(threads: number): () => Promise<string> {
+  return async () => {
+    using engine = await createWasmEngine({ threads });
+    const { digest } = await trainDigest(engine);
+    if (digest !== GOLDEN) {
+      throw new Error(`Got ${digest}, need ${GOLDEN}`);
+    }
+    return digest;
+  };
 }

@@ -2,16 +2,18 @@
  * What must hold of the WebGPU engine beyond the contract: a run allocates nothing, and no failure of the device goes by
  * unseen. The device's own methods are wrapped to count what is created and to break things on purpose.
  */
-import { HeddleError } from "../../src/base/assert.ts";
+import { HeddleError, present } from "../../src/base/assert.ts";
 import { createGpuEngine, probeGpu, type GpuEngine, type GpuEngineOptions } from "../../src/gpu/engine.ts";
 import { selfTest } from "../../src/gpu/self-test.ts";
 import type { Pace } from "../../src/tensor/engine.ts";
 import { record } from "../../src/tensor/record.ts";
 import { memoryOf } from "../../src/model/memory.ts";
 import { cases, modelCase } from "./cases.ts";
+import { guardAdapter } from "./guard.ts";
 import { attempt, compare, runCases, type CaseResult } from "./run-cases.ts";
 
 export const GPU_CHECKS = {
+  guard: "a kernel that writes beyond its tensor is caught by the guard around it",
   allocates: "a run creates no buffer, bind group, pipeline or shader",
   submits: "a run is cut into submits, one after the other, where its pace says",
   selfTest: "the self-test passes",
@@ -28,6 +30,7 @@ export const GPU_CHECKS = {
 
 export async function runGpuChecks(gpu: GPU): Promise<CaseResult[]> {
   return [
+    await attempt(GPU_CHECKS.guard, () => checkGuard(gpu)),
     await attempt(GPU_CHECKS.allocates, () => checkAllocations(gpu)),
     await attempt(GPU_CHECKS.submits, () => checkSubmits(gpu)),
     await attempt(GPU_CHECKS.selfTest, () => checkSelfTest(gpu)),
@@ -41,6 +44,38 @@ export async function runGpuChecks(gpu: GPU): Promise<CaseResult[]> {
     await attempt(GPU_CHECKS.dropped, () => checkDropped(gpu)),
     await attempt(GPU_CHECKS.lost, () => checkLost(gpu)),
   ];
+}
+
+/** The guard's own control: 64 invocations write three elements without looking where the tensor ends. */
+async function checkGuard(gpu: GPU): Promise<string> {
+  const guard = guardAdapter(present(await probeGpu(gpu), "adapter").adapter);
+  const device = await guard.adapter.requestDevice();
+  const code = `@group(0) @binding(0) var<storage, read_write> out: array<f32>;
+    @compute @workgroup_size(64) fn main(@builtin(local_invocation_index) i: u32) { if (i < LENGTH) { out[i] = 1; } }`;
+  const write = (length: number): void => {
+    const module = device.createShaderModule({ code: code.replace("LENGTH", `${length}u`) });
+    const pipeline = device.createComputePipeline({ layout: "auto", compute: { module, entryPoint: "main" } });
+    const buffer = device.createBuffer({ label: "three", size: 16, usage: GPUBufferUsage.STORAGE });
+    const entries = [{ binding: 0, resource: { buffer, offset: 0, size: 12 } }];
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+    pass.dispatchWorkgroups(1);
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+    buffer.destroy();
+  };
+  for (const length of [3, 4, 64]) {
+    guard.watch(`${length}`);
+    write(length);
+  }
+  const faults = await guard.finish();
+  device.destroy();
+  if ([...faults.keys()].join() !== "4,64") {
+    throw new Error(`Caught ${[...faults.values()].join("; ") || "nothing"}, need the writes of 4 and of 64 elements`);
+  }
+  return [...faults.values()].join("; ");
 }
 
 interface Watched {
@@ -329,6 +364,8 @@ async function checkLost(gpu: GPU): Promise<string> {
   const plan = await engine.compile(small());
   await plan.run();
   device.destroy();
+  // Until the browser says so, Firefox answers with errors about buffers of a device that is no more.
+  await device.lost;
   const first = await expectCode("device-lost", async () => {
     await plan.run(["total"]);
   });

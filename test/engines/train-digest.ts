@@ -10,6 +10,12 @@ import { createTrainer } from "../../src/model/trainer.ts";
 import type { InnerConfig, ModelConfig } from "../../src/protocol/charter.ts";
 import type { Engine } from "../../src/tensor/engine.ts";
 
+/**
+ * Made by `bit-identity.test.ts` on 2026-11-22 with AssemblyScript 0.28.20 (Node 26.10.0, x86-64). It may change with the
+ * kernels, on purpose; if a compiler or runtime upgrade changes it, recorded contributions can no longer be replayed.
+ */
+export const GOLDEN = "8cc8fd08f42ca8b0e89f54ca6567bd046993fbcacf9bb0e62927cc5293917991";
+
 const STEPS = 20;
 const MODEL: ModelConfig = {
   vocabulary: 61,
@@ -43,7 +49,7 @@ export interface TrainDigest {
 
 export async function trainDigest(engine: Engine): Promise<TrainDigest> {
   using trainer = await createTrainer(engine, { model: MODEL, inner: INNER });
-  trainer.load(weights());
+  trainer.load(uniformWeights(MODEL));
   const rows = INNER.batch * MODEL.time;
   const rng = createRng("train digest");
   const [losses, norms] = [new Float32Array(STEPS), new Float32Array(STEPS)];
@@ -59,9 +65,9 @@ export async function trainDigest(engine: Engine): Promise<TrainDigest> {
   return { digest: digestOf(concatBytes(parts.map(floatBytes))), losses: [...losses] };
 }
 
-/** Uniform weights of about the usual size; gains 1. */
-function weights(): Float32Array<ArrayBuffer> {
-  const { entries, size } = parameterLayout(MODEL);
+/** Uniform weights of about the usual size, from multiples and sums only; gains 1. */
+export function uniformWeights(model: ModelConfig): Float32Array<ArrayBuffer> {
+  const { entries, size } = parameterLayout(model);
   const params = new Float32Array(size);
   const rng = createRng("train digest", "weights");
   for (const { offset, shape, decay } of entries) {

@@ -1,20 +1,10 @@
-/** Entry for a browser's worker: its query says the engine; it posts one message, a report or what was thrown. */
-import { engineChoice, reportEngine, reportWebGpu, type Report } from "../entry.ts";
+/** Entry for a browser's worker: gets the words of a command line, answers with the reports or with what was thrown. */
+import { report, wantedIn } from "../entry.ts";
 
-const query = new URL(self.location.href).searchParams;
-
-try {
-  const report = engineChoice([`engine=${query.get("engine")}`]) === "webgpu" ? await onWebGpu() : await onWasm();
-  self.postMessage(report);
-} catch (error) {
-  self.postMessage({ device: "none", results: [], thrown: String(error) });
-}
-
-async function onWebGpu(): Promise<Report> {
-  return await reportWebGpu(navigator.gpu);
-}
-
-async function onWasm(): Promise<Report> {
-  const { createWasmEngine } = await import("../../../src/wasm/engine.ts");
-  return await reportEngine(await createWasmEngine({ threads: 2 }));
-}
+self.addEventListener("message", ({ data }: MessageEvent<readonly string[]>) => {
+  report(wantedIn(data), () => navigator.gpu).then(
+    (reports) => self.postMessage({ reports }),
+    (error: unknown) =>
+      self.postMessage({ thrown: error instanceof Error ? `${error}\n${error.stack}` : String(error) }),
+  );
+});

@@ -1,0 +1,142 @@
+/**
+ * The stacks that a machine without a GPU can offer, and how to get a report from them: WebGPU in Node (Dawn on SwiftShader
+ * and on Mesa 25's lavapipe), in Deno (wgpu on llvmpipe), in a worker of Chromium (Dawn on SwiftShader) and in one of Firefox
+ * (wgpu on llvmpipe); WASM in all of them, hence in V8 and in SpiderMonkey. Each is one process that is started once.
+ */
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import process from "node:process";
+import { REPORT, wordsOf, type EngineName, type Report, type Reports } from "./entry.ts";
+import type { TraceName } from "./trace.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+const bin = join(root, "node_modules/.bin");
+const SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json";
+const LLVMPIPE = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json";
+const LAVAPIPE = join(root, "build/lavapipe/lvp_icd.json");
+const NODE = ["node", "--experimental-import-text", "--disable-warning=ExperimentalWarning"];
+const DENO = ["deno", "run", "--no-check", "-A", "--unstable-webgpu", "--unstable-raw-imports"];
+
+interface Host {
+  readonly name: string;
+  readonly command: readonly string[];
+  readonly environment?: Readonly<Record<string, string>>;
+  /** A file that the host cannot do without, and what to install for it. */
+  readonly needs: { readonly file: string; readonly install: string };
+  /** What is named after each engine that it runs, as a stack. */
+  readonly stacks: Readonly<Partial<Record<EngineName, string>>>;
+  /**
+   * Which rungs it runs besides those that the engine takes by itself; see `Wanted` in `entry.ts`. Every rung runs on both
+   * implementations of WGSL, and wherever it needs what only this adapter has.
+   */
+  readonly rungs?: string;
+}
+
+/** An engine in a place. */
+export interface Stack {
+  readonly name: string;
+  readonly engine: EngineName;
+  readonly rungs: string | undefined;
+  readonly report: () => Promise<Report>;
+}
+
+const hosts: readonly Host[] = [
+  {
+    name: "Node on SwiftShader",
+    command: [...NODE, "test/engines/node.ts"],
+    environment: { VK_ICD_FILENAMES: SWIFTSHADER },
+    needs: { file: SWIFTSHADER, install: 'the system package "chromium"' },
+    stacks: { webgpu: "WebGPU: Node with Dawn on SwiftShader", wasm: "WASM: Node" },
+    rungs: ".",
+  },
+  {
+    name: "Node on lavapipe",
+    command: [...NODE, "test/engines/node.ts"],
+    environment: { VK_ICD_FILENAMES: LAVAPIPE },
+    needs: { file: LAVAPIPE, install: 'Mesa 25 with "node tools/lavapipe.mjs"' },
+    stacks: { webgpu: "WebGPU: Node with Dawn on lavapipe" },
+    // Its compiler takes minutes for the others; subgroups of 8 and f16 are what it is here for.
+    rungs: "subgroup|f16",
+  },
+  {
+    name: "Deno",
+    command: [...DENO, "test/engines/deno.ts"],
+    environment: { VK_ICD_FILENAMES: LLVMPIPE },
+    needs: { file: LLVMPIPE, install: 'the system package "mesa-vulkan-drivers"' },
+    stacks: { webgpu: "WebGPU: Deno with wgpu on llvmpipe", wasm: "WASM: Deno" },
+    rungs: "^(?!subgroup)",
+  },
+  {
+    name: "Chromium",
+    command: [...NODE, "test/engines/browser.ts", "chromium"],
+    needs: { file: "/usr/bin/chromium", install: 'the system package "chromium"' },
+    stacks: { webgpu: "WebGPU: Chromium worker with Dawn on SwiftShader", wasm: "WASM: Chromium worker" },
+  },
+  {
+    name: "Firefox",
+    command: [...NODE, "test/engines/browser.ts", "firefox"],
+    environment: { VK_ICD_FILENAMES: LLVMPIPE },
+    needs: { file: "/usr/bin/firefox-esr", install: 'the system package "firefox-esr"' },
+    stacks: { webgpu: "WebGPU: Firefox worker with wgpu on llvmpipe", wasm: "WASM: Firefox worker" },
+    rungs: "^(?!subgroup)",
+  },
+];
+
+/**
+ * All stacks. A host starts when the first report of one of its stacks is asked for, and may take so long; `only`: see
+ * `Wanted` in `entry.ts`.
+ */
+export function stacks({ msMax, only }: { readonly msMax: number; readonly only?: TraceName }): Stack[] {
+  return hosts.flatMap((host) => {
+    let running: Promise<Reports> | undefined;
+    return Object.entries(host.stacks).map(([engine, name]) => ({
+      name,
+      engine: engine as EngineName,
+      rungs: host.rungs,
+      report: async () => {
+        running ??= run(host, msMax, only);
+        const report = (await running)[engine as EngineName];
+        if (report === undefined) {
+          throw new Error(`${name} has no report`);
+        }
+        return report;
+      },
+    }));
+  });
+}
+
+/** Runs a host's entry and returns its reports; rejects with what it wrote when it does not report. */
+async function run(host: Host, msMax: number, only: TraceName | undefined): Promise<Reports> {
+  const { name, command, environment = {}, needs, rungs } = host;
+  if (!existsSync(needs.file)) {
+    throw new Error(`${name} needs ${needs.file}: install ${needs.install}`);
+  }
+  const [program = "", ...rest] = command;
+  const engines = Object.keys(host.stacks) as EngineName[];
+  const words = wordsOf({
+    engines,
+    ...(only === undefined ? {} : { only }),
+    ...(rungs === undefined ? {} : { rungs }),
+  });
+  const env = {
+    ...process.env,
+    // Mesa insists on a directory for sockets, which a bare container lacks.
+    XDG_RUNTIME_DIR: process.env["XDG_RUNTIME_DIR"] ?? mkdtempSync(join(tmpdir(), "heddle-xdg-")),
+    ...environment,
+  };
+  const child = spawn(join(bin, program), [...rest, ...words], { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
+  const timer = setTimeout(() => child.kill("SIGKILL"), msMax);
+  let [out, errors] = ["", ""];
+  child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
+  child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
+  const code = await new Promise<number | null>((done) => child.on("close", done));
+  clearTimeout(timer);
+  const begin = out.lastIndexOf(REPORT.begin);
+  const end = out.lastIndexOf(REPORT.end);
+  if (begin === -1 || end === -1) {
+    throw new Error(`${name} ended with ${code} and no report: ${errors.slice(-2000)}${out.slice(-500)}`);
+  }
+  return JSON.parse(out.slice(begin + REPORT.begin.length, end)) as Reports;
+}

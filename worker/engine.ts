@@ -16,7 +16,7 @@ export interface OpenOptions {
   readonly tunings: Tunings;
 }
 
-/** One core stays the person's while a page is open: with all of them taken for half of the time, one frame in two is late. */
+/** One core stays the person's while a page is open: what draws it must not wait for ours. */
 function threadsOfPage(): number {
   return Math.max(1, Math.min(defaultThreads(), navigator.hardwareConcurrency - 1));
 }

@@ -135,8 +135,9 @@ describe("createPace()", () => {
   });
 
   test("eases off while frames come too late because of it, and recovers when they do not", async () => {
+    let duty = 0.5;
     const device = new Device(() => 1);
-    const pace = createPace({ clock: device.clock, duty: () => 0.5 });
+    const pace = createPace({ clock: device.clock, duty: () => duty });
     pace.setFrames(16.7);
     const { sliceMs, share } = pace.state();
     expect([sliceMs, share]).toEqual([8, 0.5]);
@@ -148,6 +149,9 @@ describe("createPace()", () => {
     }
     expect(pace.state().share).toBeCloseTo(0.05, 6);
     expect(pace.state().sliceMs).toBe(2);
+    duty = 1;
+    expect(pace.state().share).toBe(1); // full power is what the person asked for
+    duty = 0.5;
     for (let second = 0; second < 20; second += 1) {
       await settle(device, pace, 1);
       pace.setFrames(17);

@@ -84,7 +84,8 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
   /** When the device was last known to have finished something. */
   let idleMs = Number.NEGATIVE_INFINITY;
   const power = (): number => Math.min(1, Math.max(DUTY_MIN, duty()));
-  const share = (): number => power() * ease;
+  /** Who asks for full power gets it: the words beside the slider say what it costs. */
+  const share = (): number => (power() === 1 ? 1 : power() * ease);
   const sliceMs = (): number => Math.max(SLICE_MS_MIN, (seen === true ? SEEN_SLICE_MS : UNSEEN_SLICE_MS) * share());
 
   const owe = (workedMs: number): void => {

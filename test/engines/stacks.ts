@@ -58,7 +58,7 @@ const hosts: readonly Host[] = [
     needs: { file: LAVAPIPE, install: 'Mesa 25 with "node tools/lavapipe.mjs"' },
     stacks: { webgpu: "WebGPU: Node with Dawn on lavapipe" },
     // Its compiler takes minutes for the others; subgroups of 8 and f16 are what it is here for.
-    rungs: "subgroup|f16",
+    rungs: "^subgroup-([0-9]+x|1 att)|f16",
   },
   {
     name: "Deno",

@@ -115,5 +115,7 @@ test("createWork() rests so that a quarter of the time is work", async () => {
   });
   await work.train(assignment, base, free);
   // A look at this clock takes 5 ms: each rest was that much longer than asked for, and the next one is shorter.
-  expect(clock.waits).toEqual([15, 10, 10, 10]);
+  // Waits of nothing let the event loop turn.
+  expect(clock.waits.filter((ms) => ms > 0)).toEqual([15, 10, 10, 10]);
+  expect(clock.waits.filter((ms) => ms === 0)).toHaveLength(4);
 });

@@ -5,7 +5,7 @@
  */
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes, ContributorId } from "../base/bytes.ts";
-import type { Clock } from "../base/clock.ts";
+import { sleep, type Clock } from "../base/clock.ts";
 import { batchAt } from "../data/batch.ts";
 import type { Corpus } from "../data/corpus.ts";
 import type { Neighbour } from "../engines/pace.ts";
@@ -88,8 +88,8 @@ export interface WorkOptions {
 }
 
 /**
- * Compiles training on `engine`, and evaluation when it is first needed; the engine stays the caller's. Throws HeddleError "model-too-big" when the
- * device cannot hold them, "bad-input" when the texts are shorter than one sequence.
+ * Compiles training on `engine`, and evaluation when it is first needed; the engine stays the caller's. Throws HeddleError
+ * "model-too-big" when the device cannot hold them, "bad-input" when the texts are shorter than one sequence.
  */
 export async function createWork(options: WorkOptions): Promise<Work> {
   const { engine, charter, contributor, corpus, privateCorpus, clock, pace } = options;
@@ -115,6 +115,8 @@ export async function createWork(options: WorkOptions): Promise<Work> {
           steps += 1;
           onStep({ step: losses.length, tokens: trainer.tokensPerStep, loss });
         }, signal);
+        // The event loop turns after each step, so that pause and stop act on an engine that never waits.
+        await sleep(clock, 0);
         if (clock.nowMs() >= deadlineMs) {
           break;
         }

@@ -8,9 +8,9 @@ import { elementCount, type Program } from "../tensor/program.ts";
 import type { Shared } from "./compile.ts";
 import { openDevice, probeGpu, type OpenDevice } from "./device.ts";
 import type { KernelChoice } from "./kernels.ts";
-import { MATMUL_RUNGS, matmulGuess, type MatmulRung } from "./matmul.ts";
+import { MATMUL_RUNGS, matmulGuess, type MatmulForm, type MatmulRung } from "./matmul.ts";
 import { createPlan, createReader, type GpuPlan } from "./plan.ts";
-import { exportTuning, importTuning, tune, type Tuning } from "./tuner.ts";
+import { createTuner, exportTuning, importTuning, tune, type Tuning } from "./tuner.ts";
 
 export { probeGpu } from "./device.ts";
 
@@ -25,7 +25,7 @@ export interface GpuEngineOptions {
   /** What `tuned` of an engine on this adapter was, to spare the search; it is ignored on another adapter. */
   readonly tuned?: string;
   /**
-   * How long the first `compile` may look for the fastest products; 0 takes a guess. Without it 2 s on a GPU and 0 on a
+   * How long a `compile` may look for the fastest products of the forms it is the first to have; 0 takes a guess. Without it 2 s on a GPU and 0 on a
    * software adapter, whose guesses are measured and whose runs take too long to compare.
    */
   readonly tuneMsMax?: number;
@@ -66,17 +66,16 @@ export async function createGpuEngine({
   const states = new Map<string, { readonly buffer: GPUBuffer; readonly count: number }>();
   const full: KernelChoice = { matmul: "auto", attention: "auto", fusion: "auto", ...choice };
   const shared = share(open, states, full, memoryBytesMax);
-  let tuning = tuned === undefined ? undefined : importTuning(tuned, open.identity);
   const msMax = tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX);
-  let search: Promise<Tuning> | undefined;
+  const tuner = createTuner(tuned === undefined ? undefined : importTuning(tuned, open.identity), (program, known) =>
+    tuneOn(program, shared, { msMax, known }),
+  );
   const compile = async (program: Program, own: Partial<KernelChoice> = {}): Promise<GpuPlan> => {
     const wanted = { ...full, ...own };
-    const hasProducts = program.ops.some(({ type }) => type === "matmul");
-    if (tuning === undefined && msMax > 0 && wanted.matmul === "auto" && hasProducts) {
-      search ??= tuneOn(program, shared, msMax);
-      tuning = await search;
+    if (msMax > 0 && wanted.matmul === "auto") {
+      await tuner.learn(program);
     }
-    return createPlan(program, { ...shared, choice: wanted, tuning: tuning ?? {} }, pace);
+    return createPlan(program, { ...shared, choice: wanted, tuning: tuner.tuning() ?? {} }, pace);
   };
   const state = (name: string): { readonly buffer: GPUBuffer; readonly count: number } =>
     present(states.get(name), `state tensor "${name}" in any compiled Plan`);
@@ -86,6 +85,7 @@ export async function createGpuEngine({
     software: open.software,
     failure: watch.failure,
     get tuned() {
+      const tuning = tuner.tuning();
       return tuning === undefined ? undefined : exportTuning(tuning, open.identity);
     },
     compile,
@@ -116,8 +116,12 @@ export async function createGpuEngine({
 }
 
 /** Looks for the fastest products on the device itself. */
-function tuneOn(program: Program, shared: Shared, msMax: number): Promise<Tuning> {
-  const { software, lanesMin } = shared.open;
+function tuneOn(
+  program: Program,
+  shared: Shared,
+  { msMax, known }: { readonly msMax: number; readonly known: ReadonlySet<MatmulForm> },
+): Promise<Tuning> {
+  const { software, lanesMin, watch } = shared.open;
   // The guess comes first: time may be short.
   const candidates = [matmulGuess({ software, lanesMin }), ...MATMUL_RUNGS].filter(
     (rung, i, all) =>
@@ -128,7 +132,8 @@ function tuneOn(program: Program, shared: Shared, msMax: number): Promise<Tuning
   );
   const compile = (product: Program, rung: MatmulRung): Promise<GpuPlan> =>
     createPlan(product, { ...shared, choice: { ...shared.choice, matmul: rung } });
-  return tune(program, { candidates, compile, msMax, nowMs: () => performance.now() });
+  const usable = (): boolean => watch.failure() === undefined;
+  return tune(program, { candidates, known, compile, usable, msMax, nowMs: () => performance.now() });
 }
 
 /** What the Plans of one engine share. */

@@ -1,8 +1,9 @@
 /** The tuner on kernels that take a made-up time, on a clock that only they move. */
 import { expect, test } from "vitest";
+import { HeddleError } from "../base/assert.ts";
 import { record } from "../tensor/record.ts";
 import type { MatmulRung } from "./matmul.ts";
-import { exportTuning, importTuning, tune, type TunerOptions } from "./tuner.ts";
+import { createTuner, exportTuning, importTuning, tune, type TunerOptions } from "./tuner.ts";
 
 /** One small product that is transposed, and two that are not. */
 function program() {
@@ -14,21 +15,40 @@ function program() {
   return r.finish([]);
 }
 
-function options(msOf: (rung: MatmulRung, program: string) => number, msMax: number) {
-  const state = { ms: 0, compiled: [] as string[] };
+/** What candidates do other than take their time. */
+interface Faults {
+  readonly refused?: MatmulRung;
+  readonly lost?: boolean;
+  /** Adds to every number that this rung computes. */
+  readonly wrong?: { readonly rung: MatmulRung; readonly by: number };
+}
+
+function options(msOf: (rung: MatmulRung, program: string) => number, msMax: number, faults: Faults = {}) {
+  const state = { ms: 0, compiled: [] as string[], alive: new Set<MatmulRung>(), aliveMost: 0 };
   const chosen: TunerOptions = {
     candidates: ["tiled", "register", "blocks-8x4"],
     compile: async ({ name, tensors }, rung) => {
       state.compiled.push(`${name} [${tensors[1]?.shape}] ${rung}`);
       state.ms += 50;
+      if (rung === faults.refused) {
+        throw new HeddleError("device-wrong", "The GPU does not compile the kernel");
+      }
+      state.alive.add(rung);
+      state.aliveMost = Math.max(state.aliveMost, state.alive.size);
+      let sum = 0;
       return {
+        write: (_, values) => {
+          sum += Float32Array.from(values).reduce((all, value) => all + Math.abs(value), 0);
+        },
         run: async () => {
           state.ms += msOf(rung, name);
+          return { product: Float32Array.of(sum + (faults.wrong?.rung === rung ? faults.wrong.by * sum : 0)) } as never;
         },
         idle: async () => undefined,
-        [Symbol.dispose]: () => undefined,
+        [Symbol.dispose]: () => void state.alive.delete(rung),
       };
     },
+    usable: () => faults.lost !== true,
     msMax,
     nowMs: () => state.ms,
   };
@@ -50,6 +70,70 @@ test("tune() keeps its budget but for the candidate it is at, and decides among 
   expect(await tune(program(), chosen)).toEqual({ nn: "tiled" });
   expect(state.compiled.length).toBe(1);
   expect(state.ms).toBeLessThan(200);
+});
+
+test("tune() leaves out a candidate whose numbers are not the first one's, on inputs that are not zero", async () => {
+  const msOf = (rung: MatmulRung): number => (rung === "blocks-8x4" ? 2 : 5);
+  for (const [by, fastest] of [
+    [2e-3, "tiled"],
+    [NaN, "tiled"],
+    [1e-5, "blocks-8x4"],
+  ] as const) {
+    const { state, chosen } = options(msOf, 1e5, { wrong: { rung: "blocks-8x4", by } });
+    expect([by, await tune(program(), chosen)]).toEqual([by, { nn: fastest, nt: fastest }]);
+    expect(state.alive.size).toBe(0);
+  }
+});
+
+test("tune() leaves out a candidate that is refused, and rejects once the device is gone", async () => {
+  const msOf = (rung: MatmulRung): number => (rung === "tiled" ? 2 : 5);
+  const { chosen } = options(msOf, 1e5, { refused: "tiled" });
+  expect(await tune(program(), chosen)).toEqual({ nn: "register", nt: "register" });
+  const lost = options(msOf, 1e5, { refused: "register", lost: true });
+  await expect(tune(program(), lost.chosen)).rejects.toThrow("does not compile");
+  expect(lost.state.alive.size).toBe(0);
+});
+
+test("tune() disposes of candidates that are hopeless before it compiles the next one", async () => {
+  const slower: Partial<Record<MatmulRung, number>> = { tiled: 20, register: 2, "blocks-8x4": 20 };
+  const { state, chosen } = options((rung) => slower[rung] ?? 0, 1e5);
+  expect(await tune(program(), chosen)).toEqual({ nn: "register", nt: "register" });
+  expect(state.aliveMost).toBe(2);
+  expect(state.alive.size).toBe(0);
+});
+
+test("tune() cuts a product that is too large to be read back", async () => {
+  const r = record("large");
+  r.matmul(r.input("x", [4096, 4]), r.input("w", [4, 65_538]));
+  const { state, chosen } = options(() => 20, 1);
+  await tune(r.finish([]), chosen);
+  expect(state.compiled).toEqual(["tuning nn [4,1026] tiled"]);
+});
+
+test("createTuner() searches for the forms that are not known yet, each once, and adds what it finds", async () => {
+  const searches: string[][] = [];
+  const tuner = createTuner({ nt: "register" }, async (_, known) => {
+    searches.push([...known]);
+    return { nn: "blocks-8x4" };
+  });
+  const few = record("few");
+  few.matmul(few.input("x", [8, 16]), few.input("w", [4, 16]), { transB: true });
+  await tuner.learn(few.finish([]));
+  expect(searches).toEqual([]);
+  await Promise.all([tuner.learn(program()), tuner.learn(program())]);
+  expect(searches).toEqual([["nt"]]);
+  expect(tuner.tuning()).toEqual({ nt: "register", nn: "blocks-8x4" });
+});
+
+test("createTuner() takes the guess where the search rejects, and says that nothing was found", async () => {
+  let searches = 0;
+  const tuner = createTuner(undefined, async () => {
+    searches += 1;
+    throw new HeddleError("device-lost", "The GPU went away");
+  });
+  await tuner.learn(program());
+  await tuner.learn(program());
+  expect([searches, tuner.tuning()]).toEqual([1, undefined]);
 });
 
 test("importTuning() takes what exportTuning() wrote for the same adapter, and nothing else", () => {

@@ -7,6 +7,7 @@ import { assert, HeddleError } from "../base/assert.ts";
 import type { Bytes, ContributionId } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
+import { createStop, type StopSignal } from "../base/stop.ts";
 import type { Attach, FetchBlob, Link } from "../net/link.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
 import type { Assignment } from "../protocol/messages.ts";
@@ -83,7 +84,7 @@ class Session {
   #state;
   #desk: Desk | undefined;
   readonly #lanes: Lanes;
-  #signal = { aborted: false };
+  #stop = createStop();
   readonly #queue: ContributorEvent[] = [];
   #busy = false;
   readonly #tasks = new Set<Promise<void>>();
@@ -182,11 +183,11 @@ class Session {
         this.#run(this.#fetch(effect));
         return;
       case "work":
-        this.#signal = { aborted: false };
-        this.#run(this.#work(effect.assignment, effect.deadlineMs, this.#signal));
+        this.#stop = createStop();
+        this.#run(this.#work(effect.assignment, effect.deadlineMs, this.#stop));
         return;
       case "abort":
-        this.#signal.aborted = true;
+        this.#stop.abort();
         return;
       case "upload":
         this.#run(this.#upload(effect));
@@ -241,7 +242,7 @@ class Session {
     return bytes;
   }
 
-  async #work(assignment: Assignment, deadlineMs: number, signal: { readonly aborted: boolean }): Promise<void> {
+  async #work(assignment: Assignment, deadlineMs: number, signal: StopSignal): Promise<void> {
     const onStep = ({ step, tokens }: { readonly step: number; readonly tokens: number }): void =>
       this.dispatch({ type: "stepped", assignment: assignment.id, step, tokens });
     const result = await this.#resultOf(assignment, { deadlineMs, signal, onStep });

@@ -92,7 +92,7 @@ export interface ContributorState {
   readonly run: { readonly digest: Digest; readonly charter: Charter } | null;
   readonly preparation: "none" | "running" | "done";
   readonly prepareMs: number;
-  /** Engines that failed since work was last finished. */
+  /** Engines that failed since training was last finished. */
   readonly rebuilds: number;
 
   readonly head: VersionInfo | null;

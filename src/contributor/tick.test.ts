@@ -264,7 +264,7 @@ describe("tick()", () => {
     expect(walk.state.failure).toBe("The device is lost");
   });
 
-  test("finished work forgives the engines that were lost before it", () => {
+  test("finished training forgives the engines that were lost before it", () => {
     const walk = new Walk();
     walk.settle();
     for (let i = 0; i < 6; i += 1) {
@@ -275,10 +275,27 @@ describe("tick()", () => {
       expect(walk.on({ type: "woke" }, 1000).at(-1)).toMatchObject({ type: "prepare", losses: 1 });
       walk.on({ type: "prepared", pending: null });
       walk.receive({ type: "assign", assignment: train(`u${i}`, 0) });
-      const dropped = { type: "report", body: new Uint8Array(), signature: new Uint8Array() } as const;
-      walk.on({ type: "finished", assignment: `u${i}`, result: dropped });
+      const made = { ...pending, id: (i + 1).toString(16).repeat(64) as ContributionId };
+      walk.on({ type: "finished", assignment: `u${i}`, result: { type: "contribution", pending: made } });
+      walk.receive({ type: "verdict", contribution: made.id, verdict: { type: "accepted" } });
     }
     expect(walk.state.failure).toBeNull();
+  });
+
+  test("a measurement between failures of training forgives none of them", () => {
+    const walk = new Walk();
+    walk.settle();
+    for (const losses of [1, 2, 3]) {
+      walk.receive({ type: "assign", assignment: train(`t${losses}`, 0) });
+      const result = { type: "broken", reason: "The loss came out as NaN", lost: true } as const;
+      walk.on({ type: "finished", assignment: `t${losses}`, result });
+      walk.receive({ type: "ping" });
+      expect(walk.on({ type: "woke" }, 1000).at(-1)).toMatchObject({ type: "prepare", losses });
+      walk.on({ type: "prepared", pending: null });
+      walk.receive({ type: "assign", assignment: train(`v${losses}`, 0) });
+      const report = { type: "report", body: new Uint8Array(), signature: new Uint8Array() } as const;
+      walk.on({ type: "finished", assignment: `v${losses}`, result: report });
+    }
   });
 
   test("a relay that falls silent is left", () => {

@@ -294,8 +294,7 @@ function finishJob(draft: Draft, id: string, result: JobResult): void {
       set(draft, { pending: result.pending, upload: null, rebuilds: 0 });
       showContribution(draft, result.pending);
       return;
-    case "report":
-      set(draft, { rebuilds: 0 });
+    case "report": // measuring forgives no failures: training may still fail from moments that are broken
       if (own) {
         set(draft, { report: { body: result.body, signature: result.signature }, validated: state.validated + 1 });
       }

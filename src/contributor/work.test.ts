@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { ContributorId, Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
+import { createStop } from "../base/stop.ts";
 import { batchAt } from "../data/batch.ts";
 import { createCorpus } from "../data/corpus.ts";
 import { createPace } from "../engines/pace.ts";
@@ -46,7 +47,7 @@ function ticking(): Clock & { readonly waits: number[] } {
     },
   };
 }
-const free = { deadlineMs: 1e9, signal: { aborted: false }, onStep: () => {} };
+const free = { deadlineMs: 1e9, signal: createStop(), onStep: () => {} };
 
 test("createWork() trains on the batches that the assignment names, as the trainer does", async () => {
   const base = initialParameters(charter.model);
@@ -82,7 +83,9 @@ test("createWork() does one step when the deadline has passed, none when it was 
     pace: { work: (run) => run() },
   });
   expect((await work.train(assignment, base, { ...free, deadlineMs: 0 })).steps).toBe(1);
-  expect((await work.train(assignment, base, { ...free, signal: { aborted: true } })).steps).toBe(0);
+  const signal = createStop();
+  signal.abort();
+  expect((await work.train(assignment, base, { ...free, signal })).steps).toBe(0);
 });
 
 test("createWork() stops within a step", async () => {
@@ -95,9 +98,11 @@ test("createWork() stops within a step", async () => {
     clock: ticking(),
     pace: { work: (run) => run() },
   });
-  const signal = { aborted: false };
+  const signal = createStop();
   const onStep = ({ step }: { step: number }): void => {
-    signal.aborted = step === 2;
+    if (step === 2) {
+      signal.abort();
+    }
   };
   expect((await work.train(assignment, base, { ...free, signal, onStep })).steps).toBe(2);
 });
@@ -118,4 +123,17 @@ test("createWork() rests so that a quarter of the time is work", async () => {
   // Waits of nothing let the event loop turn.
   expect(clock.waits.filter((ms) => ms > 0)).toEqual([15, 10, 10, 10]);
   expect(clock.waits.filter((ms) => ms === 0)).toHaveLength(4);
+});
+
+test("createWork() ends a round at its deadline, not after the rest that is owed by then", async () => {
+  const base = initialParameters(charter.model);
+  const clock = ticking();
+  const pace = createPace({ clock, duty: () => 0.05 });
+  const work = await createWork({ engine: createTwin(), charter, contributor, corpus, clock, pace });
+  const run = await work.train(assignment, base, { ...free, deadlineMs: 60 });
+  // Without the deadline the rest after the first step would have taken 95 ms.
+  expect(run.steps).toBe(1);
+  const rests = clock.waits.filter((waitMs) => waitMs > 0);
+  expect(rests.length).toBe(1);
+  expect(rests[0]).toBeLessThan(60);
 });

@@ -6,6 +6,7 @@
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes, ContributorId } from "../base/bytes.ts";
 import { sleep, type Clock } from "../base/clock.ts";
+import type { StopSignal } from "../base/stop.ts";
 import { batchAt } from "../data/batch.ts";
 import type { Corpus } from "../data/corpus.ts";
 import type { Neighbour } from "../engines/pace.ts";
@@ -32,7 +33,7 @@ export interface JobOptions {
   /** By the clock that the work was created with. */
   readonly deadlineMs: number;
   /** Once `aborted` is true the work ends after the step at hand. */
-  readonly signal: { readonly aborted: boolean };
+  readonly signal: StopSignal;
   readonly onStep: (step: { readonly step: number; readonly tokens: number; readonly loss: number }) => void;
 }
 
@@ -58,7 +59,7 @@ export interface WorkContext {
   readonly contributor: ContributorId;
   /** The charter's open texts, one a shard. */
   readonly texts: readonly Bytes[];
-  /** Engines that failed since work was last finished. */
+  /** Engines that failed since training was last finished. */
   readonly losses: number;
   /** To be told when the work is on another engine than this contributor was made with. */
   readonly onEngine: (engine: EngineInUse) => void;
@@ -107,14 +108,17 @@ export async function createWork(options: WorkOptions): Promise<Work> {
       while (losses.length < assignment.stepsMax && !signal.aborted) {
         const { seed, round } = assignment;
         const place = { seed, round, contributor, step: losses.length, batch: inner.batch, time: model.time };
-        await pace.work(async () => {
-          const { loss, norm } = await trainer.step(batchAt(own, place));
-          mustBeFinite("the loss", loss, losses.length + 1);
-          mustBeFinite("the gradients’ norm", norm, losses.length + 1);
-          losses.push(loss);
-          steps += 1;
-          onStep({ step: losses.length, tokens: trainer.tokensPerStep, loss });
-        }, signal);
+        await pace.work(
+          async () => {
+            const { loss, norm } = await trainer.step(batchAt(own, place));
+            mustBeFinite("the loss", loss, losses.length + 1);
+            mustBeFinite("the gradients’ norm", norm, losses.length + 1);
+            losses.push(loss);
+            steps += 1;
+            onStep({ step: losses.length, tokens: trainer.tokensPerStep, loss });
+          },
+          { signal, deadlineMs },
+        );
         // The event loop turns after each step, so that pause and stop act on an engine that never waits.
         await sleep(clock, 0);
         if (clock.nowMs() >= deadlineMs) {
@@ -124,15 +128,18 @@ export async function createWork(options: WorkOptions): Promise<Work> {
       const after = await trainer.parameters();
       return { after, losses, steps: losses.length, tokens: losses.length * trainer.tokensPerStep };
     },
-    validate: async (assignment, base, update, { signal }) => {
+    validate: async (assignment, base, update, { signal, deadlineMs }) => {
       evaluator ??= createEvaluator(engine, { model, batch: inner.batch });
       const ready = await evaluator;
-      return pace.work(async () => {
-        const losses = await measureLosses({ evaluator: ready, base, update, corpus, facts: assignment, charter });
-        // Others' updates may do anything to the loss; that of the shared base is a number on any device that computes right.
-        mustBeFinite("the loss of the shared base", losses.randomBefore);
-        return losses;
-      }, signal);
+      return pace.work(
+        async () => {
+          const losses = await measureLosses({ evaluator: ready, base, update, corpus, facts: assignment, charter });
+          // Others' updates may do anything to the loss; that of the shared base is a number on any device that computes right.
+          mustBeFinite("the loss of the shared base", losses.randomBefore);
+          return losses;
+        },
+        { signal, deadlineMs },
+      );
     },
     moments: async () => (steps === 0 ? null : trainer.moments()),
     restore: async (moments) => {

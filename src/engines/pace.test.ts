@@ -1,6 +1,7 @@
 /** The control law against simulated devices: slow, fast, suddenly slow, with timers that oversleep, and a page that jerks. */
 import { describe, expect, test } from "vitest";
 import type { Clock } from "../base/clock.ts";
+import { createStop } from "../base/stop.ts";
 import type { PlanPace } from "../tensor/engine.ts";
 import { createPace, SUBMIT_MS_MAX, type Neighbour } from "./pace.ts";
 
@@ -196,14 +197,64 @@ describe("createPace()", () => {
   test("rests no more once the work is to stop", async () => {
     const device = new Device(() => 1);
     const pace = createPace({ clock: device.clock, duty: () => 0.1 });
-    const signal = { aborted: false };
-    await pace.work(async () => {
-      device.nowMs += 100;
-      signal.aborted = true;
-    }, signal);
+    const signal = createStop();
+    await pace.work(
+      async () => {
+        device.nowMs += 100;
+        signal.abort();
+      },
+      { signal },
+    );
     expect(device.sleptMs).toBe(0);
-    await pace.work(async () => {}, { aborted: false });
+    await pace.work(async () => {}, { signal: createStop() });
     expect(device.sleptMs).toBeCloseTo(900, 6); // it is still owed when the work goes on
+  });
+
+  test("a rest under way ends when the work is to stop", async () => {
+    let nowMs = 0;
+    let cancelled = 0;
+    // Its timers never come.
+    const clock: Clock = { nowMs: () => nowMs, after: () => () => (cancelled += 1) };
+    const pace = createPace({ clock, duty: () => 0.1 });
+    const signal = createStop();
+    const resting = pace.work(
+      async () => {
+        nowMs += 100;
+      },
+      { signal },
+    );
+    await new Promise((resolve) => setImmediate(resolve)); // by now it rests
+    nowMs += 10;
+    signal.abort();
+    await resting;
+    expect(cancelled).toBe(1);
+  });
+
+  test("rests until the deadline of the work and no further; what is left is owed", async () => {
+    const device = new Device(() => 1);
+    const pace = createPace({ clock: device.clock, duty: () => 0.1 });
+    const work = async (): Promise<void> => {
+      device.nowMs += 100;
+    };
+    await pace.work(work, { deadlineMs: 250 });
+    expect([device.nowMs, device.sleptMs]).toEqual([250, 150]);
+    await pace.work(work, { deadlineMs: 300 });
+    expect([device.nowMs, device.sleptMs]).toEqual([350, 150]); // the deadline passed before the rest began
+    await pace.work(async () => {});
+    expect(device.sleptMs).toBeCloseTo(1_800, 6);
+  });
+
+  test("a page that is no longer seen is not eased off for", async () => {
+    const device = new Device(() => 1);
+    const pace = createPace({ clock: device.clock, duty: () => 0.5 });
+    pace.setFrames(16.7);
+    await settle(device, pace, 1);
+    pace.setFrames(50);
+    expect(pace.state().share).toBeCloseTo(0.35, 6);
+    pace.setFrames(null);
+    expect(pace.state().share).toBe(0.5);
+    pace.setFrames(19);
+    expect(pace.state().share).toBeCloseTo(0.35, 6); // seen again, it goes on from where it was
   });
 
   test("a submit that fails makes the run fail", async () => {

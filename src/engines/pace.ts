@@ -8,6 +8,7 @@
  * stretch to a second, work their share too. Nothing here polls, and the clock is an argument.
  */
 import { sleep, type Clock } from "../base/clock.ts";
+import type { StopSignal } from "../base/stop.ts";
 import type { Pace, PlanPace } from "../tensor/engine.ts";
 
 /** No submit is meant to take longer; operating systems reset a GPU that does not answer for two seconds. */
@@ -43,15 +44,18 @@ export interface Neighbour extends Pace {
   setFrames(gapMs: number | null): void;
   /**
    * Runs a piece of work and rests after it, as far as the engine has not rested within it. What is computed outside of it, such
-   * as a self-test or a measurement of speed, is cut into submits, but rests are not owed for it. Once `signal` is aborted it
-   * rests no more, so that what is under way ends soon.
+   * as a self-test or a measurement of speed, is cut into submits, but rests are not owed for it.
    */
-  work<T>(run: () => Promise<T>, signal?: Signal): Promise<T>;
+  work<T>(run: () => Promise<T>, until?: WorkUntil): Promise<T>;
   state(): PaceState;
 }
 
-interface Signal {
-  readonly aborted: boolean;
+/** Until when rests are taken; what is owed then is rested by the next work. */
+export interface WorkUntil {
+  /** Once it is aborted there are no more rests, and one under way ends. */
+  readonly signal?: StopSignal;
+  /** By the pace's clock: no rest goes on past it, so that what was made in time is handed in, in time. */
+  readonly deadlineMs?: number;
 }
 
 export interface PaceState {
@@ -77,15 +81,15 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
   let debtMs = 0;
   let countedMs = 0;
   let working = 0;
-  let stopping: Signal = { aborted: false };
+  let until: WorkUntil = {};
   /** Whether anything was worked since the last reading of frames: else their gaps are not this program's doing. */
   let worked = false;
   let [submits, submitMsMax] = [0, 0];
   /** When the device was last known to have finished something. */
   let idleMs = Number.NEGATIVE_INFINITY;
   const power = (): number => Math.min(1, Math.max(DUTY_MIN, duty()));
-  /** Who asks for full power gets it: the words beside the slider say what it costs. */
-  const share = (): number => (power() === 1 ? 1 : power() * ease);
+  /** Who asks for full power gets it: the words beside the slider say what it costs. A page that is not seen cannot jerk. */
+  const share = (): number => (power() === 1 || seen === false ? power() : power() * ease);
   const sliceMs = (): number => Math.max(SLICE_MS_MIN, (seen === true ? SEEN_SLICE_MS : UNSEEN_SLICE_MS) * share());
 
   const owe = (workedMs: number): void => {
@@ -96,11 +100,15 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
     debtMs = Math.min(DEBT_MS_MAX, debtMs + (workedMs * (1 - share())) / share());
   };
   const rest = async (): Promise<void> => {
-    if (debtMs < (seen === false ? HIDDEN_REST_MS_MIN : REST_MS_MIN) || stopping.aborted) {
+    const { signal, deadlineMs = Number.POSITIVE_INFINITY } = until;
+    if (debtMs < (seen === false ? HIDDEN_REST_MS_MIN : REST_MS_MIN) || signal?.aborted === true) {
       return;
     }
     const startMs = clock.nowMs();
-    await sleep(clock, debtMs);
+    if (startMs >= deadlineMs) {
+      return;
+    }
+    await sleep(clock, Math.min(debtMs, deadlineMs - startMs), signal);
     const sleptMs = clock.nowMs() - startMs;
     debtMs = Math.max(-CREDIT_MS_MAX, debtMs - sleptMs);
   };
@@ -132,8 +140,8 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
       }
       worked = false;
     },
-    work: async (run, signal = { aborted: false }) => {
-      stopping = signal;
+    work: async (run, limits = {}) => {
+      until = limits;
       const [startMs, countedBefore] = [clock.nowMs(), countedMs];
       working += 1;
       try {

@@ -13,7 +13,8 @@ export interface OpenOptions {
   readonly output: string;
   /** How the engine's runs are cut and paused; without it they are not. */
   readonly pace?: Pace;
-  readonly tunings: Tunings;
+  /** Where the engine's choices are kept; undefined where nothing can be kept. */
+  readonly tunings: Tunings | undefined;
 }
 
 /** One core stays the person's while a page is open: what draws it must not wait for ours. */

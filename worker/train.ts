@@ -82,7 +82,11 @@ const surface: TrainSurface = {
   generate: (options, onText) =>
     outcome(async () => {
       const { relay, engine } = known(setting).options;
-      const tunings = openTunings((await openStore()).keys);
+      // Writing needs no store: where the browser refuses one, the engine's choices are made again each time.
+      const tunings = await openStore().then(
+        ({ keys }) => openTunings(keys),
+        () => undefined,
+      );
       writer ??= createWriter(engine, createBlobFetcher({ origin: relay }), tunings);
       return writer.write(options, await fetchRun(relay), (text) => onText(text));
     }),

@@ -1,6 +1,7 @@
 /**
  * "Try the model": continues a text with the newest base, on an engine of its own, so that it neither waits for training nor
- * touches its parameters. Engine and parameters are kept for the next text as long as the run's head is the same.
+ * touches its parameters. Engine and parameters are kept for the next text as long as the run's head is the same and nothing
+ * has failed.
  */
 import { HeddleError, present } from "../src/base/assert.ts";
 import { bytesToFloats, type Digest } from "../src/base/bytes.ts";
@@ -25,20 +26,30 @@ export interface Writer {
   abort(): void;
 }
 
-export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob, tunings: Tunings): Writer {
+/** Without `tunings` the engine's choices are not kept. */
+export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob, tunings: Tunings | undefined): Writer {
   let open: { readonly engine: Engine; readonly generator: Generator; readonly run: Digest } | undefined;
   let loaded: Digest | undefined;
   let signal = { aborted: false };
 
+  function putAway(): void {
+    open?.generator[Symbol.dispose]();
+    open?.engine[Symbol.dispose]();
+    open = undefined;
+    loaded = undefined;
+  }
+
   async function prepare(run: RunView): Promise<Generator> {
     if (open === undefined || open.run !== run.run) {
-      open?.generator[Symbol.dispose]();
-      open?.engine[Symbol.dispose]();
-      open = undefined;
-      loaded = undefined;
+      putAway();
       const { model } = run.charter;
       const { engine } = await openEngine(wanted, logitsProgram(model), { output: "logits", tunings });
-      open = { engine, generator: await createGenerator(engine, { model }), run: run.run };
+      try {
+        open = { engine, generator: await createGenerator(engine, { model }), run: run.run };
+      } catch (error) {
+        engine[Symbol.dispose]();
+        throw error;
+      }
     }
     const head = present(run.versions.at(-1), "a version of the shared base");
     if (loaded !== head.digest) {
@@ -57,11 +68,14 @@ export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob, tunings
       if (run.charter.model.vocabulary > 256) {
         throw new HeddleError("bad-input", "Cannot write: this page has no tokenizer for this run");
       }
-      const generator = await prepare(run);
+      const generator = await prepare(run).catch((error: unknown) => {
+        putAway();
+        throw error;
+      });
       const decoder = new TextDecoder();
       const startMs = performance.now();
       let written = 0;
-      await generator.generate(new TextEncoder().encode(prompt), {
+      const writing = generator.generate(new TextEncoder().encode(prompt), {
         count,
         temperature,
         rng: createRng("try", Date.now(), Math.floor(performance.now() * 1_000)),
@@ -70,6 +84,12 @@ export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob, tunings
           written += 1;
           onText(decoder.decode(Uint8Array.of(byte), { stream: true }));
         },
+      });
+      await writing.catch((error: unknown) => {
+        if (open?.generator === generator) {
+          putAway(); // a device that was lost stays lost: the next text gets another
+        }
+        throw error;
       });
       const perS = (written * 1_000) / Math.max(1, performance.now() - startMs);
       const device = open?.engine.kind === "webgpu" ? `the GPU (${open.engine.device})` : "the processor";

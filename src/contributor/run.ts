@@ -260,8 +260,10 @@ class Session {
       return report === null ? { type: "dropped" } : { type: "report", ...report };
     } catch (error) {
       const code = error instanceof HeddleError ? error.code : null;
-      if (code === "unreachable" || code === "integrity") {
-        return { type: "dropped" }; // what was needed could not be fetched; the assignment goes back
+      if (code === "unreachable" || code === "integrity" || code === "model-too-big") {
+        // What was needed could not be fetched, or measuring others' work does not fit beside training, which was there
+        // first and does: the assignment goes back.
+        return { type: "dropped" };
       }
       const reason = `The engine has failed: ${messageIn(error)}`;
       return { type: "broken", reason, lost: code === "device-lost" || code === "device-wrong" };

@@ -130,7 +130,10 @@ export async function createWork(options: WorkOptions): Promise<Work> {
     },
     validate: async (assignment, base, update, { signal, deadlineMs }) => {
       evaluator ??= createEvaluator(engine, { model, batch: inner.batch });
-      const ready = await evaluator;
+      const ready = await evaluator.catch((error: unknown) => {
+        evaluator = undefined; // what does not fit now may fit another time
+        throw error;
+      });
       return pace.work(
         async () => {
           const losses = await measureLosses({ evaluator: ready, base, update, corpus, facts: assignment, charter });

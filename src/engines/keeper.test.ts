@@ -4,6 +4,8 @@ import type { Engine } from "../tensor/engine.ts";
 import type { ChosenEngine } from "./choose.ts";
 import { keepEngine } from "./keeper.ts";
 
+const AT_FIRST = "The GPU is used: it is 3.1 times as fast as the processor here.";
+
 /** A keeper over engines that only know their kind, with a record of what was opened and disposed of. */
 function scene(kind: "webgpu" | "wasm", openGpu: () => void = () => {}) {
   const log: string[] = [];
@@ -12,9 +14,11 @@ function scene(kind: "webgpu" | "wasm", openGpu: () => void = () => {}) {
     count += 1;
     const name = `${wanted} ${count}`;
     const engine = { kind: wanted, device: name, [Symbol.dispose]: () => log.push(`dispose ${name}`) };
-    return { engine: engine as unknown as Engine, sentence: `${name} is used.` };
+    // What `chooseEngine` says when a kind is asked for by name.
+    const sentence = wanted === "webgpu" ? "WebGPU is used, as asked." : "The processor is used, as asked.";
+    return { engine: engine as unknown as Engine, sentence };
   };
-  const keeper = keepEngine(engineOf(kind), async (wanted) => {
+  const keeper = keepEngine({ ...engineOf(kind), sentence: AT_FIRST }, async (wanted) => {
     log.push(`open ${wanted}`);
     if (wanted === "webgpu") {
       openGpu();
@@ -30,6 +34,16 @@ test("keepEngine() hands out the chosen engine first, and a new one of its kind 
   expect(log).toEqual([]);
   expect((await take(1)).engine.device).toBe("webgpu 2");
   expect(log).toEqual(["dispose webgpu 1", "open webgpu"]);
+});
+
+test("keepEngine() keeps saying why this kind of engine was chosen, and why it was left", async () => {
+  const { take } = scene("webgpu");
+  const said: string[] = [];
+  for (const losses of [0, 0, 1, 2, 0, 0]) {
+    said.push((await take(losses)).sentence);
+  }
+  const left = "The processor is used from now on: the GPU failed 2 times in a row.";
+  expect(said).toEqual([AT_FIRST, AT_FIRST, AT_FIRST, left, left, left]);
 });
 
 test("keepEngine() goes to the processor when the adapter is gone, says why, and stays there", async () => {

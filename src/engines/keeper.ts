@@ -1,7 +1,8 @@
 /**
  * Keeps a session's engine, and finds another when it fails. A GPU that was lost, or gave wrong numbers, is opened anew with
  * its self-test; when that fails too, when it happens again before any work was finished, or when the model does not fit it,
- * the processor takes over for the rest of the session, with a sentence that says why. Nothing of a failed engine is kept:
+ * the processor takes over for the rest of the session, with a sentence that says why. The sentence stays as long as the kind
+ * of engine does: the next one of a kind is opened by name, and "as asked" would be said to people who asked nothing. Nothing of a failed engine is kept:
  * what is worth keeping (residual, moments of the last good round) is in the contributor's notebook.
  */
 import { HeddleError } from "../base/assert.ts";
@@ -22,16 +23,18 @@ export interface Keeper {
 export function keepEngine(first: ChosenEngine, reopen: (wanted: "webgpu" | "wasm") => Promise<ChosenEngine>): Keeper {
   let current: ChosenEngine | undefined = first;
   let kind = first.engine.kind;
+  let sentence = first.sentence;
   let fresh = true;
   const drop = (): void => {
     current?.engine[Symbol.dispose]();
     current = undefined;
   };
-  const open = async (wanted: "webgpu" | "wasm", why: string): Promise<ChosenEngine> => {
+  const open = async (wanted: "webgpu" | "wasm", why?: string): Promise<ChosenEngine> => {
     drop();
-    const { engine, sentence } = await reopen(wanted);
-    kind = engine.kind;
-    current = { engine, sentence: why === "" ? sentence : why };
+    const opened = await reopen(wanted);
+    sentence = why ?? (opened.engine.kind === kind ? sentence : opened.sentence);
+    kind = opened.engine.kind;
+    current = { engine: opened.engine, sentence };
     return current;
   };
   const useProcessor = async <T>(why: string, make: (chosen: ChosenEngine) => Promise<T>): Promise<T> =>
@@ -46,7 +49,7 @@ export function keepEngine(first: ChosenEngine, reopen: (wanted: "webgpu" | "was
       fresh = false;
       const onGpu = kind === "webgpu";
       try {
-        return await make(mine ?? (await open(onGpu ? "webgpu" : "wasm", "")));
+        return await make(mine ?? (await open(onGpu ? "webgpu" : "wasm")));
       } catch (error) {
         if (!onGpu || !(error instanceof HeddleError)) {
           throw error;

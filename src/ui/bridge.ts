@@ -30,7 +30,10 @@ export function openTrainer(
   const worker = new Worker(new URL("../../worker/train.ts", import.meta.url), { type: "module", name: "heddle" });
   const remote: Remote<TrainSurface> = wrap<TrainSurface>(worker);
   let unwatch = (): void => {};
+  /** The last of start and stop that the person asked for: an engine takes seconds to open, and a stop may come meanwhile. */
+  let wanted = false;
   const crash = (message: string): void => {
+    wanted = false;
     unwatch();
     worker.terminate();
     onCrash(message);
@@ -57,9 +60,10 @@ export function openTrainer(
   };
   return {
     start: async () => {
+      wanted = true;
       const outcome = await ask(() => remote.start());
       unwatch();
-      if (outcome.ok) {
+      if (outcome.ok && wanted) {
         unwatch = watchFrames((gapMs) => tell(() => remote.setFrames(gapMs)));
       }
       return outcome;
@@ -67,6 +71,7 @@ export function openTrainer(
     pause: () => tell(() => remote.pause()),
     resume: () => tell(() => remote.resume()),
     stop: () => {
+      wanted = false;
       unwatch();
       tell(() => remote.stop());
     },
@@ -75,6 +80,7 @@ export function openTrainer(
     abort: () => tell(() => remote.abort()),
     leave: () => tell(() => remote.stop()),
     close: () => {
+      wanted = false;
       unwatch();
       worker.terminate();
     },

@@ -10,6 +10,7 @@ import { createWasmEngine, type WasmEngineOptions } from "../wasm/engine.ts";
 import { chooseEngine, type ChosenEngine, type WantedEngine } from "./choose.ts";
 import { explainPlans } from "./explain.ts";
 import { measureProgram } from "./measure.ts";
+import { proveEngine } from "./prove.ts";
 import { rememberTuning, type Tunings } from "./tunings.ts";
 
 export interface OpenEngineOptions {
@@ -52,14 +53,23 @@ export async function openEngine({
       return found === null || gpu === null ? null : { ...found, gpu };
     },
     createGpu: async ({ gpu: found, adapter, identity }) => {
-      const tuned = await tunings?.read(identity);
-      const options = { ...(tuned === undefined ? {} : { tuned }), ...gpuOptions, gpu: found };
-      const engine = await createGpuEngine({ ...options, adapter });
-      const verdict = testDevice(options);
+      // An adapter can be opened once; a second engine finds its own.
+      let own: GPUAdapter | undefined = adapter;
+      const { engine, verdict } = await proveEngine({
+        tuned: await tunings?.read(identity),
+        create: async (tuned) => {
+          const first = own === undefined ? {} : { adapter: own };
+          own = undefined;
+          const made = await createGpuEngine({ ...withTuning(tuned), ...gpuOptions, gpu: found, ...first });
+          return tunings === undefined ? made : rememberTuning(made, { tunings, adapter: identity });
+        },
+        test: (tuned) => testDevice({ ...withTuning(tuned), ...gpuOptions, gpu: found }),
+        forget: async () => tunings?.forget(identity),
+      });
       if (work === undefined) {
         await verdict;
       }
-      return prove(tunings === undefined ? engine : rememberTuning(engine, { tunings, adapter: identity }), verdict);
+      return engine;
     },
     createWasm: () => createWasmEngine(wasmOptions),
     ...(work === undefined
@@ -75,12 +85,6 @@ async function testDevice({ pace: _pace, ...options }: GpuEngineOptions): Promis
   await selfTest(tested);
 }
 
-/** `engine`, which compiles nothing for a device whose `verdict` is bad. */
-function prove(engine: Engine, verdict: Promise<void>): Engine {
-  verdict.catch(() => undefined); // whoever compiles sees it
-  const compile: Engine["compile"] = async (program) => {
-    const [plan] = await Promise.all([engine.compile(program), verdict]);
-    return plan;
-  };
-  return { ...engine, compile, [Symbol.dispose]: () => engine[Symbol.dispose]() };
+function withTuning(tuned: string | undefined): Pick<GpuEngineOptions, "tuned"> {
+  return tuned === undefined ? {} : { tuned };
 }

@@ -6,7 +6,6 @@ import { openEngine as open } from "../src/engines/open.ts";
 import type { Tunings } from "../src/engines/tunings.ts";
 import type { Pace } from "../src/tensor/engine.ts";
 import type { Program } from "../src/tensor/program.ts";
-import { defaultThreads } from "../src/wasm/spawn.ts";
 
 export interface OpenOptions {
   /** The output of the measured Program that is read. */
@@ -17,18 +16,14 @@ export interface OpenOptions {
   readonly tunings: Tunings | undefined;
 }
 
-/** One core stays the person's while a page is open: what draws it must not wait for ours. */
-function threadsOfPage(): number {
-  return Math.max(1, Math.min(defaultThreads(), navigator.hardwareConcurrency - 1));
-}
-
 /** Chooses by measuring `program`. Throws HeddleError "no-engine" and what engines throw. */
 export function openEngine(
   wanted: WantedEngine,
   program: Program,
   { output, pace, tunings }: OpenOptions,
 ): Promise<ChosenEngine> {
-  const wasmOptions = { threads: threadsOfPage() };
+  // One core stays the person's while a page is open, also of two: what draws it must not wait for ours.
+  const wasmOptions = navigator.hardwareConcurrency > 2 ? {} : { threads: 1 };
   return open({
     wanted,
     work: { program, output },

@@ -75,6 +75,30 @@ function twinWhose(outcome: (step: number, values: Outputs<string>) => Outputs<s
   return { ...twin, compile };
 }
 
+/** Has the contributor measure an update that somebody else made. */
+function assignValidation(stage: Stage, id: string): void {
+  const payload = packUpdate(new Float32Array(initial.length).fill(0.01), charter.uplink);
+  stage.blobs.set(digestOf(payload), payload);
+  stage.say({
+    type: "assign",
+    assignment: {
+      type: "validate",
+      id,
+      round: 1,
+      baseVersion: 0,
+      baseDigest: firstHead.digest,
+      contribution: "e".repeat(64) as ContributionId,
+      author: contributorIdOf(new Uint8Array(32)),
+      authorSeed: 1,
+      authorSteps: 2,
+      privateData: false,
+      payload: { digest: digestOf(payload), bytes: payload.length },
+      seed: 9,
+      judgeMs: 5000,
+    },
+  });
+}
+
 /** A relay that does what the test says, and a contributor of it on a virtual clock. */
 class Stage {
   readonly clock = createVirtualClock();
@@ -293,31 +317,34 @@ describe("createContributor()", () => {
     const stage = new Stage();
     stage.contributor.start();
     await stage.pass(500);
-    const payload = packUpdate(new Float32Array(initial.length).fill(0.01), charter.uplink);
-    stage.blobs.set(digestOf(payload), payload);
-    const other = contributorIdOf(new Uint8Array(32));
-    stage.say({
-      type: "assign",
-      assignment: {
-        type: "validate",
-        id: "v1",
-        round: 1,
-        baseVersion: 0,
-        baseDigest: firstHead.digest,
-        contribution: "e".repeat(64) as ContributionId,
-        author: other,
-        authorSeed: 1,
-        authorSteps: 2,
-        privateData: false,
-        payload: { digest: digestOf(payload), bytes: payload.length },
-        seed: 9,
-        judgeMs: 5000,
-      },
-    });
+    assignValidation(stage, "v1");
     await stage.pass(500);
     expect(stage.count("report")).toBe(1);
     expect(stage.contributor.view().validated).toBe(1);
     expect(stage.last("ready").version).toBe(0);
+  });
+
+  test("gives a measurement back that does not fit beside training, trains on, and measures when it fits", async () => {
+    const twin = createTwin();
+    let refusals = 0;
+    const compile = async (program: Program) => {
+      if (program.name === "loss" && refusals === 0) {
+        refusals += 1;
+        throw new HeddleError("model-too-big", "The GPU has no room");
+      }
+      return twin.compile(program);
+    };
+    const stage = new Stage({ engine: () => ({ ...twin, compile }) });
+    stage.contributor.start();
+    await stage.pass(500);
+    assignValidation(stage, "v1");
+    await stage.pass(500);
+    expect([refusals, stage.last("release").assignment, stage.count("report")]).toEqual([1, "v1", 0]);
+    await stage.pass(3_000);
+    await stage.contribute("t1", 1);
+    assignValidation(stage, "v2");
+    await stage.pass(500);
+    expect(stage.count("report")).toBe(1);
   });
 
   test.each([

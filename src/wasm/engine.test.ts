@@ -2,12 +2,13 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
-import { beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test, vi } from "vitest";
 import { elementCount, type Program } from "../tensor/program.ts";
 import { record } from "../tensor/record.ts";
 import { createWasmEngine } from "./engine.ts";
 import { createHeap } from "./heap.ts";
 import { layOut } from "./layout.ts";
+import { spawnThread } from "./spawn.ts";
 import type { SpawnThread } from "./thread.ts";
 
 const built = (name: string): Uint8Array<ArrayBuffer> =>
@@ -141,6 +142,42 @@ describe("createWasmEngine()", () => {
     await expect(createWasmEngine({ bytes, threads: 2, spawn: broken })).rejects.toMatchObject({ code: "no-engine" });
     const plain = createWasmEngine({ bytes: built("heddle.wasm"), threads: 2, spawn: broken });
     await expect(plain).rejects.toMatchObject({ code: "no-engine" });
+  });
+
+  test("is started again with one thread where nobody asked for more and those do not start", async () => {
+    vi.stubGlobal("navigator", { hardwareConcurrency: 4 });
+    const asked: number[] = [];
+    const spawn: SpawnThread = ({ threadIndex }) => {
+      asked.push(threadIndex);
+      return Promise.reject(new Error("no workers here"));
+    };
+    using engine = await createWasmEngine({ spawn });
+    expect([asked, engine.device]).toEqual([[1, 2], "WASM SIMD, 1 thread"]);
+    vi.unstubAllGlobals();
+  });
+
+  test("refuses threads that start and cannot load the module", async () => {
+    const bytes = built("heddle-threads.wasm");
+    const spawn: SpawnThread = (start) => spawnThread({ ...start, bytes: Uint8Array.of(0) });
+    const refusal = await createWasmEngine({ bytes, threads: 2, spawn }).catch((error: unknown) => error);
+    expect(refusal).toMatchObject({ code: "no-engine" });
+    expect(String((refusal as Error).cause)).toMatch(/expected 4 bytes|magic/);
+  });
+
+  test("a web worker that cannot load the module reports it, and does not close before it is heard", async () => {
+    const said: unknown[] = [];
+    let start = (_event: { readonly data: unknown }): void => {};
+    vi.stubGlobal("self", {
+      addEventListener: (_type: string, listener: typeof start) => (start = listener),
+      postMessage: (message: unknown) => said.push(message),
+      close: () => said.push("closed"),
+    });
+    const reported = new Promise((resolve) => vi.stubGlobal("reportError", resolve));
+    await import("./thread-entry.ts");
+    start({ data: { bytes: Uint8Array.of(0), memory: new WebAssembly.Memory({ initial: 1 }) } });
+    expect(await reported).toBeInstanceOf(WebAssembly.CompileError);
+    expect(said).toEqual([]);
+    vi.unstubAllGlobals();
   });
 
   test("refuses tokens outside the vocabulary, wrong lengths and wrong types", async () => {

@@ -18,7 +18,10 @@ import type { SpawnThread } from "./thread.ts";
 export type { SpawnThread } from "./thread.ts";
 
 export interface WasmEngineOptions {
-  /** Threads that compute, the calling one included. Without it as many as suit this machine, or 1 with `bytes`. */
+  /**
+   * Threads that compute, the calling one included. Without it as many as suit this machine, or 1 with `bytes` and where the
+   * others cannot be started.
+   */
   readonly threads?: number;
   /** `heddle-threads.wasm`, or `heddle.wasm` for one thread; without it they are loaded from beside this code. */
   readonly bytes?: BufferSource;
@@ -34,6 +37,18 @@ export const THREADS_MAX = 64;
  * module cannot be loaded.
  */
 export async function createWasmEngine(options: WasmEngineOptions = {}): Promise<Engine> {
+  try {
+    return await startEngine(options);
+  } catch (error) {
+    const chosenHere = options.threads === undefined && options.bytes === undefined;
+    if (!chosenHere || !(error instanceof HeddleError) || error.code !== "no-engine") {
+      throw error;
+    }
+    return startEngine({ threads: 1 });
+  }
+}
+
+async function startEngine(options: WasmEngineOptions): Promise<Engine> {
   const { bytes: given, threads = given === undefined ? defaultThreads() : 1, spawn = spawnThread } = options;
   assert(
     Number.isInteger(threads) && threads >= 1 && threads <= THREADS_MAX,

@@ -28,6 +28,7 @@ const spawnOnWeb: SpawnThread = (start) =>
     worker.addEventListener("message", () => resolve({ terminate: () => worker.terminate() }), { once: true });
     worker.addEventListener("error", (event) => {
       event.preventDefault();
+      worker.terminate();
       reject(new Error(`Cannot start a thread: ${event.message}`));
     });
     worker.postMessage(start);

@@ -1,4 +1,7 @@
-/** Entry of a WASM engine's thread: a web worker in browsers and Deno, a worker thread in Node. `spawn.ts` starts it. */
+/**
+ * Entry of a WASM engine's thread: a web worker in browsers and Deno, a worker thread in Node. `spawn.ts` starts it. A failure
+ * reaches the parent as the worker's error: in Node a rejection does by itself, on the web it has to be reported.
+ */
 import { serveThread, type ThreadStart } from "./thread.ts";
 
 if (typeof self === "undefined") {
@@ -8,7 +11,10 @@ if (typeof self === "undefined") {
   self.addEventListener(
     "message",
     (event: MessageEvent<ThreadStart>) => {
-      void serveThread(event.data, () => self.postMessage("ready")).finally(() => self.close());
+      serveThread(event.data, () => self.postMessage("ready")).then(
+        () => self.close(),
+        (error: unknown) => reportError(error), // whoever hears of it ends this worker: closed here, nobody might
+      );
     },
     { once: true },
   );

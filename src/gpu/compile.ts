@@ -37,8 +37,9 @@ export interface Shared {
   readonly tuning: Tuning;
   /** The most bytes that states and one Plan's values may take together; the device itself tells nobody. */
   readonly memoryBytesMax: number;
-  /** The buffer of a state tensor, made zero when it is new. */
+  /** The buffer of a state tensor, made zero when it is new; it is held until as many calls of `release`. */
   state(tensor: Tensor): GPUBuffer;
+  release(state: string): void;
   /** Bytes of the state tensors that exist. */
   stateBytes(): number;
   hasState(name: string): boolean;
@@ -64,7 +65,29 @@ const FUSED_BINDINGS_MAX = 8;
 /** Kinds of binding points by number: "" where the text declares none. */
 type Declared = "read-only-storage" | "storage" | "";
 
+/** What a compile has taken from the device. */
+interface Held {
+  readonly buffers: GPUBuffer[];
+  readonly states: string[];
+}
+
+/** Leaves nothing on the device when it fails. */
 export async function compileProgram(program: Program, shared: Shared): Promise<Compiled> {
+  const held: Held = { buffers: [], states: [] };
+  try {
+    return await compileHolding(held, program, shared);
+  } catch (error) {
+    for (const buffer of held.buffers) {
+      buffer.destroy();
+    }
+    for (const name of held.states) {
+      shared.release(name);
+    }
+    throw error;
+  }
+}
+
+async function compileHolding(held: Held, program: Program, shared: Shared): Promise<Compiled> {
   const { device, limits, watch, software, lanesMin } = shared.open;
   watch.check();
   const shapeOf = (id: number): readonly number[] => present(program.tensors[id], `tensor ${id}`).shape;
@@ -84,11 +107,12 @@ export async function compileProgram(program: Program, shared: Shared): Promise<
   const layout = layOut(program, groups, work);
   checkSizes(program, work, layout.slots.bytes, shared);
 
-  const allocation = watch.scoped(`reserving memory for "${program.name}"`, () => allocate(program, layout, shared));
-  const { places, scratch, owned, valueBytes } = allocation.value;
+  const { buffers: owned } = held;
+  const allocation = watch.attempt(`reserving memory for "${program.name}"`, () =>
+    allocate(held, { program, layout, shared }),
+  );
+  const { places, scratch, nothing, valueBytes } = allocation.value;
   const tables = new Map<string, Place>();
-  const nothing = createBuffer(device, "nothing", 256);
-  owned.push(nothing);
   await allocation.done;
 
   const resolve = (binding: Binding, step: number): Place => {
@@ -121,7 +145,7 @@ export async function compileProgram(program: Program, shared: Shared): Promise<
         return binding satisfies never;
     }
   };
-  const binding = watch.scoped(`preparing "${program.name}"`, () =>
+  const binding = watch.attempt(`preparing "${program.name}"`, () =>
     work.flatMap((dispatches, step) =>
       dispatches.map((dispatch) => {
         const resolved = dispatch.bindings.map((wanted) => resolve(wanted, step));
@@ -194,15 +218,23 @@ function layOut(program: Program, groups: readonly Group[], work: readonly (read
 interface Allocation {
   readonly places: (Place | undefined)[];
   readonly scratch: ReadonlyMap<string, Place>;
-  readonly owned: GPUBuffer[];
+  /** Bound where a kernel reads nothing. */
+  readonly nothing: GPUBuffer;
   readonly valueBytes: number;
 }
 
-function allocate(program: Program, layout: Layout, shared: Shared): Allocation {
+function allocate(
+  held: Held,
+  { program, layout, shared }: { readonly program: Program; readonly layout: Layout; readonly shared: Shared },
+): Allocation {
   const { device } = shared.open;
+  const create = (label: string, bytes: number): GPUBuffer => {
+    const buffer = createBuffer(device, label, bytes);
+    held.buffers.push(buffer);
+    return buffer;
+  };
   const { ids, labels, slots, scratchBytes } = layout;
-  const buffers = slots.bytes.map((bytes, slot) => createBuffer(device, `${program.name} slot ${slot}`, bytes));
-  const owned = [...buffers];
+  const buffers = slots.bytes.map((bytes, slot) => create(`${program.name} slot ${slot}`, bytes));
   let valueBytes = slots.bytes.reduce((sum, bytes) => sum + bytes, 0);
   const slotAt = (index: number): GPUBuffer => present(buffers[slots.of[index] as number], `slot ${index}`);
   const places: (Place | undefined)[] = program.tensors.map((tensor) => {
@@ -211,8 +243,7 @@ function allocate(program: Program, layout: Layout, shared: Shared): Allocation 
       return undefined;
     }
     if (tensor.role === "input") {
-      const buffer = createBuffer(device, tensor.name, size);
-      owned.push(buffer);
+      const buffer = create(tensor.name, size);
       valueBytes += size;
       return { buffer, offset: 0, size };
     }
@@ -220,7 +251,9 @@ function allocate(program: Program, layout: Layout, shared: Shared): Allocation 
       const index = ids.indexOf(tensor.id);
       return index === -1 ? undefined : { buffer: slotAt(index), offset: 0, size };
     }
-    return { buffer: shared.state(tensor), offset: 0, size };
+    const buffer = shared.state(tensor);
+    held.states.push(tensor.name);
+    return { buffer, offset: 0, size };
   });
   for (const { id, name, shape, view } of program.tensors) {
     const whole = view === undefined ? undefined : places[view.of];
@@ -239,7 +272,7 @@ function allocate(program: Program, layout: Layout, shared: Shared): Allocation 
       return [label, place] as const;
     }),
   );
-  return { places, scratch, owned, valueBytes };
+  return { places, scratch, nothing: create("nothing", 256), valueBytes };
 }
 
 function createBuffer(device: GPUDevice, label: string, bytes: number): GPUBuffer {
@@ -269,6 +302,7 @@ function checkSizes(
       refuse(4 * (binding.window?.count ?? elementCount(shape)), bindingBytesMax, `"${name}"`, "one binding");
     }
   }
+  refuse(Math.max(0, ...slotBytes), bufferBytesMax, `what "${program.name}" computes`, "one buffer");
   let bytes = slotBytes.reduce((sum, size) => sum + size, 0) + stateBytes();
   for (const tensor of program.tensors) {
     if (tensor.view === undefined && tensor.role !== "value") {

@@ -24,6 +24,11 @@ interface Limits {
   readonly groupsPerDimensionMax: number;
 }
 
+interface Scoped<T> {
+  readonly value: T;
+  readonly done: Promise<void>;
+}
+
 interface Watch {
   /** The first failure, if there was one. */
   failure(): HeddleError | undefined;
@@ -32,7 +37,9 @@ interface Watch {
   /** The outcome of `work`, or the failure if the device fails first: a lost device may never settle a promise. */
   settle<T>(work: Promise<T>): Promise<T>;
   /** Runs `work` (which only records and submits) and resolves when the device has found no fault with it. */
-  scoped<T>(what: string, work: () => T): { readonly value: T; readonly done: Promise<void> };
+  scoped<T>(what: string, work: () => T): Scoped<T>;
+  /** The same for work that nothing depends on yet: what the device refuses of it, memory for one, leaves it usable. */
+  attempt<T>(what: string, work: () => T): Scoped<T>;
 }
 
 export interface OpenDevice extends AdapterDescription {
@@ -140,25 +147,40 @@ function watchDevice(device: GPUDevice): Watch {
       throw failure;
     }
   };
+  const scope = <T>(what: string, work: () => T, refused: (error: HeddleError) => void): Scoped<T> => {
+    device.pushErrorScope("out-of-memory");
+    device.pushErrorScope("internal");
+    device.pushErrorScope("validation");
+    const close = (): Promise<(GPUError | null)[]> =>
+      Promise.all([device.popErrorScope(), device.popErrorScope(), device.popErrorScope()]);
+    let value: T;
+    try {
+      value = work();
+    } catch (error) {
+      close().catch(() => undefined); // what was thrown goes first
+      throw error;
+    }
+    const done = settle(close()).then((errors) => {
+      const error = errors.find((candidate) => candidate !== null);
+      if (error !== undefined && error !== null) {
+        refused(failureOf(what, error));
+      }
+      check();
+    });
+    return { value, done };
+  };
   return {
     failure: () => failure,
     check,
     settle,
-    scoped: (what, work) => {
-      device.pushErrorScope("out-of-memory");
-      device.pushErrorScope("internal");
-      device.pushErrorScope("validation");
-      const value = work();
-      const scopes = [device.popErrorScope(), device.popErrorScope(), device.popErrorScope()];
-      const done = settle(Promise.all(scopes)).then((errors) => {
-        const error = errors.find((candidate) => candidate !== null);
-        if (error !== undefined && error !== null) {
-          fail(failureOf(what, error));
+    scoped: (what, work) => scope(what, work, fail),
+    attempt: (what, work) =>
+      scope(what, work, (error) => {
+        if (error.code === "device-lost") {
+          fail(error);
         }
-        check();
-      });
-      return { value, done };
-    },
+        throw error;
+      }),
   };
 }
 

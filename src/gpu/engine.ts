@@ -47,6 +47,13 @@ export interface GpuEngine extends Engine {
   failure(): HeddleError | undefined;
 }
 
+interface State {
+  readonly buffer: GPUBuffer;
+  readonly count: number;
+  /** Plans that were compiled with it, and compiles that are under way. */
+  users: number;
+}
+
 /** Throws HeddleError "no-engine" where there is no adapter or it gives no device. */
 export async function createGpuEngine({
   gpu,
@@ -63,7 +70,7 @@ export async function createGpuEngine({
   }
   const open = await openDevice(chosen);
   const { device, watch } = open;
-  const states = new Map<string, { readonly buffer: GPUBuffer; readonly count: number }>();
+  const states = new Map<string, State>();
   const full: KernelChoice = { matmul: "auto", attention: "auto", fusion: "auto", ...choice };
   const shared = share(open, states, full, memoryBytesMax);
   const msMax = tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX);
@@ -77,8 +84,7 @@ export async function createGpuEngine({
     }
     return createPlan(program, { ...shared, choice: wanted, tuning: tuner.tuning() ?? {} }, pace);
   };
-  const state = (name: string): { readonly buffer: GPUBuffer; readonly count: number } =>
-    present(states.get(name), `state tensor "${name}" in any compiled Plan`);
+  const state = (name: string): State => present(states.get(name), `state tensor "${name}" in any compiled Plan`);
   return {
     kind: "webgpu",
     device: open.description,
@@ -137,12 +143,7 @@ function tuneOn(
 }
 
 /** What the Plans of one engine share. */
-function share(
-  open: OpenDevice,
-  states: Map<string, { readonly buffer: GPUBuffer; readonly count: number }>,
-  choice: KernelChoice,
-  memoryBytesMax: number,
-): Shared {
+function share(open: OpenDevice, states: Map<string, State>, choice: KernelChoice, memoryBytesMax: number): Shared {
   const { device } = open;
   const layouts = new Map<string, GPUBindGroupLayout>();
   const pipelines = new Map<string, Promise<GPUComputePipeline>>();
@@ -188,13 +189,23 @@ function share(
       const known = states.get(name) ?? {
         buffer: device.createBuffer({ label: name, size: Math.ceil(count / 4) * 16, usage }),
         count,
+        users: 0,
       };
       assert(
         known.count === count,
         `Cannot compile: state "${name}" has ${count} elements, and ${known.count} in another Plan`,
       );
+      known.users += 1;
       states.set(name, known);
       return known.buffer;
+    },
+    release: (name) => {
+      const known = present(states.get(name), `state tensor "${name}"`);
+      known.users -= 1;
+      if (known.users === 0) {
+        known.buffer.destroy();
+        states.delete(name);
+      }
     },
     pipeline: (text, access, kernel) => {
       const pipeline = pipelines.get(text) ?? build(text, access, kernel);

@@ -19,7 +19,7 @@ export const GPU_CHECKS = {
   selfTest: "the self-test passes",
   wrongKernel: "the self-test refuses a device whose swiglu is a little off, and names the op",
   badShader: 'a shader that does not compile is refused as "device-wrong", by the kernel\'s name',
-  noMemory: 'a buffer that the device has no memory for is refused as "model-too-big"',
+  noMemory: 'a buffer that the device has no memory for is refused as "model-too-big", and the device goes on',
   tuned: "a search for the fastest products is kept as a text that spares the next one, on this adapter only",
   windows: "a state that is larger than a binding may be is bound window by window",
   split: "a model with tables and matrices larger than a binding may be trains to the twin's numbers",
@@ -263,17 +263,43 @@ async function checkBadShader(gpu: GPU): Promise<string> {
 
 /** Software adapters would swap for minutes before they refused, so the device is made to say so. */
 async function checkNoMemory(gpu: GPU): Promise<string> {
-  const { engine, device } = await watched(gpu);
+  const { engine, device, buffers } = await watched(gpu);
   using _ = engine;
+  const destroyed = new Set<GPUBuffer>();
+  const watchDestroy = (): void => {
+    for (const buffer of buffers) {
+      const destroy = buffer.destroy.bind(buffer);
+      const value = (): void => {
+        destroyed.add(buffer);
+        destroy();
+      };
+      Object.defineProperty(buffer, "destroy", { value });
+    }
+  };
   const pop = device.popErrorScope.bind(device);
   let scopes = 0;
   const popErrorScope = async (): Promise<GPUError | null> => {
     await pop();
     scopes += 1;
+    if (scopes === 3) {
+      watchDestroy();
+    }
     return scopes === 3 ? new GPUOutOfMemoryError("no memory left") : null; // the outermost of the three
   };
   Object.defineProperty(device, "popErrorScope", { value: popErrorScope });
-  return await expectCode("model-too-big", () => engine.compile(small()));
+  const refusal = await expectCode("model-too-big", () => engine.compile(small()));
+  const made = buffers.length;
+  if (made === 0 || destroyed.size !== made) {
+    throw new Error(`${destroyed.size} of ${made} buffers were destroyed`);
+  }
+  // The device goes on with what it has memory for.
+  using plan = await engine.compile(small());
+  plan.write("x", new Float32Array(300).fill(2));
+  const { total } = await plan.run(["total"]);
+  if (total[299] !== 2) {
+    throw new Error(`Got ${total[299]} after the refusal, need 2`);
+  }
+  return refusal;
 }
 
 async function checkTuned(gpu: GPU): Promise<string> {
@@ -339,7 +365,19 @@ async function checkTooBig(gpu: GPU): Promise<string> {
   const huge = record("huge");
   const side = 2 ** 15;
   huge.add(huge.input("a", [side, side]), huge.input("b", [side, side]));
-  return await expectCode("model-too-big", () => engine.compile(huge.finish(["sum"])));
+  const refusal = await expectCode("model-too-big", () => engine.compile(huge.finish(["sum"])));
+  // A value may be larger than a buffer where all that comes from the host is not.
+  const { adapter } = present(await probeGpu(gpu), "adapter");
+  const limits = { maxStorageBufferBindingSize: 2 ** 22, maxBufferSize: 2 ** 21 };
+  Object.defineProperty(adapter, "limits", { value: limits });
+  using narrow = await createGpuEngine({ gpu, adapter });
+  const wide = record("wide");
+  wide.matmul(wide.input("a", [1024, 4]), wide.input("b", [4, 1024]));
+  const slot = await expectCode("model-too-big", () => narrow.compile(wide.finish(["product"])));
+  if (!slot.includes("one buffer")) {
+    throw new Error(`Got "${slot}", need the limit of one buffer`);
+  }
+  return refusal;
 }
 
 async function checkDropped(gpu: GPU): Promise<string> {

@@ -1,0 +1,51 @@
+/** The watch over a device that reports, in the scope that is closed last, whatever it is told to. */
+import { expect, test } from "vitest";
+import { openDevice, type OpenDevice } from "./device.ts";
+
+class GPUOutOfMemoryError extends Error {}
+class GPUInternalError extends Error {}
+
+async function deviceReporting(errors: readonly (Error | null)[]): Promise<{ open: OpenDevice; depth: () => number }> {
+  let depth = 0;
+  const left = [...errors];
+  const device = {
+    lost: new Promise(() => undefined),
+    addEventListener: () => undefined,
+    pushErrorScope: () => {
+      depth += 1;
+    },
+    popErrorScope: async () => {
+      depth -= 1;
+      return depth === 0 ? (left.shift() ?? null) : null;
+    },
+  };
+  const adapter = { limits: {}, features: new Set(), info: {}, requestDevice: async () => device };
+  return { open: await openDevice(adapter as unknown as GPUAdapter), depth: () => depth };
+}
+
+test("attempt() rejects for want of memory and leaves the device usable", async () => {
+  const { open } = await deviceReporting([new GPUOutOfMemoryError("full"), null]);
+  const refused = open.watch.attempt("reserving", () => 7);
+  expect(refused.value).toBe(7);
+  await expect(refused.done).rejects.toMatchObject({ code: "model-too-big" });
+  expect(open.watch.failure()).toBeUndefined();
+  await open.watch.attempt("reserving less", () => 7).done;
+});
+
+test("attempt() fails the device for an internal error, and scoped() for any", async () => {
+  const internal = await deviceReporting([new GPUInternalError("broken")]);
+  await expect(internal.open.watch.attempt("reserving", () => 7).done).rejects.toMatchObject({ code: "device-lost" });
+  expect(internal.open.watch.failure()?.code).toBe("device-lost");
+  const running = await deviceReporting([new GPUOutOfMemoryError("full")]);
+  await expect(running.open.watch.scoped("running", () => 7).done).rejects.toMatchObject({ code: "model-too-big" });
+  expect(running.open.watch.failure()?.code).toBe("model-too-big");
+});
+
+test("scoped() closes its scopes when the work throws", async () => {
+  const { open, depth } = await deviceReporting([]);
+  const work = (): never => {
+    throw new RangeError("too long");
+  };
+  expect(() => open.watch.scoped("running", work)).toThrow("too long");
+  expect(depth()).toBe(0);
+});

@@ -2,6 +2,7 @@
  * The examples of the package `heddle/engine`, small: the loss falls, and on WASM a second run gives the same. The manual
  * shows them word for word.
  */
+import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -40,6 +41,14 @@ describe("the examples", () => {
     expect(losses[0]).toBeCloseTo(Math.log(256), 1);
     expect(losses.at(-1)).toBeLessThan((losses[0] as number) - 0.8);
     expect(lines[0]).toBe(`step 1: loss ${(losses[0] as number).toFixed(3)}`);
+  });
+
+  test("npm run example lists them when it is given no name, or none of theirs, and sets up nothing", () => {
+    for (const args of [[], ["nothing"]]) {
+      const { status, stderr } = spawnSync(process.execPath, [join(root, "tools/run.mjs"), "example", ...args]);
+      expect(status).toBe(2);
+      expect(String(stderr)).toBe(`Cannot run the example "${args[0] ?? ""}": there are generate, llama, matmul\n`);
+    }
   });
 
   test(`none has more than ${LINES_MAX} lines`, () => {

@@ -36,7 +36,7 @@ const commands = {
     run: ([name, ...args]) => source(`bench/${name}.ts`, args),
   },
   check: { steps: [install, buildWasm, check], run: () => ["true", []] },
-  example: { steps: [install, buildWasm], run: ([name, ...args]) => source(`examples/${name}.js`, args) },
+  example: { steps: [checkExample, install, buildWasm], run: ([name, ...args]) => source(`examples/${name}.js`, args) },
   package: { steps: [install, buildWasm], run: () => [join(bin, "node"), [join(root, "tools", "build-package.mjs")]] },
 };
 
@@ -68,9 +68,19 @@ if (process.env.npm_lifecycle_event !== undefined) {
 }
 
 function checkBench() {
-  const names = readdirSync(join(root, "bench")).flatMap((file) => (file.endsWith(".ts") ? [file.slice(0, -3)] : []));
+  checkName("benchmark", "bench", ".ts");
+}
+
+function checkExample() {
+  checkName("example", "examples", ".js");
+}
+
+/** The first argument has to name a file of `folder`; without one that does, the names are listed. */
+function checkName(what, folder, end) {
+  const files = readdirSync(join(root, folder)).filter((file) => file.endsWith(end));
+  const names = files.map((file) => file.slice(0, -end.length));
   if (!names.includes(args[0])) {
-    say(`Cannot run the benchmark "${args[0] ?? ""}": there are ${names.join(" and ")}`);
+    say(`Cannot run the ${what} "${args[0] ?? ""}": there are ${names.join(", ")}`);
     process.exit(2);
   }
 }

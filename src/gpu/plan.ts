@@ -7,7 +7,8 @@
 import { assert, present } from "../base/assert.ts";
 import type { Outputs, Pace, Plan, PlanPace } from "../tensor/engine.ts";
 import { elementCount, type Program, type Tensor } from "../tensor/program.ts";
-import { compileProgram, type Compiled, type Place, type Shared, type Step } from "./compile.ts";
+import { compileProgram, type Shared, type Step } from "./compile.ts";
+import { createStaging, createStagingPool, unload, type Staging } from "./staging.ts";
 
 /** Runs that may be submitted and not yet done. */
 const IN_FLIGHT_MAX = 2;
@@ -29,20 +30,10 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
   let disposed = false;
   let running = false;
   const fences: Promise<void>[] = [];
-  const pool: Staging[] = [];
+  const pool = createStagingPool((outputs) => createStaging(device, program, { places, outputs }));
   const usable = (): void => {
     watch.check();
     assert(!disposed, `Cannot use Plan "${program.name}": it was disposed of`);
-  };
-  const take = (outputs: readonly string[]): Staging => {
-    const key = outputs.join("\n");
-    const spare = pool.find((staging) => staging.key === key && !staging.taken);
-    const staging = spare ?? createStaging(device, program, { places, outputs, key });
-    if (spare === undefined) {
-      pool.push(staging);
-    }
-    staging.taken = true;
-    return staging;
   };
   /** Resolves when the device is through with dispatches `from` … `to` and has found no fault with them. */
   const submitPart = (from: number, to: number, staging: Staging | undefined): Promise<void> => {
@@ -55,7 +46,6 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
   };
   /** Submits all dispatches at the pace given; returns the last submit's fence. */
   const runPaced = async (pace: PlanPace, staging: Staging | undefined): Promise<{ readonly fence: Promise<void> }> => {
-    assert(!running, `Cannot run "${program.name}": its last run is not over`);
     running = true;
     try {
       for (let from = 0; ;) {
@@ -100,7 +90,8 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
     },
     run: async <Name extends string>(outputs: readonly Name[] = []) => {
       usable();
-      const staging = outputs.length === 0 ? undefined : take(outputs);
+      assert(!running, `Cannot run "${program.name}": its last run is not over`);
+      const staging = outputs.length === 0 ? undefined : pool.take(outputs);
       const fence = beat === undefined ? submitPart(0, steps.length, staging) : (await runPaced(beat, staging)).fence;
       fences.push(fence);
       while (fences.length >= IN_FLIGHT_MAX) {
@@ -119,51 +110,12 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
     },
     [Symbol.dispose]: () => {
       disposed = true;
-      for (const buffer of [...owned, ...pool.map((staging) => staging.buffer)]) {
+      for (const buffer of owned) {
         buffer.destroy();
       }
+      pool[Symbol.dispose]();
     },
   };
-}
-
-/** A buffer that outputs are copied to, one after the other, and that the host maps. */
-interface Staging {
-  readonly key: string;
-  readonly buffer: GPUBuffer;
-  readonly copies: readonly { readonly output: string; readonly from: Place; readonly offset: number }[];
-  /** A run copies to it, or the host reads it. */
-  taken: boolean;
-}
-
-function createStaging(
-  device: GPUDevice,
-  program: Program,
-  { places, outputs, key }: { places: Compiled["places"]; outputs: readonly string[]; key: string },
-): Staging {
-  let size = 0;
-  const copies = outputs.map((output) => {
-    assert(program.outputs.includes(output), `Cannot read "${output}": it is not an output of "${program.name}"`);
-    const id = present(program.tensors.find(({ name }) => name === output)?.id, `output "${output}"`);
-    const from = present(places[id], `memory of "${output}"`);
-    const offset = size;
-    size += from.size;
-    return { output, from, offset };
-  });
-  const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
-  const buffer = device.createBuffer({ label: `${program.name} outputs`, size, usage });
-  return { key, buffer, copies, taken: false };
-}
-
-/** The values in `staging`, which is mapped; it is free again afterwards. */
-function unload(staging: Staging): Record<string, Float32Array<ArrayBuffer>> {
-  const { buffer, copies } = staging;
-  const bytes = buffer.getMappedRange();
-  const values = Object.fromEntries(
-    copies.map(({ output, from, offset }) => [output, new Float32Array(bytes.slice(offset, offset + from.size))]),
-  );
-  buffer.unmap();
-  staging.taken = false;
-  return values;
 }
 
 /** Copies windows of device buffers to the host through one staging buffer; readings wait for each other. */

@@ -51,9 +51,9 @@ const PERIOD = 4093;
 
 /** The fastest candidate for each form of product in `program` that is not known, the dearest forms first. */
 export async function tune(program: Program, options: TunerOptions): Promise<Tuning> {
-  const begin = options.nowMs();
   const tuning: Partial<Record<MatmulForm, MatmulRung>> = {};
   const products = largestProducts(program).filter(({ form }) => options.known?.has(form) !== true);
+  const begin = options.nowMs();
   for (const [i, product] of products.entries()) {
     const untilMs = begin + (options.msMax * (i + 1)) / products.length;
     const fastest = await fastestFor(product.program, options, untilMs);

@@ -31,6 +31,10 @@ const commands = {
     steps: [install, systemPackages, lavapipe, buildWasm, buildApp],
     run: (args) => tool("vitest", ["run", ...args]),
   },
+  sweep: {
+    steps: [install, systemPackages, lavapipe, buildWasm, everyRung],
+    run: () => tool("vitest", ["run", "test/engines/engines.test.ts"]),
+  },
   bench: {
     steps: [chooseAdapter, checkBench, install, installPeers, buildWasm, buildPage],
     run: ([name, ...args]) => source(`bench/${name}.ts`, args),
@@ -87,6 +91,11 @@ function checkName(what, folder, end) {
 
 function install() {
   installIn(root, "Installing packages (about a minute the first time) …");
+}
+
+/** The engine suite then runs every rung of the kernels' ladders, which takes too long for each change. */
+function everyRung() {
+  env.HEDDLE_SWEEP = "1";
 }
 
 /** Installs the packages of a folder when its package-lock.json has changed since the last time. */

@@ -31,6 +31,8 @@ export interface Wanted {
   readonly only?: TraceName;
   /** Which rungs of the kernels' ladders WebGPU runs besides: a regular expression for their names. Without it none. */
   readonly rungs?: string;
+  /** Only the cases whose names match, on WebGPU, and no checks or claims; a regular expression. Without it everything. */
+  readonly cases?: string;
 }
 
 /** The marks around the reports on standard output. */
@@ -41,15 +43,25 @@ const THREADS = [2, 1] as const;
 const GOLDEN_CLAIMS = THREADS.map((threads) => `twenty steps with ${threads} threads end in the golden bits`);
 
 /** Names of everything that a report on WebGPU must hold. */
-export function webGpuNames(checks: Readonly<Record<string, string>>, pattern?: string): string[] {
-  const ladder = rungsLike(pattern).flatMap(({ name, ops }) =>
-    cases.filter(({ op }) => ops.some((wanted) => wanted === op)).map((one) => name + one.name),
+export function webGpuNames(
+  checks: Readonly<Record<string, string>>,
+  wanted: Pick<Wanted, "rungs" | "cases">,
+): string[] {
+  const ladder = rungsLike(wanted.rungs).flatMap(({ name, ops }) =>
+    cases.filter(({ op }) => ops.some((one) => one === op)).map((one) => name + one.name),
   );
-  return [...contractNames(), ...ladder, ...Object.values(checks)];
+  return wanted.cases === undefined
+    ? [...contractNames(), ...ladder, ...Object.values(checks)]
+    : [...cases.filter(like(wanted.cases)).map(({ name }) => name), ...ladder];
+}
+
+function like(pattern: string): (one: { readonly name: string }) => boolean {
+  const expression = new RegExp(pattern);
+  return ({ name }) => expression.test(name);
 }
 
 function rungsLike(pattern: string | undefined): typeof rungs {
-  return pattern === undefined ? [] : rungs.filter(({ name }) => new RegExp(pattern).test(name));
+  return pattern === undefined ? [] : rungs.filter(like(pattern));
 }
 
 /** Names of everything that a report on WASM must hold. */
@@ -61,22 +73,23 @@ function contractNames(): string[] {
   return [...cases.map(({ name }) => name), ...Object.values(CLAIMS)];
 }
 
-/** "webgpu", "wasm", "only=NAME" and "rungs=PATTERN" among command-line arguments. */
+/** "webgpu", "wasm", "only=NAME", "rungs=PATTERN" and "cases=PATTERN" among command-line arguments. */
 export function wantedIn(words: readonly string[]): Wanted {
   const valueOf = (name: string): string | undefined =>
     words.find((word) => word.startsWith(`${name}=`))?.slice(name.length + 1);
-  const [only, rungs] = [valueOf("only"), valueOf("rungs")];
+  const [only, rungs, cases] = [valueOf("only"), valueOf("rungs"), valueOf("cases")];
   return {
     engines: (["webgpu", "wasm"] as const).filter((name) => words.includes(name)),
     ...(only === undefined ? {} : { only: only as TraceName }),
     ...(rungs === undefined ? {} : { rungs }),
+    ...(cases === undefined ? {} : { cases }),
   };
 }
 
 /** The same as words. */
-export function wordsOf({ engines, only, rungs }: Wanted): string[] {
+export function wordsOf({ engines, only, rungs, cases }: Wanted): string[] {
   const pair = (name: string, value: string | undefined): string[] => (value === undefined ? [] : [`${name}=${value}`]);
-  return [...engines, ...pair("only", only), ...pair("rungs", rungs)];
+  return [...engines, ...pair("only", only), ...pair("rungs", rungs), ...pair("cases", cases)];
 }
 
 /** Runs everything on a platform; `openGpu` gives its WebGPU. */
@@ -92,7 +105,7 @@ export async function report(wanted: Wanted, openGpu: () => GPU): Promise<Report
   return reports;
 }
 
-async function reportWebGpu(gpu: GPU, { only, rungs: pattern }: Wanted): Promise<Report> {
+async function reportWebGpu(gpu: GPU, { only, rungs: pattern, cases: some }: Wanted): Promise<Report> {
   const { createGpuEngine } = await import("../../src/gpu/engine.ts");
   const { runGpuChecks } = await import("./gpu-checks.ts");
   using engine = await createGpuEngine({ gpu });
@@ -100,8 +113,8 @@ async function reportWebGpu(gpu: GPU, { only, rungs: pattern }: Wanted): Promise
     return { device: engine.device, results: [], traces: [await trace(engine, TRACES[only])] };
   }
   const results = await runGuarded(gpu, {}, async (guarded, begin) => [
-    ...(await runCases(guarded, { begin })),
-    ...(await runClaims(guarded)),
+    ...(await runCases(guarded, { begin, ...(some === undefined ? {} : { wanted: like(some) }) })),
+    ...(some === undefined ? await runClaims(guarded) : []),
   ]);
   for (const { name, choice, ops } of rungsLike(pattern)) {
     const wanted = ({ op }: Case): boolean => ops.some((one) => one === op);
@@ -109,8 +122,10 @@ async function reportWebGpu(gpu: GPU, { only, rungs: pattern }: Wanted): Promise
       runCases(guarded, { prefix: name, wanted, begin });
     results.push(...(await runGuarded(gpu, choice, run)));
   }
-  results.push(...(await runGpuChecks(gpu)));
-  return { device: engine.device, results, traces: [await trace(engine, TRACES.small)] };
+  if (some === undefined) {
+    results.push(...(await runGpuChecks(gpu)));
+  }
+  return { device: engine.device, results, traces: [await trace(engine, TRACES.brief)] };
 }
 
 /** Runs cases on an engine whose memory is guarded; a case with a kernel that wrote beyond its tensors has failed. */
@@ -142,7 +157,7 @@ async function reportWasm(only: TraceName | undefined): Promise<Report> {
       results.push(await attempt(GOLDEN_CLAIMS[i] as string, checkGolden(threads)));
     }
     using fresh = await createWasmEngine({ threads });
-    traces.push(await trace(fresh, TRACES[only ?? "small"]));
+    traces.push(await trace(fresh, TRACES[only ?? "brief"]));
   }
   return { device: devices.join("; "), results, traces };
 }

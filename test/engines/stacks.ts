@@ -8,7 +8,7 @@ import { existsSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
-import { REPORT, wordsOf, type EngineName, type Report, type Reports } from "./entry.ts";
+import { REPORT, wordsOf, type EngineName, type Report, type Reports, type Wanted } from "./entry.ts";
 import type { TraceName } from "./trace.ts";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -27,18 +27,22 @@ interface Host {
   readonly needs: { readonly file: string; readonly install: string };
   /** What is named after each engine that it runs, as a stack. */
   readonly stacks: Readonly<Partial<Record<EngineName, string>>>;
+  /** What of the contract it runs with every change. */
+  readonly brief: Part;
   /**
-   * Which rungs it runs besides those that the engine takes by itself; see `Wanted` in `entry.ts`. Every rung runs on both
-   * implementations of WGSL, and wherever it needs what only this adapter has.
+   * What it runs in a sweep: every rung on both implementations of WGSL, and wherever it needs what only this adapter has.
    */
-  readonly rungs?: string;
+  readonly sweep: Part;
 }
+
+/** Rungs besides those that the engine takes by itself, and a choice of cases; see `Wanted` in `entry.ts`. */
+type Part = Pick<Wanted, "rungs" | "cases">;
 
 /** An engine in a place. */
 export interface Stack {
   readonly name: string;
   readonly engine: EngineName;
-  readonly rungs: string | undefined;
+  readonly part: Part;
   readonly report: () => Promise<Report>;
 }
 
@@ -49,16 +53,19 @@ const hosts: readonly Host[] = [
     environment: { VK_ICD_FILENAMES: SWIFTSHADER },
     needs: { file: SWIFTSHADER, install: 'the system package "chromium"' },
     stacks: { webgpu: "WebGPU: Node with Dawn on SwiftShader", wasm: "WASM: Node" },
-    rungs: ".",
+    brief: { rungs: "^(tiled|subgroup-8x8|flash)" },
+    sweep: { rungs: "." },
   },
   {
     name: "Node on lavapipe",
     command: [...NODE, "test/engines/node.ts"],
-    environment: { VK_ICD_FILENAMES: LAVAPIPE },
+    // Its compiler takes seconds for a kernel even so.
+    environment: { VK_ICD_FILENAMES: LAVAPIPE, GALLIVM_PERF: "nopt" },
     needs: { file: LAVAPIPE, install: 'Mesa 25 with "node tools/lavapipe.mjs"' },
     stacks: { webgpu: "WebGPU: Node with Dawn on lavapipe" },
-    // Its compiler takes minutes for the others; subgroups of 8 and f16 are what it is here for.
-    rungs: "^subgroup-([0-9]+x|1 att)|f16",
+    // Subgroups of 8 and f16 are what it is here for.
+    brief: { cases: "in fours" },
+    sweep: { rungs: "^subgroup-([0-9]+x|1 att)|f16" },
   },
   {
     name: "Deno",
@@ -66,13 +73,16 @@ const hosts: readonly Host[] = [
     environment: { VK_ICD_FILENAMES: LLVMPIPE },
     needs: { file: LLVMPIPE, install: 'the system package "mesa-vulkan-drivers"' },
     stacks: { webgpu: "WebGPU: Deno with wgpu on llvmpipe", wasm: "WASM: Deno" },
-    rungs: "^(?!subgroup)",
+    brief: { rungs: "^(naive|register|tiled|flash)" },
+    sweep: { rungs: "^(?!subgroup)" },
   },
   {
     name: "Chromium",
     command: [...NODE, "test/engines/browser.ts", "chromium"],
     needs: { file: "/usr/bin/chromium", install: 'the system package "chromium"' },
     stacks: { webgpu: "WebGPU: Chromium worker with Dawn on SwiftShader", wasm: "WASM: Chromium worker" },
+    brief: {},
+    sweep: {},
   },
   {
     name: "Firefox",
@@ -80,23 +90,31 @@ const hosts: readonly Host[] = [
     environment: { VK_ICD_FILENAMES: LLVMPIPE },
     needs: { file: "/usr/bin/firefox-esr", install: 'the system package "firefox-esr"' },
     stacks: { webgpu: "WebGPU: Firefox worker with wgpu on llvmpipe", wasm: "WASM: Firefox worker" },
-    rungs: "^(?!subgroup)",
+    brief: {},
+    sweep: { rungs: "^(?!subgroup)" },
   },
 ];
 
-/**
- * All stacks. A host starts when the first report of one of its stacks is asked for, and may take so long; `only`: see
- * `Wanted` in `entry.ts`.
- */
-export function stacks({ msMax, only }: { readonly msMax: number; readonly only?: TraceName }): Stack[] {
+export interface StacksOptions {
+  /** How long a host may take. */
+  readonly msMax: number;
+  /** See `Wanted` in `entry.ts`. */
+  readonly only?: TraceName;
+  /** Every rung, which takes a quarter of an hour and more. */
+  readonly sweep?: boolean;
+}
+
+/** All stacks. A host starts when the first report of one of its stacks is asked for. */
+export function stacks({ msMax, only, sweep = false }: StacksOptions): Stack[] {
   return hosts.flatMap((host) => {
+    const part = sweep ? host.sweep : host.brief;
     let running: Promise<Reports> | undefined;
     return Object.entries(host.stacks).map(([engine, name]) => ({
       name,
       engine: engine as EngineName,
-      rungs: host.rungs,
+      part,
       report: async () => {
-        running ??= run(host, msMax, only);
+        running ??= run(host, { ...part, ...(only === undefined ? {} : { only }) }, msMax);
         const report = (await running)[engine as EngineName];
         if (report === undefined) {
           throw new Error(`${name} has no report`);
@@ -108,18 +126,14 @@ export function stacks({ msMax, only }: { readonly msMax: number; readonly only?
 }
 
 /** Runs a host's entry and returns its reports; rejects with what it wrote when it does not report. */
-async function run(host: Host, msMax: number, only: TraceName | undefined): Promise<Reports> {
-  const { name, command, environment = {}, needs, rungs } = host;
+async function run(host: Host, wanted: Omit<Wanted, "engines">, msMax: number): Promise<Reports> {
+  const { name, command, environment = {}, needs } = host;
   if (!existsSync(needs.file)) {
     throw new Error(`${name} needs ${needs.file}: install ${needs.install}`);
   }
   const [program = "", ...rest] = command;
   const engines = Object.keys(host.stacks) as EngineName[];
-  const words = wordsOf({
-    engines,
-    ...(only === undefined ? {} : { only }),
-    ...(rungs === undefined ? {} : { rungs }),
-  });
+  const words = wordsOf({ engines, ...wanted });
   const env = {
     ...process.env,
     // Mesa insists on a directory for sockets, which a bare container lacks.

@@ -1,5 +1,5 @@
 /**
- * Two hundred steps of training from one seed, and what came of them: the losses, to be compared between platforms within
+ * Some hundred steps of training from one seed, and what came of them: the losses, to be compared between platforms within
  * a band, and a digest of every bit, for engines that promise the same ones everywhere. The text is made up, so that the
  * run needs no file: each token follows from the one before it three times out of four.
  */
@@ -11,9 +11,8 @@ import { SAMPLE_INNER, SAMPLE_MODEL } from "../../src/protocol/sample.ts";
 import type { Engine } from "../../src/tensor/engine.ts";
 import { uniformWeights } from "./train-digest.ts";
 
-const STEPS = 200;
-
 interface Run {
+  readonly steps: number;
   readonly model: ModelConfig;
   readonly inner: InnerConfig;
 }
@@ -25,15 +24,18 @@ export interface Trace {
   readonly digest: Digest;
 }
 
-export type TraceName = "small" | "sample";
+export type TraceName = "brief" | "small" | "sample";
 
-/** sample: the sample run itself, minutes on a processor. small: the same kind of model in seconds. */
+const SMALL: Omit<Run, "steps"> = {
+  model: { ...SAMPLE_MODEL, channels: 32, layers: 2, hidden: 88, time: 32 },
+  inner: { ...SAMPLE_INNER, batch: 4 },
+};
+
+/** sample: the sample run itself, minutes on a processor. small: the same kind of model in seconds; brief: its beginning. */
 export const TRACES: Readonly<Record<TraceName, Run>> = {
-  sample: { model: SAMPLE_MODEL, inner: SAMPLE_INNER },
-  small: {
-    model: { ...SAMPLE_MODEL, channels: 32, layers: 2, hidden: 88, time: 32 },
-    inner: { ...SAMPLE_INNER, batch: 4 },
-  },
+  sample: { model: SAMPLE_MODEL, inner: SAMPLE_INNER, steps: 200 },
+  small: { ...SMALL, steps: 200 },
+  brief: { ...SMALL, steps: 40 },
 };
 
 /**
@@ -50,13 +52,13 @@ export function drift(a: readonly number[], b: readonly number[]): number {
 }
 
 /** Trains `run`'s model on an engine that nothing else uses. */
-export async function trace(engine: Engine, { model, inner }: Run): Promise<Trace> {
+export async function trace(engine: Engine, { model, inner, steps }: Run): Promise<Trace> {
   using trainer = await createTrainer(engine, { model, inner });
   trainer.load(uniformWeights(model));
-  const [losses, norms] = [new Float32Array(STEPS), new Float32Array(STEPS)];
+  const [losses, norms] = [new Float32Array(steps), new Float32Array(steps)];
   const rng = createRng("trace");
   let token = 0;
-  for (let step = 0; step < STEPS; step += 1) {
+  for (let step = 0; step < steps; step += 1) {
     const tokens = new Uint32Array(trainer.tokensPerStep + 1);
     for (let i = 0; i < tokens.length; i += 1) {
       tokens[i] = token;

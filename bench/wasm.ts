@@ -12,12 +12,11 @@ import { cpus, loadavg } from "node:os";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { assert, present } from "../src/base/assert.ts";
-import { createTrainer } from "../src/model/trainer.ts";
-import { initialParameters } from "../src/model/layout.ts";
+import { median, quantile } from "../src/base/statistics.ts";
 import { createWasmEngine } from "../src/wasm/engine.ts";
 import type { Contender, Ready, Surroundings } from "./contest/contender.ts";
-import { openOurs } from "./contest/ours.ts";
-import { median, quantile, rounded, spreadPercent, takeRounds, type Runner } from "./contest/statistics.ts";
+import { firstLosses, openOurs } from "./contest/ours.ts";
+import { rounded, spreadPercent, takeRounds, type Runner } from "./contest/statistics.ts";
 import * as works from "./contest/works.ts";
 import { compileBareLoop, type BareLoop } from "./wasm/bare.ts";
 import { provideWorkers, withoutWorkers } from "./wasm/web-worker.ts";
@@ -96,13 +95,7 @@ async function steps(): Promise<works.StepWork[]> {
     return [];
   }
   using engine = await withoutWorkers(() => createWasmEngine({}));
-  using trainer = await createTrainer(engine, step);
-  trainer.load(initialParameters(step.model));
-  const losses: number[] = [];
-  while (losses.length < works.LOSSES) {
-    losses.push((await trainer.step(works.batchOf(step))).loss);
-  }
-  return [{ ...step, losses }];
+  return [{ ...step, losses: await firstLosses(engine, step) }];
 }
 
 interface Rate {

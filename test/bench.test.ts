@@ -2,7 +2,8 @@
 import { describe, expect, test } from "vitest";
 import type { Launch, Result } from "../bench/contest/contest.ts";
 import { lineOf, tableOf } from "../bench/contest/standings.ts";
-import { median, quantile, ratioOf, spreadPercent, standing, takeRounds } from "../bench/contest/statistics.ts";
+import { ratioOf, spreadPercent, standing, takeRounds } from "../bench/contest/statistics.ts";
+import { median, quantile } from "../src/base/statistics.ts";
 import { amountOf, faultOf, MATMULS, operand, type MatmulWork } from "../bench/contest/works.ts";
 
 const WORK: MatmulWork = { type: "matmul", name: "matmul 3x2x4", m: 3, n: 2, k: 4 };

@@ -5,7 +5,8 @@
 import type { Backend } from "./contender.ts";
 import type { Launch } from "./contest.ts";
 import { OURS } from "./ours.ts";
-import { median, ratioOf, rounded, standing, type Launches } from "./statistics.ts";
+import { median } from "../../src/base/statistics.ts";
+import { ratioOf, rounded, standing, type Launches } from "./statistics.ts";
 import type { Counts } from "./watch.ts";
 import { amountOf, unitOf, type Work } from "./works.ts";
 

@@ -4,24 +4,11 @@
  * distance between the quartiles, in percent of the median. Ratios are formed within a round, where both sides met the same
  * machine, and only then summarised. `docs/benchmarks.md` says why.
  */
-import { assert } from "../../src/base/assert.ts";
-
-/** The value below which `share` of the sorted `values` lie; interpolated between neighbours. */
-export function quantile(values: readonly number[], share: number): number {
-  assert(values.length > 0, "Cannot take a quantile: there are no values");
-  const sorted = values.toSorted((a, b) => a - b);
-  const at = share * (sorted.length - 1);
-  const [low, high] = [sorted[Math.floor(at)] as number, sorted[Math.ceil(at)] as number];
-  return low + (high - low) * (at - Math.floor(at));
-}
-
-export function median(values: readonly number[]): number {
-  return quantile(values, 0.5);
-}
+import { median, spread } from "../../src/base/statistics.ts";
 
 /** Half the distance between the quartiles, in percent of the median. */
 export function spreadPercent(values: readonly number[]): number {
-  return (50 * (quantile(values, 0.75) - quantile(values, 0.25))) / median(values);
+  return 100 * spread(values);
 }
 
 /** Three figures are all that a benchmark on a shared machine has. */

@@ -6,6 +6,7 @@
  */
 import { present } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
+import { median, spread } from "../base/statistics.ts";
 import { ATTENTION_RUNGS } from "../gpu/attention.ts";
 import type { GpuEngine } from "../gpu/engine.ts";
 import type { KernelChoice } from "../gpu/kernels.ts";
@@ -234,10 +235,7 @@ function isClose(got: number, value: number): boolean {
 
 /** Median and half the distance between the quartiles, as a share of it. */
 function summary(rates: readonly number[]): { readonly rate: number; readonly spread: number } {
-  const sorted = rates.toSorted((a, b) => a - b);
-  const quantile = (share: number): number => sorted[Math.round(share * (sorted.length - 1))] as number;
-  const rate = quantile(0.5);
-  return { rate, spread: (quantile(0.75) - quantile(0.25)) / 2 / rate };
+  return { rate: median(rates), spread: spread(rates) };
 }
 
 export type StepOptions = Pick<LadderOptions, "nowMs" | "rounds" | "signal">;

@@ -4,6 +4,7 @@
  */
 import peak from "../../shaders/peak.wgsl" with { type: "text" };
 import { HeddleError } from "../base/assert.ts";
+import { median } from "../base/statistics.ts";
 import { openDevice, probeGpu, type OpenDevice } from "./device.ts";
 import { specialise, u32, unroll } from "./shader.ts";
 
@@ -84,6 +85,5 @@ async function measureLoop({ device, watch }: OpenDevice, steps: number): Promis
   for (let round = 0; round < ROUNDS; round += 1) {
     allMs.push(await run(times));
   }
-  const median = allMs.sort((a, b) => a - b)[ROUNDS >> 1] as number;
-  return (INVOCATIONS * CHAINS * 4 * 2 * steps * times) / median / 1e6;
+  return (INVOCATIONS * CHAINS * 4 * 2 * steps * times) / median(allMs) / 1e6;
 }

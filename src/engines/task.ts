@@ -1,6 +1,6 @@
 /**
- * The training task that the benchmarks and the public page share, so that their figures are about the same work: a Llama of the shape that peers
- * are measured with (4 layers, 128 channels, 128 tokens, batches of 8; 1,024 tokens a step).
+ * The training task that the benchmarks and the public page share, so that their figures are about the same work: a Llama
+ * of the shape that peers are measured with (4 layers, 128 channels, 128 tokens, batches of 8; 1,024 tokens a step).
  */
 import type { InnerConfig, ModelConfig } from "../protocol/charter.ts";
 

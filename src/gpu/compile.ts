@@ -157,9 +157,11 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
   const stateBytes = program.tensors
     .filter((tensor) => tensor.role === "state" && tensor.view === undefined)
     .reduce((sum, tensor) => sum + elementCount(tensor.shape) * 4, 0);
+  // The names alone: the kernels' texts are not kept for it.
+  const described = groups.map((group, i) => ({ kernel: kernelsOf(work[i] ?? []), ops: group.flat() }));
   const describe = (): string =>
     printPlan(program, {
-      steps: groups.map((group, i) => ({ kernel: kernelsOf(work[i] ?? []), ops: group.flat() })),
+      steps: described,
       size: `${steps.length} dispatches`,
       place: (id) => placeName(program, layout, id),
       stateBytes,

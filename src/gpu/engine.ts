@@ -9,7 +9,7 @@ import type { Shared } from "./compile.ts";
 import { openDevice, probeGpu, type OpenDevice } from "./device.ts";
 import type { KernelChoice } from "./kernels.ts";
 import { MATMUL_RUNGS, matmulGuess, type MatmulForm, type MatmulRung } from "./matmul.ts";
-import { createPlan, createReader, type GpuPlan } from "./plan.ts";
+import { createPlan, readBuffer, type GpuPlan } from "./plan.ts";
 import { createTuner, exportTuning, importTuning, tune, type Tuning } from "./tuner.ts";
 
 export { probeGpu } from "./device.ts";
@@ -104,12 +104,7 @@ export async function createGpuEngine({
     readState: async (name) => {
       watch.check();
       const { buffer, count } = state(name);
-      const reader = createReader(shared, count * 4);
-      try {
-        return await reader.read(buffer, 0);
-      } finally {
-        reader[Symbol.dispose]();
-      }
+      return readBuffer(shared, buffer, count * 4);
     },
     [Symbol.dispose]: () => {
       for (const { buffer } of states.values()) {

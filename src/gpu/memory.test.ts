@@ -1,27 +1,13 @@
 /** Slots of values: nothing that lives at the same time shares one, and memory is really saved. */
 import { array, assert, integer, property, tuple } from "fast-check";
 import { expect, test } from "vitest";
+import { STEP_MODEL as MODEL } from "../engines/task.ts";
 import { trainProgram } from "../model/llama.ts";
 import { memoryOf } from "../model/memory.ts";
 import { elementCount } from "../tensor/program.ts";
 import { record } from "../tensor/record.ts";
 import { fuse } from "./fuse.ts";
 import { assignSlots, valueLifetimes } from "./memory.ts";
-
-/** The shape of the benchmarks' training step. */
-const MODEL = {
-  vocabulary: 256,
-  channels: 128,
-  layers: 4,
-  heads: 4,
-  kvHeads: 4,
-  hidden: 344,
-  time: 128,
-  tied: true,
-  ropeBase: 10_000,
-  normEps: 1e-5,
-  seed: 1,
-};
 
 test("assignSlots() never lets two lifetimes that overlap share a slot, and every slot is large enough", () => {
   const lifetime = tuple(integer({ min: 1, max: 1000 }), integer({ min: 0, max: 20 }), integer({ min: 0, max: 6 })).map(

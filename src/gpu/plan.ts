@@ -118,38 +118,27 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
   };
 }
 
-/** Copies windows of device buffers to the host through one staging buffer; readings wait for each other. */
-export interface Reader {
-  /** `size` bytes of `from` from `offset` on, as floats. Rejects with the device's failure. */
-  read(from: GPUBuffer, offset: number): Promise<Float32Array<ArrayBuffer>>;
-  [Symbol.dispose](): void;
-}
-
-export function createReader({ open: { device, watch } }: Shared, size: number): Reader {
+/** The first `size` bytes of `from`, as floats. Rejects with the device's failure. */
+export async function readBuffer(
+  { open: { device, watch } }: Shared,
+  from: GPUBuffer,
+  size: number,
+): Promise<Float32Array<ArrayBuffer>> {
+  watch.check();
   const staging = device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
-  let last: Promise<unknown> = Promise.resolve();
-  const read = async (from: GPUBuffer, offset: number): Promise<Float32Array<ArrayBuffer>> => {
-    watch.check();
+  try {
     const { done } = watch.scoped("reading from the GPU", () => {
       const encoder = device.createCommandEncoder();
-      encoder.copyBufferToBuffer(from, offset, staging, 0, size);
+      encoder.copyBufferToBuffer(from, 0, staging, 0, size);
       device.queue.submit([encoder.finish()]);
     });
     await Promise.all([done, watch.settle(staging.mapAsync(GPUMapMode.READ))]);
     const values = new Float32Array(staging.getMappedRange().slice(0));
-    staging.unmap();
     watch.check();
     return values;
-  };
-  return {
-    read: (from, offset) => {
-      // The copy is submitted now, or as soon as the staging buffer is free again.
-      const result = last.then(() => read(from, offset));
-      last = result.catch(() => undefined);
-      return result;
-    },
-    [Symbol.dispose]: () => staging.destroy(),
-  };
+  } finally {
+    staging.destroy();
+  }
 }
 
 /**

@@ -9,7 +9,7 @@ export interface MemoryNeed {
   readonly stateBytes: number;
   /** Inputs, and the largest sum of values that live at one time: the least that any reuse of memory can reach. */
   readonly valueBytes: number;
-  /** The largest single tensor: what a device's limit on one binding applies to. */
+  /** The largest single tensor, which has to fit one buffer; engines cut what one binding cannot span. */
   readonly largestBytes: number;
 }
 

@@ -41,9 +41,15 @@ export function recompute(program: Program, segments: readonly Segment[]): Progr
       stands.push({ end, names });
     }
   }
+  stands.sort((a, b) => a.end - b.end);
+  const names = new Map<TensorId, TensorId>();
+  let passed = 0;
   for (const [at, op] of program.ops.entries()) {
     (clones.get(at) ?? []).forEach(recorder.push);
-    const names = new Map(stands.filter(({ end }) => at > end).flatMap((one) => [...one.names]));
+    for (let stand = stands[passed]; stand !== undefined && at > stand.end; stand = stands[passed]) {
+      stand.names.forEach((again, id) => names.set(id, again));
+      passed += 1;
+    }
     recorder.push(renamed(op, names));
   }
   return recorder.finish(program.outputs);

@@ -6,9 +6,8 @@ import { execFileSync, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { chromium } from "playwright-core";
-import { createServer, type ViteDevServer } from "vite";
-import { textPlugin } from "../../vite.config.ts";
+import { openBrowser } from "../../test/e2e/browser.ts";
+import { serveIsolated } from "../../test/fixtures/isolated-server.ts";
 import { PEERS_FOLDER } from "./bundle.ts";
 import type { Launch, Order } from "./contest.ts";
 import { MARKS } from "./marks.ts";
@@ -21,7 +20,6 @@ export interface Place {
   launch(task: Task): Promise<Launch>;
 }
 
-const CHROMIUM = "/usr/bin/chromium";
 const LAUNCH_MS_MAX = 1_800_000;
 const SWIFTSHADER_ICD = "/usr/lib/chromium/vk_swiftshader_icd.json";
 
@@ -84,20 +82,8 @@ function launchInNode(task: Task, icd: string | undefined): Promise<Launch> {
 }
 
 async function launchInChromium(task: Task): Promise<Launch> {
-  await using server = await serve();
-  const browser = await chromium.launch({
-    executablePath: CHROMIUM,
-    args: [
-      "--no-sandbox",
-      "--enable-unsafe-webgpu",
-      "--use-webgpu-adapter=swiftshader",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
+  await using server = await serveIsolated();
+  const browser = await openBrowser({ gpu: true });
   try {
     const page = await browser.newPage();
     await page.goto(`${server.origin}/bench/contest/page/index.html`);
@@ -116,30 +102,4 @@ async function launchInChromium(task: Task): Promise<Launch> {
   } finally {
     await browser.close();
   }
-}
-
-interface Server extends AsyncDisposable {
-  readonly origin: string;
-}
-
-async function serve(): Promise<Server> {
-  const server: ViteDevServer = await createServer({
-    configFile: false,
-    root: repository,
-    logLevel: "error",
-    plugins: [textPlugin()],
-    cacheDir: `node_modules/.vite-bench-${process.pid}`,
-    optimizeDeps: { noDiscovery: true },
-    server: {
-      port: 0,
-      host: "127.0.0.1",
-      hmr: false,
-      watch: null,
-      headers: { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" },
-    },
-  });
-  await server.listen();
-  const address = server.httpServer?.address();
-  const port = typeof address === "object" ? address?.port : undefined;
-  return { origin: `http://127.0.0.1:${port}`, [Symbol.asyncDispose]: () => server.close() };
 }

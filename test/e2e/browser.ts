@@ -1,7 +1,7 @@
 /** Headless Chromium for the end-to-end tests: quiet, without the network, closed by the test that opened it. */
 import { chromium, type Browser, type Page } from "playwright-core";
 
-const QUIET = [
+export const QUIET = [
   "--no-sandbox",
   "--disable-quic",
   "--no-first-run",
@@ -9,7 +9,7 @@ const QUIET = [
   "--disable-component-update",
   "--disable-sync",
 ];
-const SOFTWARE_GPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+export const SOFTWARE_GPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
 /** Rejects with a sentence when Chromium is missing; with `gpu` pages have WebGPU on SwiftShader. */
 export function openBrowser({ gpu = false } = {}): Promise<Browser> {

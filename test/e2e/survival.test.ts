@@ -28,8 +28,15 @@ test("a page goes on contributing after the browser's GPU process has crashed", 
   expect(await page.locator("#device-facts").innerText()).toContain("GPU, by WebGPU");
   const before = acceptedIn(await rowsOf(page));
   const session = await browser.newBrowserCDPSession();
+  const gpuProcesses = async (): Promise<number[]> => {
+    const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+    return processInfo.filter(({ type }) => type === "GPU").map(({ id }) => id);
+  };
+  const crashed = await gpuProcesses();
   await session.send("Browser.crashGpuProcess");
   await expect.poll(async () => acceptedIn(await rowsOf(page)), { timeout: 90_000 }).toBeGreaterThan(before + 1);
   expect(await page.locator("#device-facts").innerText()).toMatch(/GPU, by WebGPU|Processor, by WebAssembly/);
+  expect(crashed).toHaveLength(1);
+  expect(await gpuProcesses()).not.toContain(crashed[0]);
   expect(faults).toEqual([]);
 });

@@ -5,35 +5,17 @@
  */
 import process from "node:process";
 import { launch, type Browser } from "puppeteer-core";
-import { createServer } from "vite";
-import { textPlugin } from "../../vite.config.ts";
+import { QUIET, SOFTWARE_GPU } from "../e2e/browser.ts";
+import { serveIsolated } from "../fixtures/isolated-server.ts";
 import { REPORT, wantedIn, wordsOf, type Reports } from "./entry.ts";
 
 const REPORT_MS_MAX = 1_800_000;
 
-const server = await createServer({
-  configFile: false,
-  root: new URL("../..", import.meta.url).pathname,
-  logLevel: "error",
-  plugins: [textPlugin()],
-  // A page of its own needs nothing bundled ahead, and two servers must not fight over one cache.
-  cacheDir: `node_modules/.vite-engines-${process.pid}`,
-  optimizeDeps: { noDiscovery: true },
-  server: {
-    port: 0,
-    host: "127.0.0.1",
-    hmr: false,
-    watch: null,
-    headers: { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" },
-  },
-});
-await server.listen();
-const address = server.httpServer?.address();
-const port = typeof address === "object" ? address?.port : undefined;
+const server = await serveIsolated();
 const browser = await open(process.argv.includes("firefox") ? "firefox" : "chromium");
 try {
   const page = await browser.newPage();
-  await page.goto(`http://127.0.0.1:${port}/test/engines/page/index.html`);
+  await page.goto(`${server.origin}/test/engines/page/index.html`);
   const { reports, thrown } = await page.evaluate(
     (words) => (globalThis as unknown as Page).runInWorker(words),
     wordsOf(wantedIn(process.argv)),
@@ -44,7 +26,7 @@ try {
   process.stdout.write(REPORT.begin + JSON.stringify(reports) + REPORT.end);
 } finally {
   await browser.close();
-  await server.close();
+  await server[Symbol.asyncDispose]();
 }
 
 /** What the page's script declares. */
@@ -66,15 +48,9 @@ function open(name: "chromium" | "firefox"): Promise<Browser> {
       protocolTimeout: REPORT_MS_MAX,
     });
   }
-  const flags = [
-    "--no-sandbox",
-    "--enable-unsafe-webgpu",
-    "--use-webgpu-adapter=swiftshader",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ];
-  return launch({ executablePath: "/usr/bin/chromium", args: flags, protocolTimeout: REPORT_MS_MAX });
+  return launch({
+    executablePath: "/usr/bin/chromium",
+    args: [...QUIET, ...SOFTWARE_GPU],
+    protocolTimeout: REPORT_MS_MAX,
+  });
 }

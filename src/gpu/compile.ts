@@ -322,7 +322,8 @@ async function prepare(dispatch: Dispatch, places: readonly Place[], shared: Sha
   const x = Math.ceil(dispatch.groups / y);
   assert(y <= limits.groupsPerDimensionMax, `Cannot dispatch ${dispatch.kernel}: ${dispatch.groups} workgroups`);
   const { rebindings, declared } = rebind(dispatch, places);
-  const text = specialise(dispatch.text, { GRID_X: u32(x), ...dispatch.constants }, rebindings);
+  const constants = { GRID_X: u32(x), ...dispatch.constants };
+  const text = specialise(dispatch.text, constants, { rebindings, bindingBytes: places.map(({ size }) => size) });
   const entries = places
     .map((resource, binding) => ({ binding, resource }))
     .filter(({ binding }) => declared[binding] !== "");

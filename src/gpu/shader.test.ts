@@ -15,15 +15,26 @@ test("specialise() writes constants before the text", () => {
 });
 
 test("specialise() makes a binding writable", () => {
-  expect(specialise(text, {}, [{ type: "writable", index: 0 }])).toContain(
+  expect(specialise(text, {}, { rebindings: [{ type: "writable", index: 0 }] })).toContain(
     "@binding(0) var<storage, read_write> addend",
   );
 });
 
 test("specialise() lets one variable stand for another", () => {
-  const changed = specialise(text, {}, [{ type: "same-as", index: 0, target: 1 }]);
+  const changed = specialise(text, {}, { rebindings: [{ type: "same-as", index: 0, target: 1 }] });
   expect(changed).toContain("out[0] = out[0] + f32(N);");
   expect(changed).not.toContain("addend");
+});
+
+test("specialise() says how long the arrays are that are bound", () => {
+  const quads = "@group(0) @binding(2) var<storage, read> quads: array<vec4<f32>>;";
+  const sized = specialise(`${text}\n${quads}`, {}, { bindingBytes: [20, 12, 40] });
+  expect(sized).toContain("addend: array<f32, 5>;");
+  expect(sized).toContain("out: array<f32, 3>;");
+  expect(sized).toContain("quads: array<vec4<f32>, 2>;");
+  expect(() => specialise("@group(0) @binding(0) var<storage> x: array<Pair>;", {}, { bindingBytes: [8] })).toThrow(
+    "Cannot size an array of Pair",
+  );
 });
 
 test("u32() and f32() refuse what WGSL cannot hold", () => {
@@ -52,7 +63,7 @@ test("unroll() repeats a line for each block that it mentions, comments excepted
 
 test("unroll() leaves out a line whose count is 0", () => {
   const lines = ["x = 1; // $s", "x = 2; // $t"].join("\n");
-  expect(unroll(lines, { s: 0, t: 1 })).toBe("x = 2; // 0");
+  expect(unroll(lines, { s: 0, t: 1 })).toBe("x = 2;");
 });
 
 test("unroll() repeats what stands between `{ // $r` and its brace as a whole", () => {

@@ -1,6 +1,6 @@
 /**
  * From a kernel's file to the WGSL that a device compiles: the specialisation constants are written before the text, and
- * bindings are adapted to where their tensors lie. WebGPU forbids one buffer to be read and written under two bindings of
+ * bindings are adapted to where their tensors lie and to how long they are. WebGPU forbids one buffer to be read and written under two bindings of
  * a dispatch unless both are declared writable and do not overlap; a Program may well read one window of a state tensor
  * and write another, or add to a tensor in place.
  */
@@ -32,9 +32,19 @@ export function bool(value: boolean): string {
   return value ? "true" : "false";
 }
 
+export interface Adaptation {
+  readonly rebindings?: readonly Rebinding[];
+  /** Bytes that are bound, by binding number. */
+  readonly bindingBytes?: readonly number[];
+}
+
 /** The WGSL text that is compiled; it is also the key under which its pipeline is cached. */
-export function specialise(text: string, constants: Constants, rebindings: readonly Rebinding[] = []): string {
-  let body = text;
+export function specialise(
+  text: string,
+  constants: Constants,
+  { rebindings = [], bindingBytes = [] }: Adaptation = {},
+): string {
+  let body = sizeBindings(text, bindingBytes);
   for (const rebinding of rebindings) {
     if (rebinding.type === "writable") {
       const declared = `@binding(${rebinding.index}) var<storage, read>`;
@@ -57,7 +67,8 @@ export function specialise(text: string, constants: Constants, rebindings: reado
 
 /**
  * Repeats lines: one that mentions $x stands for `counts.x` lines, with 0, 1 … in its place (none if the count is 0), one
- * that also mentions $y for that many times `counts.y`; $X is the count itself. What stands between a line `{ // $x` and its
+ * that also mentions $y for that many times `counts.y`; $X is the count itself. A mark behind `//` at the
+ * end of a line goes with it. What stands between a line `{ // $x` and its
  * `}` is repeated as a whole, so that what it declares is alive no longer than one block. Names are single letters. Lines of comment
  * stay as they are.
  */
@@ -65,9 +76,10 @@ export function unroll(text: string, counts: Readonly<Record<string, number>>): 
   const names = Object.entries(counts).map(([name, count]) => ({ mark: `$${name}`, name, count }));
   const counted = names.reduce((all, { name, count }) => all.replaceAll(`$${name.toUpperCase()}`, u32(count)), text);
   const repeat = (lines: readonly string[], mark: string, count: number): string[] =>
-    lines.flatMap((line) =>
-      line.includes(mark) ? Array.from({ length: count }, (_, i) => line.replaceAll(mark, String(i))) : [line],
-    );
+    lines.flatMap((line) => {
+      const bare = line.endsWith(` // ${mark}`) ? line.slice(0, -mark.length - 4) : line;
+      return line.includes(mark) ? Array.from({ length: count }, (_, i) => bare.replaceAll(mark, String(i))) : [line];
+    });
   const whole = names.reduce((all, { mark, count }) => repeatBlocks(all, mark, count), counted);
   return whole
     .split("\n")
@@ -75,6 +87,25 @@ export function unroll(text: string, counts: Readonly<Record<string, number>>): 
       line.startsWith("//") ? [line] : names.reduce((lines, { mark, count }) => repeat(lines, mark, count), [line]),
     )
     .join("\n");
+}
+
+/**
+ * Tells the compiler how long each bound array is. It has to keep every index in range, and need not ask for the length then;
+ * where it can tell that an index is in range, it checks nothing.
+ */
+function sizeBindings(text: string, bindingBytes: readonly number[]): string {
+  const declared = /^(@group\(0\) @binding\((\d+)\) var<storage[^>]*> \w+: array<)(.*)>;$/gm;
+  return text.replaceAll(declared, (line: string, start: string, index: string, element: string) => {
+    const bytes = bindingBytes[Number(index)];
+    return bytes === undefined ? line : `${start}${element}, ${Math.floor(bytes / elementBytes(element))}>;`;
+  });
+}
+
+/** Bytes of "f32", "u32" or a vector of them. */
+function elementBytes(element: string): number {
+  const parts = /^(?:vec([24])<)?[fu]32>?$/.exec(element);
+  assert(parts !== null, `Cannot size an array of ${element}`);
+  return 4 * Number(parts[1] ?? 1);
 }
 
 function repeatBlocks(text: string, mark: string, count: number): string {

@@ -71,7 +71,7 @@ export async function createGpuEngine({
   const open = await openDevice(chosen);
   const { device, watch } = open;
   const states = new Map<string, State>();
-  const full: KernelChoice = { matmul: "auto", attention: "auto", fusion: "auto", ...choice };
+  const full: KernelChoice = { matmul: "auto", attention: "auto", rows: "auto", fusion: "auto", ...choice };
   const shared = share(open, states, full, memoryBytesMax);
   const msMax = tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX);
   const tuner = createTuner(tuned === undefined ? undefined : importTuning(tuned, open.identity), (program, known) =>

@@ -1,19 +1,16 @@
 /**
  * Which dispatches compute each op: a table over all op types, so that a missing kernel is a type error. An entry chooses a
  * rung of the op's ladder, names the bindings in the order of the shader's header, and gives its constants and workgroup
- * count. It allocates nothing; `compile.ts` does. Products and attention have files of their own, `matmul.ts`, `attention.ts`.
+ * count. It allocates nothing; `compile.ts` does. Products, attention and what
+ * reduces rows have files of their own: `matmul.ts`, `attention.ts`, `rows.ts`.
  */
 import adamw from "../../shaders/adamw.wgsl" with { type: "text" };
 import add from "../../shaders/add.wgsl" with { type: "text" };
-import crossEntropyBackward from "../../shaders/cross-entropy-backward.wgsl" with { type: "text" };
-import crossEntropy from "../../shaders/cross-entropy.wgsl" with { type: "text" };
 import embeddingBackward from "../../shaders/embedding-backward.wgsl" with { type: "text" };
 import embedding from "../../shaders/embedding.wgsl" with { type: "text" };
 import mean from "../../shaders/mean.wgsl" with { type: "text" };
 import normPartial from "../../shaders/norm-partial.wgsl" with { type: "text" };
 import norm from "../../shaders/norm.wgsl" with { type: "text" };
-import rmsNormBackward from "../../shaders/rms-norm-backward.wgsl" with { type: "text" };
-import rmsNorm from "../../shaders/rms-norm.wgsl" with { type: "text" };
 import rope from "../../shaders/rope.wgsl" with { type: "text" };
 import swigluBackward from "../../shaders/swiglu-backward.wgsl" with { type: "text" };
 import swiglu from "../../shaders/swiglu.wgsl" with { type: "text" };
@@ -29,13 +26,22 @@ import { addend, at, read, share, write, type Binding, type Dispatch } from "./d
 import type { Group } from "./fuse.ts";
 import { matmulDispatches, matmulGuess, type MatmulContext, type MatmulForm, type MatmulRung } from "./matmul.ts";
 import { mergeDispatches } from "./merge.ts";
+import {
+  crossEntropyBackwardDispatch,
+  crossEntropyDispatch,
+  rmsNormBackwardDispatch,
+  rmsNormDispatch,
+  type RowContext,
+  type RowRung,
+} from "./rows.ts";
 import { isSplit, splitProduct } from "./split.ts";
-import { bool, f32, u32, type Access, type Constants } from "./shader.ts";
+import { bool, u32, type Access } from "./shader.ts";
 
 /** Which rung of a ladder to take. "auto" takes the best known one for the device and the shape. */
 export interface KernelChoice {
   readonly matmul: "auto" | MatmulRung;
   readonly attention: "auto" | AttentionRung;
+  readonly rows: "auto" | RowRung;
   /** Whether several ops may share a dispatch (`fuse.ts`). */
   readonly fusion: "auto" | "none";
 }
@@ -55,6 +61,10 @@ export interface KernelContext {
 }
 
 type Kernel<K extends OpType> = (op: OpOf<K>, context: KernelContext) => Dispatch[];
+
+/** Elements that an invocation adds up for a norm at least, and invocations that do so for one binding at most. */
+const NORM_SHARE = 64;
+const NORM_OWNERS_MAX = 2 ** 16;
 
 const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
   embedding: (op, context) =>
@@ -91,39 +101,9 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
       : matmulDispatches([op], matmulContext(context));
   },
 
-  rmsNorm: (op, { shapeOf }) => {
-    const [N, C] = [at(shapeOf(op.x), 0), at(shapeOf(op.x), 1)];
-    return [
-      {
-        kernel: "rms-norm",
-        text: rmsNorm,
-        constants: { N: u32(N), C: u32(C), EPS: f32(op.eps), ...rowSize(C) },
-        bindings: [read(op.x), read(op.gain), write(op.out), write(op.rstd)],
-        groups: N,
-      },
-    ];
-  },
+  rmsNorm: (op, context) => [rmsNormDispatch(op, rowContext(context))],
 
-  rmsNormBackward: (op, { shapeOf }) => {
-    const [N, C] = [at(shapeOf(op.x), 0), at(shapeOf(op.x), 1)];
-    return [
-      {
-        kernel: "rms-norm-backward",
-        text: rmsNormBackward,
-        constants: { N: u32(N), C: u32(C), ADD: bool(op.add !== undefined) },
-        bindings: [
-          read(op.x),
-          read(op.gain),
-          read(op.rstd),
-          read(op.dout),
-          addend(op.add),
-          write(op.dx),
-          write(op.dgain),
-        ],
-        groups: share(C, 8) + N,
-      },
-    ];
-  },
+  rmsNormBackward: (op, context) => [rmsNormBackwardDispatch(op, rowContext(context))],
 
   rope: (op, { shapeOf, countOf }) => {
     const [N, C] = [at(shapeOf(op.x), 0), at(shapeOf(op.x), 1)];
@@ -162,31 +142,9 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
 
   add: (op, { countOf }) => [elementwise("add", add, countOf(op.out), [addend(op.a), addend(op.b), write(op.out)])],
 
-  crossEntropy: (op, { shapeOf }) => {
-    const [N, V] = [at(shapeOf(op.logits), 0), at(shapeOf(op.logits), 1)];
-    return [
-      {
-        kernel: "cross-entropy",
-        text: crossEntropy,
-        constants: { N: u32(N), V: u32(V), ...rowSize(V) },
-        bindings: [read(op.logits), read(op.targets), write(op.losses)],
-        groups: N,
-      },
-    ];
-  },
+  crossEntropy: (op, context) => [crossEntropyDispatch(op, rowContext(context))],
 
-  crossEntropyBackward: (op, { shapeOf }) => {
-    const [N, V] = [at(shapeOf(op.logits), 0), at(shapeOf(op.logits), 1)];
-    return [
-      {
-        kernel: "cross-entropy-backward",
-        text: crossEntropyBackward,
-        constants: { N: u32(N), V: u32(V), COUNT: u32(op.count), ...rowSize(V) },
-        bindings: [addend(op.logits), read(op.targets), write(op.dlogits)],
-        groups: N,
-      },
-    ];
-  },
+  crossEntropyBackward: (op, context) => [crossEntropyBackwardDispatch(op, rowContext(context))],
 
   mean: (op, { countOf }) => [
     {
@@ -200,19 +158,19 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
 
   norm: (op, context) => {
     const windows = windowsOf(context.countOf(op.x), context.bindingBytesMax);
-    const groups = windows.map(({ count }) => Math.min(256, share(count, 1024)));
-    const total = groups.reduce((sum, count) => sum + count, 0);
+    const owners = windows.map(({ count }) => 64 * share(Math.min(NORM_OWNERS_MAX, share(count, NORM_SHARE)), 64));
+    const total = owners.reduce((sum, count) => sum + count, 0);
     const partials = (access: Access): Binding => ({ type: "scratch", label: "partials", bytes: total * 4, access });
     let first = 0;
     const stages: Dispatch[] = windows.map((window, i) => {
-      const own = at(groups, i);
+      const own = at(owners, i);
       first += own;
       return {
         kernel: "norm-partial",
         text: normPartial,
-        constants: { COUNT: u32(window.count), GROUPS: u32(own), FIRST: u32(first - own) },
+        constants: { COUNT: u32(window.count), OWNERS: u32(own), FIRST: u32(first - own) },
         bindings: [{ type: "tensor", id: op.x, access: "read", window }, partials("write")],
-        groups: own,
+        groups: own / 64,
       };
     });
     const last = { COUNT: u32(total) };
@@ -282,13 +240,12 @@ function attentionContext(
   return { wanted, lanesMin, size: software ? 16 : 64 };
 }
 
-function elementwise(kernel: string, text: string, count: number, bindings: Binding[]): Dispatch {
-  return { kernel, text, constants: { COUNT: u32(count) }, bindings, groups: share(count, 1024) };
+function rowContext({ choice, software, shapeOf }: KernelContext): RowContext {
+  return { rung: choice.rows === "auto" ? (software ? "own" : "shared") : choice.rows, shapeOf };
 }
 
-/** Invocations that share a row of `columns`: more for long rows. */
-function rowSize(columns: number): Constants {
-  return columns >= 1024 ? { SIZE: u32(256), FOLD: u32(16) } : { SIZE: u32(64), FOLD: u32(8) };
+function elementwise(kernel: string, text: string, count: number, bindings: Binding[]): Dispatch {
+  return { kernel, text, constants: { COUNT: u32(count) }, bindings, groups: share(count, 1024) };
 }
 
 /** Cuts a flat tensor of `count` elements into windows that one binding can span; they begin at multiples of 256 bytes. */

@@ -3,6 +3,7 @@
  * product or the device does not allow gives way to the next one that they do.
  */
 import matmulBlocks from "../../shaders/matmul-blocks.wgsl" with { type: "text" };
+import matmulLanes from "../../shaders/matmul-lanes.wgsl" with { type: "text" };
 import matmulNaive from "../../shaders/matmul-naive.wgsl" with { type: "text" };
 import matmulRegister from "../../shaders/matmul-register.wgsl" with { type: "text" };
 import matmulSubgroup from "../../shaders/matmul-subgroup.wgsl" with { type: "text" };
@@ -21,7 +22,11 @@ const BLOCKS = {
   "subgroup-16x4": [4, 1],
   "subgroup-16x8": [4, 2],
   "subgroup-32x4": [8, 1],
+  "lanes-8x4": [2, 1],
 } as const;
+
+/** Invocations of a workgroup of the lanes rung: few columns stay over at an edge. */
+const LANES_SIZE = 16;
 
 type BlockRung = keyof typeof BLOCKS;
 
@@ -54,7 +59,7 @@ export function matmulGuess({ software, lanesMin }: { software: boolean; lanesMi
   if (!software) {
     return "tiled";
   }
-  return lanesMin >= 8 ? "subgroup-16x4" : lanesMin > 0 ? "subgroup-8x4" : "blocks-8x8";
+  return lanesMin >= 8 ? "subgroup-16x4" : lanesMin > 0 ? "lanes-8x4" : "blocks-8x8";
 }
 
 export function formOf({ transA, transB }: OpOf<"matmul">): MatmulForm {
@@ -93,7 +98,12 @@ function allowedRung(products: readonly OpOf<"matmul">[], { rungFor, lanesMin, s
   }
   const [rows, columns] = BLOCKS[wanted];
   const without = columns === 2 ? "blocks-8x8" : rows === 1 ? "blocks-4x4" : "blocks-8x4";
-  return wanted.startsWith("subgroup") && lanesMin === 0 ? without : wanted;
+  return /^(subgroup|lanes)/.test(wanted) && lanesMin === 0 ? without : wanted;
+}
+
+/** Which lines a text has for a straight or transposed operand. */
+function formCounts({ transA, transB }: OpOf<"matmul">): Readonly<Record<"s" | "t" | "u" | "v", number>> {
+  return { s: transA ? 0 : 1, t: transA ? 1 : 0, u: transB ? 0 : 1, v: transB ? 1 : 0 };
 }
 
 function isBlocks(rung: MatmulRung): rung is BlockRung {
@@ -115,22 +125,19 @@ function matmulDispatch(
   if (isBlocks(rung)) {
     const [r, c] = BLOCKS[rung];
     const [rows, columns] = [share(M, 4 * r), share(N, 4 * c)];
+    if (rung === "lanes-8x4") {
+      const counts = { q: r, i: 4, j: 4, c: 4 * c, ...formCounts(op) };
+      const groups = rows * share(N, LANES_SIZE * 4 * c);
+      const { AM: _am, AK: _ak, BK: _bk, BN: _bn, ...own } = { ...constants, SIZE: u32(LANES_SIZE) };
+      return { kernel: "matmul-lanes-8x4", text: unroll(matmulLanes, counts), constants: own, bindings, groups };
+    }
     if (!rung.startsWith("subgroup")) {
       const text = unroll(matmulBlocks, { r, c });
       return { kernel: `matmul-${rung}`, text, constants, bindings, groups: share(rows * columns, 64) };
     }
     // Eight lanes share what four would load twice.
     const h = lanesMin >= 8 ? 2 : 1;
-    const counts = {
-      l: r / h,
-      h,
-      c,
-      s: op.transA ? 0 : 1,
-      t: op.transA ? 1 : 0,
-      u: op.transB ? 0 : 1,
-      v: op.transB ? 1 : 0,
-    };
-    const text = unroll(matmulSubgroup, counts);
+    const text = unroll(matmulSubgroup, { l: r / h, h, c, ...formCounts(op) });
     const groups = rows * share(columns, 32);
     return { kernel: `matmul-${rung}`, text, constants, bindings, groups };
   }

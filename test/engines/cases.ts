@@ -7,6 +7,7 @@
 import { createRng, type Rng } from "../../src/base/rng.ts";
 import { ATTENTION_RUNGS } from "../../src/gpu/attention.ts";
 import { MATMUL_RUNGS, type MatmulRung } from "../../src/gpu/matmul.ts";
+import { ROW_RUNGS } from "../../src/gpu/rows.ts";
 import { initialParameters } from "../../src/model/layout.ts";
 import { microBatchName, trainProgram, type TrainOptions } from "../../src/model/llama.ts";
 import type { ModelConfig } from "../../src/protocol/charter.ts";
@@ -71,6 +72,9 @@ export const cases: readonly Case[] = [
     [5, 63],
     [3, 65],
     [2, 1025],
+    [17, 4],
+    [15, 64],
+    [3, 1028],
   ].flatMap(([n = 0, c = 0]) => [rmsNormCase(n, c), rmsNormBackwardCase(n, c, n % 2 === 1)]),
   ...[1, 7, 13].flatMap((time) => [false, true].map((inverse) => ropeCase(time, time === 7 ? 2 : 10, inverse))),
   ropeCase(300, 32, false),
@@ -90,6 +94,9 @@ export const cases: readonly Case[] = [
     [5, 63],
     [3, 65],
     [2, 1031],
+    [17, 4],
+    [15, 64],
+    [2, 1032],
   ].flatMap(([n = 0, v = 0]) => [crossEntropyCase(n, v), crossEntropyBackwardCase(n, v)]),
   crossEntropyCase(257, 3),
   ...[1, 7, 255, 257, 70_001].map(normCase),
@@ -124,6 +131,11 @@ export const rungs: readonly Rung[] = [
     choice: { attention },
     ops: ["attention", "attentionBackward"] as const,
   })),
+  ...ROW_RUNGS.map((rows) => ({
+    name: `${rows} rows: `,
+    choice: { rows },
+    ops: ["rmsNorm", "rmsNormBackward", "crossEntropy", "crossEntropyBackward"] as const,
+  })),
   { name: "not fused: ", choice: { fusion: "none" }, ops: ["model in fours"] },
 ];
 
@@ -136,7 +148,7 @@ function productsFor(rung: MatmulRung): Rung["ops"] {
     case "tiled":
       return ["matmul", "matmul in fours", "model in fours"];
     default:
-      return rung.startsWith("subgroup") ? ["matmul in fours"] : ["matmul in fours", "model in fours"];
+      return /^(subgroup|lanes)/.test(rung) ? ["matmul in fours"] : ["matmul in fours", "model in fours"];
   }
 }
 

@@ -53,7 +53,7 @@ const hosts: readonly Host[] = [
     environment: { VK_ICD_FILENAMES: SWIFTSHADER },
     needs: { file: SWIFTSHADER, install: 'the system package "chromium"' },
     stacks: { webgpu: "WebGPU: Node with Dawn on SwiftShader", wasm: "WASM: Node" },
-    brief: { rungs: "^(tiled|subgroup-8x8|flash)" },
+    brief: { rungs: "^(tiled|subgroup-8x8|flash|shared)" },
     sweep: { rungs: "." },
   },
   {
@@ -65,7 +65,7 @@ const hosts: readonly Host[] = [
     stacks: { webgpu: "WebGPU: Node with Dawn on lavapipe" },
     // Subgroups of 8 and f16 are what it is here for.
     brief: { cases: "in fours" },
-    sweep: { rungs: "^subgroup-([0-9]+x|1 att)|f16" },
+    sweep: { rungs: "^(subgroup-([0-9]+x|1 att)|lanes)|f16" },
   },
   {
     name: "Deno",
@@ -73,8 +73,8 @@ const hosts: readonly Host[] = [
     environment: { VK_ICD_FILENAMES: LLVMPIPE },
     needs: { file: LLVMPIPE, install: 'the system package "mesa-vulkan-drivers"' },
     stacks: { webgpu: "WebGPU: Deno with wgpu on llvmpipe", wasm: "WASM: Deno" },
-    brief: { rungs: "^(naive|register|tiled|flash)" },
-    sweep: { rungs: "^(?!subgroup)" },
+    brief: { rungs: "^(naive|register|tiled|flash|shared)" },
+    sweep: { rungs: "^(?!subgroup|lanes)" },
   },
   {
     name: "Chromium",
@@ -91,7 +91,7 @@ const hosts: readonly Host[] = [
     needs: { file: "/usr/bin/firefox-esr", install: 'the system package "firefox-esr"' },
     stacks: { webgpu: "WebGPU: Firefox worker with wgpu on llvmpipe", wasm: "WASM: Firefox worker" },
     brief: {},
-    sweep: { rungs: "^(?!subgroup)" },
+    sweep: { rungs: "^(?!subgroup|lanes)" },
   },
 ];
 

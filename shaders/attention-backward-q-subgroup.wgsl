@@ -5,7 +5,7 @@
 //
 // Bindings   0 q   1 k   2 v   3 out   4 lse   5 dout   6 delta   7 dq; q, out, dout, dq [N,H,D/4] vec4; k, v [N,KV,D/4]
 //            vec4; lse, delta [B·H·T], (b·H + h)·T + t
-// Constants  B T H KV D (multiple of 4, at most 64; $C·D at most 64); SCALE = 1/√D; SIZE invocations a workgroup; GRID_X
+// Constants  B T H KV D (multiple of 4, at most 64; $C·D at most 128); SCALE = 1/√D; SIZE invocations a workgroup; GRID_X
 // Dispatch   B·H·ceil(T/(SIZE·$C)) workgroups of SIZE, folded to rows of GRID_X
 // Twin       attentionBackward in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     Dao, arXiv 2307.08691 (FlashAttention-2), section 3.1

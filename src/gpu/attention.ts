@@ -23,12 +23,8 @@ const ROWS = { "subgroup-1": 1, "subgroup-2": 2, "subgroup-4": 4 } as const;
 
 type SubgroupRung = keyof typeof ROWS;
 
-/**
- * The most elements of queries, or of keys, that one invocation of the subgroup rungs keeps: half as many in the backward,
- * where each has a gradient as well. More would spill.
- */
-const FORWARD_ELEMENTS_MAX = 128;
-const BACKWARD_ELEMENTS_MAX = 64;
+/** The most elements of queries, or of keys, that one invocation of the subgroup rungs keeps. More would spill. */
+const ELEMENTS_MAX = 128;
 /** Wider heads than this go to workgroup memory: compilers take long over so many named registers. */
 const REGISTER_HEAD_MAX = 64;
 
@@ -49,8 +45,8 @@ export interface AttentionContext {
 
 /**
  * The rung to take where nobody has measured: on a GPU tiles in workgroup memory; on software adapters what was fastest on
- * SwiftShader (4 lanes), on Mesa's lavapipe (8 lanes; it compiles the backward's broadcasts for seconds, so rows there) and
- * without subgroups on Mesa's llvmpipe.
+ * SwiftShader (4 lanes), on Mesa's lavapipe (8 lanes) and without subgroups on Mesa's llvmpipe. In the backward, where each row
+ * has a gradient as well, fewer rows an invocation: compilers take seconds over more.
  */
 export function attentionGuess(
   { software, lanesMin }: { readonly software: boolean; readonly lanesMin: number },
@@ -60,9 +56,12 @@ export function attentionGuess(
     return "flash";
   }
   if (lanesMin >= 8) {
-    return way === "forward" ? "subgroup-2" : "rows";
+    return way === "forward" ? "subgroup-2" : "subgroup-1";
   }
-  return lanesMin > 0 ? "subgroup-4" : "rows";
+  if (lanesMin > 0) {
+    return way === "forward" ? "subgroup-4" : "subgroup-2";
+  }
+  return "rows";
 }
 
 export function attentionDispatches(op: OpOf<"attention">, context: AttentionContext): Dispatch[] {
@@ -76,7 +75,7 @@ export function attentionDispatches(op: OpOf<"attention">, context: AttentionCon
     case "naive":
       return [elements("attention-naive", attentionNaive, op, op.heads, bindings)];
     default: {
-      const part = { rows: rowsOf(op, rung, FORWARD_ELEMENTS_MAX), heads: op.heads, size: context.size };
+      const part = { rows: rowsOf(op, rung), heads: op.heads, size: context.size };
       return [lanes("attention-subgroup", attentionSubgroup, op, part, bindings)];
     }
   }
@@ -104,7 +103,7 @@ export function attentionBackwardDispatches(op: OpOf<"attentionBackward">, conte
         elements("attention-backward-kv-naive", attentionBackwardKvNaive, op, op.kvHeads, second),
       ];
     default: {
-      const part = { rows: rowsOf(op, rung, BACKWARD_ELEMENTS_MAX), size: context.size };
+      const part = { rows: rowsOf(op, rung), size: context.size };
       return [
         lanes("attention-backward-q-subgroup", attentionBackwardQSubgroup, op, { ...part, heads: op.heads }, first),
         lanes(
@@ -134,9 +133,9 @@ function isSubgroup(rung: AttentionRung): rung is SubgroupRung {
   return rung in ROWS;
 }
 
-/** As many rows as `rung` says, or as few as have no more than `elementsMax` elements. */
-function rowsOf({ headDim }: HeadShape, rung: SubgroupRung, elementsMax: number): number {
-  return Math.min(ROWS[rung], Math.floor(elementsMax / headDim));
+/** As many rows as `rung` says, or as few as have no more than `ELEMENTS_MAX` elements. */
+function rowsOf({ headDim }: HeadShape, rung: SubgroupRung): number {
+  return Math.min(ROWS[rung], Math.floor(ELEMENTS_MAX / headDim));
 }
 
 function headConstants(op: HeadShape): Constants {

@@ -1,11 +1,12 @@
-// matmul, register blocks: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]) for M, N and K that are multiples of 4. One
-// invocation owns $R × $C blocks of 4 × 4 and reads its operands as quads straight from memory, four values of k at a time,
-// whichever way they are transposed. No workgroup memory, no barriers. A line with $r or $c is repeated for each block row
-// or column (`unroll` in gpu/shader.ts): software adapters keep sums in registers only if they have names of their own.
+// matmul, register blocks: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]) (+ bias[N]) for M, N and K that are multiples
+// of 4. One invocation owns $R × $C blocks of 4 × 4 and reads its operands as quads straight from memory, four values of k
+// at a time, whichever way they are transposed. No workgroup memory, no barriers. A line with $r or $c is repeated for each
+// block row or column (`unroll` in gpu/shader.ts): software adapters keep sums in registers only if they have names of
+// their own.
 //
 // Bindings   0 a [M,K/4] vec4, or [K,M/4] when transposed   1 b [K,N/4] vec4, or [N,K/4] when transposed
-//            2 add [M,N/4] vec4, unused if !ADD   3 out [M,N/4] vec4
-// Constants  M N K; AM AK strides of a along m and k; BK BN strides of b along k and n; ADD; GRID_X workgroups in a grid row
+//            2 add [M,N/4] vec4, unused if !ADD   3 out [M,N/4] vec4   4 bias [N/4] vec4, unused if !BIAS
+// Constants  M N K; AM AK strides of a along m and k; BK BN strides of b along k and n; ADD BIAS; GRID_X workgroups in a grid row
 // Dispatch   ceil(ceil(M/(4·$R)) · ceil(N/(4·$C)) / 64) workgroups of 64, folded to rows of GRID_X
 // Twin       matmul in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     register blocking as in jax-js (src/tuner.ts)
@@ -13,6 +14,7 @@
 @group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> add: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
 
 const ROWS = (M + 4u * $R - 1u) / (4u * $R);
 const COLUMNS = (N + 4u * $C - 1u) / (4u * $C);
@@ -33,21 +35,29 @@ fn block_b(k: u32, n: u32) -> mat4x4<f32> {
   }
   return transpose(mat4x4<f32>(b[i], b[i + BN / 4u], b[i + BN / 2u], b[i + 3u * BN / 4u]));
 }
-fn store_row(i: u32, sums: vec4<f32>) {
+// What a fused op does with quad i of out once it is written; nothing here (gpu/merge.ts).
+fn stored(i: u32) {
+}
+// Ends the sum of quad i of out, which stands in quad n of its row.
+fn put(i: u32, n: u32, sum: vec4<f32>) {
+  var value = sum;
   if (ADD) {
-    out[i] = sums + add[i];
-  } else {
-    out[i] = sums;
+    value += add[i];
   }
+  if (BIAS) {
+    value += bias[n];
+  }
+  out[i] = value;
+  stored(i);
 }
 // Column i of `sums` is row m + i of out.
 fn store(m: u32, n: u32, sums: mat4x4<f32>) {
   if (m < M && n < N) {
     let i = (m * N + n) / 4u;
-    store_row(i, sums[0]);
-    store_row(i + N / 4u, sums[1]);
-    store_row(i + N / 2u, sums[2]);
-    store_row(i + 3u * N / 4u, sums[3]);
+    put(i, n / 4u, sums[0]);
+    put(i + N / 4u, n / 4u, sums[1]);
+    put(i + N / 2u, n / 4u, sums[2]);
+    put(i + 3u * N / 4u, n / 4u, sums[3]);
   }
 }
 

@@ -1,5 +1,5 @@
-// matmul, lanes: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]) for M, N and K that are multiples of 4. An invocation owns
-// 4·$Q rows × $C columns, its neighbour the columns beside them; all invocations of a workgroup own the same rows. So what
+// matmul, lanes: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]) (+ bias[N]) for M, N and K that are multiples of 4. An invocation
+// owns 4·$Q rows × $C columns, its neighbour the columns beside them; all invocations of a workgroup own the same rows. So what
 // neighbouring lanes read of `b` lies side by side, and four lanes read four neighbours of `a` and broadcast them: a software
 // adapter, whose subgroup is one SIMD register, reads four numbers at once where other layouts make it collect them one by
 // one. Only lanes 0 to 3 are read from, and nothing depends on how many there are: right for every subgroup size from 4 on.
@@ -10,8 +10,8 @@
 // Loops count by one and rows end at M, so that compilers can tell that indices are in range, and check them no more.
 //
 // Bindings   0 a [M,K], or [K,M] when transposed   1 b [K,N], or [N,K/4] vec4 when transposed
-//            2 add [M,N], unused if !ADD   3 out [M,N]
-// Constants  M N K; ADD; SIZE invocations a workgroup; GRID_X workgroups in a grid row
+//            2 add [M,N], unused if !ADD   3 out [M,N]   4 bias [N], unused if !BIAS
+// Constants  M N K; ADD BIAS; SIZE invocations a workgroup; GRID_X workgroups in a grid row
 // Dispatch   ceil(M/(4·$Q)) · ceil(N/(SIZE·$C)) workgroups of SIZE, folded to rows of GRID_X
 // Twin       matmul in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     SwiftShader's loads (src/Reactor/SIMD.cpp: one instruction where the lanes' addresses follow each other);
@@ -22,18 +22,29 @@ enable subgroups;
 @group(0) @binding(1) var<storage, read> b: array<vec4<f32>>; // $v
 @group(0) @binding(2) var<storage, read> add: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
 
 const ROWS = (M + 4u * $Q - 1u) / (4u * $Q);
 const COLUMNS = (N + SIZE * $C - 1u) / (SIZE * $C);
 
+// What a fused op does with value i of out once it is written; nothing here (gpu/merge.ts).
+fn stored(i: u32) {
+}
+// Ends the sum of value i of out, which stands in column n.
+fn put(i: u32, n: u32, sum: f32) {
+  var value = sum;
+  if (ADD) {
+    value += add[i];
+  }
+  if (BIAS) {
+    value += bias[n];
+  }
+  out[i] = value;
+  stored(i);
+}
 fn store(m: u32, n: u32, sum: f32) {
   if (m < M && n < N) {
-    let i = m * N + n;
-    if (ADD) {
-      out[i] = sum + add[i];
-    } else {
-      out[i] = sum;
-    }
+    put(m * N + n, n, sum);
   }
 }
 

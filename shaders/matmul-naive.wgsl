@@ -1,8 +1,9 @@
-// matmul, naive: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]); one invocation owns one element.
+// matmul, naive: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]) (+ bias[N]); one invocation owns one element.
 // The first rung of the ladder: it stays because it is short enough to be believed, and is tested beside the fast ones.
 //
-// Bindings   0 a [M,K], or [K,M] when transposed   1 b [K,N], or [N,K] when transposed   2 add [M,N], unused if !ADD   3 out [M,N]
-// Constants  M N K; AM AK strides of a along m and k; BK BN strides of b along k and n; ADD; GRID_X workgroups in a grid row
+// Bindings   0 a [M,K], or [K,M] when transposed   1 b [K,N], or [N,K] when transposed
+//            2 add [M,N], unused if !ADD   3 out [M,N]   4 bias [N], unused if !BIAS
+// Constants  M N K; AM AK strides of a along m and k; BK BN strides of b along k and n; ADD BIAS; GRID_X workgroups in a grid row
 // Dispatch   ceil(M·N / 64) workgroups of 64, folded to rows of GRID_X
 // Twin       matmul in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     the definition
@@ -10,6 +11,23 @@
 @group(0) @binding(1) var<storage, read> b: array<f32>;
 @group(0) @binding(2) var<storage, read> add: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+
+// What a fused op does with value i of out once it is written; nothing here (gpu/merge.ts).
+fn stored(i: u32) {
+}
+// Ends the sum of value i of out, which stands in column n.
+fn put(i: u32, n: u32, sum: f32) {
+  var value = sum;
+  if (ADD) {
+    value += add[i];
+  }
+  if (BIAS) {
+    value += bias[n];
+  }
+  out[i] = value;
+  stored(i);
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -23,8 +41,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var k = 0u; k < K; k++) {
     sum += a[m * AM + k * AK] * b[k * BK + n * BN];
   }
-  if (ADD) {
-    sum += add[i];
-  }
-  out[i] = sum;
+  put(i, n, sum);
 }

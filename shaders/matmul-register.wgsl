@@ -1,9 +1,10 @@
-// matmul, register tiles: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]); one invocation owns 8 rows × 4 columns and
-// reads its operands straight from memory. No workgroup memory, no barriers: the rung for software adapters, whose
-// barriers are dear and whose "workgroup memory" is ordinary memory, and for GPUs with strong caches.
+// matmul, register tiles: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]) (+ bias[N]); one invocation owns 8 rows × 4
+// columns and reads its operands straight from memory. No workgroup memory, no barriers: the rung for software adapters,
+// whose barriers are dear and whose "workgroup memory" is ordinary memory, and for GPUs with strong caches.
 //
-// Bindings   0 a [M,K], or [K,M] when transposed   1 b [K,N], or [N,K] when transposed   2 add [M,N], unused if !ADD   3 out [M,N]
-// Constants  M N K; AM AK strides of a along m and k; BK BN strides of b along k and n; ADD; GRID_X workgroups in a grid row
+// Bindings   0 a [M,K], or [K,M] when transposed   1 b [K,N], or [N,K] when transposed
+//            2 add [M,N], unused if !ADD   3 out [M,N]   4 bias [N], unused if !BIAS
+// Constants  M N K; AM AK strides of a along m and k; BK BN strides of b along k and n; ADD BIAS; GRID_X workgroups in a grid row
 // Dispatch   ceil(ceil(M/8) · ceil(N/4) / 64) workgroups of 64, folded to rows of GRID_X
 // Twin       matmul in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     register blocking as in jax-js (src/tuner.ts) and in benchmarks of software adapters in docs
@@ -11,6 +12,7 @@
 @group(0) @binding(1) var<storage, read> b: array<f32>;
 @group(0) @binding(2) var<storage, read> add: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
 
 const ROWS = (M + 7u) / 8u;
 const COLUMNS = (N + 3u) / 4u;
@@ -22,14 +24,24 @@ fn row_start(m: u32) -> u32 {
 fn column_start(n: u32) -> u32 {
   return min(n, N - 1u) * BN;
 }
+// What a fused op does with value i of out once it is written; nothing here (gpu/merge.ts).
+fn stored(i: u32) {
+}
+// Ends the sum of value i of out, which stands in column n.
+fn put(i: u32, n: u32, sum: f32) {
+  var value = sum;
+  if (ADD) {
+    value += add[i];
+  }
+  if (BIAS) {
+    value += bias[n];
+  }
+  out[i] = value;
+  stored(i);
+}
 fn store(m: u32, n: u32, sum: f32) {
   if (m < M && n < N) {
-    let i = m * N + n;
-    if (ADD) {
-      out[i] = sum + add[i];
-    } else {
-      out[i] = sum;
-    }
+    put(m * N + n, n, sum);
   }
 }
 fn store_row(m: u32, n: u32, sums: vec4<f32>) {

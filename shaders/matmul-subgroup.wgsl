@@ -1,16 +1,17 @@
-// matmul, subgroups: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]) for M, N and K that are multiples of 4. An invocation
-// owns $L·$H blocks of four rows and $C quads of columns; all invocations of a workgroup own the same rows. So 4·$H lanes
-// read one quad of `a` each and broadcast it: what a row costs is read once for a subgroup, and the columns are read once for
-// 4·$L·$H rows. Only lanes 0 to 4·$H − 1 are read from, and nothing depends on how many there are or on which invocations
-// share a subgroup: right for every subgroup size from 4·$H on (in the browser that is 4 with $H 1, and from 8 on with $H 2).
+// matmul, subgroups: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]) (+ bias[N]) for M, N and K that are multiples of 4.
+// An invocation owns $L·$H blocks of four rows and $C quads of columns; all invocations of a workgroup own the same rows. So
+// 4·$H lanes read one quad of `a` each and broadcast it: what a row costs is read once for a subgroup, and the columns are
+// read once for 4·$L·$H rows. Only lanes 0 to 4·$H − 1 are read from, and nothing depends on how many there are or on which
+// invocations share a subgroup: right for every subgroup size from 4·$H on (in the browser that is 4 with $H 1, and from 8
+// on with $H 2).
 //
 // A line with $l, $h or $c is repeated for each load, block of a load, and quad of columns; one that ends in "// $s", "$t", "$u" or "$v" is
 // there if a is straight, a is transposed, b is straight, b is transposed (`unroll` in gpu/shader.ts). Sums of a row are
 // one statement for four values of k, because software adapters keep what crosses statements in memory.
 //
 // Bindings   0 a [M,K/4] vec4, or [K,M/4] when transposed   1 b [K,N/4] vec4, or [N,K/4] when transposed
-//            2 add [M,N/4] vec4, unused if !ADD   3 out [M,N/4] vec4
-// Constants  M N K; AM AK strides of a along m and k; BK BN strides of b along k and n; ADD; GRID_X workgroups in a grid row
+//            2 add [M,N/4] vec4, unused if !ADD   3 out [M,N/4] vec4   4 bias [N/4] vec4, unused if !BIAS
+// Constants  M N K; AM AK strides of a along m and k; BK BN strides of b along k and n; ADD BIAS; GRID_X workgroups in a grid row
 // Dispatch   ceil(M/(4·$L·$H)) · ceil(N/(128·$C)) workgroups of 32, folded to rows of GRID_X
 // Twin       matmul in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     register blocking as in jax-js (src/tuner.ts); subgroupBroadcast as in WGSL 17.12, with constant lanes
@@ -19,6 +20,7 @@ enable subgroups;
 @group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> add: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
 
 const ROWS = (M + 4u * $L * $H - 1u) / (4u * $L * $H);
 const COLUMNS = (N + 128u * $C - 1u) / (128u * $C);
@@ -30,14 +32,24 @@ fn start_a(m: u32, lane: u32) -> u32 {
   }
   return ((lane % 4u) * AK + min(m + 4u * (lane / 4u % $H), M - 4u)) / 4u;
 }
+// What a fused op does with quad i of out once it is written; nothing here (gpu/merge.ts).
+fn stored(i: u32) {
+}
+// Ends the sum of quad i of out, which stands in quad n of its row.
+fn put(i: u32, n: u32, sum: vec4<f32>) {
+  var value = sum;
+  if (ADD) {
+    value += add[i];
+  }
+  if (BIAS) {
+    value += bias[n];
+  }
+  out[i] = value;
+  stored(i);
+}
 fn store(m: u32, n: u32, sums: vec4<f32>) {
   if (m < M && n < N) {
-    let i = (m * N + n) / 4u;
-    if (ADD) {
-      out[i] = sums + add[i];
-    } else {
-      out[i] = sums;
-    }
+    put((m * N + n) / 4u, n / 4u, sums);
   }
 }
 

@@ -1,9 +1,10 @@
-// matmul, shared tiles: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]). A workgroup owns a TILE × TILE square of out,
-// stages 16 values of k of both operands in workgroup memory, and each invocation keeps 4 × 4 sums in registers, so that
-// two 16-byte reads of workgroup memory feed 16 multiply-adds. The rung for real GPUs.
+// matmul, shared tiles: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]) (+ bias[N]). A workgroup owns a TILE × TILE
+// square of out, stages 16 values of k of both operands in workgroup memory, and each invocation keeps 4 × 4 sums in
+// registers, so that two 16-byte reads of workgroup memory feed 16 multiply-adds. The rung for real GPUs.
 //
-// Bindings   0 a [M,K], or [K,M] when transposed   1 b [K,N], or [N,K] when transposed   2 add [M,N], unused if !ADD   3 out [M,N]
-// Constants  M N K; AM AK strides of a along m and k; BK BN strides of b along k and n; ADD; TILE 64 or 32; GRID_X
+// Bindings   0 a [M,K], or [K,M] when transposed   1 b [K,N], or [N,K] when transposed
+//            2 add [M,N], unused if !ADD   3 out [M,N]   4 bias [N], unused if !BIAS
+// Constants  M N K; AM AK strides of a along m and k; BK BN strides of b along k and n; ADD BIAS; TILE 64 or 32; GRID_X
 // Dispatch   ceil(M/TILE) · ceil(N/TILE) workgroups of (TILE/4)², folded to rows of GRID_X; 128·TILE bytes of workgroup memory
 // Twin       matmul in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     S. Boehm, "How to optimize a CUDA matmul kernel" (2022), kernels 5 and 6; no double buffering, which cost
@@ -12,6 +13,7 @@
 @group(0) @binding(1) var<storage, read> b: array<f32>;
 @group(0) @binding(2) var<storage, read> add: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
 
 const STEP = 16u;
 const QUADS = TILE / 4u;
@@ -44,14 +46,24 @@ fn k_of(i: u32, along_k: bool) -> u32 {
 fn quad_of(i: u32, along_k: bool) -> u32 {
   return select(i % QUADS, i / STEP, along_k);
 }
+// What a fused op does with value i of out once it is written; nothing here (gpu/merge.ts).
+fn stored(i: u32) {
+}
+// Ends the sum of value i of out, which stands in column n.
+fn put(i: u32, n: u32, sum: f32) {
+  var value = sum;
+  if (ADD) {
+    value += add[i];
+  }
+  if (BIAS) {
+    value += bias[n];
+  }
+  out[i] = value;
+  stored(i);
+}
 fn store(m: u32, n: u32, sum: f32) {
   if (WHOLE || (m < M && n < N)) {
-    let i = m * N + n;
-    if (ADD) {
-      out[i] = sum + add[i];
-    } else {
-      out[i] = sum;
-    }
+    put(m * N + n, n, sum);
   }
 }
 fn store_row(m: u32, n: u32, sums: vec4<f32>) {

@@ -42,6 +42,11 @@ export function read(id: TensorId): Binding {
   return { type: "tensor", id, access: "read" };
 }
 
+/** What is read if it is there. */
+export function optional(id: TensorId | undefined): Binding {
+  return id === undefined ? { type: "none" } : read(id);
+}
+
 export function write(id: TensorId): Binding {
   return { type: "tensor", id, access: "write" };
 }

@@ -12,6 +12,7 @@ import mean from "../../shaders/mean.wgsl" with { type: "text" };
 import normPartial from "../../shaders/norm-partial.wgsl" with { type: "text" };
 import norm from "../../shaders/norm.wgsl" with { type: "text" };
 import rope from "../../shaders/rope.wgsl" with { type: "text" };
+import sumRows from "../../shaders/sum-rows.wgsl" with { type: "text" };
 import swigluBackward from "../../shaders/swiglu-backward.wgsl" with { type: "text" };
 import swiglu from "../../shaders/swiglu.wgsl" with { type: "text" };
 import type { Op, OpOf, OpType, TensorId } from "../tensor/program.ts";
@@ -141,6 +142,19 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
   ],
 
   add: (op, { countOf }) => [elementwise("add", add, countOf(op.out), [addend(op.a), addend(op.b), write(op.out)])],
+
+  sumRows: (op, { shapeOf }) => {
+    const [M, N] = [at(shapeOf(op.x), 0), at(shapeOf(op.x), 1)];
+    return [
+      {
+        kernel: "sum-rows",
+        text: sumRows,
+        constants: { M: u32(M), N: u32(N) },
+        bindings: [read(op.x), write(op.out)],
+        groups: share(N, 32),
+      },
+    ];
+  },
 
   crossEntropy: (op, context) => [crossEntropyDispatch(op, rowContext(context))],
 

@@ -1,5 +1,5 @@
 /**
- * The ladder of matrix products: which kernel computes out = opA(a) · opB(b) (+ add), and with which tile. A rung that a
+ * The ladder of matrix products: which kernel computes out = opA(a) · opB(b) (+ add) (+ bias), and with which tile. A rung that a
  * product or the device does not allow gives way to the next one that they do.
  */
 import matmulBlocks from "../../shaders/matmul-blocks.wgsl" with { type: "text" };
@@ -9,7 +9,7 @@ import matmulRegister from "../../shaders/matmul-register.wgsl" with { type: "te
 import matmulSubgroup from "../../shaders/matmul-subgroup.wgsl" with { type: "text" };
 import matmul from "../../shaders/matmul.wgsl" with { type: "text" };
 import type { OpOf, TensorId } from "../tensor/program.ts";
-import { addend, at, read, share, write, type Dispatch } from "./dispatch.ts";
+import { addend, at, optional, read, share, write, type Dispatch } from "./dispatch.ts";
 import { bool, u32, unroll } from "./shader.ts";
 
 /** Blocks of 4 × 4 that one invocation owns, rows × columns, of the rungs that are named after them. */
@@ -120,8 +120,9 @@ function matmulDispatch(
   const [AM, AK] = op.transA ? [1, M] : [K, 1];
   const [BK, BN] = op.transB ? [1, K] : [N, 1];
   const strides = { AM: u32(AM), AK: u32(AK), BK: u32(BK), BN: u32(BN) };
-  const constants = { M: u32(M), N: u32(N), K: u32(K), ...strides, ADD: bool(op.add !== undefined) };
-  const bindings = [read(op.a), read(op.b), addend(op.add), write(op.out)];
+  const sums = { ADD: bool(op.add !== undefined), BIAS: bool(op.bias !== undefined) };
+  const constants = { M: u32(M), N: u32(N), K: u32(K), ...strides, ...sums };
+  const bindings = [read(op.a), read(op.b), addend(op.add), write(op.out), optional(op.bias)];
   if (isBlocks(rung)) {
     const [r, c] = BLOCKS[rung];
     const [rows, columns] = [share(M, 4 * r), share(N, 4 * c)];

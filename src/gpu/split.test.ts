@@ -1,22 +1,24 @@
 /** How large products are cut; that the parts give the right numbers is checked on devices (`test/engines/gpu-checks.ts`). */
 import { describe, expect, test } from "vitest";
 import { elementCount, type OpOf } from "../tensor/program.ts";
-import { addend, read, write, type Binding } from "./dispatch.ts";
+import { addend, optional, read, write, type Binding } from "./dispatch.ts";
 import { isSplit, splitProduct } from "./split.ts";
 
 const LIMIT = 2 ** 15;
-const [A, B, ADD, OUT] = [0, 1, 2, 3];
+const [A, B, ADD, OUT, BIAS] = [0, 1, 2, 3, 4];
 
 /** Cuts a product and returns the shapes of its parts and all bindings, which lie in matrices of `shapes`. */
 function cut({ m, n, k }: { m: number; n: number; k: number }, transA: boolean, transB: boolean, add: boolean) {
-  const shapes = [transA ? [k, m] : [m, k], transB ? [n, k] : [k, n], [m, n], [m, n]];
-  const op = { type: "matmul", a: A, b: B, transA, transB, out: OUT, ...(add ? { add: ADD } : {}) } as const;
-  const parts: { work: number; adds: boolean }[] = [];
+  const shapes = [transA ? [k, m] : [m, k], transB ? [n, k] : [k, n], [m, n], [m, n], [n]];
+  const more = { ...(add ? { add: ADD } : {}), bias: BIAS };
+  const op = { type: "matmul", a: A, b: B, transA, transB, out: OUT, ...more } as const;
+  const parts: { work: number; adds: boolean; biases: number }[] = [];
   const shapeOf = (id: number): readonly number[] => shapes[id] as number[];
   const product = (part: OpOf<"matmul">, partShape: (id: number) => readonly number[]) => {
     const inner = partShape(part.a)[transA ? 0 : 1] as number;
-    parts.push({ work: elementCount(partShape(part.out)) * inner, adds: part.add !== undefined });
-    const bindings = [read(part.a), read(part.b), addend(part.add), write(part.out)];
+    const biases = part.bias === undefined ? 0 : elementCount(partShape(part.bias)) * (partShape(part.out)[0] as number);
+    parts.push({ work: elementCount(partShape(part.out)) * inner, adds: part.add !== undefined, biases });
+    const bindings = [read(part.a), read(part.b), addend(part.add), write(part.out), optional(part.bias)];
     return { kernel: "product", text: "", constants: {}, bindings, groups: 1 };
   };
   const context = { bindingBytesMax: LIMIT, shapeOf, product };
@@ -53,6 +55,7 @@ describe("splitProduct()", () => {
           const offsets = bindings.map((binding) => (binding.type === "tensor" ? (binding.window?.offset ?? 0) : 0));
           expect(offsets.filter((offset) => offset % 64 !== 0)).toEqual([]);
           expect(parts.reduce((sum, { work }) => sum + work, 0)).toBe(size.m * size.n * size.k);
+          expect(parts.reduce((sum, { biases }) => sum + biases, 0)).toBe(size.m * size.n);
         });
       }
     }

@@ -98,9 +98,16 @@ function partOf(
   const { a, b, add, out } = matrixRoles(op);
   const ids = { a: part("a", a, "read"), b: part("b", b, "read"), out: part("out", out, "write") };
   const addend = turn > 0 ? ids.out : add === undefined ? undefined : part("add", add, "read");
-  const { add: _, ...rest } = op;
-  const own = { ...rest, ...ids };
-  const dispatch = context.product(addend === undefined ? own : { ...own, add: addend }, (id) => at(shapes, -id - 1));
+  // The bias goes into the first part of a sum only.
+  let bias: TensorId | undefined;
+  if (op.bias !== undefined && turn === 0) {
+    const window = { offset: block.n.first, count: block.n.count };
+    bindings.push({ type: "tensor", id: op.bias, access: "read", window });
+    bias = -shapes.push([block.n.count]);
+  }
+  const { add: _, bias: __, ...rest } = op;
+  const more = { ...(addend === undefined ? {} : { add: addend }), ...(bias === undefined ? {} : { bias }) };
+  const dispatch = context.product({ ...rest, ...ids, ...more }, (id) => at(shapes, -id - 1));
   const bound = dispatch.bindings.map((binding) => {
     if (binding.type !== "tensor") {
       return binding;

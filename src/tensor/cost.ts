@@ -30,7 +30,8 @@ function flopsOf(op: Op, shape: (id: TensorId) => readonly number[], count: (id:
       return count(op.dout) + (op.add === undefined ? 0 : count(op.dtable));
     case "matmul": {
       const inner = present(shape(op.a)[op.transA ? 0 : 1], "inner dimension");
-      return count(op.out) * (2 * inner + (op.add === undefined ? 0 : 1));
+      const sums = [op.add, op.bias].filter((id) => id !== undefined).length;
+      return count(op.out) * (2 * inner + sums);
     }
     case "rmsNorm":
       return 4 * count(op.x) + 3 * count(op.rstd);
@@ -48,6 +49,8 @@ function flopsOf(op: Op, shape: (id: TensorId) => readonly number[], count: (id:
       return 10 * count(op.dout);
     case "add":
       return count(op.out);
+    case "sumRows":
+      return count(op.x);
     case "crossEntropy":
       return 4 * count(op.logits);
     case "crossEntropyBackward":

@@ -83,6 +83,18 @@ describe("grad() agrees with central differences to 1e-6", () => {
         return r.matmul(p("a", [M, K]), p("b", [K, N]), { add });
       });
     });
+    test(`matmul with a bias, a parameter or a value, [${M},${K}]·[${K},${N}]`, () => {
+      check(200, (r, p) => {
+        const gain = r.matmul(p("row", [1, K]), p("square", [K, N]), { bias: p("row bias", [N]) });
+        return r.matmul(p("a", [M, K]), p("b", [K, N]), { bias: gain });
+      });
+    });
+    test(`sum of rows used as a bias twice, [${M},${K}]·[${K},${N}]`, () => {
+      check(200, (r, p) => {
+        const [a, b, bias] = [p("a", [M, K]), p("b", [K, N]), p("bias", [N])];
+        return r.matmul(a, b, { bias, add: r.matmul(a, b, { bias }) });
+      });
+    });
     test(`embedding of ${M * K} tokens, table [${K},${N}]`, () => {
       check(200, (r, p) => r.embedding(p("table", [K, N]), r.input("tokens", [M * K], "u32")), K);
     });

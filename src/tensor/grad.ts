@@ -78,11 +78,14 @@ const RULES: { readonly [K in DifferentiableOpType]: Rule<K> } = {
   },
   matmul: {
     from: "out",
-    through: ["a", "b", "add"],
-    back: ({ a, b, transA, transB, add, out }, { recorder, gradient, wants, fused, shared }) => {
+    through: ["a", "b", "add", "bias"],
+    back: ({ a, b, transA, transB, add, bias, out }, { recorder, gradient, wants, fused, plain, shared }) => {
       const dout = gradient(out);
       if (add !== undefined) {
         shared(add, dout);
+      }
+      if (bias !== undefined && wants(bias)) {
+        recorder.sumRows(dout, plain(bias));
       }
       if (wants(a)) {
         const [left, right] = transA ? [b, dout] : [dout, b];

@@ -43,7 +43,7 @@ export interface HeadShape {
  * embeddingBackward     dtable[v,c] = (add?[v,c]) + Σ over n with tokens[n] = v of dout[n,c], n ascending. `order` [N] u32
  *                       holds the row numbers sorted by token (stable), `offsets` [V+1] u32 where each token's run begins:
  *                       run v is order[offsets[v] … offsets[v+1]). Host code makes both (`sortTokens`)
- * matmul                out[M,N] = opA(a) · opB(b) (+ add[M,N]); transA: a is [K,M], transB: b is [N,K]
+ * matmul                out[M,N] = opA(a) · opB(b) (+ add[M,N]) (+ bias[N] in every row); transA: a is [K,M], transB: b is [N,K]
  * rmsNorm               rstd[n] = 1/√(mean_c x[n,c]² + eps); out[n,c] = x[n,c] · rstd[n] · gain[c]
  * rmsNormBackward       dx[n,c] = rstd·(gain·dout − x·rstd²·mean_c(gain·dout·x)) (+ add[n,c]); dgain[c] = Σ_n dout·x·rstd
  * rope                  pairs (i, i + D/2) of every head turn by t·base^(−2i/D), t = row mod time; inverse: by the negative angle
@@ -53,6 +53,7 @@ export interface HeadShape {
  * swiglu                out = gate · sigmoid(gate) · up                                    all [N,F]
  * swigluBackward        dgate, dup from dout
  * add                   out = a + b
+ * sumRows               out[n] = Σ_m x[m,n], m ascending                                 x [M,N], out [N]
  * crossEntropy          losses[n] = logsumexp_v logits[n,v] − logits[n, targets[n]]
  * crossEntropyBackward  dlogits[n,v] = (softmax(logits[n])[v] − [v = targets[n]]) / count, the gradient of a mean of `count`
  *                       losses (whose own gradient is 1); dlogits may be logits
@@ -81,6 +82,7 @@ export type Op =
       readonly transA: boolean;
       readonly transB: boolean;
       readonly add?: TensorId;
+      readonly bias?: TensorId;
       readonly out: TensorId;
     }
   | {
@@ -141,6 +143,7 @@ export type Op =
       readonly dup: TensorId;
     }
   | { readonly type: "add"; readonly a: TensorId; readonly b: TensorId; readonly out: TensorId }
+  | { readonly type: "sumRows"; readonly x: TensorId; readonly out: TensorId }
   | {
       readonly type: "crossEntropy";
       readonly logits: TensorId;
@@ -192,6 +195,7 @@ export const WRITES: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
   swiglu: ["out"],
   swigluBackward: ["dgate", "dup"],
   add: ["out"],
+  sumRows: ["out"],
   crossEntropy: ["losses"],
   crossEntropyBackward: ["dlogits"],
   mean: ["out"],
@@ -203,7 +207,7 @@ export const WRITES: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
 export const READS: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
   embedding: ["table", "tokens"],
   embeddingBackward: ["dout", "order", "offsets", "add"],
-  matmul: ["a", "b", "add"],
+  matmul: ["a", "b", "add", "bias"],
   rmsNorm: ["x", "gain"],
   rmsNormBackward: ["x", "gain", "rstd", "dout", "add"],
   rope: ["x"],
@@ -212,6 +216,7 @@ export const READS: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
   swiglu: ["gate", "up"],
   swigluBackward: ["gate", "up", "dout"],
   add: ["a", "b"],
+  sumRows: ["x"],
   crossEntropy: ["logits", "targets"],
   crossEntropyBackward: ["logits", "targets"],
   mean: ["x"],

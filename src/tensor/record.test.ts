@@ -13,6 +13,8 @@ describe("record() refuses what does not fit, and says what is and what should b
     [() => r.matmul(a, flat), 'Cannot record "wrong": "flat" is [4], need a matrix of two dimensions'],
     [() => r.matmul(a, b, { transA: true, transB: true }), "the operands are [4,3] · [6,5]"],
     [() => r.matmul(a, a, { transB: true, out: a }), "Cannot record matmul: out is [3,4], need [3,3]"],
+    [() => r.matmul(a, a, { transB: true, bias: flat }), "bias is [4], need [3], one for each column"],
+    [() => r.sumRows(a, tokens), "Cannot record sumRows: out is [3], need [4]"],
     [() => r.embedding(a, flat), 'Cannot record embedding: "flat" holds f32, need u32'],
     [() => r.crossEntropy(b, tokens), "Cannot record crossEntropy: got 3 targets, need one for each of 5 rows"],
     [() => r.crossEntropy(a, r.input("floats", [3])), '"floats" holds f32, need u32'],

@@ -28,13 +28,15 @@ export interface Recorder {
   matmul(
     a: TensorId,
     b: TensorId,
-    options?: { transA?: boolean; transB?: boolean; add?: TensorId; out?: TensorId },
+    options?: { transA?: boolean; transB?: boolean; add?: TensorId; bias?: TensorId; out?: TensorId },
   ): TensorId;
   rmsNorm(x: TensorId, gain: TensorId, eps: number): TensorId;
   rope(x: TensorId, options: { time: number; headDim: number; base: number; inverse?: boolean }): TensorId;
   attention(q: TensorId, k: TensorId, v: TensorId, heads: HeadShape): TensorId;
   swiglu(gate: TensorId, up: TensorId): TensorId;
   add(a: TensorId, b: TensorId, out?: TensorId): TensorId;
+  /** The sum [N] of the rows of `x` [M,N]. */
+  sumRows(x: TensorId, out?: TensorId): TensorId;
   /** The losses [N] of all rows and their mean [1]. */
   crossEntropy(logits: TensorId, targets: TensorId): { losses: TensorId; loss: TensorId };
   mean(x: TensorId, out?: TensorId): TensorId;
@@ -118,19 +120,24 @@ export function record(name: string, from?: Program): Recorder {
       return out;
     },
     matmul: (a, b, options = {}) => {
-      const { transA = false, transB = false, add } = options;
+      const { transA = false, transB = false, add, bias } = options;
       const [m, k] = transA ? [columns(a), rows(a)] : [rows(a), columns(a)];
       const [kb, n] = transB ? [columns(b), rows(b)] : [rows(b), columns(b)];
       const given = `[${m},${k}] · [${kb},${n}]`;
       assert(k === kb, `Cannot record matmul: the operands are ${given}, need equal inner dimensions`);
       const out = options.out ?? value("product", [m, n]);
       assert(rows(out) === m && columns(out) === n, `Cannot record matmul: out is [${shapeOf(out)}], need [${m},${n}]`);
-      if (add === undefined) {
-        ops.push({ type: "matmul", a, b, transA, transB, out });
-      } else {
+      if (add !== undefined) {
         same(add, out, "matmul with an addend");
-        ops.push({ type: "matmul", a, b, transA, transB, add, out });
       }
+      if (bias !== undefined) {
+        assert(
+          elementCount(shapeOf(bias)) === n,
+          `Cannot record matmul: bias is [${shapeOf(bias)}], need [${n}], one for each column`,
+        );
+      }
+      const more = { ...(add === undefined ? {} : { add }), ...(bias === undefined ? {} : { bias }) };
+      ops.push({ type: "matmul", a, b, transA, transB, ...more, out });
       return out;
     },
     rmsNorm: (x, gain, eps) => {
@@ -183,6 +190,15 @@ export function record(name: string, from?: Program): Recorder {
       same(a, b, "add");
       const out = into ?? value("sum", shapeOf(a));
       ops.push({ type: "add", a, b, out });
+      return out;
+    },
+    sumRows: (x, into) => {
+      const out = into ?? value("columns", [columns(x)]);
+      assert(
+        elementCount(shapeOf(out)) === columns(x),
+        `Cannot record sumRows: out is [${shapeOf(out)}], need [${columns(x)}]`,
+      );
+      ops.push({ type: "sumRows", x, out });
       return out;
     },
     crossEntropy: (logits, targets) => {

@@ -67,6 +67,17 @@ describe("adamw", () => {
   });
 });
 
+test("matmul adds its bias to every row, beside an addend, and sumRows adds rows up", () => {
+  const r = record("bias");
+  const [a, b, bias] = [r.input("a", [3, 1]), r.input("b", [1, 2]), r.input("bias", [2])];
+  const product = r.matmul(a, b, { bias });
+  r.sumRows(r.matmul(a, b, { add: product, bias, out: r.value("both", [3, 2]) }));
+  const all = evaluate(r.finish([]), { a: [1, 2, 3], b: [10, 100], bias: [5, 7] });
+  expect(all.get("product")).toEqual(Float64Array.of(15, 107, 25, 207, 35, 307));
+  expect(all.get("both")).toEqual(Float64Array.of(30, 214, 50, 414, 70, 614));
+  expect(all.get("columns")).toEqual(Float64Array.of(150, 1242));
+});
+
 test("crossEntropy and its backward stay finite for logits of ten thousand", () => {
   const r = record("extreme");
   const logits = r.input("logits", [2, 3]);

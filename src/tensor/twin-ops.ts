@@ -51,13 +51,14 @@ export const TWIN_OPS: { readonly [K in OpType]: Run<K> } = {
   matmul: (op, { floats, shape }) => {
     const [a, b, out] = [floats(op.a), floats(op.b), floats(op.out)];
     const add = op.add === undefined ? undefined : floats(op.add);
+    const bias = op.bias === undefined ? undefined : floats(op.bias);
     const [M, N] = matrix(shape(op.out));
     const K = matrix(shape(op.a))[op.transA ? 0 : 1];
     const [aRow, aColumn] = op.transA ? [1, M] : [K, 1];
     const [bRow, bColumn] = op.transB ? [1, K] : [N, 1];
     for (let m = 0; m < M; m += 1) {
       for (let n = 0; n < N; n += 1) {
-        let sum = add === undefined ? 0 : add[m * N + n]!;
+        let sum = (add === undefined ? 0 : add[m * N + n]!) + (bias === undefined ? 0 : bias[n]!);
         for (let k = 0; k < K; k += 1) {
           sum += a[m * aRow + k * aColumn]! * b[k * bRow + n * bColumn]!;
         }
@@ -199,6 +200,18 @@ export const TWIN_OPS: { readonly [K in OpType]: Run<K> } = {
     const [a, b, out] = [floats(op.a), floats(op.b), floats(op.out)];
     for (let i = 0; i < out.length; i += 1) {
       out[i] = a[i]! + b[i]!;
+    }
+  },
+
+  sumRows: (op, { floats, shape }) => {
+    const [x, out] = [floats(op.x), floats(op.out)];
+    const [M, N] = matrix(shape(op.x));
+    for (let n = 0; n < N; n += 1) {
+      let sum = 0;
+      for (let m = 0; m < M; m += 1) {
+        sum += x[m * N + n]!;
+      }
+      out[n] = sum;
     }
   },
 

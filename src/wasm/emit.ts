@@ -64,6 +64,11 @@ export function emitOp(pen: Pen, op: Op): void {
     case "crossEntropy":
     case "crossEntropyBackward":
       return emitCrossEntropy(pen, op);
+    case "sumRows": {
+      const [rows, columns] = pen.shape(op.x);
+      const words = [pen.place(op.x), pen.place(op.out), rows, columns];
+      return pen.emit(code.SUM_ROWS, Math.ceil(columns / code.SUM_COLUMNS), words);
+    }
     case "mean":
       return pen.emit(code.MEAN, 1, [pen.place(op.x), pen.place(op.out), pen.count(op.x)]);
     default:
@@ -166,6 +171,7 @@ function emitMatmul(pen: Pen, op: OpOf<"matmul">): void {
     tileRows,
     tileColumns,
     across,
+    pen.placeOrZero(op.bias),
   ]);
   pen.need({ thread: code.EDGE_BYTES + 4 * tileRows * Math.min(k, code.DEPTH_BLOCK) });
 }

@@ -73,11 +73,16 @@ function program(name: string, build: (r: Recorder) => readonly number[]): Progr
   return r.finish(tensors.filter(({ id }) => outputs.has(id)).map((tensor) => tensor.name));
 }
 
-function matmul(m: number, n: number, k: number, transA: boolean, transB: boolean, add: boolean): Program {
-  return program(`matmul ${m}×${n}×${k}${transA ? " aᵀ" : ""}${transB ? " bᵀ" : ""}${add ? " +" : ""}`, (r) => {
+/** Without an addend and with one, each without a bias and with one; the last in place. */
+function matmul(m: number, n: number, k: number, transA: boolean, transB: boolean): Program {
+  return program(`matmul ${m}×${n}×${k}${transA ? " aᵀ" : ""}${transB ? " bᵀ" : ""}`, (r) => {
     const a = r.input("a", transA ? [k, m] : [m, k]);
     const b = r.input("b", transB ? [n, k] : [k, n]);
-    return [r.matmul(a, b, { transA, transB, ...(add ? { add: r.input("c", [m, n]) } : {}) })];
+    const [add, bias] = [r.input("c", [m, n]), r.input("bias", [n])];
+    const form = { transA, transB };
+    const outs = [{}, { add }, { bias }, { add, bias }].map((more) => r.matmul(a, b, { ...form, ...more }));
+    const sum = r.matmul(a, b, form);
+    return [...outs, r.matmul(a, b, { ...form, add: sum, bias, out: sum }), r.sumRows(add)];
   });
 }
 
@@ -173,7 +178,7 @@ const CASES: readonly Program[] = [
     [33, 1030, 9],
     [130, 40, 530],
   ].flatMap(([m = 1, n = 1, k = 1]) =>
-    [0, 1, 2, 3].map((form) => matmul(m, n, k, (form & 1) === 1, (form & 2) === 2, form === 1)),
+    [0, 1, 2, 3].map((form) => matmul(m, n, k, (form & 1) === 1, (form & 2) === 2)),
   ),
   ...[
     [1, 1],

@@ -56,6 +56,15 @@ export const cases: readonly Case[] = [
   matmulCase({ m: 513, n: 512, k: 3 }, { transA: false, transB: false, add: false }),
   matmulInPlaceCase(),
   ...[
+    [1, 1, 1],
+    [31, 33, 17],
+    [65, 63, 37],
+    [20, 140, 12],
+    [68, 36, 8],
+  ].flatMap(([m = 0, n = 0, k = 0]) =>
+    [false, true].map((add) => matmulCase({ m, n, k }, { transA: add, transB: true, add, bias: true })),
+  ),
+  ...[
     [1, 1],
     [7, 13],
     [65, 64],
@@ -87,6 +96,13 @@ export const cases: readonly Case[] = [
     { batch: 1, time: 63, heads: 2, kvHeads: 1, headDim: 8 },
     { batch: 2, time: 65, heads: 4, kvHeads: 2, headDim: 12 },
   ].flatMap((shape) => [attentionCase(shape), attentionBackwardCase(shape)]),
+  ...[
+    [1, 1],
+    [7, 31],
+    [8, 33],
+    [9, 257],
+    [131, 13],
+  ].map(([m = 0, n = 0]) => sumRowsCase(m, n)),
   ...[1, 7, 1023, 1025].flatMap((count) => [swigluCase(count), swigluBackwardCase(count), addCase(count)]),
   ...[
     [1, 1],
@@ -192,14 +208,17 @@ function opCase(
 
 function matmulCase(
   { m, n, k }: { m: number; n: number; k: number },
-  { transA, transB, add }: { transA: boolean; transB: boolean; add: boolean },
+  form: { transA: boolean; transB: boolean; add: boolean; bias?: boolean },
 ): Case {
-  const label = `${m}×${k}${transA ? " transposed" : ""} · ${k}×${n}${transB ? " transposed" : ""}${add ? " + add" : ""}`;
+  const { transA, transB, add, bias = false } = form;
+  const sums = `${add ? " + add" : ""}${bias ? " + bias" : ""}`;
+  const label = `${m}×${k}${transA ? " transposed" : ""} · ${k}×${n}${transB ? " transposed" : ""}${sums}`;
   const op = [m, n, k].every((length) => length % 4 === 0) ? "matmul in fours" : "matmul";
   return opCase(op, label, (r, input) => {
     const a = input("a", transA ? [k, m] : [m, k]);
     const b = input("b", transB ? [n, k] : [k, n]);
-    return [r.matmul(a, b, { transA, transB, ...(add ? { add: input("add", [m, n]) } : {}) })];
+    const addend = add ? { add: input("add", [m, n]) } : {};
+    return [r.matmul(a, b, { transA, transB, ...addend, ...(bias ? { bias: input("bias", [n]) } : {}) })];
   });
 }
 
@@ -328,6 +347,10 @@ function swigluBackwardCase(count: number): Case {
 
 function addCase(count: number): Case {
   return opCase("add", `${count}`, (r, input) => [r.add(input("a", [1, count]), input("b", [1, count]))]);
+}
+
+function sumRowsCase(m: number, n: number): Case {
+  return opCase("sumRows", `${m}×${n}`, (r, input) => [r.sumRows(input("x", [m, n]))]);
 }
 
 function crossEntropyCase(n: number, v: number): Case {

@@ -19,6 +19,7 @@ import {
   rmsNormDxTile,
   rmsNormTile,
   ropeTile,
+  sumRowsTile,
 } from "./rows";
 
 export { ropeTable } from "./rows";
@@ -62,6 +63,8 @@ function execute(ins: usize, tile: i32, scratch: usize): void {
       return swigluBackwardTile(ins, tile);
     case op.ADD:
       return addTile(ins, tile);
+    case op.SUM_ROWS:
+      return sumRowsTile(ins, tile);
     case op.CROSS_ENTROPY:
       return crossEntropyTile(ins, tile);
     case op.MEAN:

@@ -23,7 +23,22 @@ export function packTile(ins: usize, tile: i32): void {
   }
 }
 
-/** One tile of out = opA(a) · b (+ add), in blocks of DEPTH_BLOCK along k so that a packed block of a stays in cache. */
+/** out [rows,columns] = add + bias, with both matrices' rows `bytes` apart; out may be add. */
+function addBias(add: usize, bias: usize, out: usize, bytes: usize, rows: i32, columns: i32): void {
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      const at = (<usize>column) << 2;
+      store<f32>(out + at, load<f32>(add + at) + load<f32>(bias + at));
+    }
+    add += bytes;
+    out += bytes;
+  }
+}
+
+/**
+ * One tile of out = opA(a) · b (+ add) (+ bias), in blocks of DEPTH_BLOCK along k so that a packed block of a stays in
+ * cache. Sums begin with the bias as they do with an addend: its row is that of every row, 0 bytes apart.
+ */
 export function matmulTile(ins: usize, tile: i32, scratch: usize): void {
   const a = address(ins, 2);
   const m = word(ins, 6);
@@ -40,7 +55,14 @@ export function matmulTile(ins: usize, tile: i32, scratch: usize): void {
   const out = address(ins, 4) + at;
   const panelBytes = (<usize>k) << 5;
   const packed = scratch + EDGE_BYTES;
-  let init = address(ins, 5) ? address(ins, 5) + at : 0;
+  const add = address(ins, 5) ? address(ins, 5) + at : 0;
+  const bias = address(ins, 14) ? address(ins, 14) + ((<usize>column) << 2) : 0;
+  let init = add ? add : bias;
+  let initBytes = add ? outBytes : 0;
+  if (add && bias) {
+    addBias(add, bias, out, outBytes, rows, columns);
+    init = out;
+  }
   for (let depth = 0; depth < k; depth += DEPTH_BLOCK) {
     const deep = min(DEPTH_BLOCK, k - depth);
     if (word(ins, 10)) {
@@ -49,7 +71,8 @@ export function matmulTile(ins: usize, tile: i32, scratch: usize): void {
       packLeft(a + <usize>row * aBytes + ((<usize>depth) << 2), aBytes, rows, deep, packed);
     }
     const panels = address(ins, 3) + <usize>(column >> 3) * panelBytes + ((<usize>depth) << 5);
-    multiply(packed, panels, panelBytes, rows, columns, deep, out, outBytes, init, outBytes, scratch);
+    multiply(packed, panels, panelBytes, rows, columns, deep, out, outBytes, init, initBytes, scratch);
     init = out;
+    initBytes = outBytes;
   }
 }

@@ -39,6 +39,8 @@ export const PANELS_PER_TILE = 2;
 export const DEPTH_BLOCK = 256;
 /** Columns of one tile of the gain's gradient; changes speed only. */
 export const GAIN_COLUMNS = 16;
+/** Columns of one tile of a sum of rows; changes speed only. */
+export const SUM_COLUMNS = 256;
 /** Bytes at the beginning of a thread's scratch memory for a 4 × 8 tile that sticks out over an edge. */
 export const EDGE_BYTES = 128;
 
@@ -50,7 +52,7 @@ export const EDGE_BYTES = 128;
 export const PACK = 1;
 /**
  * 2 a, 3 packed b, 4 out, 5 addend or 0, 6 m, 7 n, 8 k, 9 bytes from row to row of a, 10 a is transposed, 11 rows and
- * 12 columns (a multiple of 8) of a tile, 13 tiles across.
+ * 12 columns (a multiple of 8) of a tile, 13 tiles across, 14 bias or 0.
  */
 export const MATMUL = 2;
 /** 2 table, 3 tokens, 4 out, 5 rows, 6 columns, 7 rows of a tile. */
@@ -95,6 +97,8 @@ export const SWIGLU = 12;
 export const SWIGLU_BACKWARD = 13;
 /** 2 a, 3 b, 4 out, 5 elements. */
 export const ADD = 14;
+/** 2 x, 3 out, 4 rows, 5 columns. */
+export const SUM_ROWS = 23;
 /** 2 logits, 3 targets, 4 losses, 5 rows, 6 columns, 7 rows of a tile. */
 export const CROSS_ENTROPY = 15;
 /** 2 x, 3 out, 4 elements. */

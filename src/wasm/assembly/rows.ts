@@ -4,7 +4,7 @@
  * rows is one addition after another in ascending order.
  */
 import { word, address, loadTail, storeTail, sumLanes, maxLanes, exp4, logarithm, exponential, sine } from "./math";
-import { GAIN_COLUMNS } from "./opcodes";
+import { GAIN_COLUMNS, SUM_COLUMNS } from "./opcodes";
 
 export function embeddingTile(ins: usize, tile: i32): void {
   const bytes = (<usize>word(ins, 6)) << 2;
@@ -46,6 +46,20 @@ export function embeddingBackwardTile(ins: usize, tile: i32): void {
       const n = load<u32>(address(ins, 3) + ((<usize>i) << 2));
       accumulate(row, address(ins, 2) + <usize>n * bytes, columns);
     }
+  }
+}
+
+export function sumRowsTile(ins: usize, tile: i32): void {
+  const rows = word(ins, 4);
+  const bytes = (<usize>word(ins, 5)) << 2;
+  const begin = tile * SUM_COLUMNS;
+  const count = min(SUM_COLUMNS, word(ins, 5) - begin);
+  const out = address(ins, 3) + ((<usize>begin) << 2);
+  let x = address(ins, 2) + ((<usize>begin) << 2);
+  memory.fill(out, 0, (<usize>count) << 2);
+  for (let n = 0; n < rows; n++) {
+    accumulate(out, x, count);
+    x += bytes;
   }
 }
 

@@ -1,8 +1,8 @@
-// matmul, lanes: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]) (+ bias[N]) for M, N and K that are multiples of 4. An invocation
-// owns 4·$Q rows × $C columns, its neighbour the columns beside them; all invocations of a workgroup own the same rows. So what
-// neighbouring lanes read of `b` lies side by side, and four lanes read four neighbours of `a` and broadcast them: a software
-// adapter, whose subgroup is one SIMD register, reads four numbers at once where other layouts make it collect them one by
-// one. Only lanes 0 to 3 are read from, and nothing depends on how many there are: right for every subgroup size from 4 on.
+// matmul, lanes: out[M,N] = opA(a)[M,K] · opB(b)[K,N] (+ add[M,N]) (+ bias[N]) for M, N and K that are multiples of 4. An
+// invocation owns 4·$Q rows × $C columns, its neighbour the columns beside them; all invocations of a workgroup own the same
+// rows. So what neighbouring lanes read of `b` lies side by side, and four lanes read four neighbours of `a` and broadcast them:
+// a software adapter, whose subgroup is one SIMD register, reads four numbers at once where other layouts make it collect them
+// one by one. Only lanes 0 to 3 are read from, and nothing depends on how many there are: right for every subgroup size from 4 on.
 //
 // A line with $q, $i, $j or $c is repeated for each quad of rows, row of it, k of four, and column; one that ends in "// $s",
 // "// $t", "// $u" or "// $v" is there if a is straight, a is transposed, b is straight, b is transposed (`unroll` in

@@ -1,25 +1,30 @@
-// swiglu: out = gate · sigmoid(gate) · up; one invocation owns 4 elements, 256 apart.
+// swiglu: out = gate · sigmoid(gate) · up. A Value is f32 or vec4<f32> (`inValues` in gpu/shader.ts); one
+// invocation owns 4 elements: a vec4, or single ones 256 apart. A product may call `element` for what it has just stored
+// (gpu/merge.ts).
 //
-// Bindings   0 gate [N,F]   1 up [N,F]   2 out [N,F]
-// Constants  COUNT = N·F; GRID_X workgroups in a grid row
-// Dispatch   ceil(COUNT / 1024) workgroups of 256, folded to rows of GRID_X
+// Bindings   0 gate [COUNT]   1 up [COUNT]   2 out [COUNT]; each [N,F]
+// Constants  COUNT values; SPAN values of a workgroup; GRID_X workgroups in a grid row
+// Dispatch   ceil(COUNT / SPAN) workgroups of 256, folded to rows of GRID_X
 // Twin       swiglu in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     Shazeer, arXiv 2002.05202
-@group(0) @binding(0) var<storage, read> gate: array<f32>;
-@group(0) @binding(1) var<storage, read> up: array<f32>;
-@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> gate: array<Value>;
+@group(0) @binding(1) var<storage, read> up: array<Value>;
+@group(0) @binding(2) var<storage, read_write> out: array<Value>;
 
 // 1 / (1 + e^-x), without a large exponent on either side.
-fn sigmoid(x: f32) -> f32 {
+fn sigmoid(x: Value) -> Value {
   let e = exp(-abs(x));
-  return select(e, 1.0, x >= 0.0) / (1.0 + e);
+  return select(e, Value(1.0), x >= Value(0.0)) / (1.0 + e);
+}
+fn element(i: u32) {
+  let g = gate[i];
+  out[i] = g * sigmoid(g) * up[i];
 }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let start = (group.x + group.y * GRID_X) * 1024u + thread;
-  for (var i = start; i < min(start + 1024u, COUNT); i += 256u) {
-    let g = gate[i];
-    out[i] = g * sigmoid(g) * up[i];
+  let start = (group.x + group.y * GRID_X) * SPAN + thread;
+  for (var i = start; i < min(start + SPAN, COUNT); i += 256u) {
+    element(i);
   }
 }

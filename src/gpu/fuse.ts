@@ -9,10 +9,12 @@
  *                                            gradients read the same dout
  *   a product and what is added to it, in turn   the gradients of a tensor that several products read: q, k, v and
  *                                            gate, up again; the sum needs memory once
+ *   products and an elementwise op on them,  gate, up and SwiGLU; on the way back a product and SwiGLU's gradients: each
+ *   in turn                                  invocation goes on with what it has just stored, before it is out of reach
  *   equal turns (rope), beside               queries and keys; their gradients
  */
 import type { Op, OpOf, Program, Tensor, TensorId } from "../tensor/program.ts";
-import { baseOf, elementCount, readsOf, writesOf } from "../tensor/program.ts";
+import { baseOf, elementCount, readsOf, renamed, tensorNamed, writesOf } from "../tensor/program.ts";
 
 /** Ops that share a dispatch: strands run beside each other, the ops of a strand in turn. */
 export type Group = readonly (readonly Op[])[];
@@ -27,7 +29,7 @@ interface Knot {
 }
 
 /** How many of the latest groups are tried as company for an op; more would only tie distant layers together. */
-const LOOK_BACK = 16;
+const LOOK_BACK = 12;
 
 /**
  * The groups of `program` in the order in which they run; no group has more than `tensorsMax` tensors, and an op that
@@ -57,7 +59,7 @@ export function fuse(program: Program, tensorsMax: number, isAlone: (op: Op) => 
       knots.push(knot);
     }
   }
-  return inOrder(knots).map(({ strands }) => strands.map(collapse));
+  return inOrder(knots).map(({ strands }) => strands.map((strand) => collapse(program, strand)));
 }
 
 /** Lets `op` into `knot` if the two may share a dispatch; says whether it did. */
@@ -67,25 +69,61 @@ function join(
   { op, needs }: { readonly op: Op; readonly needs: ReadonlySet<Knot> },
   tensorsMax: number,
 ): boolean {
-  const [first] = knot.strands[0] as [Op, ...Op[]];
-  if (!isOfAKind(first, op)) {
+  const strands = isElementwise(op)
+    ? withElements(program, knot.strands, op)
+    : withOneMore(program, knot.strands, { op, waits: needs.has(knot) });
+  if (strands === undefined || needsThrough(needs, knot)) {
     return false;
   }
-  let strands: Op[][] | undefined;
-  if (!needs.has(knot)) {
-    const common = knot.strands.flat().some((other) => operandsOf(other).some((id) => operandsOf(op).includes(id)));
-    strands = op.type === "rope" || common ? [...knot.strands, [op]] : undefined;
-  } else {
-    const at = knot.strands.findIndex((strand) => continues(program, strand.at(-1) as Op, op));
-    const others = knot.strands.flatMap((strand, i) => (i === at ? strand.slice(0, -1) : strand));
-    const alone = !others.some((other) => touches(program, other, op));
-    strands = at !== -1 && alone ? knot.strands.with(at, [...(knot.strands[at] as Op[]), op]) : undefined;
-  }
-  if (strands === undefined || tensorsOf(strands.map(collapse)) > tensorsMax || needsThrough(needs, knot)) {
+  if (tensorsOf(strands.map((strand) => collapse(program, strand))) > tensorsMax) {
     return false;
   }
   knot.strands = strands;
   return true;
+}
+
+/** `strands` with an op of their kind: beside them, or at the end of the one that it `waits` for. */
+function withOneMore(
+  program: Program,
+  strands: readonly Op[][],
+  { op, waits }: { readonly op: Op; readonly waits: boolean },
+): Op[][] | undefined {
+  const [first] = strands[0] as [Op, ...Op[]];
+  if (!isOfAKind(first, op)) {
+    return undefined;
+  }
+  if (!waits) {
+    const common = strands.flat().some((other) => operandsOf(other).some((id) => operandsOf(op).includes(id)));
+    return op.type === "rope" || common ? [...strands, [op]] : undefined;
+  }
+  const at = strands.findIndex((strand) => continues(program, strand.at(-1) as Op, op));
+  const others = strands.flatMap((strand, i) => (i === at ? strand.slice(0, -1) : strand));
+  const alone = !others.some((other) => touches(program, other, op));
+  return at !== -1 && alone ? strands.with(at, [...(strands[at] as Op[]), op]) : undefined;
+}
+
+/** `strands` with those of the products that `op` reads as one, and `op` at its end. */
+function withElements(program: Program, strands: readonly Op[][], op: Op): Op[][] | undefined {
+  const isRead = (strand: readonly Op[]): boolean => {
+    const last = strand.at(-1) as Op;
+    return last.type === "matmul" && readsOf(op).includes(last.out);
+  };
+  const read = strands.filter(isRead);
+  const products = read.map((strand) => (strand.at(-1) as OpOf<"matmul">).out);
+  const shapes = [...products, ...writesOf(op)].map((id) => (program.tensors[id] as Tensor).shape.join());
+  // What it reads besides has to be there before, and what it writes is nobody else's: workgroups do not wait for each other.
+  const besides = readsOf(op).filter((id) => !products.includes(id));
+  const apart = strands
+    .flat()
+    .every((other) => !meet(program, besides, writesOf(other)) && !meet(program, writesOf(op), tensorsIn(other)));
+  return read.length > 0 && new Set(shapes).size === 1 && apart
+    ? [...strands.filter((strand) => !isRead(strand)), [...read.flat(), op]]
+    : undefined;
+}
+
+/** Whether element i of what `op` writes depends on element i of what it reads, and it may be computed in place. */
+function isElementwise(op: Op): boolean {
+  return op.type === "swiglu" || op.type === "swigluBackward" || op.type === "add";
 }
 
 function isOfAKind(a: Op, b: Op): boolean {
@@ -116,35 +154,52 @@ function continues(program: Program, last: Op, next: Op): boolean {
   if (last.type !== "matmul" || next.type !== "matmul" || next.add !== last.out) {
     return false;
   }
-  const sum = program.tensors[last.out] as Tensor;
-  const shape = (program.tensors[next.out] as Tensor).shape;
-  const users = program.ops.filter((op) => readsOf(op).includes(last.out) || writesOf(op).includes(last.out));
+  const [shape, nextShape] = [last, next].map(({ out }) => (program.tensors[out] as Tensor).shape.join());
   return (
-    sum.role === "value" &&
-    !program.outputs.includes(sum.name) &&
-    users.length === 2 &&
-    sum.shape.join() === shape.join() &&
+    isPassing(program, last.out) &&
+    shape === nextShape &&
     !operandsOf(next).includes(last.out) &&
     readsOf(last).every((id) => !overlap(program, id, next.out))
   );
 }
 
-/** The ops of a strand with all sums where the last one goes. */
-function collapse(strand: readonly Op[]): Op[] {
-  const end = strand.at(-1) as OpOf<"matmul">;
-  return strand.map((op, turn) => {
-    if (op.type !== "matmul" || strand.length === 1) {
-      return op;
+/** Whether `id` is a value that one op writes, one reads, and nobody else ever sees. */
+function isPassing(program: Program, id: TensorId): boolean {
+  const users = program.ops.filter((op) => tensorsIn(op).some((used) => baseOf(program, used) === baseOf(program, id)));
+  const { role, view } = program.tensors[id] as Tensor;
+  const isRead = program.outputs.some((name) => baseOf(program, tensorNamed(program, name).id) === id);
+  return role === "value" && view === undefined && users.length === 2 && !isRead;
+}
+
+/** The ops of a strand with all that passes between two of them where the last one's results go. */
+function collapse(program: Program, strand: readonly Op[]): Op[] {
+  const places = new Map<TensorId, TensorId>();
+  const end = strand.at(-1) as Op;
+  if (isElementwise(end)) {
+    const stored = strand.flatMap(writesOf);
+    const passing = readsOf(end).filter((id) => stored.includes(id) && isPassing(program, id));
+    const results = writesOf(end);
+    passing.slice(0, results.length).forEach((id, i) => places.set(id, results[i] as TensorId));
+  }
+  // From the end, so that a sum of many parts goes to its last place at once.
+  for (let turn = strand.length - 2; turn >= 0; turn -= 1) {
+    const [op, next] = [strand[turn], strand[turn + 1]] as [Op, Op];
+    if (op.type === "matmul" && next.type === "matmul" && next.add === op.out) {
+      places.set(op.out, places.get(next.out) ?? next.out);
     }
-    return turn === 0 ? { ...op, out: end.out } : { ...op, out: end.out, add: end.out };
-  });
+  }
+  return strand.map((op) => renamed(op, places));
 }
 
 function tensorsOf(strands: readonly (readonly Op[])[]): number {
   const ops = strands.flat();
   // The table of angles is bound besides.
   const tables = ops.some(({ type }) => type === "rope") ? 1 : 0;
-  return new Set(ops.flatMap((op) => [...readsOf(op), ...writesOf(op)])).size + tables;
+  return new Set(ops.flatMap(tensorsIn)).size + tables;
+}
+
+function tensorsIn(op: Op): TensorId[] {
+  return [...readsOf(op), ...writesOf(op)];
 }
 
 function operandsOf(op: Op): TensorId[] {
@@ -177,9 +232,11 @@ function dependencies(program: Program): number[][] {
 
 /** Whether one of two ops writes memory that the other reads or writes. */
 function touches(program: Program, a: Op, b: Op): boolean {
-  const meet = (ids: readonly TensorId[], others: readonly TensorId[]): boolean =>
-    ids.some((id) => others.some((other) => overlap(program, id, other)));
-  return meet(writesOf(a), [...readsOf(b), ...writesOf(b)]) || meet(writesOf(b), readsOf(a));
+  return meet(program, writesOf(a), tensorsIn(b)) || meet(program, writesOf(b), readsOf(a));
+}
+
+function meet(program: Program, ids: readonly TensorId[], others: readonly TensorId[]): boolean {
+  return ids.some((id) => others.some((other) => overlap(program, id, other)));
 }
 
 function overlap(program: Program, a: TensorId, b: TensorId): boolean {

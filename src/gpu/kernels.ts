@@ -26,7 +26,7 @@ import {
 import { addend, at, read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import type { Group } from "./fuse.ts";
 import { matmulDispatches, matmulGuess, type MatmulContext, type MatmulForm, type MatmulRung } from "./matmul.ts";
-import { mergeDispatches } from "./merge.ts";
+import { mergeDispatches, widthStored } from "./merge.ts";
 import {
   crossEntropyBackwardDispatch,
   crossEntropyDispatch,
@@ -36,7 +36,7 @@ import {
   type RowRung,
 } from "./rows.ts";
 import { isSplit, splitProduct } from "./split.ts";
-import { bool, u32, type Access } from "./shader.ts";
+import { bool, inValues, u32, type Access, type Width } from "./shader.ts";
 
 /** Which rung of a ladder to take. "auto" takes the best known one for the device and the shape. */
 export interface KernelChoice {
@@ -57,6 +57,8 @@ export interface KernelContext {
   readonly tuning: Readonly<Partial<Record<MatmulForm, MatmulRung>>>;
   /** The most bytes that one binding may span. */
   readonly bindingBytesMax: number;
+  /** How many elements an elementwise kernel takes at a time; as many as it can where nothing is said. */
+  readonly width?: Width | undefined;
   shapeOf(id: TensorId): readonly number[];
   countOf(id: TensorId): number;
 }
@@ -127,21 +129,21 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
   attention: (op, context) => attentionDispatches(op, attentionContext(context, "forward")),
   attentionBackward: (op, context) => attentionBackwardDispatches(op, attentionContext(context, "backward")),
 
-  swiglu: (op, { countOf }) => [
-    elementwise("swiglu", swiglu, countOf(op.out), [read(op.gate), read(op.up), write(op.out)]),
-  ],
+  swiglu: (op, context) => {
+    const bindings = [addend(op.gate), addend(op.up), write(op.out)];
+    return [elementwise({ kernel: "swiglu", text: swiglu, bindings }, context.countOf(op.out), context)];
+  },
 
-  swigluBackward: (op, { countOf }) => [
-    elementwise("swiglu-backward", swigluBackward, countOf(op.dout), [
-      read(op.gate),
-      read(op.up),
-      read(op.dout),
-      write(op.dgate),
-      write(op.dup),
-    ]),
-  ],
+  swigluBackward: (op, context) => {
+    const bindings = [addend(op.gate), addend(op.up), addend(op.dout), write(op.dgate), write(op.dup)];
+    const kernel = { kernel: "swiglu-backward", text: swigluBackward, bindings };
+    return [elementwise(kernel, context.countOf(op.dout), context)];
+  },
 
-  add: (op, { countOf }) => [elementwise("add", add, countOf(op.out), [addend(op.a), addend(op.b), write(op.out)])],
+  add: (op, context) => {
+    const bindings = [addend(op.a), addend(op.b), write(op.out)];
+    return [elementwise({ kernel: "add", text: add, bindings }, context.countOf(op.out), context)];
+  },
 
   sumRows: (op, { shapeOf }) => {
     const [M, N] = [at(shapeOf(op.x), 0), at(shapeOf(op.x), 1)];
@@ -197,13 +199,13 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
   adamw: (op, context) =>
     windowsOf(context.countOf(op.params), context.bindingBytesMax).map((window) => {
       const part = (id: TensorId, access: Access): Binding => ({ type: "tensor", id, access, window });
+      const decay = Math.min(window.count, Math.max(0, op.decayCount - window.offset));
+      const width = widthFor(window.count, decay);
+      const { constants, groups, ...values } = inBlocks(adamw, window.count, width);
       return {
         kernel: "adamw",
-        text: adamw,
-        constants: {
-          COUNT: u32(window.count),
-          DECAY: u32(Math.min(window.count, Math.max(0, op.decayCount - window.offset))),
-        },
+        ...values,
+        constants: { ...constants, DECAY: u32(decay / width) },
         bindings: [
           part(op.params, "write"),
           part(op.grads, "read"),
@@ -212,7 +214,7 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
           read(op.norm),
           read(op.hyper),
         ],
-        groups: share(window.count, 1024),
+        groups,
       };
     }),
 };
@@ -226,11 +228,15 @@ export function dispatchesOf(group: Group, context: KernelContext): Dispatch[] {
   }
   const products = ops.filter((op) => op.type === "matmul");
   const made = new Map<Op, Dispatch>();
+  // What follows a product on the same elements takes as many at a time.
+  let width: Width | undefined;
   if (products.length > 0) {
-    const dispatches = matmulDispatches(products, matmulContext(context));
+    const beside = group.map(([first]) => first as OpOf<"matmul">);
+    const dispatches = matmulDispatches(products, matmulContext(context), beside);
     products.forEach((op, i) => made.set(op, at(dispatches, i)));
+    width = widthStored(at(dispatches, 0));
   }
-  const dispatchOf = (op: Op): Dispatch => made.get(op) ?? at(dispatchesOfOp(op, context), 0);
+  const dispatchOf = (op: Op): Dispatch => made.get(op) ?? at(dispatchesOfOp(op, { ...context, width }), 0);
   return [mergeDispatches(group.map((strand) => strand.map(dispatchOf)))];
 }
 
@@ -258,8 +264,23 @@ function rowContext({ choice, software, shapeOf }: KernelContext): RowContext {
   return { rung: choice.rows === "auto" ? (software ? "own" : "shared") : choice.rows, shapeOf };
 }
 
-function elementwise(kernel: string, text: string, count: number, bindings: Binding[]): Dispatch {
-  return { kernel, text, constants: { COUNT: u32(count) }, bindings, groups: share(count, 1024) };
+function elementwise(
+  kernel: Pick<Dispatch, "kernel" | "text" | "bindings">,
+  count: number,
+  { width = widthFor(count) }: KernelContext,
+): Dispatch {
+  return { ...kernel, ...inBlocks(kernel.text, count, width) };
+}
+
+/** Four elements at a time, if that divides all counts. */
+function widthFor(...counts: number[]): Width {
+  return counts.every((count) => count % 4 === 0) ? 4 : 1;
+}
+
+/** A kernel over `count` elements, `width` at a time, whose workgroups own 1,024 of them. */
+function inBlocks(text: string, count: number, width: Width): Pick<Dispatch, "text" | "constants" | "groups"> {
+  const constants = { COUNT: u32(count / width), SPAN: u32(1024 / width) };
+  return { text: inValues(text, width), constants, groups: share(count, 1024) };
 }
 
 /** Cuts a flat tensor of `count` elements into windows that one binding can span; they begin at multiples of 256 bytes. */

@@ -74,12 +74,19 @@ export function isRung(value: unknown): value is MatmulRung {
   return MATMUL_RUNGS.some((rung) => rung === value);
 }
 
-/** The dispatches of `products`, in their order: all on one rung, so that they may share a dispatch. */
-export function matmulDispatches(products: readonly OpOf<"matmul">[], context: MatmulContext): Dispatch[] {
+/**
+ * The dispatches of `products`, in their order: all on one rung, so that they may share a dispatch. Those of `beside` stand
+ * for all that run at the same time, the others in turn with them.
+ */
+export function matmulDispatches(
+  products: readonly OpOf<"matmul">[],
+  context: MatmulContext,
+  beside: readonly OpOf<"matmul">[] = products,
+): Dispatch[] {
   const { shapeOf } = context;
   const rung = allowedRung(products, context);
   // Small products are cut finer, so that a GPU has enough workgroups to hide its latency.
-  const outs = [...new Set(products.map(({ out }) => out))].map(shapeOf);
+  const outs = beside.map(({ out }) => shapeOf(out));
   const squares = outs.reduce((sum, shape) => sum + share(at(shape, 0), 64) * share(at(shape, 1), 64), 0);
   const tile = squares >= 64 ? 64 : 32;
   return products.map((op) => matmulDispatch(op, rung, { ...context, tile }));

@@ -60,6 +60,38 @@ test("mergeDispatches() runs the dispatches of one part in turn, writing where t
   expect(calls).toEqual(["main_0_0", "main_0_1"]);
 });
 
+const ELEMENTS = `
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+
+fn element(i: u32) {
+  out[i] = x[i] * x[i];
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  element(id.x);
+}
+`;
+
+test("mergeDispatches() calls an elementwise kernel where the one before it has stored", () => {
+  const square = { kernel: "square", text: ELEMENTS, constants: {}, bindings: [read(1), write(2)], groups: 1 };
+  const plain = dispatch(0, 1, 100, 2);
+  const calling = TEXT.replace("fn value", "fn stored(i: u32) {\n}\nfn value").replace(
+    "  out[i] = value(i);\n",
+    "  out[i] = value(i);\n  stored(i);\n",
+  );
+  const merged = mergeDispatches([[{ ...plain, text: calling }, square]]);
+  expect(merged.kernel).toBe("copy then square");
+  expect(merged.groups).toBe(2);
+  expect(merged.bindings).toEqual([write(1), write(2), read(0)]);
+  expect(merged.text).toContain("fn element_0_1(i: u32) {\n  out_0_1[i] = x_0_1[i] * x_0_1[i];\n}");
+  expect(merged.text).toContain("  x_0_1[i] = value_0_0(i);\n  element_0_1(i);\n");
+  expect(merged.text).not.toContain("stored");
+  expect(merged.text.match(/fn main/g)?.length).toBe(2);
+  expect(() => mergeDispatches([[plain, square]])).toThrow("copy does not tell what it has stored");
+});
+
 test("mergeDispatches() refuses workgroups of two sizes", () => {
   const other = { ...dispatch(0, 2, 1, 1), text: TEXT.replace("(64)", "(32)") };
   expect(() => mergeDispatches([[dispatch(0, 1, 1, 1)], [other]])).toThrow("Cannot merge: workgroups are");

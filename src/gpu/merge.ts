@@ -1,12 +1,14 @@
 /**
  * Several dispatches as one, by their texts alone: the kernels stay as they are. Parts run beside each other, each on
  * workgroups of its own; a part may itself be several kernels that run in turn on the same workgroups, where each
- * invocation reads only what it wrote itself (a product that adds to the one before it). Which ops allow that is decided
- * in `fuse.ts`. Every part's names get the part's number; what is the same in two parts is declared once, workgroup memory
+ * invocation reads only what it wrote itself (a product that adds to the one before it). An elementwise kernel at the end
+ * of a part runs as its function `element` in the place of `stored`, which the kernel before it calls with the number of
+ * every value that it has written. Which ops allow that is decided in `fuse.ts`. Every part's names get the part's number; what is the same in two parts is declared once, workgroup memory
  * included, so that it is not needed twice. Horizontal fusion as in Li et al., arXiv 2007.01277.
  */
 import { assert, present } from "../base/assert.ts";
 import type { Binding, Dispatch } from "./dispatch.ts";
+import type { Width } from "./shader.ts";
 
 /** A declaration at module level; a kernel's file has one a line, functions up to a line "}". */
 interface Declaration {
@@ -43,10 +45,16 @@ export function mergeDispatches(parts: readonly (readonly Dispatch[])[]): Dispat
   const branches: string[] = [];
   let first = 0;
   for (const [number, part] of parts.entries()) {
-    const calls = part.map((dispatch, turn) => append(merged, dispatch, `${number}_${turn}`));
-    const { groups } = present(part[0], "part");
+    const last = present(part.at(-1), "part");
+    const turns = isElementwise(last) ? part.slice(0, -1) : part;
+    const element = isElementwise(last) ? appendElement(merged, last, `${number}_${turns.length}`) : undefined;
+    const calls = turns.map((dispatch, turn) => {
+      const stored = turn === turns.length - 1 ? element : undefined;
+      return append(merged, dispatch, { suffix: `${number}_${turn}`, stored });
+    });
+    const { groups } = present(turns[0], "kernel to go before");
     assert(
-      part.every((one) => one.groups === groups),
+      turns.every((one) => one.groups === groups),
       "Cannot merge in turn: the dispatches have different workgroups",
     );
     const group = first === 0 ? "vec3<u32>(i, 0u, 0u)" : `vec3<u32>(i - ${first}u, 0u, 0u)`;
@@ -73,16 +81,67 @@ export function mergeDispatches(parts: readonly (readonly Dispatch[])[]): Dispat
   return { kernel, text, constants: {}, bindings, groups: first };
 }
 
-/** Adds one dispatch's declarations under names with `suffix`; returns the call of what was its main function. */
-function append(merged: Merged, dispatch: Dispatch, suffix: string): string {
-  const constants = Object.entries(dispatch.constants).map(([name, value]) => `const ${name} = ${value};`);
-  const { declarations, directives, main, size } = parse(`${constants.join("\n")}\n${dispatch.text}`);
+/** How many elements a kernel of products writes at a time. */
+export function widthStored({ text }: Dispatch): Width {
+  return / out: array<vec4</.test(text) ? 4 : 1;
+}
+
+function isElementwise({ text }: Dispatch): boolean {
+  return /^fn element\(/m.test(text);
+}
+
+/**
+ * Adds one dispatch's declarations under names with `suffix`, with the function `stored` in the place of its own; returns the
+ * call of what was its main function.
+ */
+function append(
+  merged: Merged,
+  dispatch: Dispatch,
+  { suffix, stored }: { readonly suffix: string; readonly stored: string | undefined },
+): string {
+  const { declarations, directives, main, size } = parse(textOf(dispatch));
   directives.forEach((line) => merged.directives.add(line));
   const names = bind(merged, dispatch, declarations, suffix);
-  for (const { name, text, index } of [...declarations, main]) {
-    if (index !== undefined) {
-      continue;
-    }
+  const own = declarations.filter(({ name }) => stored === undefined || name !== "stored");
+  if (stored !== undefined) {
+    assert(own.length < declarations.length, `Cannot merge: ${dispatch.kernel} does not tell what it has stored`);
+    names.set("stored", stored);
+  }
+  declare(merged, [...own, main], { names, suffix });
+  const workgroup = rename(size, names);
+  assert(
+    merged.size === "" || merged.size === workgroup,
+    `Cannot merge: workgroups are ${merged.size} and ${workgroup}`,
+  );
+  merged.size = workgroup;
+  const parameters = main.parameters.map(([builtin, type]) => {
+    merged.builtins.set(builtin, type);
+    return builtin;
+  });
+  return `${names.get("main")}(${parameters.join(", ")});`;
+}
+
+/** Adds the declarations of an elementwise kernel; returns the name of the function that computes one value. */
+function appendElement(merged: Merged, dispatch: Dispatch, suffix: string): string {
+  const { declarations, directives } = parse(textOf(dispatch));
+  directives.forEach((line) => merged.directives.add(line));
+  const names = bind(merged, dispatch, declarations, suffix);
+  declare(merged, declarations, { names, suffix });
+  return present(names.get("element"), "element");
+}
+
+function textOf({ constants, text }: Dispatch): string {
+  const lines = Object.entries(constants).map(([name, value]) => `const ${name} = ${value};\n`);
+  return `${lines.join("")}${text}`;
+}
+
+/** Adds what is not a binding, each under a name of its own, which `names` gets. */
+function declare(
+  merged: Merged,
+  declarations: readonly Declaration[],
+  { names, suffix }: { readonly names: Map<string, string>; readonly suffix: string },
+): void {
+  for (const { name, text } of declarations.filter(({ index }) => index === undefined)) {
     // The name is part of what must be equal: a kernel may declare two arrays of one type.
     const key = rename(text, new Map([...names, [name, `${HOLE}${name}`]]));
     const known = merged.known.get(key);
@@ -93,14 +152,6 @@ function append(merged: Merged, dispatch: Dispatch, suffix: string): string {
     }
     names.set(name, unique);
   }
-  const own = rename(size, names);
-  assert(merged.size === "" || merged.size === own, `Cannot merge: workgroups are ${merged.size} and ${own}`);
-  merged.size = own;
-  const parameters = main.parameters.map(([builtin, type]) => {
-    merged.builtins.set(builtin, type);
-    return builtin;
-  });
-  return `${names.get("main")}(${parameters.join(", ")});`;
 }
 
 /** The names of `dispatch`'s bindings in the whole text. One that is not used takes the name of what the kernel writes. */

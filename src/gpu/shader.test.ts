@@ -1,6 +1,6 @@
 /** Specialisation is text: constants in front, and bindings changed only where two tensors lie in one buffer. */
 import { expect, test } from "vitest";
-import { bool, f32, specialise, u32, unroll } from "./shader.ts";
+import { bool, f32, inValues, specialise, u32, unroll } from "./shader.ts";
 
 const text = [
   "@group(0) @binding(0) var<storage, read> addend: array<f32>;",
@@ -76,4 +76,10 @@ test("unroll() repeats what stands between `{ // $r` and its brace as a whole", 
     "  }",
   ];
   expect(unroll(lines, { r: 2, c: 2 }).split("\n")).toEqual([...block(0), ...block(1), "done"]);
+});
+
+test("inValues() writes a kernel for one element or four at a time", () => {
+  const kernel = "var<storage, read> x: array<Value>;\nlet Values = select(x[i], Value(1.0), true);";
+  expect(inValues(kernel, 1)).toBe("var<storage, read> x: array<f32>;\nlet Values = select(x[i], f32(1.0), true);");
+  expect(inValues(kernel, 4)).toContain("array<vec4<f32>>;\nlet Values = select(x[i], vec4<f32>(1.0), true);");
 });

@@ -65,6 +65,14 @@ export function specialise(
   return `${directives.join("")}${lines.join("")}\n${body.replaceAll(/^enable .*\n/gm, "")}`;
 }
 
+/** How many elements a value of a kernel has that is written for both, and may be bound either way. */
+export type Width = 1 | 4;
+
+/** The text for values of `width` elements, whose type it calls Value. */
+export function inValues(text: string, width: Width): string {
+  return text.replaceAll(/\bValue\b/g, width === 1 ? "f32" : "vec4<f32>");
+}
+
 /**
  * Repeats lines: one that mentions $x stands for `counts.x` lines, with 0, 1 … in its place (none if the count is 0), one
  * that also mentions $y for that many times `counts.y`; $X is the count itself. A mark behind `//` at the

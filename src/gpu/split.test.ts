@@ -16,7 +16,8 @@ function cut({ m, n, k }: { m: number; n: number; k: number }, transA: boolean, 
   const shapeOf = (id: number): readonly number[] => shapes[id] as number[];
   const product = (part: OpOf<"matmul">, partShape: (id: number) => readonly number[]) => {
     const inner = partShape(part.a)[transA ? 0 : 1] as number;
-    const biases = part.bias === undefined ? 0 : elementCount(partShape(part.bias)) * (partShape(part.out)[0] as number);
+    const biases =
+      part.bias === undefined ? 0 : elementCount(partShape(part.bias)) * (partShape(part.out)[0] as number);
     parts.push({ work: elementCount(partShape(part.out)) * inner, adds: part.add !== undefined, biases });
     const bindings = [read(part.a), read(part.b), addend(part.add), write(part.out), optional(part.bias)];
     return { kernel: "product", text: "", constants: {}, bindings, groups: 1 };

@@ -249,6 +249,20 @@ export function writesOf(op: Op): TensorId[] {
   return idsOf(op, WRITES[op.type] as readonly string[]);
 }
 
+/** `op` with its tensors replaced by those that stand for them in `names`. */
+export function renamed(op: Op, names: ReadonlyMap<TensorId, TensorId>): Op {
+  const fields = new Set<unknown>([
+    ...(READS[op.type] as readonly string[]),
+    ...(WRITES[op.type] as readonly string[]),
+  ]);
+  return Object.fromEntries(
+    Object.entries(op).map(([field, value]) => [
+      field,
+      fields.has(field) ? (names.get(value as TensorId) ?? value) : (value as unknown),
+    ]),
+  ) as unknown as Op;
+}
+
 function idsOf(op: Op, fields: readonly string[]): TensorId[] {
   const record = op as unknown as Readonly<Record<string, TensorId | undefined>>;
   return fields.map((field) => record[field]).filter((id) => id !== undefined);

@@ -5,7 +5,7 @@
  * Source: Chen et al., arXiv 1604.06174.
  */
 import { assert, present } from "../base/assert.ts";
-import { baseOf, READS, readsOf, WRITES, writesOf, type Op, type Program, type TensorId } from "./program.ts";
+import { baseOf, readsOf, renamed, writesOf, type Op, type Program, type TensorId } from "./program.ts";
 import { record, type Recorder } from "./record.ts";
 
 /** The ops from the one after whoever writes `input` up to the one that writes `output`; both values are kept. */
@@ -77,18 +77,4 @@ function cloneOf(
     names.set(id, recorder.value(`${name} again`, shape, dtype));
   }
   return { ops: kept.map((op) => renamed(op, names)), names };
-}
-
-/** `op` with its tensors replaced by those that stand for them. */
-function renamed(op: Op, names: ReadonlyMap<TensorId, TensorId>): Op {
-  const fields = new Set<unknown>([
-    ...(READS[op.type] as readonly string[]),
-    ...(WRITES[op.type] as readonly string[]),
-  ]);
-  return Object.fromEntries(
-    Object.entries(op).map(([field, value]) => [
-      field,
-      fields.has(field) ? (names.get(value as TensorId) ?? value) : (value as unknown),
-    ]),
-  ) as unknown as Op;
 }

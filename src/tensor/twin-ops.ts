@@ -189,10 +189,10 @@ export const TWIN_OPS: { readonly [K in OpType]: Run<K> } = {
     const [gate, up, dout] = [floats(op.gate), floats(op.up), floats(op.dout)];
     const [dgate, dup] = [floats(op.dgate), floats(op.dup)];
     for (let i = 0; i < dout.length; i += 1) {
-      const x = gate[i]!;
+      const [x, d] = [gate[i]!, dout[i]!]; // first: dgate or dup may be dout
       const s = sigmoid(x);
-      dgate[i] = dout[i]! * up[i]! * s * (1 + x * (1 - s));
-      dup[i] = dout[i]! * x * s;
+      dgate[i] = d * up[i]! * s * (1 + x * (1 - s));
+      dup[i] = d * x * s;
     }
   },
 

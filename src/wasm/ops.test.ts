@@ -177,9 +177,7 @@ const CASES: readonly Program[] = [
     [63, 127, 255],
     [33, 1030, 9],
     [130, 40, 530],
-  ].flatMap(([m = 1, n = 1, k = 1]) =>
-    [0, 1, 2, 3].map((form) => matmul(m, n, k, (form & 1) === 1, (form & 2) === 2)),
-  ),
+  ].flatMap(([m = 1, n = 1, k = 1]) => [0, 1, 2, 3].map((form) => matmul(m, n, k, (form & 1) === 1, (form & 2) === 2))),
   ...[
     [1, 1],
     [3, 15],

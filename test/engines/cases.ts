@@ -65,6 +65,12 @@ export const cases: readonly Case[] = [
     [false, true].map((add) => matmulCase({ m, n, k }, { transA: add, transB: true, add, bias: true })),
   ),
   ...[
+    [1, 1, 1],
+    [31, 33, 17],
+    [20, 140, 12],
+    [68, 36, 8],
+  ].map(([m = 0, n = 0, k = 0]) => gatedCase(m, n, k)),
+  ...[
     [1, 1],
     [7, 13],
     [65, 64],
@@ -103,7 +109,12 @@ export const cases: readonly Case[] = [
     [9, 257],
     [131, 13],
   ].map(([m = 0, n = 0]) => sumRowsCase(m, n)),
-  ...[1, 7, 1023, 1025].flatMap((count) => [swigluCase(count), swigluBackwardCase(count), addCase(count)]),
+  // Multiples of 4 are taken by fours: 255, 256 and 257 of them are one under, all and one over of a workgroup.
+  ...[1, 7, 1023, 1025, 4, 1020, 1024, 1028].flatMap((count) => [
+    swigluCase(count),
+    swigluBackwardCase(count),
+    addCase(count),
+  ]),
   ...[
     [1, 1],
     [7, 13],
@@ -116,7 +127,8 @@ export const cases: readonly Case[] = [
   ].flatMap(([n = 0, v = 0]) => [crossEntropyCase(n, v), crossEntropyBackwardCase(n, v)]),
   crossEntropyCase(257, 3),
   ...[1, 7, 255, 257, 70_001].map(normCase),
-  ...[1, 7, 1023, 1025].map((count) => adamwCase(count, count === 7 ? 0 : 1)),
+  ...[1, 7, 1023, 1025, 1028].map((count) => adamwCase(count, count === 7 ? 0 : 1)),
+  ...[4, 1020, 1024, 1028].map((count) => adamwCase(count, 1, 4 * Math.floor(count / 8))),
   modelCase("tied", { tied: true, kvHeads: 2, channels: 32 }),
   modelCase("untied", { tied: false, kvHeads: 2, channels: 32 }),
   {
@@ -219,6 +231,22 @@ function matmulCase(
     const b = input("b", transB ? [n, k] : [k, n]);
     const addend = add ? { add: input("add", [m, n]) } : {};
     return [r.matmul(a, b, { transA, transB, ...addend, ...(bias ? { bias: input("bias", [n]) } : {}) })];
+  });
+}
+
+/** A gated layer of rows [M,K] and its way back: what goes on with products where they are stored, on every rung. */
+function gatedCase(m: number, n: number, k: number): Case {
+  const op = [m, n, k].every((length) => length % 4 === 0) ? "matmul in fours" : "matmul";
+  return opCase(op, `${m}×${k} · ${k}×${n}, gated, and back`, (r, input) => {
+    const [x, dout] = [input("x", [m, k]), input("dout", [m, k])];
+    const gate = r.matmul(x, input("w", [n, k]), { transB: true, bias: input("bias", [n]) });
+    const up = r.matmul(x, input("v", [k, n]));
+    const gated = r.swiglu(gate, up);
+    const dgated = r.matmul(dout, input("down", [k, n]));
+    const ddown = r.matmul(dout, gated, { transA: true });
+    const [dgate, dup] = [r.value("dgate", [m, n]), r.value("dup", [m, n])];
+    r.push({ type: "swigluBackward", gate, up, dout: dgated, dgate, dup });
+    return [up, gated, ddown, dgate, dup, r.add(r.matmul(x, input("u", [k, n])), up)];
   });
 }
 
@@ -376,8 +404,8 @@ function normCase(count: number): Case {
   return opCase("norm", `${count}`, (r, input) => [r.norm(input("x", [count]))]);
 }
 
-function adamwCase(count: number, clip: number): Case {
-  const name = `adamw ${count}${clip > 0 ? " clipped" : ""}`;
+function adamwCase(count: number, clip: number, decayCount = Math.floor(count / 2)): Case {
+  const name = `adamw ${count}, ${decayCount} decay${clip > 0 ? ", clipped" : ""}`;
   return {
     name,
     op: "adamw",
@@ -388,7 +416,6 @@ function adamwCase(count: number, clip: number): Case {
       const shape = [count];
       const [params, m, v] = [r.state("params", shape), r.state("m", shape), r.state("v", shape)];
       const grads = r.input("grads", shape);
-      const decayCount = Math.floor(count / 2);
       r.push({ type: "adamw", params, grads, m, v, norm: r.norm(grads), hyper: r.input("hyper", [8]), decayCount });
       const g = floats(rng, shape);
       const states = { params: floats(rng, shape), m: new Float32Array(count), v: new Float32Array(count) };

@@ -33,7 +33,8 @@ export interface Pen {
 /** Elements that a tile of a cheap op should have: enough to be worth claiming, few enough to share out. */
 const TILE_ELEMENTS = 4096;
 const PACK_ELEMENTS = 16_384;
-const MATMUL_ROWS = 64;
+/** With DEPTH_BLOCK a packed block of a is 64 KiB, which stays in every processor's second cache. */
+const MATMUL_ROWS = 32;
 const MATMUL_COLUMNS = 1024;
 /** Tiles per thread that matmul aims at, so that a thread which was interrupted does not hold up the others. */
 const TILES_PER_THREAD = 4;

@@ -35,8 +35,11 @@ export const BLOCK = 4096;
 export const LANES = 8;
 /** Panels that one tile of attention computes one after another; changes speed only. */
 export const PANELS_PER_TILE = 2;
-/** Inner dimension of one packed block of matmul; changes speed only. */
-export const DEPTH_BLOCK = 256;
+/**
+ * Inner dimension of one packed block of matmul; changes speed only. A panel of b (16 KiB) and one of a (8 KiB) share the first
+ * cache; a deeper block would not fit everywhere, a shallower one reads and writes the output's strided rows more often.
+ */
+export const DEPTH_BLOCK = 512;
 /** Columns of one tile of the gain's gradient; changes speed only. */
 export const GAIN_COLUMNS = 16;
 /** Columns of one tile of a sum of rows; changes speed only. */

@@ -123,6 +123,18 @@ describe("createWasmEngine()", () => {
     await expect(plan.run()).rejects.toThrow("disposed of");
   });
 
+  test("spawnThread() is not misled by a Worker that a library put into Node's global scope", async () => {
+    vi.stubGlobal("Worker", Worker);
+    try {
+      using engine = await createWasmEngine({ threads: 2 });
+      using plan = await engine.compile(sum(9, 3));
+      plan.write("x", new Float32Array(9).fill(2));
+      expect(await plan.run(["out"])).toEqual({ out: new Float32Array(9).fill(6) });
+    } finally {
+      vi.unstubAllGlobals();
+    }
+  });
+
   test("finds its module and its threads by itself", async () => {
     using engine = await createWasmEngine();
     using one = await createWasmEngine({ threads: 1 });

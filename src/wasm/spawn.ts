@@ -7,8 +7,9 @@ import type { SpawnThread } from "./thread.ts";
 /** With more threads than this, each has too little to do at the sizes that run in browsers. */
 const THREADS_DEFAULT_MAX = 8;
 
+/** Some libraries put Node's own Worker into its global scope, where the web's would be; it is no EventTarget. */
 export const spawnThread: SpawnThread = (start) =>
-  typeof Worker === "function" ? spawnOnWeb(start) : spawnOnNode(start);
+  typeof Worker === "function" && Worker.prototype instanceof EventTarget ? spawnOnWeb(start) : spawnOnNode(start);
 
 /**
  * One core of more than two is left to the person. A single thread where memory cannot be shared (pages that are not

@@ -1,5 +1,6 @@
 /** The benchmarks' arithmetic and the lines they print; nothing is timed here. */
 import { describe, expect, test } from "vitest";
+import { compileBareLoop, openBareLoop } from "../bench/contest/bare.ts";
 import type { Launch, Result } from "../bench/contest/contest.ts";
 import { lineOf, tableOf } from "../bench/contest/standings.ts";
 import { ratioOf, spreadPercent, standing, takeRounds } from "../bench/contest/statistics.ts";
@@ -59,7 +60,7 @@ describe("works", () => {
     expect(faultOf(WORK, {})).toBe('there is no output "c"');
   });
   test("amountOf() counts a multiplication and an addition", () => {
-    expect(MATMULS.map(amountOf)).toEqual([0.268435456, 2.147483648, 1.207959552]);
+    expect(MATMULS.map(amountOf)).toEqual([0.268435456, 2.147483648, 1.207959552, 1.207959552, 1.207959552]);
   });
 });
 
@@ -114,6 +115,23 @@ describe("lines", () => {
     expect(line.loopPercent).toBe(100);
     expect(line.counts).toEqual({ heddle: counts });
     expect(tableOf([line])).toMatch(/heddle +92 +1 +1 +5 +1 +0 +0 +0 +61\.5/);
+  });
+  test("lineOf() sets a product on WASM beside the bare loop of the same round", () => {
+    const rate = (ms: number): number => (1000 * amountOf(WORK)) / ms;
+    // The machine was twice as slow in the second round; the loop has 1.25 times our speed in both.
+    const ours = { ...result("heddle", [1, 2]), loopGflops: [1.25 * rate(1), 1.25 * rate(2)] };
+    const wasm = { host: "node", backend: { type: "wasm", threads: 1 } as const };
+    const line = lineOf(WORK, {
+      ...wasm,
+      launches: [{ adapter: "processor", results: [ours, result("fast", [1, 2])] }],
+    });
+    expect(line.loopPercent).toBe(80);
+    expect(tableOf([line])).toMatch(/matmul 3x2x4 +wasm 1 thread .* 80 %/);
+  });
+  test("openBareLoop() computes what it says on every thread", async () => {
+    const loop = await openBareLoop(await compileBareLoop(), 2);
+    expect(() => loop.run()).not.toThrow();
+    expect(loop.gflopsOf(10)).toBe(50);
   });
   test("lineOf() without peers has our figure alone", () => {
     const line = lineOf(WORK, session([launch(result("heddle", [2, 2]))]));

@@ -5,6 +5,7 @@
  */
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { compileBareLoop } from "./bare.ts";
 import { bundlePeers, installedPeers, PEER_NAMES } from "./bundle.ts";
 import { createWasmEngine } from "../../src/wasm/engine.ts";
 import type { Backend } from "./contender.ts";
@@ -51,6 +52,8 @@ export async function compareWorks(all: readonly Work[], args: readonly string[]
     say(`Ours alone: the peers are not installed; "npm run bench:peers" installs them and compares`);
   }
   const peers = await bundlePeers(wanted);
+  const rounds = positive("rounds", values.rounds);
+  const bareLoop = await compileBareLoop();
   const lines: Line[] = [];
   for (const place of list(values.on).map(placeNamed)) {
     for (const engine of list(values.engines)) {
@@ -61,7 +64,7 @@ export async function compareWorks(all: readonly Work[], args: readonly string[]
       const launches: Launch[] = [];
       for (let i = 0; i < launchCount; i += 1) {
         say(`${place.name}, ${engine}, launch ${i + 1} of ${launchCount} …`);
-        launches.push(await place.launch({ backend, works, rounds: positive("rounds", values.rounds), peers }));
+        launches.push(await place.launch({ backend, works, rounds, peers, bareLoop }));
       }
       lines.push(...works.map((work) => lineOf(work, { host: place.name, backend, launches })));
     }

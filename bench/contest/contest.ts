@@ -3,11 +3,13 @@
  * work prepares them all, checks their outputs, and then times those that were right, interleaved. The outcome is plain
  * data. A contender that is wrong, or fails, is named with what it did and never timed.
  */
+import { present } from "../../src/base/assert.ts";
 import { probeGpu } from "../../src/gpu/engine.ts";
 import { measurePeak, type Peak } from "../../src/gpu/peak.ts";
+import { openBareLoop, type BareLoop } from "./bare.ts";
 import type { Backend, Contender, OpenContender, Ready, Surroundings } from "./contender.ts";
-import { openOurs } from "./ours.ts";
-import { takeRounds } from "./statistics.ts";
+import { OURS, openOurs } from "./ours.ts";
+import { takeRounds, type Runner } from "./statistics.ts";
 import { watchWebGpu, type Counts, type Watch } from "./watch.ts";
 import { faultOf, type Work } from "./works.ts";
 
@@ -20,6 +22,8 @@ export interface Order {
   readonly peers: Readonly<Record<string, string>>;
   /** Where the peers' files are, as a URL that ends in a slash. */
   readonly filesUrl: string;
+  /** What `compileBareLoop` made, for products on WASM to be set beside it. */
+  readonly bareLoop: readonly number[];
 }
 
 export interface Launch {
@@ -38,6 +42,8 @@ export interface Result {
   readonly ms: readonly number[];
   /** Why it was not timed. */
   readonly fault?: string;
+  /** GFLOP/s of the bare multiply-add loop on every thread in the same rounds, beside our own products on WASM. */
+  readonly loopGflops?: readonly number[];
   /** What one training step in the steady state asks of WebGPU. */
   readonly counts?: Counts;
 }
@@ -53,9 +59,10 @@ const SAMPLE_MS = 60;
 const RUNS_MAX = 16;
 /** A wait is begun when this share of the expected time is over. */
 const SLEEP_SHARE = 0.85;
+const LOOP = "bare loop";
 
 export async function hold(order: Order, { maySleep }: Host): Promise<Launch> {
-  const { backend, works, rounds, peers, filesUrl } = order;
+  const { backend, works, rounds, peers, filesUrl, bareLoop } = order;
   const watch = backend.type === "webgpu" ? watchWebGpu({ maySleep }) : undefined;
   const surroundings = surround(backend, filesUrl, watch);
   const contenders: Contender[] = [await openOurs(surroundings)];
@@ -68,8 +75,11 @@ export async function hold(order: Order, { maySleep }: Host): Promise<Launch> {
       results.push(...works.map((work) => ({ work: work.name, contender: name, ms: [], fault: sentence(error) })));
     }
   }
+  const loop = backend.type === "wasm" ? await openBareLoop(bareLoop, backend.threads) : undefined;
   for (const work of works) {
-    results.push(...(await compare(work, contenders, { rounds, watch })));
+    results.push(
+      ...(await compare(work, contenders, { rounds, watch, loop: work.type === "matmul" ? loop : undefined })),
+    );
   }
   if (backend.type === "wasm") {
     return { adapter: "processor", results };
@@ -94,14 +104,21 @@ function surround(backend: Backend, filesUrl: string, watch: Watch | undefined):
   };
 }
 
+interface Circumstances {
+  readonly rounds: number;
+  readonly watch: Watch | undefined;
+  /** Takes turns with the contenders. */
+  readonly loop: BareLoop | undefined;
+}
+
 async function compare(
   work: Work,
   contenders: readonly Contender[],
-  { rounds, watch }: { readonly rounds: number; readonly watch: Watch | undefined },
+  { rounds, watch, loop }: Circumstances,
 ): Promise<Result[]> {
   using stack = new DisposableStack();
   const results: Result[] = [];
-  const runners: { name: string; times: number; ready: Ready; run(expectedMs: number): Promise<void> }[] = [];
+  const runners: (Runner & { readonly times: number; readonly ready: Ready })[] = [];
   for (const { name, prepare } of contenders) {
     try {
       const ready = await prepare(work);
@@ -127,11 +144,16 @@ async function compare(
       results.push({ work: work.name, contender: name, ms: [], fault: sentence(error) });
     }
   }
-  const samples = await takeRounds(runners, { rounds, nowMs: () => performance.now() });
+  const loops: Runner[] = loop === undefined ? [] : [{ name: LOOP, run: async () => loop.run() }];
+  const samples = await takeRounds([...runners, ...loops], { rounds, nowMs: () => performance.now() });
+  const loopGflops = samples.get(LOOP)?.map((ms) => present(loop, LOOP).gflopsOf(ms));
   for (const { name, times, ready } of runners) {
     const result = { work: work.name, contender: name, ms: (samples.get(name) ?? []).map((ms) => ms / times) };
-    const counted = watch !== undefined && work.type === "step";
-    results.push(counted ? { ...result, counts: await watch.count(() => ready.run(1)) } : result);
+    results.push({
+      ...result,
+      ...(name === OURS && loopGflops ? { loopGflops } : {}),
+      ...(watch && work.type === "step" ? { counts: await watch.count(() => ready.run(1)) } : {}),
+    });
   }
   return results;
 }

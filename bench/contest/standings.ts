@@ -5,7 +5,6 @@
 import type { Backend } from "./contender.ts";
 import type { Launch } from "./contest.ts";
 import { OURS } from "./ours.ts";
-import { median } from "../../src/base/statistics.ts";
 import { ratioOf, rounded, standing, type Launches } from "./statistics.ts";
 import type { Counts } from "./watch.ts";
 import { amountOf, unitOf, type Work } from "./works.ts";
@@ -33,7 +32,7 @@ export interface Line {
   readonly launches: number;
   /** Rates of all that were right. */
   readonly rates: Readonly<Record<string, number>>;
-  /** Our rate over that of the adapter's multiply-add loop, in percent, for products. */
+  /** Our rate over that of a multiply-add loop on the adapter, or on every WASM thread, in percent, for products. */
   readonly loopPercent?: number;
   /** What one training step asks of WebGPU, by contender. */
   readonly counts?: Readonly<Record<string, Counts>>;
@@ -59,7 +58,6 @@ export function lineOf(work: Work, { host, backend, launches }: Session): Line {
   if (faults[OURS] !== undefined || !names.includes(OURS)) {
     throw new Error(`Cannot compare "${work.name}": our engine gave no figure: ${faults[OURS] ?? "it took no part"}`);
   }
-  const peaks = launches.flatMap(({ peak }) => (peak === undefined ? [] : [peak.loopGflops]));
   const counts = Object.fromEntries(
     results.flat().flatMap(({ contender, counts: one }) => (one === undefined ? [] : [[contender, one]])),
   );
@@ -67,6 +65,7 @@ export function lineOf(work: Work, { host, backend, launches }: Session): Line {
   const standings = right.map((name) => ({ name, ...standing(ratesOf(name)) }));
   const ours = standings.find(({ name }) => name === OURS) ?? { rate: 0, spread: 0 };
   const [best] = standings.filter(({ name }) => name !== OURS).toSorted((a, b) => b.rate - a.rate);
+  const loopShare = work.type === "matmul" ? loopShareOf(ratesOf(OURS), launches, work) : undefined;
   const ratio = best === undefined ? undefined : ratioOf(ratesOf(OURS), ratesOf(best.name));
   return {
     work: work.name,
@@ -82,12 +81,19 @@ export function lineOf(work: Work, { host, backend, launches }: Session): Line {
     verified: true,
     launches: launches.length,
     rates: Object.fromEntries(standings.map(({ name, rate }) => [name, rounded(rate)])),
-    ...(peaks.length === 0 || work.type !== "matmul"
-      ? {}
-      : { loopPercent: rounded((100 * ours.rate) / median(peaks)) }),
+    ...(loopShare === undefined ? {} : { loopPercent: rounded(100 * loopShare) }),
     ...(Object.keys(counts).length === 0 ? {} : { counts }),
     faults,
   };
+}
+
+/** Our rate over that of the multiply-add loop: on WASM within the rounds, on WebGPU over that of the launches. */
+function loopShareOf(ours: Launches, launches: readonly Launch[], work: Work): number | undefined {
+  const loops = launches.map(({ results, peak }, launch) => {
+    const inRounds = results.find((result) => result.work === work.name && result.loopGflops)?.loopGflops;
+    return inRounds ?? (peak && ours[launch]?.map(() => peak.loopGflops));
+  });
+  return loops.every((loop) => loop !== undefined) ? ratioOf(ours, loops).rate : undefined;
 }
 
 /** One row a work: rates of everybody, the ratio to the best peer with its spread. */

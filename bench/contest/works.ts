@@ -57,12 +57,15 @@ export const LOSSES = 3;
 /** One element of a product in so many is compared. */
 const STRIDE = 997;
 
-const matmul = (name: string, m: number, n: number, k: number): MatmulWork => ({ type: "matmul", name, m, n, k });
+const oblong = { type: "matmul", m: 1024, n: 1536, k: 384 } as const;
 
+/** Training needs all three forms: the layers' outputs are a·bᵀ, the gradients of their inputs a·b, of their weights aᵀ·b. */
 export const MATMULS: readonly MatmulWork[] = [
-  matmul("matmul 512", 512, 512, 512),
-  matmul("matmul 1024", 1024, 1024, 1024),
-  matmul("matmul 1024x384x1536", 1024, 1536, 384),
+  { type: "matmul", name: "matmul 512", m: 512, n: 512, k: 512 },
+  { type: "matmul", name: "matmul 1024", m: 1024, n: 1024, k: 1024 },
+  { ...oblong, name: "matmul 1024x384x1536" },
+  { ...oblong, name: "matmul 1024x384x1536 a·bᵀ", transB: true },
+  { ...oblong, name: "matmul 1024x384x1536 aᵀ·b", transA: true },
 ];
 
 const TIMES = [256, 512, 1024];

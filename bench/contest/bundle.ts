@@ -4,12 +4,13 @@
  */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { build } from "vite";
+import { build, defaultClientConditions } from "vite";
 
 /** Peers in bench/peers, with the package that tells whether they are installed. */
 const PEERS: Readonly<Record<string, string>> = {
   jax: "@jax-js/jax",
   tfjs: "@tensorflow/tfjs-core",
+  ort: "onnxruntime-web",
 };
 
 const repository = fileURLToPath(new URL("../..", import.meta.url));
@@ -31,6 +32,8 @@ export async function bundlePeers(names: readonly string[]): Promise<Record<stri
       root: repository,
       publicDir: false,
       logLevel: "error",
+      // onnxruntime-web then loads its WASM and the script around it from files, which its threads load too.
+      resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
       build: {
         outDir: BUILT,
         emptyOutDir: false,

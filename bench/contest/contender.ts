@@ -1,6 +1,6 @@
 /**
- * What takes part in a comparison: our engine (`ours.ts`) and the peers (`bench/peers/`), each behind this interface. One
- * module is one contender; it says what it cannot do by returning undefined, and never why it would be slower.
+ * What takes part in a comparison: our engine (`ours.ts`) and the peers (`bench/peers/`), each behind this interface. It
+ * says what it cannot do by returning undefined, and never why it would be slower.
  */
 import type { Outputs, Work } from "./works.ts";
 
@@ -30,4 +30,5 @@ export interface Ready {
   [Symbol.dispose](): void;
 }
 
-export type OpenContender = (surroundings: Surroundings) => Promise<Contender>;
+/** One contender, or several ways in which a peer can do the same works. */
+export type OpenContenders = (surroundings: Surroundings) => Promise<readonly Contender[]>;

@@ -7,7 +7,7 @@ import { present } from "../../src/base/assert.ts";
 import { probeGpu } from "../../src/gpu/engine.ts";
 import { measurePeak, type Peak } from "../../src/gpu/peak.ts";
 import { openBareLoop, type BareLoop } from "./bare.ts";
-import type { Backend, Contender, OpenContender, Ready, Surroundings } from "./contender.ts";
+import type { Backend, Contender, OpenContenders, Ready, Surroundings } from "./contender.ts";
 import { OURS, openOurs } from "./ours.ts";
 import { takeRounds, type Runner } from "./statistics.ts";
 import { watchWebGpu, type Counts, type Watch } from "./watch.ts";
@@ -69,8 +69,8 @@ export async function hold(order: Order, { maySleep }: Host): Promise<Launch> {
   const results: Result[] = [];
   for (const [name, url] of Object.entries(peers)) {
     try {
-      const { open } = (await import(/* @vite-ignore */ url)) as { readonly open: OpenContender };
-      contenders.push(await open(surroundings));
+      const { open } = (await import(/* @vite-ignore */ url)) as { readonly open: OpenContenders };
+      contenders.push(...(await open(surroundings)));
     } catch (error) {
       results.push(...works.map((work) => ({ work: work.name, contender: name, ms: [], fault: sentence(error) })));
     }

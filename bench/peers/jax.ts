@@ -6,7 +6,7 @@ import { initialParameters, parameterLayout } from "../../src/model/layout.ts";
 import { createSchedule } from "../../src/model/trainer.ts";
 import { jaxLoss, jaxTokens, jaxWeights, type Weights } from "./jax-llama.ts";
 
-export async function open({ backend }: Surroundings): Promise<Contender> {
+export async function open({ backend }: Surroundings): Promise<Contender[]> {
   if (backend.type === "wasm") {
     // It starts one thread for every processor that the runtime admits to.
     Object.defineProperty(navigator, "hardwareConcurrency", { value: backend.threads });
@@ -16,7 +16,7 @@ export async function open({ backend }: Surroundings): Promise<Contender> {
     throw new Error(`jax-js offers no ${backend.type} here`);
   }
   defaultDevice(backend.type);
-  return { name: "jax-js", prepare: async (work) => prepare(work) };
+  return [{ name: "jax-js", prepare: async (work) => prepare(work) }];
 }
 
 /** Inputs are lent with `.ref`, because arrays are consumed by what they are given to. */

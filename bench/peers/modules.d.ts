@@ -57,3 +57,50 @@ declare module "@tensorflow/tfjs-backend-wasm" {
   export function setThreadsCount(threads: number): void;
   export function setWasmPaths(prefix: string): void;
 }
+declare module "protobufjs" {
+  interface Type {
+    /** Throws when a value does not fit its field. */
+    encode(message: object): { finish(): Uint8Array };
+  }
+  interface Root {
+    lookupType(name: string): Type;
+  }
+  export function parse(schema: string, options: { readonly keepCase: boolean }): { readonly root: Root };
+}
+declare module "onnxruntime-web/wasm" {
+  export interface Tensor {
+    /** Reads it from where it is. */
+    getData(): Promise<Float32Array>;
+    dispose(): void;
+  }
+  interface SessionOptions {
+    readonly executionProviders: readonly ("wasm" | "webgpu")[];
+    readonly preferredOutputLocation: "cpu" | "gpu-buffer";
+    readonly extra: { readonly session: Readonly<Record<string, string>> };
+  }
+  export interface InferenceSession {
+    run(feeds: Readonly<Record<string, Tensor>>): Promise<Record<string, Tensor>>;
+    release(): Promise<void>;
+  }
+  export interface Runtime {
+    readonly env: {
+      readonly wasm: { wasmPaths: string; numThreads: number };
+      /** Opened with the first session. */
+      readonly webgpu: { readonly device: Promise<GPUDevice> };
+    };
+    readonly InferenceSession: { create(model: Uint8Array, options: SessionOptions): Promise<InferenceSession> };
+    readonly Tensor: {
+      new (type: "float32", data: Float32Array, dims: readonly number[]): Tensor;
+      fromGpuBuffer(
+        buffer: GPUBuffer,
+        options: { readonly dataType: "float32"; readonly dims: readonly number[]; readonly dispose: () => void },
+      ): Tensor;
+    };
+  }
+  export const env: Runtime["env"];
+  export const InferenceSession: Runtime["InferenceSession"];
+  export const Tensor: Runtime["Tensor"];
+}
+declare module "onnxruntime-web/webgpu" {
+  export { env, InferenceSession, Tensor } from "onnxruntime-web/wasm";
+}

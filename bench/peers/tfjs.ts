@@ -8,7 +8,7 @@ import type { Contender, Ready, Surroundings } from "../contest/contender.ts";
 import { attentionOperands, operand, type AttentionWork, type Work } from "../contest/works.ts";
 import { attend, causalMask, prepareStep } from "./tfjs-llama.ts";
 
-export async function open({ backend, fileUrl, lastDevice, syncWith }: Surroundings): Promise<Contender> {
+export async function open({ backend, fileUrl, lastDevice, syncWith }: Surroundings): Promise<Contender[]> {
   if (backend.type === "wasm") {
     setThreadsCount(backend.threads);
     setWasmPaths(fileUrl("@tensorflow/tfjs-backend-wasm/dist/"));
@@ -30,7 +30,7 @@ export async function open({ backend, fileUrl, lastDevice, syncWith }: Surroundi
       return syncWith(device);
     };
   }
-  return { name: "tfjs", prepare: async (work) => prepare(work, sync) };
+  return [{ name: "tfjs", prepare: async (work) => prepare(work, sync) }];
 }
 
 function prepare(work: Work, sync: () => Promise<void>): Ready {

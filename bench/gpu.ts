@@ -37,7 +37,7 @@ const KERNELS: readonly Way[] = [
   { label: "not fused", choice: { fusion: "none" } },
   {
     label: "not fused, register products, flash attention",
-    choice: { fusion: "none", matmul: "register", attention: "flash" },
+    choice: { fusion: "none", matmul: "register", attention: "flash-16" },
   },
 ];
 const THRIFTS: readonly Way[] = [

@@ -1,11 +1,11 @@
-// attentionBackward, second of two dispatches: dk and dv. A workgroup owns 16 key/value rows of one key/value head, 4
+// attentionBackward, second of two dispatches: dk and dv. A workgroup owns ROWS key/value rows of one key/value head, 4
 // lanes a row, and walks the query tiles from the diagonal on, for every query head of the group in turn, recomputing
 // P = exp(q·kᵀ/√D − lse); dv = Pᵀ·dout; dS = P·(dout·vᵀ − delta)/√D; dk = dSᵀ·q. Owner-computes: no atomics.
 //
 // Bindings   0 q   1 k   2 v   3 dout   4 lse   5 delta   6 dk   7 dv; q, dout [N,H,D/4] vec4; k, v, dk, dv [N,KV,D/4] vec4;
 //            lse, delta [B·H·T], (b·H + h)·T + t
-// Constants  B T H KV D (multiple of 4, at most 128); SCALE = 1/√D; TILE 16 (D ≤ 64) or 8; GRID_X
-// Dispatch   B·KV·ceil(T/16) workgroups of 64, folded to rows of GRID_X; (2·D + 32)·4·TILE bytes of workgroup memory
+// Constants  B T H KV D (multiple of 4, at most 128); SCALE = 1/√D; ROWS; TILE 16 (D ≤ 64) or 8; GRID_X
+// Dispatch   B·KV·ceil(T/ROWS) workgroups of 4·ROWS, folded to rows of GRID_X; (2·D + 2·ROWS)·4·TILE bytes of workgroup memory
 // Twin       attentionBackward in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     Dao, arXiv 2307.08691 (FlashAttention-2), section 3.1
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
@@ -21,16 +21,16 @@ const QUADS = D / 4u;
 const OWN_QUADS = (QUADS + 3u) / 4u;
 const OWN_QUERIES = TILE / 4u;
 const SHARERS = H / KV;
-const BLOCKS = (T + 15u) / 16u;
+const BLOCKS = (T + ROWS - 1u) / ROWS;
 const TILES = (T + TILE - 1u) / TILE;
 const GROUPS = B * KV * BLOCKS;
 
 var<workgroup> queries: array<vec4<f32>, TILE * QUADS>;
 var<workgroup> douts: array<vec4<f32>, TILE * QUADS>;
-var<workgroup> weights: array<f32, 16u * TILE>;
-var<workgroup> dscores: array<f32, 16u * TILE>;
+var<workgroup> weights: array<f32, ROWS * TILE>;
+var<workgroup> dscores: array<f32, ROWS * TILE>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(4u * ROWS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let wanted = group.x + group.y * GRID_X;
   let task = min(wanted, GROUPS - 1u);
@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let b = task / (BLOCKS * KV);
   let row = thread / 4u;
   let lane = thread % 4u;
-  let key = block * 16u + row;
+  let key = block * ROWS + row;
   let kv_start = ((b * T + min(key, T - 1u)) * KV + kv_head) * QUADS;
   let own = row * TILE + lane * OWN_QUERIES;
 
@@ -47,9 +47,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var dv_sums: array<vec4<f32>, OWN_QUADS>;
   for (var sharer = 0u; sharer < SHARERS; sharer++) {
     let h = kv_head * SHARERS + sharer;
-    for (var tile = block * 16u / TILE; tile < TILES; tile++) {
+    for (var tile = block * ROWS / TILE; tile < TILES; tile++) {
       workgroupBarrier();
-      for (var i = thread; i < TILE * QUADS; i += 64u) {
+      for (var i = thread; i < TILE * QUADS; i += 4u * ROWS) {
         let t = min(tile * TILE + i / QUADS, T - 1u);
         let at = ((b * T + t) * H + h) * QUADS + i % QUADS;
         queries[i] = q[at];

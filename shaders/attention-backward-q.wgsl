@@ -1,11 +1,11 @@
-// attentionBackward, first of two dispatches: delta = Σ_d dout·out and dq. A workgroup owns 16 query rows of one head, 4
+// attentionBackward, first of two dispatches: delta = Σ_d dout·out and dq. A workgroup owns ROWS query rows of one head, 4
 // lanes a row, and walks key tiles up to the diagonal, recomputing P = exp(q·kᵀ/√D − lse); dS = P·(dout·vᵀ − delta)/√D;
 // dq = dS·k. Owner-computes: no atomics.
 //
 // Bindings   0 q   1 k   2 v   3 out   4 lse   5 dout   6 delta   7 dq; q, out, dout, dq [N,H,D/4] vec4; k, v [N,KV,D/4]
 //            vec4; lse, delta [B·H·T], (b·H + h)·T + t
-// Constants  B T H KV D (multiple of 4, at most 128); SCALE = 1/√D; TILE 16 (D ≤ 64) or 8; GRID_X
-// Dispatch   B·H·ceil(T/16) workgroups of 64, folded to rows of GRID_X; (2·D + 16)·4·TILE bytes of workgroup memory
+// Constants  B T H KV D (multiple of 4, at most 128); SCALE = 1/√D; ROWS; TILE 16 (D ≤ 64) or 8; GRID_X
+// Dispatch   B·H·ceil(T/ROWS) workgroups of 4·ROWS, folded to rows of GRID_X; (2·D + ROWS)·4·TILE bytes of workgroup memory
 // Twin       attentionBackward in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     Dao, arXiv 2307.08691 (FlashAttention-2), section 3.1
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
@@ -20,14 +20,14 @@
 const QUADS = D / 4u;
 const OWN_QUADS = (QUADS + 3u) / 4u;
 const OWN_KEYS = TILE / 4u;
-const BLOCKS = (T + 15u) / 16u;
+const BLOCKS = (T + ROWS - 1u) / ROWS;
 const GROUPS = B * H * BLOCKS;
 
 var<workgroup> keys: array<vec4<f32>, TILE * QUADS>;
 var<workgroup> values: array<vec4<f32>, TILE * QUADS>;
-var<workgroup> dscores: array<f32, 16u * TILE>;
+var<workgroup> dscores: array<f32, ROWS * TILE>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(4u * ROWS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let wanted = group.x + group.y * GRID_X;
   let task = min(wanted, GROUPS - 1u);
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let kv_head = h / (H / KV);
   let row = thread / 4u;
   let lane = thread % 4u;
-  let t = block * 16u + row;
+  let t = block * ROWS + row;
   let q_start = ((b * T + min(t, T - 1u)) * H + h) * QUADS;
   let row_at = (b * H + h) * T + min(t, T - 1u);
   let own = row * TILE + lane * OWN_KEYS;
@@ -48,10 +48,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
   let lse_row = lse[row_at];
   var sums: array<vec4<f32>, OWN_QUADS>;
-  let tiles = min(block * 16u + 15u, T - 1u) / TILE + 1u;
+  let tiles = min(block * ROWS + ROWS - 1u, T - 1u) / TILE + 1u;
   for (var tile = 0u; tile < tiles; tile++) {
     workgroupBarrier();
-    for (var i = thread; i < TILE * QUADS; i += 64u) {
+    for (var i = thread; i < TILE * QUADS; i += 4u * ROWS) {
       let key = min(tile * TILE + i / QUADS, T - 1u);
       let at = ((b * T + key) * KV + kv_head) * QUADS + i % QUADS;
       keys[i] = k[at];

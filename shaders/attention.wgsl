@@ -1,11 +1,11 @@
 // attention: causal, grouped-query, flash-style. out [N,H·D] = softmax(q·kᵀ/√D)·v; lse = log Σ exp of each row's scaled
-// scores. A workgroup owns 16 query rows of one head, 4 invocations ("lanes") a row; it stages TILE keys and values at a
+// scores. A workgroup owns ROWS query rows of one head, 4 invocations ("lanes") a row; it stages TILE keys and values at a
 // time, keeps a running maximum and sum, and stops at the diagonal. One dispatch, no T² buffer.
 // Score phase: a lane owns TILE/4 keys. Output phase: a lane owns every fourth quad of D.
 //
 // Bindings   0 q [N,H,D/4] vec4   1 k [N,KV,D/4] vec4   2 v [N,KV,D/4] vec4   3 out [N,H,D/4] vec4   4 lse [B·H·T], (b·H + h)·T + t
-// Constants  B T H KV D (multiple of 4, at most 128); SCALE = 1/√D; TILE 16 (D ≤ 64) or 8; GRID_X
-// Dispatch   B·H·ceil(T/16) workgroups of 64, folded to rows of GRID_X; (2·D + 32)·4·TILE bytes of workgroup memory
+// Constants  B T H KV D (multiple of 4, at most 128); SCALE = 1/√D; ROWS; TILE 16 (D ≤ 64) or 8; GRID_X
+// Dispatch   B·H·ceil(T/ROWS) workgroups of 4·ROWS, folded to rows of GRID_X; (2·D + 2·ROWS)·4·TILE bytes of workgroup memory
 // Twin       attention in tensor/twin-ops.ts; tolerance 1e-5 of the largest element
 // Source     Dao, arXiv 2307.08691 (FlashAttention-2); Ainslie et al., arXiv 2305.13245 (grouped queries)
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
@@ -17,15 +17,15 @@
 const QUADS = D / 4u;
 const OWN_QUADS = (QUADS + 3u) / 4u;
 const OWN_KEYS = TILE / 4u;
-const BLOCKS = (T + 15u) / 16u;
+const BLOCKS = (T + ROWS - 1u) / ROWS;
 const GROUPS = B * H * BLOCKS;
 
 var<workgroup> keys: array<vec4<f32>, TILE * QUADS>;
 var<workgroup> values: array<vec4<f32>, TILE * QUADS>;
-var<workgroup> scores: array<f32, 16u * TILE>;
-var<workgroup> weights: array<f32, 16u * TILE>;
+var<workgroup> scores: array<f32, ROWS * TILE>;
+var<workgroup> weights: array<f32, ROWS * TILE>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(4u * ROWS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let wanted = group.x + group.y * GRID_X;
   let task = min(wanted, GROUPS - 1u);
@@ -36,17 +36,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let kv_head = h / (H / KV);
   let row = thread / 4u;
   let lane = thread % 4u;
-  let t = block * 16u + row;
+  let t = block * ROWS + row;
   let q_start = ((b * T + min(t, T - 1u)) * H + h) * QUADS;
   let own = row * TILE + lane * OWN_KEYS;
 
   var sums: array<vec4<f32>, OWN_QUADS>;
   var top = -3e38;
   var total = 0.0;
-  let tiles = min(block * 16u + 15u, T - 1u) / TILE + 1u;
+  let tiles = min(block * ROWS + ROWS - 1u, T - 1u) / TILE + 1u;
   for (var tile = 0u; tile < tiles; tile++) {
     workgroupBarrier();
-    for (var i = thread; i < TILE * QUADS; i += 64u) {
+    for (var i = thread; i < TILE * QUADS; i += 4u * ROWS) {
       let key = min(tile * TILE + i / QUADS, T - 1u);
       let at = ((b * T + key) * KV + kv_head) * QUADS + i % QUADS;
       keys[i] = k[at];

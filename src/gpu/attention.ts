@@ -4,14 +4,17 @@
  */
 import attentionBackwardKvNaive from "../../shaders/attention-backward-kv-naive.wgsl" with { type: "text" };
 import attentionBackwardKvRows from "../../shaders/attention-backward-kv-rows.wgsl" with { type: "text" };
+import attentionBackwardKvStaged from "../../shaders/attention-backward-kv-staged.wgsl" with { type: "text" };
 import attentionBackwardKvSubgroup from "../../shaders/attention-backward-kv-subgroup.wgsl" with { type: "text" };
 import attentionBackwardKv from "../../shaders/attention-backward-kv.wgsl" with { type: "text" };
 import attentionBackwardQNaive from "../../shaders/attention-backward-q-naive.wgsl" with { type: "text" };
 import attentionBackwardQRows from "../../shaders/attention-backward-q-rows.wgsl" with { type: "text" };
+import attentionBackwardQStaged from "../../shaders/attention-backward-q-staged.wgsl" with { type: "text" };
 import attentionBackwardQSubgroup from "../../shaders/attention-backward-q-subgroup.wgsl" with { type: "text" };
 import attentionBackwardQ from "../../shaders/attention-backward-q.wgsl" with { type: "text" };
 import attentionNaive from "../../shaders/attention-naive.wgsl" with { type: "text" };
 import attentionRows from "../../shaders/attention-rows.wgsl" with { type: "text" };
+import attentionStaged from "../../shaders/attention-staged.wgsl" with { type: "text" };
 import attentionSubgroup from "../../shaders/attention-subgroup.wgsl" with { type: "text" };
 import attention from "../../shaders/attention.wgsl" with { type: "text" };
 import type { HeadShape, OpOf } from "../tensor/program.ts";
@@ -19,9 +22,13 @@ import { read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import { f32, u32, unroll, type Constants } from "./shader.ts";
 
 /** Rows that one invocation owns, of the rungs that are named after them. */
-const ROWS = { "subgroup-1": 1, "subgroup-2": 2, "subgroup-4": 4 } as const;
+const SUBGROUP_ROWS = { "subgroup-1": 1, "subgroup-2": 2, "subgroup-4": 4 } as const;
 
-type SubgroupRung = keyof typeof ROWS;
+/** Rows that one workgroup owns, of the rungs with tiles in workgroup memory. */
+const FLASH_ROWS = { "flash-16": 16, "flash-32": 32, "flash-64": 64 } as const;
+
+type SubgroupRung = keyof typeof SUBGROUP_ROWS;
+type FlashRung = keyof typeof FLASH_ROWS;
 
 /** The most elements of queries, or of keys, that one invocation of the subgroup rungs keeps. More would spill. */
 const ELEMENTS_MAX = 128;
@@ -29,10 +36,16 @@ const ELEMENTS_MAX = 128;
 const REGISTER_HEAD_MAX = 64;
 
 /**
- * naive takes any head width; the others want multiples of 4, up to 128. flash: tiles in workgroup memory, 4 lanes a row, for
- * GPUs. rows: an invocation a row, all in registers. subgroup: rows too, with reads shared by broadcast.
+ * naive takes any head width; the others want multiples of 4, up to 128. flash: tiles in workgroup memory, for GPUs; 4 lanes a row,
+ * but flash-64 keeps rows of heads up to 64 in registers, a lane each. rows: an invocation a row, all in registers. subgroup: rows
+ * too, with reads shared by broadcast.
  */
-export const ATTENTION_RUNGS = ["naive", "flash", "rows", ...(Object.keys(ROWS) as SubgroupRung[])] as const;
+export const ATTENTION_RUNGS = [
+  "naive",
+  ...(Object.keys(FLASH_ROWS) as FlashRung[]),
+  "rows",
+  ...(Object.keys(SUBGROUP_ROWS) as SubgroupRung[]),
+] as const;
 export type AttentionRung = (typeof ATTENTION_RUNGS)[number];
 
 export interface AttentionContext {
@@ -43,38 +56,56 @@ export interface AttentionContext {
   readonly size: number;
 }
 
+/** What the device is like, as far as the choice of a rung goes. */
+interface Device {
+  readonly software: boolean;
+  readonly lanesMin: number;
+}
+
+type Way = "attention" | "attentionBackward";
+
 /**
- * The rung to take where nobody has measured: on a GPU tiles in workgroup memory; on software adapters what was fastest on
- * SwiftShader (4 lanes), on Mesa's lavapipe (8 lanes) and without subgroups on Mesa's llvmpipe. In the backward, where each row
- * has a gradient as well, fewer rows an invocation: compilers take seconds over more.
+ * The rung to take where nobody has measured. On a GPU tiles in workgroup memory: forward as others publish them, 64 rows in
+ * registers; backward, where that takes twice the registers, 4 lanes a row. On software adapters what was fastest on
+ * SwiftShader (4 lanes), on Mesa's lavapipe (8 lanes) and without subgroups on Mesa's llvmpipe; in the backward, where each
+ * row has a gradient as well, fewer rows an invocation: compilers take seconds over more.
  */
-export function attentionGuess(
-  { software, lanesMin }: { readonly software: boolean; readonly lanesMin: number },
-  way: "forward" | "backward",
-): AttentionRung {
+export function attentionGuess({ software, lanesMin }: Device, way: Way): AttentionRung {
   if (!software) {
-    return "flash";
+    return way === "attention" ? "flash-64" : "flash-16";
   }
   if (lanesMin >= 8) {
-    return way === "forward" ? "subgroup-2" : "subgroup-1";
+    return way === "attention" ? "subgroup-2" : "subgroup-1";
   }
   if (lanesMin > 0) {
-    return way === "forward" ? "subgroup-4" : "subgroup-2";
+    return way === "attention" ? "subgroup-4" : "subgroup-2";
   }
   return "rows";
+}
+
+/** What a search tries, the guess first and then the likely best ones: time may be short. */
+export function attentionCandidates(device: Device, way: Way): AttentionRung[] {
+  const all: readonly AttentionRung[] = device.software
+    ? ATTENTION_RUNGS.filter((rung) => rung !== "naive" && !isFlash(rung))
+    : ["flash-64", "flash-32", "flash-16", "subgroup-2", "rows"];
+  const possible = all.filter((rung) => device.lanesMin > 0 || !isSubgroup(rung));
+  return [...new Set([attentionGuess(device, way), ...possible])];
 }
 
 export function attentionDispatches(op: OpOf<"attention">, context: AttentionContext): Dispatch[] {
   const bindings = [read(op.q), read(op.k), read(op.v), write(op.out), write(op.lse)];
   const rung = allowedRung(op, context);
   switch (rung) {
-    case "flash":
-      return [rowBlocks("attention", attention, op, op.heads, bindings)];
     case "rows":
       return [rows("attention-rows", attentionRows, op, op.heads, bindings)];
     case "naive":
       return [elements("attention-naive", attentionNaive, op, op.heads, bindings)];
     default: {
+      if (isFlash(rung)) {
+        return isStaged(rung, op)
+          ? [staged("attention-staged", attentionStaged, op, op.heads, bindings)]
+          : [rowBlocks("attention", attention, op, { heads: op.heads, rows: FLASH_ROWS[rung] }, bindings)];
+      }
       const part = { rows: rowsOf(op, rung), heads: op.heads, size: context.size };
       return [lanes("attention-subgroup", attentionSubgroup, op, part, bindings)];
     }
@@ -87,11 +118,6 @@ export function attentionBackwardDispatches(op: OpOf<"attentionBackward">, conte
   const second = [read(q), read(k), read(v), read(dout), read(lse), read(delta), write(dk), write(dv)];
   const rung = allowedRung(op, context);
   switch (rung) {
-    case "flash":
-      return [
-        rowBlocks("attention-backward-q", attentionBackwardQ, op, op.heads, first),
-        rowBlocks("attention-backward-kv", attentionBackwardKv, op, op.kvHeads, second),
-      ];
     case "rows":
       return [
         rows("attention-backward-q-rows", attentionBackwardQRows, op, op.heads, first),
@@ -103,6 +129,9 @@ export function attentionBackwardDispatches(op: OpOf<"attentionBackward">, conte
         elements("attention-backward-kv-naive", attentionBackwardKvNaive, op, op.kvHeads, second),
       ];
     default: {
+      if (isFlash(rung)) {
+        return flashBackward(op, rung, first, second);
+      }
       const part = { rows: rowsOf(op, rung), size: context.size };
       return [
         lanes("attention-backward-q-subgroup", attentionBackwardQSubgroup, op, { ...part, heads: op.heads }, first),
@@ -118,24 +147,54 @@ export function attentionBackwardDispatches(op: OpOf<"attentionBackward">, conte
   }
 }
 
+function flashBackward(
+  op: OpOf<"attentionBackward">,
+  rung: FlashRung,
+  first: Binding[],
+  second: Binding[],
+): Dispatch[] {
+  if (isStaged(rung, op)) {
+    return [
+      staged("attention-backward-q-staged", attentionBackwardQStaged, op, op.heads, first),
+      staged("attention-backward-kv-staged", attentionBackwardKvStaged, op, op.kvHeads, second),
+    ];
+  }
+  const blocks = { rows: FLASH_ROWS[rung] };
+  return [
+    rowBlocks("attention-backward-q", attentionBackwardQ, op, { ...blocks, heads: op.heads }, first),
+    rowBlocks("attention-backward-kv", attentionBackwardKv, op, { ...blocks, heads: op.kvHeads }, second),
+  ];
+}
+
 /** The fast kernels read quads; tiles in workgroup memory hold heads of up to 128. */
 function allowedRung({ headDim }: HeadShape, { wanted, lanesMin }: AttentionContext): AttentionRung {
   if (wanted === "naive" || headDim % 4 !== 0 || headDim > 128) {
     return "naive";
   }
-  if (wanted === "flash" || headDim > REGISTER_HEAD_MAX) {
-    return "flash";
+  if (isFlash(wanted)) {
+    return wanted;
+  }
+  if (headDim > REGISTER_HEAD_MAX) {
+    return "flash-16";
   }
   return isSubgroup(wanted) && lanesMin === 0 ? "rows" : wanted;
 }
 
 function isSubgroup(rung: AttentionRung): rung is SubgroupRung {
-  return rung in ROWS;
+  return rung in SUBGROUP_ROWS;
+}
+
+function isFlash(rung: AttentionRung): rung is FlashRung {
+  return rung in FLASH_ROWS;
+}
+
+function isStaged(rung: FlashRung, { headDim }: HeadShape): boolean {
+  return rung === "flash-64" && headDim <= REGISTER_HEAD_MAX;
 }
 
 /** As many rows as `rung` says, or as few as have no more than `ELEMENTS_MAX` elements. */
 function rowsOf({ headDim }: HeadShape, rung: SubgroupRung): number {
-  return Math.min(ROWS[rung], Math.floor(ELEMENTS_MAX / headDim));
+  return Math.min(SUBGROUP_ROWS[rung], Math.floor(ELEMENTS_MAX / headDim));
 }
 
 function headConstants(op: HeadShape): Constants {
@@ -149,10 +208,23 @@ function headConstants(op: HeadShape): Constants {
   };
 }
 
-/** A workgroup for 16 rows of each of `heads`. */
-function rowBlocks(kernel: string, text: string, op: HeadShape, heads: number, bindings: Binding[]): Dispatch {
-  const constants = { ...headConstants(op), TILE: u32(op.headDim <= 64 ? 16 : 8) };
-  return { kernel, text, constants, bindings, groups: op.batch * heads * share(op.time, 16) };
+/** A workgroup for so many `rows` of each of `heads`; tiles of keys take 8 KiB at most, so that all fits 16. */
+function rowBlocks(
+  kernel: string,
+  text: string,
+  op: HeadShape,
+  { rows, heads }: { readonly rows: number; readonly heads: number },
+  bindings: Binding[],
+): Dispatch {
+  const constants = { ...headConstants(op), ROWS: u32(rows), TILE: u32(op.headDim <= 64 ? 16 : 8) };
+  return { kernel: `${kernel}-${rows}`, text, constants, bindings, groups: op.batch * heads * share(op.time, rows) };
+}
+
+/** A workgroup for 64 rows of each of `heads`, with a register for each quad of a row. */
+function staged(kernel: string, text: string, op: HeadShape, heads: number, bindings: Binding[]): Dispatch {
+  const constants = { ...headConstants(op), TILE: u32(op.headDim <= 32 ? 32 : 16) };
+  const groups = op.batch * heads * share(op.time, 64);
+  return { kernel, text: unroll(text, { r: op.headDim / 4 }), constants, bindings, groups };
 }
 
 /** An invocation for every row of each of `heads`, with a register for each of its quads. */

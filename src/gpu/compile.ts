@@ -8,11 +8,10 @@ import { baseOf, elementCount, type Op, type Program, type Tensor } from "../ten
 import { inMiB, type OpenDevice } from "./device.ts";
 import type { Binding, Dispatch } from "./dispatch.ts";
 import { fuse, type Group } from "./fuse.ts";
-import { dispatchesOf, type KernelChoice } from "./kernels.ts";
+import { dispatchesOf, FUSED_BINDINGS_MAX, type KernelChoice, type Tuning } from "./kernels.ts";
 import { assignSlots, valueLifetimes, type Lifetime } from "./memory.ts";
 import { isSplit } from "./split.ts";
 import { specialise, u32, type Rebinding } from "./shader.ts";
-import type { Tuning } from "./tuner.ts";
 
 /** A device buffer and the window of it that a tensor occupies, in bytes. */
 export interface Place {
@@ -58,9 +57,6 @@ export interface Compiled {
   /** See `describe` of a Plan. */
   describe(): string;
 }
-
-/** What every WebGPU device binds at once; more would be a limit to ask for, and to do without on some. */
-const FUSED_BINDINGS_MAX = 8;
 
 /** Kinds of binding points by number: "" where the text declares none. */
 type Declared = "read-only-storage" | "storage" | "";

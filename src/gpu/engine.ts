@@ -5,12 +5,13 @@
 import { assert, HeddleError, present } from "../base/assert.ts";
 import type { Engine, Pace } from "../tensor/engine.ts";
 import { elementCount, type Program } from "../tensor/program.ts";
+import { attentionCandidates } from "./attention.ts";
 import type { Shared } from "./compile.ts";
 import { openDevice, probeGpu, type OpenDevice } from "./device.ts";
-import type { KernelChoice } from "./kernels.ts";
-import { MATMUL_RUNGS, matmulGuess, type MatmulForm, type MatmulRung } from "./matmul.ts";
+import type { KernelChoice, Tuning } from "./kernels.ts";
+import { matmulCandidates } from "./matmul.ts";
 import { createPlan, readBuffer, type GpuPlan } from "./plan.ts";
-import { createTuner, exportTuning, importTuning, tune, type Tuning } from "./tuner.ts";
+import { createTuner, exportTuning, importTuning, tune, type Subject } from "./tuner.ts";
 
 export { probeGpu } from "./device.ts";
 
@@ -25,8 +26,9 @@ export interface GpuEngineOptions {
   /** What `tuned` of an engine on this adapter was, to spare the search; it is ignored on another adapter. */
   readonly tuned?: string;
   /**
-   * How long a `compile` may look for the fastest products of the forms it is the first to have; 0 takes a guess. Without it 2 s on a GPU and 0 on a
-   * software adapter, whose guesses are measured and whose runs take too long to compare.
+   * How long a `compile` may look for the fastest products of the forms, and the fastest attention, that it is the first to have;
+   * 0 takes a guess. Without it 2 s on a GPU and 0 on a software adapter, whose guesses are measured and whose runs take too
+   * long to compare.
    */
   readonly tuneMsMax?: number;
   /** Cuts runs into submits and lets the device rest; without it each run is one submit. */
@@ -79,7 +81,7 @@ export async function createGpuEngine({
   );
   const compile = async (program: Program, own: Partial<KernelChoice> = {}): Promise<GpuPlan> => {
     const wanted = { ...full, ...own };
-    if (msMax > 0 && wanted.matmul === "auto") {
+    if (msMax > 0 && (wanted.matmul === "auto" || wanted.attention === "auto")) {
       await tuner.learn(program);
     }
     return createPlan(program, { ...shared, choice: wanted, tuning: tuner.tuning() ?? {} }, pace);
@@ -116,25 +118,26 @@ export async function createGpuEngine({
   };
 }
 
-/** Looks for the fastest products on the device itself. */
+/** Looks for the fastest kernels on the device itself. */
 function tuneOn(
   program: Program,
   shared: Shared,
-  { msMax, known }: { readonly msMax: number; readonly known: ReadonlySet<MatmulForm> },
+  { msMax, known }: { readonly msMax: number; readonly known: ReadonlySet<Subject> },
 ): Promise<Tuning> {
-  const { software, lanesMin, watch } = shared.open;
-  // The guess comes first: time may be short.
-  const candidates = [matmulGuess({ software, lanesMin }), ...MATMUL_RUNGS].filter(
-    (rung, i, all) =>
-      all.indexOf(rung) === i &&
-      rung !== "naive" &&
-      (lanesMin > 0 || !rung.startsWith("subgroup")) &&
-      !(software && rung === "tiled"),
-  );
-  const compile = (product: Program, rung: MatmulRung): Promise<GpuPlan> =>
-    createPlan(product, { ...shared, choice: { ...shared.choice, matmul: rung } });
-  const usable = (): boolean => watch.failure() === undefined;
-  return tune(program, { candidates, known, compile, usable, msMax, nowMs: () => performance.now() });
+  const { open } = shared;
+  // As a Plan that has this tuning would compile it.
+  const choice = { ...shared.choice, matmul: "auto", attention: "auto" } as const;
+  return tune(program, {
+    candidates: (subject) =>
+      subject === "attention" || subject === "attentionBackward"
+        ? attentionCandidates(open, subject)
+        : matmulCandidates(open),
+    known,
+    compile: (alone, tuning) => createPlan(alone, { ...shared, choice, tuning }),
+    usable: () => open.watch.failure() === undefined,
+    msMax,
+    nowMs: () => performance.now(),
+  });
 }
 
 /** What the Plans of one engine share. */

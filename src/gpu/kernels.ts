@@ -47,14 +47,25 @@ export interface KernelChoice {
   readonly fusion: "auto" | "none";
 }
 
+/**
+ * What was found to be fastest on an adapter: the rung for each form of product, and for attention and the way back through
+ * it. What is missing takes the engine's own guess.
+ */
+export interface Tuning extends Readonly<Partial<Record<MatmulForm, MatmulRung>>> {
+  readonly attention?: AttentionRung;
+  readonly attentionBackward?: AttentionRung;
+}
+
+/** The most tensors that ops may have together and share a dispatch: what every WebGPU device binds at once. */
+export const FUSED_BINDINGS_MAX = 8;
+
 export interface KernelContext {
   readonly choice: KernelChoice;
   /** The adapter computes on the CPU: barriers are dear, workgroup memory is ordinary memory. */
   readonly software: boolean;
   /** Invocations that a subgroup has at least; 0 if the device has no subgroups. */
   readonly lanesMin: number;
-  /** What was found to be fastest here, if that was looked for. */
-  readonly tuning: Readonly<Partial<Record<MatmulForm, MatmulRung>>>;
+  readonly tuning: Tuning;
   /** The most bytes that one binding may span. */
   readonly bindingBytesMax: number;
   /** How many elements an elementwise kernel takes at a time; as many as it can where nothing is said. */
@@ -98,10 +109,12 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
   matmul: (op, context) => {
     const { bindingBytesMax, shapeOf } = context;
     const product = (part: OpOf<"matmul">, partShape: (id: TensorId) => readonly number[]): Dispatch =>
-      at(matmulDispatches([part], { ...matmulContext(context), shapeOf: partShape }), 0);
-    return isSplit(op, context)
-      ? splitProduct(op, { bindingBytesMax, shapeOf, product })
-      : matmulDispatches([op], matmulContext(context));
+      at(matmulDispatches([part], { ...matmulContext(context), shapeOf: partShape }), 0).product;
+    if (isSplit(op, context)) {
+      return splitProduct(op, { bindingBytesMax, shapeOf, product });
+    }
+    const { product: whole, sum } = at(matmulDispatches([op], matmulContext(context), { mayCut: () => true }), 0);
+    return sum === undefined ? [whole] : [whole, sum];
   },
 
   rmsNorm: (op, context) => [rmsNormDispatch(op, rowContext(context))],
@@ -126,8 +139,8 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     ];
   },
 
-  attention: (op, context) => attentionDispatches(op, attentionContext(context, "forward")),
-  attentionBackward: (op, context) => attentionBackwardDispatches(op, attentionContext(context, "backward")),
+  attention: (op, context) => attentionDispatches(op, attentionContext(context, "attention")),
+  attentionBackward: (op, context) => attentionBackwardDispatches(op, attentionContext(context, "attentionBackward")),
 
   swiglu: (op, context) => {
     const bindings = [addend(op.gate), addend(op.up), write(op.out)];
@@ -219,7 +232,7 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     }),
 };
 
-/** The dispatches of `group`, in order; one, if several ops share it. */
+/** The dispatches of `group`, in order; one, if several ops share it, and one more for the sums of its products that were cut. */
 export function dispatchesOf(group: Group, context: KernelContext): Dispatch[] {
   const ops = group.flat();
   const [only] = ops;
@@ -228,16 +241,26 @@ export function dispatchesOf(group: Group, context: KernelContext): Dispatch[] {
   }
   const products = ops.filter((op) => op.type === "matmul");
   const made = new Map<Op, Dispatch>();
+  const sums: Dispatch[] = [];
   // What follows a product on the same elements takes as many at a time.
   let width: Width | undefined;
   if (products.length > 0) {
     const beside = group.map(([first]) => first as OpOf<"matmul">);
-    const dispatches = matmulDispatches(products, matmulContext(context), beside);
-    products.forEach((op, i) => made.set(op, at(dispatches, i)));
-    width = widthStored(at(dispatches, 0));
+    // What runs in turn reads what the same invocation has stored, which a cut would not let happen.
+    const alone = new Set<Op>(group.filter((strand) => strand.length === 1).flat());
+    const mayCut = (op: Op): boolean => alone.has(op);
+    const works = matmulDispatches(products, matmulContext(context), { beside, mayCut });
+    products.forEach((op, i) => made.set(op, at(works, i).product));
+    sums.push(...works.flatMap(({ sum }) => (sum === undefined ? [] : [sum])));
+    width = widthStored(at(works, 0).product);
   }
   const dispatchOf = (op: Op): Dispatch => made.get(op) ?? at(dispatchesOfOp(op, { ...context, width }), 0);
-  return [mergeDispatches(group.map((strand) => strand.map(dispatchOf)))];
+  const bound = sums.flatMap(({ bindings }) => bindings).filter(({ type }) => type !== "none").length;
+  const together = sums.length > 1 && bound <= FUSED_BINDINGS_MAX;
+  return [
+    mergeDispatches(group.map((strand) => strand.map(dispatchOf))),
+    ...(together ? [mergeDispatches(sums.map((sum) => [sum]))] : sums),
+  ];
 }
 
 function dispatchesOfOp(op: Op, context: KernelContext): Dispatch[] {
@@ -249,14 +272,15 @@ function matmulContext({ shapeOf, choice, software, lanesMin, tuning }: KernelCo
   const guess = matmulGuess({ software, lanesMin });
   const rungFor = (form: MatmulForm): MatmulRung =>
     choice.matmul === "auto" ? (tuning[form] ?? guess) : choice.matmul;
-  return { shapeOf, lanesMin, rungFor };
+  return { shapeOf, lanesMin, rungFor, adapts: choice.matmul === "auto" };
 }
 
 function attentionContext(
-  { choice, software, lanesMin }: KernelContext,
-  way: "forward" | "backward",
+  { choice, software, lanesMin, tuning }: KernelContext,
+  way: "attention" | "attentionBackward",
 ): AttentionContext {
-  const wanted = choice.attention === "auto" ? attentionGuess({ software, lanesMin }, way) : choice.attention;
+  const known = tuning[way] ?? attentionGuess({ software, lanesMin }, way);
+  const wanted = choice.attention === "auto" ? known : choice.attention;
   return { wanted, lanesMin, size: software ? 16 : 64 };
 }
 

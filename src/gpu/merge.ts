@@ -64,8 +64,7 @@ export function mergeDispatches(parts: readonly (readonly Dispatch[])[]): Dispat
   }
   const parameters = [...merged.builtins].map(([name, type]) => `@builtin(${name}) ${name}: ${type}`);
   const declared = merged.bindings.map(({ name, element, binding }, i) => {
-    const writes = (binding.type === "tensor" || binding.type === "scratch") && binding.access === "write";
-    return `@group(0) @binding(${i}) var<storage, ${writes ? "read_write" : "read"}> ${name}: ${element};`;
+    return `@group(0) @binding(${i}) var<storage, ${isWritten(binding) ? "read_write" : "read"}> ${name}: ${element};`;
   });
   const text = [
     ...merged.directives,
@@ -175,16 +174,20 @@ function bind(
     const entry = known ?? { name: `${declaration.name}_${suffix}`, element, binding };
     if (known === undefined) {
       merged.bindings.push(entry);
-    } else if (binding.type === "tensor" && binding.access === "write") {
+    } else if (isWritten(binding)) {
       entry.binding = binding;
     }
-    if (binding.type === "tensor" && binding.access === "write") {
+    if (isWritten(binding)) {
       written = entry.name;
     }
     names.set(declaration.name, entry.name);
   }
   unused.forEach(({ name }) => names.set(name, written));
   return names;
+}
+
+function isWritten(binding: Binding): boolean {
+  return (binding.type === "tensor" || binding.type === "scratch") && binding.access === "write";
 }
 
 function isSame(a: Binding, b: Binding): boolean {

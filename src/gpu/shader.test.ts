@@ -61,9 +61,9 @@ test("unroll() repeats a line for each block that it mentions, comments excepted
   ]);
 });
 
-test("unroll() leaves out a line whose count is 0", () => {
-  const lines = ["x = 1; // $s", "x = 2; // $t"].join("\n");
-  expect(unroll(lines, { s: 0, t: 1 })).toBe("x = 2;");
+test("unroll() leaves out a line whose count is 0, and the mark of one that stays", () => {
+  const lines = ["x = 1; // $s", "x = 2; // $t", "y$r = 3; // $t"].join("\n");
+  expect(unroll(lines, { s: 0, t: 1, r: 2 })).toBe("x = 2;\ny0 = 3;\ny1 = 3;");
 });
 
 test("unroll() repeats what stands between `{ // $r` and its brace as a whole", () => {

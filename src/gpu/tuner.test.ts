@@ -2,8 +2,7 @@
 import { expect, test } from "vitest";
 import { HeddleError } from "../base/assert.ts";
 import { record } from "../tensor/record.ts";
-import type { MatmulRung } from "./matmul.ts";
-import { createTuner, exportTuning, importTuning, tune, type TunerOptions } from "./tuner.ts";
+import { createTuner, exportTuning, importTuning, tune, type AnyRung, type TunerOptions } from "./tuner.ts";
 
 /** One small product that is transposed, and two that are not. */
 function program() {
@@ -15,19 +14,44 @@ function program() {
   return r.finish([]);
 }
 
-/** What candidates do other than take their time. */
-interface Faults {
-  readonly refused?: MatmulRung;
-  readonly lost?: boolean;
-  /** Adds to every number that this rung computes. */
-  readonly wrong?: { readonly rung: MatmulRung; readonly by: number };
+/** Attention of few rows and of many, and the way back through one of them. */
+function attentionProgram() {
+  const r = record("attention");
+  const shape = { batch: 2, heads: 2, kvHeads: 1, headDim: 8 };
+  const make = (time: number) => {
+    const [rows, keyRows] = [
+      [2 * time, 16],
+      [2 * time, 8],
+    ];
+    const [q, k, v] = [r.input(`q ${time}`, rows), r.input(`k ${time}`, keyRows), r.input(`v ${time}`, keyRows)];
+    return { q, k, v, out: r.attention(q, k, v, { ...shape, time }), rows, keyRows };
+  };
+  make(32);
+  const { q, k, v, out, rows, keyRows } = make(64);
+  const [dq, dk, dv] = [r.value("dq", rows), r.value("dk", keyRows), r.value("dv", keyRows)];
+  const delta = r.value("delta", [256]);
+  const dout = r.input("dout", rows);
+  r.push({ type: "attentionBackward", q, k, v, out, lse: out + 1, dout, delta, dq, dk, dv, ...shape, time: 64 });
+  return r.finish([]);
 }
 
-function options(msOf: (rung: MatmulRung, program: string) => number, msMax: number, faults: Faults = {}) {
-  const state = { ms: 0, compiled: [] as string[], alive: new Set<MatmulRung>(), aliveMost: 0 };
+/** What candidates do other than take their time. */
+interface Faults {
+  readonly refused?: AnyRung;
+  readonly lost?: boolean;
+  /** Adds to every number that this rung computes. */
+  readonly wrong?: { readonly rung: AnyRung; readonly by: number };
+  /** Comes out as the same kernel as "tiled-64x64". */
+  readonly alias?: AnyRung;
+}
+
+function options(msOf: (rung: AnyRung, program: string) => number, msMax: number, faults: Faults = {}) {
+  const state = { ms: 0, compiled: [] as string[], alive: new Set<AnyRung>(), aliveMost: 0 };
   const chosen: TunerOptions = {
-    candidates: ["tiled", "register", "blocks-8x4"],
-    compile: async ({ name, tensors }, rung) => {
+    candidates: (subject) =>
+      subject.startsWith("attention") ? ["flash-16", "flash-64"] : ["tiled-64x64", "register", "blocks-8x4"],
+    compile: async ({ name, tensors, outputs }, tuning) => {
+      const [rung] = Object.values(tuning) as [AnyRung];
       state.compiled.push(`${name} [${tensors[1]?.shape}] ${rung}`);
       state.ms += 50;
       if (rung === faults.refused) {
@@ -37,12 +61,14 @@ function options(msOf: (rung: MatmulRung, program: string) => number, msMax: num
       state.aliveMost = Math.max(state.aliveMost, state.alive.size);
       let sum = 0;
       return {
+        kernels: [rung === faults.alias ? "tiled-64x64" : rung],
         write: (_, values) => {
           sum += Float32Array.from(values).reduce((all, value) => all + Math.abs(value), 0);
         },
         run: async () => {
           state.ms += msOf(rung, name);
-          return { product: Float32Array.of(sum + (faults.wrong?.rung === rung ? faults.wrong.by * sum : 0)) } as never;
+          const value = sum + (faults.wrong?.rung === rung ? faults.wrong.by * sum : 0);
+          return Object.fromEntries(outputs.map((output) => [output, Float32Array.of(value)])) as never;
         },
         idle: async () => undefined,
         [Symbol.dispose]: () => void state.alive.delete(rung),
@@ -61,22 +87,42 @@ test("tune() takes the fastest candidate for each form, on its largest product",
     return rung === fast ? 2 : 5;
   }, 1e5);
   expect(await tune(program(), chosen)).toEqual({ nn: "register", nt: "blocks-8x4" });
-  expect(state.compiled[0]).toBe("tuning nn [16,64] tiled");
+  expect(state.compiled[0]).toBe("tuning nn [16,64] tiled-64x64");
   expect(state.compiled.length).toBe(6);
+});
+
+test("tune() takes the fastest candidate for attention and for the way back, on the largest", async () => {
+  const { state, chosen } = options((rung, name) => {
+    const fast = name.endsWith("Backward") ? "flash-16" : "flash-64";
+    return rung === fast ? 2 : 5;
+  }, 1e5);
+  expect(await tune(attentionProgram(), chosen)).toEqual({ attention: "flash-64", attentionBackward: "flash-16" });
+  expect(state.compiled).toEqual([
+    "tuning attentionBackward [128,8] flash-16",
+    "tuning attentionBackward [128,8] flash-64",
+    "tuning attention [128,8] flash-16",
+    "tuning attention [128,8] flash-64",
+  ]);
+});
+
+test("tune() does not time a candidate that comes out as the same kernels as an earlier one", async () => {
+  const { state, chosen } = options((rung) => (rung === "register" ? 1 : 5), 1e5, { alias: "register" });
+  expect(await tune(program(), chosen)).toEqual({ nn: "tiled-64x64", nt: "tiled-64x64" });
+  expect(state.alive.size).toBe(0);
 });
 
 test("tune() keeps its budget but for the candidate it is at, and decides among those it tried", async () => {
   const { state, chosen } = options(() => 20, 100);
-  expect(await tune(program(), chosen)).toEqual({ nn: "tiled" });
+  expect(await tune(program(), chosen)).toEqual({ nn: "tiled-64x64" });
   expect(state.compiled.length).toBe(1);
   expect(state.ms).toBeLessThan(200);
 });
 
 test("tune() leaves out a candidate whose numbers are not the first one's, on inputs that are not zero", async () => {
-  const msOf = (rung: MatmulRung): number => (rung === "blocks-8x4" ? 2 : 5);
+  const msOf = (rung: AnyRung): number => (rung === "blocks-8x4" ? 2 : 5);
   for (const [by, fastest] of [
-    [2e-3, "tiled"],
-    [NaN, "tiled"],
+    [2e-3, "tiled-64x64"],
+    [NaN, "tiled-64x64"],
     [1e-5, "blocks-8x4"],
   ] as const) {
     const { state, chosen } = options(msOf, 1e5, { wrong: { rung: "blocks-8x4", by } });
@@ -86,8 +132,8 @@ test("tune() leaves out a candidate whose numbers are not the first one's, on in
 });
 
 test("tune() leaves out a candidate that is refused, and rejects once the device is gone", async () => {
-  const msOf = (rung: MatmulRung): number => (rung === "tiled" ? 2 : 5);
-  const { chosen } = options(msOf, 1e5, { refused: "tiled" });
+  const msOf = (rung: AnyRung): number => (rung === "tiled-64x64" ? 2 : 5);
+  const { chosen } = options(msOf, 1e5, { refused: "tiled-64x64" });
   expect(await tune(program(), chosen)).toEqual({ nn: "register", nt: "register" });
   const lost = options(msOf, 1e5, { refused: "register", lost: true });
   await expect(tune(program(), lost.chosen)).rejects.toThrow("does not compile");
@@ -95,7 +141,7 @@ test("tune() leaves out a candidate that is refused, and rejects once the device
 });
 
 test("tune() disposes of candidates that are hopeless before it compiles the next one", async () => {
-  const slower: Partial<Record<MatmulRung, number>> = { tiled: 20, register: 2, "blocks-8x4": 20 };
+  const slower: Partial<Record<AnyRung, number>> = { "tiled-64x64": 20, register: 2, "blocks-8x4": 20 };
   const { state, chosen } = options((rung) => slower[rung] ?? 0, 1e5);
   expect(await tune(program(), chosen)).toEqual({ nn: "register", nt: "register" });
   expect(state.aliveMost).toBe(2);
@@ -107,7 +153,17 @@ test("tune() cuts a product that is too large to be read back", async () => {
   r.matmul(r.input("x", [4096, 4]), r.input("w", [4, 65_538]));
   const { state, chosen } = options(() => 20, 1);
   await tune(r.finish([]), chosen);
-  expect(state.compiled).toEqual(["tuning nn [4,1026] tiled"]);
+  expect(state.compiled).toEqual(["tuning nn [4,1026] tiled-64x64"]);
+});
+
+test("tune() cuts attention that is too large to be read back: batches first, then time", async () => {
+  const r = record("long");
+  const shape = { batch: 4, time: 6000, heads: 16, kvHeads: 16, headDim: 64 };
+  const [q, k, v] = ["q", "k", "v"].map((name) => r.input(name, [24_000, 1024])) as [number, number, number];
+  r.attention(q, k, v, shape);
+  const { state, chosen } = options(() => 20, 1);
+  await tune(r.finish([]), chosen);
+  expect(state.compiled).toEqual(["tuning attention [3000,1024] flash-16"]);
 });
 
 test("createTuner() searches for the forms that are not known yet, each once, and adds what it finds", async () => {
@@ -137,7 +193,7 @@ test("createTuner() takes the guess where the search rejects, and says that noth
 });
 
 test("importTuning() takes what exportTuning() wrote for the same adapter, and nothing else", () => {
-  const tuning = { nn: "register", nt: "subgroup-8x4" } as const;
+  const tuning = { nn: "register", nt: "subgroup-8x4", attention: "flash-64", attentionBackward: "rows" } as const;
   const text = exportTuning(tuning, "nvidia ampere");
   expect(importTuning(text, "nvidia ampere")).toEqual(tuning);
   expect(importTuning(text, "apple m3")).toBeUndefined();
@@ -145,8 +201,12 @@ test("importTuning() takes what exportTuning() wrote for the same adapter, and n
     "",
     "null",
     "7",
-    '{"version":1}',
+    '{"version":2}',
+    // What an earlier version wrote.
+    '{"version":1,"adapter":"nvidia ampere","matmul":{"nn":"register"}}',
     text.replace("register", "warp"),
+    text.replace("register", "rows"),
+    text.replace('"rows"', '"register"'),
     text.replace('"nn"', '"xx"'),
   ]) {
     expect(importTuning(other, "nvidia ampere")).toBeUndefined();

@@ -1,35 +1,41 @@
 /**
- * Which rung of the ladder of matrix products is fastest on this adapter: no single kernel is, the best one for a GPU can
- * be five times slower than the best one for another. A few candidates run on the largest product of each form that a
- * Program has, interleaved, within a budget of time; the best run of each counts. A candidate that does not compile, or
- * whose numbers are not the first one's, is left out. The choice is a short text that an entry point may keep and hand in
- * again: it is void on another adapter. Numbers differ in the last bits between rungs, so a choice may change results that
- * little.
+ * Which rungs of the kernel ladders are fastest on this adapter: no single kernel is, the best one for a GPU can be five times
+ * slower than the best one for another. A few candidates run on the largest product of each form that a Program has, and
+ * on its largest attention and the way back through it, interleaved, within a budget of time; the best run of each counts. A
+ * candidate that does not compile, or whose numbers are not the first one's, is left out. The choice is a short text that an
+ * entry point may keep and hand in again: it is void on another adapter. Numbers differ in the last bits between rungs, so
+ * a choice may change results that little.
  */
-import { HeddleError } from "../base/assert.ts";
+import { assert, HeddleError } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
-import type { Plan } from "../tensor/engine.ts";
-import { elementCount, type OpOf, type Program } from "../tensor/program.ts";
+import type { Outputs, Plan } from "../tensor/engine.ts";
+import { elementCount, type HeadShape, type Op, type OpOf, type Program } from "../tensor/program.ts";
 import { record } from "../tensor/record.ts";
+import { ATTENTION_RUNGS, type AttentionRung } from "./attention.ts";
+import type { Tuning } from "./kernels.ts";
 import { formOf, isForm, isRung, type MatmulForm, type MatmulRung } from "./matmul.ts";
 import { largestDifference } from "./self-test.ts";
 
-/** The rung for each form of product; a form that is missing takes the engine's own guess. */
-export type Tuning = Readonly<Partial<Record<MatmulForm, MatmulRung>>>;
+/** What has a rung of its own. */
+export type Subject = MatmulForm | "attention" | "attentionBackward";
+
+export type AnyRung = MatmulRung | AttentionRung;
 
 /** Something that can be run and timed; a `GpuPlan` is one. */
 export interface Timed extends Pick<Plan, "write" | "run" | typeof Symbol.dispose> {
+  /** What it runs; two rungs may come out as the same on a shape. */
+  readonly kernels: readonly string[];
   /** Resolves when nothing that was submitted is left to do. */
   idle(): Promise<void>;
 }
 
 export interface TunerOptions {
-  /** The first one is what would be taken without a search. */
-  readonly candidates: readonly MatmulRung[];
-  /** Forms that need no search. */
-  readonly known?: ReadonlySet<MatmulForm>;
-  /** A HeddleError of it leaves this candidate out, as long as the device is `usable` afterwards. */
-  compile(program: Program, rung: MatmulRung): Promise<Timed>;
+  /** The first one is what would be taken without a search, the others follow in the order of hope. */
+  candidates(subject: Subject): readonly AnyRung[];
+  /** What needs no search. */
+  readonly known?: ReadonlySet<Subject>;
+  /** `tuning` has one entry. A HeddleError leaves this candidate out, as long as the device is `usable` afterwards. */
+  compile(program: Program, tuning: Tuning): Promise<Timed>;
   usable(): boolean;
   /** All together, compiling included; a candidate that began is finished. */
   readonly msMax: number;
@@ -44,74 +50,119 @@ const ROUNDS_MAX = 5;
 const HOPELESS = 1.5;
 /** Largest difference from the first candidate's numbers, as a share of the largest; f32 kernels stay below 1e-5. */
 const DIFFERENCE_MAX = 1e-3;
-/** A larger product is cut to this: it is read back, and more of the same workgroups tell nothing new. */
-const PRODUCT_ELEMENTS_MAX = 2 ** 22;
+/** What is larger is cut to this: it is read back, and more of the same workgroups tell nothing new. */
+const OUTPUT_ELEMENTS_MAX = 2 ** 22;
 /** Random numbers before the inputs repeat themselves; a prime, so that no two rows or columns are alike. */
 const PERIOD = 4093;
 
-/** The fastest candidate for each form of product in `program` that is not known, the dearest forms first. */
+/** The fastest candidate for each subject in `program` that is not known, the dearest ones first. */
 export async function tune(program: Program, options: TunerOptions): Promise<Tuning> {
-  const tuning: Partial<Record<MatmulForm, MatmulRung>> = {};
-  const products = largestProducts(program).filter(({ form }) => options.known?.has(form) !== true);
+  let tuning: Tuning = {};
+  const trials = trialsOf(program).filter(({ subject }) => options.known?.has(subject) !== true);
   const begin = options.nowMs();
-  for (const [i, product] of products.entries()) {
-    const untilMs = begin + (options.msMax * (i + 1)) / products.length;
-    const fastest = await fastestFor(product.program, options, untilMs);
-    if (fastest !== undefined) {
-      tuning[product.form] = fastest;
-    }
+  for (const [i, trial] of trials.entries()) {
+    const untilMs = begin + (options.msMax * (i + 1)) / trials.length;
+    const fastest = await fastestFor(trial, options, untilMs);
+    tuning = fastest === undefined ? tuning : { ...tuning, ...fastest };
   }
   return tuning;
 }
 
-interface Product {
-  readonly form: MatmulForm;
+interface Trial {
+  readonly subject: Subject;
   readonly work: number;
+  /** The largest op of its kind, alone. */
   readonly program: Program;
 }
 
-/** One Program for each form of product: its largest one, alone. */
-function largestProducts({ tensors, ops }: Program): Product[] {
+function subjectOf(op: Op): Subject | undefined {
+  switch (op.type) {
+    case "matmul":
+      return formOf(op);
+    case "attention":
+    case "attentionBackward":
+      return op.type;
+    default:
+      return undefined;
+  }
+}
+
+/** One Program for each subject, the dearest first. */
+function trialsOf({ tensors, ops }: Program): Trial[] {
   const shape = (id: number): readonly number[] => tensors[id]?.shape ?? [];
-  const workOf = ({ a, transA, out }: OpOf<"matmul">): number =>
-    elementCount(shape(out)) * (shape(a)[transA ? 0 : 1] ?? 0);
-  const largest = new Map<MatmulForm, OpOf<"matmul">>();
-  for (const op of ops.filter(({ type }) => type === "matmul") as OpOf<"matmul">[]) {
-    const known = largest.get(formOf(op));
-    if (known === undefined || workOf(known) < workOf(op)) {
-      largest.set(formOf(op), op);
+  const largest = new Map<Subject, Trial>();
+  for (const op of ops) {
+    const subject = subjectOf(op);
+    if (subject === undefined) {
+      continue;
+    }
+    const trial =
+      op.type === "matmul" ? productTrial(subject, op, shape) : attentionTrial(subject, op as HeadShape & Op);
+    if ((largest.get(subject)?.work ?? 0) < trial.work) {
+      largest.set(subject, trial);
     }
   }
-  return [...largest]
-    .map(([form, op]) => {
-      const r = record(`tuning ${form}`);
-      const { transA, transB } = op;
-      const [m, n] = cut(shape(op.out));
-      const k = shape(op.a)[transA ? 0 : 1] as number;
-      r.matmul(r.input("a", transA ? [k, m] : [m, k]), r.input("b", transB ? [n, k] : [k, n]), { transA, transB });
-      return { form, work: workOf(op), program: r.finish(["product"]) };
-    })
-    .sort((a, b) => b.work - a.work);
+  return [...largest.values()].sort((a, b) => b.work - a.work);
+}
+
+function productTrial(subject: Subject, op: OpOf<"matmul">, shape: (id: number) => readonly number[]): Trial {
+  const r = record(`tuning ${subject}`);
+  const { transA, transB } = op;
+  const [m, n] = cut(shape(op.out));
+  const k = shape(op.a)[transA ? 0 : 1] as number;
+  r.matmul(r.input("a", transA ? [k, m] : [m, k]), r.input("b", transB ? [n, k] : [k, n]), { transA, transB });
+  return { subject, work: elementCount(shape(op.out)) * k, program: r.finish(["product"]) };
+}
+
+/** Of the way back the inputs are made up as well: nothing that it computes depends on them being a forward's outputs. */
+function attentionTrial(subject: Subject, op: HeadShape): Trial {
+  const { heads, kvHeads, headDim } = op;
+  let { batch, time } = op;
+  while (batch * time * heads * headDim > OUTPUT_ELEMENTS_MAX && time > 1) {
+    [batch, time] = batch > 1 ? [Math.floor(batch / 2), time] : [1, Math.floor(time / 2)];
+  }
+  const shape = { batch, time, heads, kvHeads, headDim };
+  const r = record(`tuning ${subject}`);
+  const [rows, keyRows] = [
+    [batch * time, heads * headDim],
+    [batch * time, kvHeads * headDim],
+  ];
+  const [q, k, v] = [r.input("q", rows), r.input("k", keyRows), r.input("v", keyRows)];
+  // Every query sees half of the keys; the way back has five products for the forward's two.
+  const work = op.batch * op.time ** 2 * heads * headDim * (subject === "attention" ? 1 : 2.5);
+  if (subject === "attention") {
+    r.attention(q, k, v, shape);
+    return { subject, work, program: r.finish(["attended"]) };
+  }
+  const [out, dout, lse] = [r.input("out", rows), r.input("dout", rows), r.input("lse", [batch * heads * time])];
+  const [dq, dk, dv] = [r.value("dq", rows), r.value("dk", keyRows), r.value("dv", keyRows)];
+  const delta = r.value("delta", [batch * heads * time]);
+  r.push({ type: "attentionBackward", q, k, v, out, lse, dout, delta, dq, dk, dv, ...shape });
+  return { subject, work, program: r.finish(["dq", "dk", "dv"]) };
 }
 
 /** `shape` with its longer side halved until it is small enough; what a side leaves beyond a multiple of 4 stays. */
 function cut(shape: readonly number[]): [number, number] {
   let [m, n] = shape as [number, number];
   const half = (length: number): number => Math.floor(length / 8) * 4 + (length % 4);
-  while (m * n > PRODUCT_ELEMENTS_MAX) {
+  while (m * n > OUTPUT_ELEMENTS_MAX) {
     [m, n] = m > n ? [half(m), n] : [m, half(n)];
   }
   return [m, n];
 }
 
 interface Candidate {
-  readonly rung: MatmulRung;
+  readonly tuning: Tuning;
   readonly plan: Timed;
   ms: number;
 }
 
-async function fastestFor(program: Program, options: TunerOptions, untilMs: number): Promise<MatmulRung | undefined> {
-  const { candidates, nowMs } = options;
+async function fastestFor(
+  { subject, program }: Trial,
+  options: TunerOptions,
+  untilMs: number,
+): Promise<Tuning | undefined> {
+  const { nowMs } = options;
   /** Those that may still be the fastest. */
   let close: Candidate[] = [];
   const keep = (isKept: (one: Candidate) => boolean): void => {
@@ -137,30 +188,38 @@ async function fastestFor(program: Program, options: TunerOptions, untilMs: numb
     return undefined;
   }
   const inputs = inputsOf(program);
-  let expected: Float32Array | undefined;
+  const tried = new Set<string>();
+  let expected: Outputs<string> | undefined;
   try {
-    for (const rung of candidates) {
+    for (const rung of options.candidates(subject)) {
       // One at least: drawing the inputs alone may take the time there is.
       if (expected !== undefined && nowMs() >= untilMs) {
         break;
       }
-      const plan = await compileCandidate(program, rung, options);
+      const tuning = tuningFrom([[subject, rung]]);
+      assert(tuning !== undefined, `Cannot tune ${subject}: "${rung}" is no rung of it`);
+      const plan = await compileCandidate(program, tuning, options);
       if (plan === undefined) {
         continue;
       }
-      const one = { rung, plan, ms: Infinity };
+      const one = { tuning, plan, ms: Infinity };
       close.push(one);
+      if (tried.has(plan.kernels.join())) {
+        keep((other) => other !== one);
+        continue;
+      }
+      tried.add(plan.kernels.join());
       for (const [name, values] of inputs) {
         plan.write(name, values);
       }
       // The first run pays for what drivers put off until then.
-      const { product } = await plan.run(["product"]);
+      const outputs = await plan.run(program.outputs);
       if (expected === undefined) {
-        expected = product;
+        expected = outputs;
         while (runs < RUNS_MAX && (await sample(plan)) < SAMPLE_MS) {
           runs *= 2;
         }
-      } else if (!(largestDifference(product, expected) <= DIFFERENCE_MAX)) {
+      } else if (!isClose(outputs, expected)) {
         keep((other) => other !== one);
         continue;
       }
@@ -173,20 +232,27 @@ async function fastestFor(program: Program, options: TunerOptions, untilMs: numb
       }
       keepClose();
     }
-    return close.toSorted((a, b) => a.ms - b.ms)[0]?.rung;
+    return close.toSorted((a, b) => a.ms - b.ms)[0]?.tuning;
   } finally {
     keep(() => false);
   }
 }
 
+/** Written so that a NaN is not close. */
+function isClose(outputs: Outputs<string>, expected: Outputs<string>): boolean {
+  return Object.entries(expected).every(
+    ([name, values]) => largestDifference(outputs[name] ?? new Float32Array(), values) <= DIFFERENCE_MAX,
+  );
+}
+
 /** Undefined for a candidate that the device refuses. */
 async function compileCandidate(
   program: Program,
-  rung: MatmulRung,
+  tuning: Tuning,
   { compile, usable }: TunerOptions,
 ): Promise<Timed | undefined> {
   try {
-    return await compile(program, rung);
+    return await compile(program, tuning);
   } catch (error) {
     if (error instanceof HeddleError && usable()) {
       return undefined;
@@ -211,33 +277,32 @@ function inputsOf({ tensors }: Program): Map<string, Float32Array> {
   );
 }
 
-/** What one engine knows of its products. */
+/** What one engine knows of its kernels. */
 export interface Tuner {
   /** Undefined before anything was found or given. */
   tuning(): Tuning | undefined;
-  /** Searches for the forms of `program` that nothing is known of, one search at a time and each form once. */
+  /** Searches for the subjects of `program` that nothing is known of, one search at a time and each subject once. */
   learn(program: Program): Promise<void>;
 }
 
-/** `search` finds the forms of a Program that are not `known`; where it rejects the guess is taken, and kept by nobody. */
+/** `search` finds the subjects of a Program that are not `known`; where it rejects the guess is taken, and kept by nobody. */
 export function createTuner(
   given: Tuning | undefined,
-  search: (program: Program, known: ReadonlySet<MatmulForm>) => Promise<Tuning>,
+  search: (program: Program, known: ReadonlySet<Subject>) => Promise<Tuning>,
 ): Tuner {
   let tuning = given;
-  const known = new Set(Object.keys(given ?? {}) as MatmulForm[]);
+  const known = new Set(Object.keys(given ?? {}) as Subject[]);
   let last: Promise<void> = Promise.resolve();
   const learn = async (program: Program): Promise<void> => {
-    const products = program.ops.filter(({ type }) => type === "matmul") as OpOf<"matmul">[];
-    const forms = products.map(formOf);
-    if (forms.every((form) => known.has(form))) {
+    const subjects = program.ops.map(subjectOf).filter((subject) => subject !== undefined);
+    if (subjects.every((subject) => known.has(subject))) {
       return;
     }
     // What fails for the device's sake fails again, with its reason, in the compile that follows.
     const found = await search(program, known).catch(() => undefined);
     tuning = found === undefined ? tuning : { ...tuning, ...found };
-    for (const form of forms) {
-      known.add(form);
+    for (const subject of subjects) {
+      known.add(subject);
     }
   };
   return {
@@ -249,9 +314,12 @@ export function createTuner(
   };
 }
 
+/** Of the texts that `exportTuning` writes; those of version 1 knew products only. */
+const VERSION = 2;
+
 /** `tuning` as a text to keep, for the adapter with this identity. */
 export function exportTuning(tuning: Tuning, adapter: string): string {
-  return JSON.stringify({ version: 1, adapter, matmul: tuning });
+  return JSON.stringify({ version: VERSION, adapter, rungs: tuning });
 }
 
 /** The tuning in `text`, or undefined if it is for another adapter or not one of ours: then tune anew. */
@@ -264,11 +332,17 @@ export function importTuning(text: string, adapter: string): Tuning | undefined 
     return undefined;
   }
   const kept = (typeof parsed === "object" ? parsed : null) as Partial<Record<string, unknown>> | null;
-  if (kept?.["version"] !== 1 || kept["adapter"] !== adapter || typeof kept["matmul"] !== "object") {
+  if (kept?.["version"] !== VERSION || kept["adapter"] !== adapter || typeof kept["rungs"] !== "object") {
     return undefined;
   }
-  const entries = Object.entries(kept["matmul"] ?? {});
-  return entries.every(([form, rung]) => isForm(form) && isRung(rung))
-    ? (Object.fromEntries(entries) as Tuning)
-    : undefined;
+  return tuningFrom(Object.entries(kept["rungs"] ?? {}));
+}
+
+/** Undefined if one of `entries` is no subject with a rung of its ladder. */
+function tuningFrom(entries: readonly (readonly [string, unknown])[]): Tuning | undefined {
+  const fits = ([subject, rung]: readonly [string, unknown]): boolean =>
+    subject === "attention" || subject === "attentionBackward"
+      ? ATTENTION_RUNGS.some((known) => known === rung)
+      : isForm(subject) && isRung(rung);
+  return entries.every(fits) ? (Object.fromEntries(entries) as Tuning) : undefined;
 }

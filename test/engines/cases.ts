@@ -53,8 +53,20 @@ export const cases: readonly Case[] = [
     [false, true].map((transB) => matmulCase({ m: 20, n: 140, k: 12 }, { transA, transB, add: transA !== transB })),
   ),
   matmulCase({ m: 4, n: 4, k: 4 }, { transA: false, transB: true, add: true }),
+  // Around the largest tile, and sums that are cut into parts, the last one of three values or of four.
+  ...[
+    [129, 127, 33],
+    [132, 124, 36],
+    [33, 31, 131],
+    [36, 28, 516],
+  ].flatMap(([m = 0, n = 0, k = 0]) =>
+    [false, true].flatMap((transA) =>
+      [false, true].map((transB) => matmulCase({ m, n, k }, { transA, transB, add: transA === transB })),
+    ),
+  ),
   matmulCase({ m: 513, n: 512, k: 3 }, { transA: false, transB: false, add: false }),
   matmulInPlaceCase(),
+  gradientsCase(),
   ...[
     [1, 1, 1],
     [31, 33, 17],
@@ -101,6 +113,8 @@ export const cases: readonly Case[] = [
     { batch: 1, time: 33, heads: 2, kvHeads: 1, headDim: 128 },
     { batch: 1, time: 63, heads: 2, kvHeads: 1, headDim: 8 },
     { batch: 2, time: 65, heads: 4, kvHeads: 2, headDim: 12 },
+    { batch: 1, time: 67, heads: 2, kvHeads: 1, headDim: 64 },
+    { batch: 1, time: 129, heads: 4, kvHeads: 2, headDim: 32 },
   ].flatMap((shape) => [attentionCase(shape), attentionBackwardCase(shape)]),
   ...[
     [1, 1],
@@ -169,15 +183,13 @@ export const rungs: readonly Rung[] = [
 
 /** Kernels in blocks give way to another where a size is no multiple of 4. Whole models take minutes on some compilers. */
 function productsFor(rung: MatmulRung): Rung["ops"] {
-  switch (rung) {
-    case "naive":
-    case "register":
-      return ["matmul", "matmul in fours"];
-    case "tiled":
-      return ["matmul", "matmul in fours", "model in fours"];
-    default:
-      return /^(subgroup|lanes)/.test(rung) ? ["matmul in fours"] : ["matmul in fours", "model in fours"];
+  if (rung === "naive" || rung === "register") {
+    return ["matmul", "matmul in fours"];
   }
+  if (/^(tiled|split)/.test(rung)) {
+    return ["matmul", "matmul in fours", "model in fours"];
+  }
+  return /^(subgroup|lanes)/.test(rung) ? ["matmul in fours"] : ["matmul in fours", "model in fours"];
 }
 
 /** Uniform in [−1, 1). */
@@ -268,6 +280,17 @@ function matmulInPlaceCase(): Case {
       return { program, inputs: () => ({ b }), states: { weights: floats(rng, [128]) }, steps: 2 };
     },
   };
+}
+
+/** Three gradients of weights over many rows and one of what they were multiplied with: one dispatch, where ops share them. */
+function gradientsCase(): Case {
+  return opCase("matmul in fours", "gradients of 260 rows beside each other", (r, input) => {
+    const [x, dout] = [input("x", [260, 12]), input("dout", [260, 20])];
+    const tn = { transA: true, transB: false };
+    const first = r.matmul(x, dout, { ...tn, add: input("add", [12, 20]) });
+    const second = r.matmul(x, input("other", [260, 8]), tn);
+    return [first, second, r.matmul(x, input("third", [260, 4]), tn), r.matmul(dout, input("w", [20, 8]))];
+  });
 }
 
 function embeddingCase(n: number, c: number): Case {

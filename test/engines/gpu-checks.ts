@@ -20,7 +20,7 @@ export const GPU_CHECKS = {
   wrongKernel: "the self-test refuses a device whose swiglu is a little off, and names the op",
   badShader: 'a shader that does not compile is refused as "device-wrong", by the kernel\'s name',
   noMemory: 'a buffer that the device has no memory for is refused as "model-too-big", and the device goes on',
-  tuned: "a search for the fastest products is kept as a text that spares the next one, on this adapter only",
+  tuned: "a search for the fastest kernels is kept as a text that spares the next one, on this adapter only",
   windows: "a state that is larger than a binding may be is bound window by window",
   split: "a model with tables and matrices larger than a binding may be trains to the twin's numbers",
   tooBig: 'a model that does not fit is refused as "model-too-big", with the sizes',
@@ -316,7 +316,7 @@ async function checkTuned(gpu: GPU): Promise<string> {
   const before = first.tuned;
   const [result] = await runCases(first, { wanted: ({ op }) => op === "model in fours" });
   const { tuned } = first;
-  if (before !== undefined || tuned?.includes('"matmul":{"') !== true || result?.passed !== true) {
+  if (before !== undefined || tuned?.includes('"rungs":{"') !== true || result?.passed !== true) {
     throw new Error(`Got ${before} before, ${tuned} after; ${result?.detail}`);
   }
   using second = await createGpuEngine({ gpu, tuned });

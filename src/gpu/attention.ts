@@ -255,5 +255,5 @@ function lanes(
 ): Dispatch {
   const constants = { ...headConstants(op), SIZE: u32(size) };
   const groups = op.batch * heads * share(op.time, size * c);
-  return { kernel, text: unroll(text, { r: op.headDim / 4, c }), constants, bindings, groups };
+  return { kernel: `${kernel}-${c}`, text: unroll(text, { r: op.headDim / 4, c }), constants, bindings, groups };
 }

@@ -10,7 +10,7 @@ import { record } from "../../src/tensor/record.ts";
 import { memoryOf } from "../../src/model/memory.ts";
 import { cases, modelCase } from "./cases.ts";
 import { guardAdapter } from "./guard.ts";
-import { attempt, compare, runCases, type CaseResult } from "./run-cases.ts";
+import { attempt, compare, isolated, runCases, type CaseResult } from "./run-cases.ts";
 
 export const GPU_CHECKS = {
   guard: "a kernel that writes beyond its tensor is caught by the guard around it",
@@ -21,6 +21,7 @@ export const GPU_CHECKS = {
   badShader: 'a shader that does not compile is refused as "device-wrong", by the kernel\'s name',
   noMemory: 'a buffer that the device has no memory for is refused as "model-too-big", and the device goes on',
   tuned: "a search for the fastest kernels is kept as a text that spares the next one, on this adapter only",
+  asOnGpu: "what a GPU takes where nothing was measured, cut sums included, trains to the twin's numbers",
   windows: "a state that is larger than a binding may be is bound window by window",
   split: "a model with tables and matrices larger than a binding may be trains to the twin's numbers",
   tooBig: 'a model that does not fit is refused as "model-too-big", with the sizes',
@@ -38,6 +39,7 @@ export async function runGpuChecks(gpu: GPU): Promise<CaseResult[]> {
     await attempt(GPU_CHECKS.badShader, () => checkBadShader(gpu)),
     await attempt(GPU_CHECKS.noMemory, () => checkNoMemory(gpu)),
     await attempt(GPU_CHECKS.tuned, () => checkTuned(gpu)),
+    await attempt(GPU_CHECKS.asOnGpu, () => checkAsOnGpu(gpu)),
     await attempt(GPU_CHECKS.windows, () => checkWindows(gpu)),
     await attempt(GPU_CHECKS.split, () => checkSplit(gpu)),
     await attempt(GPU_CHECKS.tooBig, () => checkTooBig(gpu)),
@@ -326,6 +328,23 @@ async function checkTuned(gpu: GPU): Promise<string> {
     throw new Error(`Got ${second.tuned} from ${tuned}, and ${other.tuned} from ${elsewhere}`);
   }
   return tuned;
+}
+
+/** A model with 1024 rows, hence long sums in its gradients, on this adapter under the name of a GPU. */
+async function checkAsOnGpu(gpu: GPU): Promise<string> {
+  const { adapter } = present(await probeGpu(gpu), "adapter");
+  Object.defineProperty(adapter, "isFallbackAdapter", { value: false });
+  Object.defineProperty(adapter, "info", { value: { vendor: "some", architecture: "gpu" } });
+  using engine = await createGpuEngine({ gpu, adapter, tuneMsMax: 0 });
+  const size = { tied: true, kvHeads: 2, channels: 16, hidden: 32, layers: 1, time: 64, vocabulary: 32 };
+  const trained = modelCase("as on a GPU", size, { batch: 16 });
+  const model = { ...trained, setup: () => ({ ...trained.setup(), steps: 1 }) };
+  using plan = await engine.compile(isolated(model.setup()).program);
+  const cuts = plan.kernels.filter((kernel) => kernel.startsWith("matmul-sum")).length;
+  if (engine.software || cuts === 0 || !plan.kernels.includes("attention-staged")) {
+    throw new Error(`Got ${cuts} cuts on "${engine.device}" among ${plan.kernels.join("; ")}`);
+  }
+  return `${cuts} sums were cut; ${await compare(engine, model)}`;
 }
 
 /** AdamW and the norm of 1025 elements where a binding spans no more than 1024, against the twin. */

@@ -11,7 +11,7 @@ function kernelsOf(build: (r: Recorder) => void): string[] {
   const program = r.finish([]);
   const shapeOf = (id: number): readonly number[] => program.tensors[id]?.shape ?? [];
   const context = {
-    choice: { matmul: "auto", attention: "auto", fusion: "auto" } as const,
+    choice: { matmul: "auto", attention: "auto", rows: "auto", fusion: "auto" } as const,
     tuning: { nn: "tiled-64x64", nt: "tiled-64x64", tn: "tiled-64x64" } as const,
     software: false,
     lanesMin: 0,

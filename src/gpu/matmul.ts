@@ -11,7 +11,7 @@ import matmulSum from "../../shaders/matmul-sum.wgsl" with { type: "text" };
 import matmul from "../../shaders/matmul.wgsl" with { type: "text" };
 import type { OpOf, TensorId } from "../tensor/program.ts";
 import { addend, at, optional, read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
-import { bool, inValues, u32, unroll, type Access, type Constants } from "./shader.ts";
+import { bool, inValues, u32, unroll, type Access } from "./shader.ts";
 
 /** Blocks of 4 × 4 that one invocation owns, rows × columns, of the rungs that are named after them. */
 const BLOCKS = {
@@ -220,12 +220,15 @@ function inFours(products: readonly OpOf<"matmul">[], { shapeOf }: MatmulContext
   return products.every(({ a, b, out }) => [a, b, out].every((id) => shapeOf(id).every((length) => length % 4 === 0)));
 }
 
+type Sizes = "M" | "N" | "K";
+type Strides = "AM" | "AK" | "BK" | "BN";
+
 /** M, N and K. */
 function sizesOf({ a, transA, out }: OpOf<"matmul">, { shapeOf }: MatmulContext): [number, number, number] {
   return [at(shapeOf(out), 0), at(shapeOf(out), 1), at(shapeOf(a), transA ? 0 : 1)];
 }
 
-function constantsOf(op: OpOf<"matmul">, context: MatmulContext): Constants {
+function constantsOf(op: OpOf<"matmul">, context: MatmulContext): Record<Sizes | Strides | "ADD" | "BIAS", string> {
   const [M, N, K] = sizesOf(op, context);
   const [AM, AK] = op.transA ? [1, M] : [K, 1];
   const [BK, BN] = op.transB ? [1, K] : [N, 1];

@@ -120,9 +120,9 @@ function installPeers() {
   }
 }
 
-/** The page is built for the one benchmark that opens it. */
+/** The page is built for the benchmarks that open it. */
 function buildPage() {
-  if (args[0] === "neighbour") {
+  if (args[0] === "neighbour" || args[0] === "start") {
     buildApp();
   }
 }

@@ -8,7 +8,7 @@ import { HeddleError } from "../src/base/assert.ts";
 import { createRng } from "../src/base/rng.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../src/contributor/run.ts";
 import type { ContributorView } from "../src/contributor/view.ts";
-import { createWork } from "../src/contributor/work.ts";
+import { createWork, type Work } from "../src/contributor/work.ts";
 import { createCorpus } from "../src/data/corpus.ts";
 import { keepEngine } from "../src/engines/keeper.ts";
 import { createPace } from "../src/engines/pace.ts";
@@ -54,6 +54,7 @@ const surface: TrainSurface = {
   },
   start: () =>
     outcome(async () => {
+      performance.mark("heddle start");
       wanted = true;
       session ??= openSession(known(setting));
       try {
@@ -110,6 +111,7 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
   const program = trainProgram(charter.model, charter.inner.batch);
   const tunings = openTunings(store.keys);
   const chosen = await openEngine(options.engine, program, { output: "loss", pace, tunings });
+  performance.mark("heddle engine");
   const { kind, device } = chosen.engine;
   const keeper = keepEngine(chosen, (next) => openEngine(next, program, { output: "loss", pace, tunings }));
   const contributor = createContributor({
@@ -122,10 +124,10 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
     key,
     engine: { kind, device, sentence: chosen.sentence },
     createWork: ({ charter: agreed, contributor: name, texts, losses, onEngine }) =>
-      keeper.use(losses, ({ engine, sentence }) => {
+      keeper.use(losses, async ({ engine, sentence }) => {
         onEngine({ kind: engine.kind, device: engine.device, sentence });
         const corpus = createCorpus(texts);
-        return createWork({ engine, charter: agreed, contributor: name, corpus, clock: systemClock, pace });
+        return marked(await createWork({ engine, charter: agreed, contributor: name, corpus, clock: systemClock, pace }));
       }),
     agent,
     onView,
@@ -133,6 +135,26 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
   });
   current = contributor;
   return { contributor, sentence: chosen.sentence };
+}
+
+/** Notes in the browser's timeline when `work` was ready and when its first step was done; `npm run bench start` reads the marks. */
+function marked(work: Work): Work {
+  performance.mark("heddle compiled");
+  let trained = false;
+  return {
+    ...work,
+    train: (assignment, base, job) => {
+      const onStep: typeof job.onStep = (step) => {
+        if (!trained) {
+          performance.mark("heddle step");
+        }
+        trained = true;
+        job.onStep(step);
+      };
+      return work.train(assignment, base, { ...job, onStep });
+    },
+    [Symbol.dispose]: () => work[Symbol.dispose](),
+  };
 }
 
 /** The page makes the connection, because workers have none, and serves its link over a port. */

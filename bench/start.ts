@@ -160,5 +160,10 @@ function rounded(times: Times): Times {
 }
 
 function print(cells: readonly string[]): void {
-  process.stdout.write(`${cells.map((cell) => cell.padEnd(10)).join("").trimEnd()}\n`);
+  process.stdout.write(
+    `${cells
+      .map((cell) => cell.padEnd(10))
+      .join("")
+      .trimEnd()}\n`,
+  );
 }

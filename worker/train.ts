@@ -127,7 +127,9 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
       keeper.use(losses, async ({ engine, sentence }) => {
         onEngine({ kind: engine.kind, device: engine.device, sentence });
         const corpus = createCorpus(texts);
-        return marked(await createWork({ engine, charter: agreed, contributor: name, corpus, clock: systemClock, pace }));
+        return marked(
+          await createWork({ engine, charter: agreed, contributor: name, corpus, clock: systemClock, pace }),
+        );
       }),
     agent,
     onView,

@@ -61,7 +61,7 @@ export const cases: readonly Case[] = [
     [36, 28, 516],
   ].flatMap(([m = 0, n = 0, k = 0]) =>
     [false, true].flatMap((transA) =>
-      [false, true].map((transB) => matmulCase({ m, n, k }, { transA, transB, add: transA === transB })),
+      [false, true].map((transB) => matmulCase({ m, n, k }, { transA, transB, add: transA === transB, bias: transA })),
     ),
   ),
   matmulCase({ m: 513, n: 512, k: 3 }, { transA: false, transB: false, add: false }),

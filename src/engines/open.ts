@@ -82,7 +82,7 @@ export async function openEngine({
 /** The self-test has states of its own under the model's names, hence a device of its own. It searches for no kernels. */
 async function testDevice({ pace: _pace, ...options }: GpuEngineOptions): Promise<void> {
   using tested = await createGpuEngine({ ...options, tuneMsMax: 0 });
-  await selfTest(tested);
+  await selfTest(tested, options.choice?.storage);
 }
 
 function withTuning(tuned: string | undefined): Pick<GpuEngineOptions, "tuned"> {

@@ -4,7 +4,7 @@
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import { printPlan } from "../tensor/print-plan.ts";
-import { baseOf, elementCount, type Op, type Program, type Tensor } from "../tensor/program.ts";
+import { baseOf, elementCount, type Op, type Program, type Tensor, type TensorId } from "../tensor/program.ts";
 import { inMiB, type OpenDevice } from "./device.ts";
 import type { Binding, Dispatch } from "./dispatch.ts";
 import { fuse, type Group } from "./fuse.ts";
@@ -12,6 +12,7 @@ import { dispatchesOf, FUSED_BINDINGS_MAX, type KernelChoice, type Tuning } from
 import { assignSlots, valueLifetimes, type Lifetime } from "./memory.ts";
 import { isSplit } from "./split.ts";
 import { specialise, u32, type Rebinding } from "./shader.ts";
+import { halfTensors } from "./storage.ts";
 
 /** A device buffer and the window of it that a tensor occupies, in bytes. */
 export interface Place {
@@ -87,6 +88,8 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
   const { device, limits, watch, software, lanesMin } = shared.open;
   watch.check();
   const shapeOf = (id: number): readonly number[] => present(program.tensors[id], `tensor ${id}`).shape;
+  const halves = shared.choice.storage === "f16" ? halfTensors(program) : new Set<TensorId>();
+  const elementBytes = (id: TensorId): number => (halves.has(id) ? 2 : 4);
   const context = {
     choice: shared.choice,
     tuning: shared.tuning,
@@ -95,13 +98,14 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
     bindingBytesMax: limits.bindingBytesMax,
     shapeOf,
     countOf: (id: number) => elementCount(shapeOf(id)),
+    elementBytes,
   };
   const isAlone = (op: Op): boolean => op.type === "matmul" && isSplit(op, context);
   const groups =
     shared.choice.fusion === "none" ? program.ops.map((op) => [[op]]) : fuse(program, FUSED_BINDINGS_MAX, isAlone);
   const work = groups.map((group) => dispatchesOf(group, context));
-  const layout = layOut(program, groups, work);
-  checkSizes(program, work, layout.slots.bytes, shared);
+  const layout = layOut(program, groups, work, elementBytes);
+  checkSizes({ program, work, layout }, shared);
 
   const { buffers: owned } = held;
   const allocation = watch.attempt(`reserving memory for "${program.name}"`, () =>
@@ -116,9 +120,7 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
       case "tensor": {
         const place = present(places[binding.id], `memory of "${program.tensors[binding.id]?.name}"`);
         const { window } = binding;
-        return window === undefined
-          ? place
-          : { buffer: place.buffer, offset: place.offset + window.offset * 4, size: window.count * 4 };
+        return window === undefined ? place : windowOf(place, window, elementBytes(binding.id));
       }
       case "scratch":
         return present(scratch.get(`${step} ${binding.label}`), `scratch "${binding.label}"`);
@@ -160,6 +162,7 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
       steps: described,
       size: `${steps.length} dispatches`,
       place: (id) => placeName(program, layout, id),
+      elementBytes,
       stateBytes,
       valueBytes,
     });
@@ -189,12 +192,18 @@ interface Layout {
   readonly labels: readonly string[];
   readonly slots: { readonly bytes: readonly number[]; readonly of: readonly number[] };
   readonly scratchBytes: readonly number[];
+  readonly elementBytes: (id: TensorId) => number;
 }
 
 /** Slots for the values of `program` and for the scratch memory of its steps. */
-function layOut(program: Program, groups: readonly Group[], work: readonly (readonly Dispatch[])[]): Layout {
+function layOut(
+  program: Program,
+  groups: readonly Group[],
+  work: readonly (readonly Dispatch[])[],
+  elementBytes: (id: TensorId) => number,
+): Layout {
   const steps = groups.map((group) => group.flat());
-  const lifetimes = valueLifetimes(program, steps);
+  const lifetimes = valueLifetimes(program, steps, elementBytes);
   const scratch = new Map<string, Lifetime>();
   for (const [step, dispatches] of work.entries()) {
     for (const binding of dispatches.flatMap((dispatch) => dispatch.bindings)) {
@@ -210,6 +219,7 @@ function layOut(program: Program, groups: readonly Group[], work: readonly (read
     labels: [...scratch.keys()],
     slots: assignSlots([...lifetimes.values(), ...scratch.values()]),
     scratchBytes: [...scratch.values()].map(({ bytes }) => bytes),
+    elementBytes,
   };
 }
 
@@ -231,12 +241,12 @@ function allocate(
     held.buffers.push(buffer);
     return buffer;
   };
-  const { ids, labels, slots, scratchBytes } = layout;
+  const { ids, labels, slots, scratchBytes, elementBytes } = layout;
   const buffers = slots.bytes.map((bytes, slot) => create(`${program.name} slot ${slot}`, bytes));
   let valueBytes = slots.bytes.reduce((sum, bytes) => sum + bytes, 0);
   const slotAt = (index: number): GPUBuffer => present(buffers[slots.of[index] as number], `slot ${index}`);
   const places: (Place | undefined)[] = program.tensors.map((tensor) => {
-    const size = elementCount(tensor.shape) * 4;
+    const size = elementCount(tensor.shape) * elementBytes(tensor.id);
     if (tensor.view !== undefined) {
       return undefined;
     }
@@ -273,6 +283,11 @@ function allocate(
   return { places, scratch, nothing: create("nothing", 256), valueBytes };
 }
 
+/** A window of a tensor that lies at `place`; `offset` and `count` are elements. */
+function windowOf(place: Place, { offset, count }: { offset: number; count: number }, elementBytes: number): Place {
+  return { buffer: place.buffer, offset: place.offset + offset * elementBytes, size: count * elementBytes };
+}
+
 function createBuffer(device: GPUDevice, label: string, bytes: number): GPUBuffer {
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
   return device.createBuffer({ label, size: Math.ceil(bytes / 16) * 16, usage });
@@ -280,12 +295,15 @@ function createBuffer(device: GPUDevice, label: string, bytes: number): GPUBuffe
 
 /** Throws HeddleError "model-too-big" if a buffer, a binding or the whole is larger than the device allows. */
 function checkSizes(
-  program: Program,
-  work: readonly (readonly Dispatch[])[],
-  slotBytes: readonly number[],
+  {
+    program,
+    work,
+    layout,
+  }: { readonly program: Program; readonly work: readonly (readonly Dispatch[])[]; readonly layout: Layout },
   { open, memoryBytesMax, stateBytes, hasState }: Shared,
 ): void {
   const { bufferBytesMax, bindingBytesMax } = open.limits;
+  const slotBytes = layout.slots.bytes;
   const refuse = (bytes: number, limit: number, what: string, of: string): void => {
     if (bytes > limit) {
       throw new HeddleError(
@@ -297,7 +315,8 @@ function checkSizes(
   for (const binding of work.flat().flatMap((dispatch) => dispatch.bindings)) {
     if (binding.type === "tensor") {
       const { name, shape } = present(program.tensors[binding.id], "bound tensor");
-      refuse(4 * (binding.window?.count ?? elementCount(shape)), bindingBytesMax, `"${name}"`, "one binding");
+      const count = binding.window?.count ?? elementCount(shape);
+      refuse(count * layout.elementBytes(binding.id), bindingBytesMax, `"${name}"`, "one binding");
     }
   }
   refuse(Math.max(0, ...slotBytes), bufferBytesMax, `what "${program.name}" computes`, "one buffer");

@@ -46,6 +46,8 @@ export interface OpenDevice extends AdapterDescription {
   readonly device: GPUDevice;
   /** Invocations that a subgroup has at least; 0 if kernels may not use subgroups. */
   readonly lanesMin: number;
+  /** Kernels may read and write f16. */
+  readonly f16: boolean;
   readonly limits: Limits;
   readonly watch: Watch;
 }
@@ -92,16 +94,17 @@ export async function openDevice(adapter: GPUAdapter): Promise<OpenDevice> {
     maxStorageBufferBindingSize: limits.bindingBytesMax,
     maxBufferSize: limits.bufferBytesMax,
   };
-  const subgroups = adapter.features.has("subgroups");
+  const features = (["subgroups", "shader-f16"] as const).filter((name) => adapter.features.has(name));
   let device: GPUDevice;
   try {
-    device = await adapter.requestDevice({ requiredLimits, requiredFeatures: subgroups ? ["subgroups"] : [] });
+    device = await adapter.requestDevice({ requiredLimits, requiredFeatures: features });
   } catch (error) {
     throw new HeddleError("no-engine", "Cannot open the GPU: the adapter refused a device", { cause: error });
   }
   // The smallest that the specification allows, where the adapter does not say.
-  const lanesMin = subgroups ? Math.max(4, adapter.info?.subgroupMinSize ?? 4) : 0;
-  return { device, lanesMin, limits, watch: watchDevice(device), ...describeAdapter(adapter) };
+  const lanesMin = features.includes("subgroups") ? Math.max(4, adapter.info?.subgroupMinSize ?? 4) : 0;
+  const f16 = features.includes("shader-f16");
+  return { device, lanesMin, f16, limits, watch: watchDevice(device), ...describeAdapter(adapter) };
 }
 
 /** Listens to `device` for as long as it lives. */

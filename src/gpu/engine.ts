@@ -21,7 +21,10 @@ export interface GpuEngineOptions {
   readonly gpu: GPU;
   /** From `probeGpu`; without it the engine asks for one itself. An adapter can be opened once. */
   readonly adapter?: GPUAdapter;
-  /** Rungs of the kernel ladders; for tests and tuning. */
+  /**
+   * Rungs of the kernel ladders, for tests and tuning; and `storage` "f16", which keeps most of what a Plan holds besides
+   * states as f16 (`storage.ts`) and leaves all sums f32. It wants a device with the feature "shader-f16".
+   */
   readonly choice?: Partial<KernelChoice>;
   /** What `tuned` of an engine on this adapter was, to spare the search; it is ignored on another adapter. */
   readonly tuned?: string;
@@ -56,7 +59,7 @@ interface State {
   users: number;
 }
 
-/** Throws HeddleError "no-engine" where there is no adapter or it gives no device. */
+/** Throws HeddleError "no-engine" where there is no adapter, it gives no device, or the device lacks what `choice` needs. */
 export async function createGpuEngine({
   gpu,
   adapter,
@@ -73,7 +76,20 @@ export async function createGpuEngine({
   const open = await openDevice(chosen);
   const { device, watch } = open;
   const states = new Map<string, State>();
-  const full: KernelChoice = { matmul: "auto", attention: "auto", rows: "auto", fusion: "auto", ...choice };
+  const full: KernelChoice = {
+    matmul: "auto",
+    attention: "auto",
+    rows: "auto",
+    fusion: "auto",
+    storage: "f32",
+    ...choice,
+  };
+  try {
+    checkStorage(full, open);
+  } catch (error) {
+    device.destroy();
+    throw error;
+  }
   const shared = share(open, states, full, memoryBytesMax);
   const msMax = tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX);
   const tuner = createTuner(tuned === undefined ? undefined : importTuning(tuned, open.identity), (program, known) =>
@@ -81,6 +97,7 @@ export async function createGpuEngine({
   );
   const compile = async (program: Program, own: Partial<KernelChoice> = {}): Promise<GpuPlan> => {
     const wanted = { ...full, ...own };
+    checkStorage(wanted, open);
     if (msMax > 0 && (wanted.matmul === "auto" || wanted.attention === "auto")) {
       await tuner.learn(program);
     }
@@ -116,6 +133,12 @@ export async function createGpuEngine({
       device.destroy();
     },
   };
+}
+
+function checkStorage({ storage }: KernelChoice, { f16, description }: OpenDevice): void {
+  if (storage === "f16" && !f16) {
+    throw new HeddleError("no-engine", `Cannot keep values as f16: the GPU "${description}" has no "shader-f16"`);
+  }
 }
 
 /** Looks for the fastest kernels on the device itself. */

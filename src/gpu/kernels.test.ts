@@ -11,13 +11,14 @@ function kernelsOf(build: (r: Recorder) => void): string[] {
   const program = r.finish([]);
   const shapeOf = (id: number): readonly number[] => program.tensors[id]?.shape ?? [];
   const context = {
-    choice: { matmul: "auto", attention: "auto", rows: "auto", fusion: "auto" } as const,
+    choice: { matmul: "auto", attention: "auto", rows: "auto", fusion: "auto", storage: "f32" } as const,
     tuning: { nn: "tiled-64x64", nt: "tiled-64x64", tn: "tiled-64x64" } as const,
     software: false,
     lanesMin: 0,
     bindingBytesMax: 2 ** 27,
     shapeOf,
     countOf: (id: number) => elementCount(shapeOf(id)),
+    elementBytes: () => 4,
   };
   const groups = fuse(program, FUSED_BINDINGS_MAX);
   return groups.flatMap((group) => dispatchesOf(group, context)).map(({ kernel }) => kernel);

@@ -36,15 +36,17 @@ import {
   type RowRung,
 } from "./rows.ts";
 import { isSplit, splitProduct } from "./split.ts";
-import { bool, inValues, u32, type Access, type Width } from "./shader.ts";
+import { bool, inValues, narrow, u32, type Access, type Width } from "./shader.ts";
 
-/** Which rung of a ladder to take. "auto" takes the best known one for the device and the shape. */
+/** Which rung of a ladder to take, and other ways to compute the same. "auto" takes the best known one for the device and the shape. */
 export interface KernelChoice {
   readonly matmul: "auto" | MatmulRung;
   readonly attention: "auto" | AttentionRung;
   readonly rows: "auto" | RowRung;
   /** Whether several ops may share a dispatch (`fuse.ts`). */
   readonly fusion: "auto" | "none";
+  /** How values are kept that may be f16 (`storage.ts`). */
+  readonly storage: "f32" | "f16";
 }
 
 /**
@@ -72,6 +74,8 @@ export interface KernelContext {
   readonly width?: Width | undefined;
   shapeOf(id: TensorId): readonly number[];
   countOf(id: TensorId): number;
+  /** Bytes of one element: 2 for an f16 tensor. */
+  elementBytes(id: TensorId): number;
 }
 
 type Kernel<K extends OpType> = (op: OpOf<K>, context: KernelContext) => Dispatch[];
@@ -107,11 +111,11 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     }),
 
   matmul: (op, context) => {
-    const { bindingBytesMax, shapeOf } = context;
+    const { bindingBytesMax, shapeOf, elementBytes } = context;
     const product = (part: OpOf<"matmul">, partShape: (id: TensorId) => readonly number[]): Dispatch =>
       at(matmulDispatches([part], { ...matmulContext(context), shapeOf: partShape }), 0).product;
     if (isSplit(op, context)) {
-      return splitProduct(op, { bindingBytesMax, shapeOf, product });
+      return splitProduct(op, { bindingBytesMax, shapeOf, elementBytes, product });
     }
     const { product: whole, sum } = at(matmulDispatches([op], matmulContext(context), { mayCut: () => true }), 0);
     return sum === undefined ? [whole] : [whole, sum];
@@ -236,8 +240,9 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
 export function dispatchesOf(group: Group, context: KernelContext): Dispatch[] {
   const ops = group.flat();
   const [only] = ops;
+  const adapt = (dispatch: Dispatch): Dispatch => narrowed(dispatch, context);
   if (ops.length === 1 && only !== undefined) {
-    return dispatchesOfOp(only, context);
+    return dispatchesOfOp(only, context).map(adapt);
   }
   const products = ops.filter((op) => op.type === "matmul");
   const made = new Map<Op, Dispatch>();
@@ -258,9 +263,21 @@ export function dispatchesOf(group: Group, context: KernelContext): Dispatch[] {
   const bound = sums.flatMap(({ bindings }) => bindings).filter(({ type }) => type !== "none").length;
   const together = sums.length > 1 && bound <= FUSED_BINDINGS_MAX;
   return [
-    mergeDispatches(group.map((strand) => strand.map(dispatchOf))),
-    ...(together ? [mergeDispatches(sums.map((sum) => [sum]))] : sums),
+    mergeDispatches(group.map((strand) => strand.map(dispatchOf).map(adapt))),
+    ...(together ? [mergeDispatches(sums.map((sum) => [adapt(sum)]))] : sums.map(adapt)),
   ];
+}
+
+/** `dispatch` with a text that fits its f16 tensors. What it does not use goes by the name of what it writes (`merge.ts`). */
+function narrowed(dispatch: Dispatch, { elementBytes }: KernelContext): Dispatch {
+  const { bindings } = dispatch;
+  const isHalf = (binding: Binding): binding is Extract<Binding, { type: "tensor" }> =>
+    binding.type === "tensor" && elementBytes(binding.id) === 2;
+  const written = bindings.some((binding) => isHalf(binding) && binding.access === "write");
+  const indices = bindings.flatMap((binding, i) =>
+    isHalf(binding) || (written && binding.type === "none") ? [i] : [],
+  );
+  return indices.length === 0 ? dispatch : { ...dispatch, text: narrow(dispatch.text, indices) };
 }
 
 function dispatchesOfOp(op: Op, context: KernelContext): Dispatch[] {

@@ -30,11 +30,12 @@ export interface Slots {
 
 /**
  * Lifetimes of the whole values of `program` (a window lives in its base), outputs to the end, since the host reads them after the run. `steps` are the ops
- * in the order in which they run; those of one step run at the same time.
+ * in the order in which they run; those of one step run at the same time. `elementBytes` tells how tensors are kept.
  */
 export function valueLifetimes(
   program: Program,
   steps: readonly (readonly Op[])[] = program.ops.map((op) => [op]),
+  elementBytes: (id: TensorId) => number = () => 4,
 ): ReadonlyMap<TensorId, Lifetime> {
   const lifetimes = new Map<TensorId, Lifetime>();
   const outputs = new Set(program.outputs.map((name) => baseOf(program, tensorNamed(program, name).id)));
@@ -46,7 +47,7 @@ export function valueLifetimes(
       }
       const from = lifetimes.get(id)?.from ?? at;
       const to = outputs.has(id) ? Infinity : at;
-      lifetimes.set(id, { bytes: elementCount(tensor.shape) * 4, from, to });
+      lifetimes.set(id, { bytes: elementCount(tensor.shape) * elementBytes(id), from, to });
     }
   }
   return lifetimes;

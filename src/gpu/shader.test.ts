@@ -1,6 +1,6 @@
 /** Specialisation is text: constants in front, and bindings changed only where two tensors lie in one buffer. */
 import { expect, test } from "vitest";
-import { bool, f32, inValues, specialise, u32, unroll } from "./shader.ts";
+import { bool, f32, inValues, narrow, specialise, u32, unroll } from "./shader.ts";
 
 const text = [
   "@group(0) @binding(0) var<storage, read> addend: array<f32>;",
@@ -32,6 +32,7 @@ test("specialise() says how long the arrays are that are bound", () => {
   expect(sized).toContain("addend: array<f32, 5>;");
   expect(sized).toContain("out: array<f32, 3>;");
   expect(sized).toContain("quads: array<vec4<f32>, 2>;");
+  expect(specialise(narrow(quads, [2]), {}, { bindingBytes: [20, 12, 40] })).toContain("quads: array<vec4<f16>, 5>;");
   expect(() => specialise("@group(0) @binding(0) var<storage> x: array<Pair>;", {}, { bindingBytes: [8] })).toThrow(
     "Cannot size an array of Pair",
   );
@@ -82,4 +83,37 @@ test("inValues() writes a kernel for one element or four at a time", () => {
   const kernel = "var<storage, read> x: array<Value>;\nlet Values = select(x[i], Value(1.0), true);";
   expect(inValues(kernel, 1)).toBe("var<storage, read> x: array<f32>;\nlet Values = select(x[i], f32(1.0), true);");
   expect(inValues(kernel, 4)).toContain("array<vec4<f32>>;\nlet Values = select(x[i], vec4<f32>(1.0), true);");
+});
+
+const KERNEL = `// out[i] = a[i] is what it does
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> at: array<u32>;
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
+fn last(i: u32) -> f32 { return data[0] + a[at[i]]; } // a[i]
+`;
+
+test("narrow() declares f16 and widens each element that is read, indices within indices too", () => {
+  const text = narrow(`${KERNEL}let x = a[u32(a[i + at[1]])] == self.a[2];`, [0]);
+  expect(text).toContain("enable f16;\n");
+  expect(text).toContain("@binding(0) var<storage, read> a: array<f16>;");
+  expect(text).toContain("@binding(2) var<storage, read_write> out: array<vec4<f32>>;");
+  expect(text).toContain("return data[0] + f32(a[at[i]]);");
+  expect(text).toContain("let x = f32(a[u32(f32(a[i + at[1]]))]) == self.a[2];");
+  expect(text).not.toContain("//");
+});
+
+test("narrow() rounds what is assigned to the nearest f16 that is finite", () => {
+  const text = narrow(`${KERNEL}  out[i + at[0]] =\n    out[i] * a[i];\n  next();`, [0, 2]);
+  expect(text).toContain("var<storage, read_write> out: array<vec4<f16>>;");
+  const value = "vec4<f32>(out[i]) * f32(a[i])";
+  expect(text).toContain(
+    `  out[i + at[0]] = vec4<f16>(clamp(${value}, vec4<f32>(-65504), vec4<f32>(65504)));\n  next();`,
+  );
+});
+
+test("narrow() refuses what it would get wrong", () => {
+  expect(() => narrow(KERNEL, [1])).toThrow("its elements are neither f32 nor vec4<f32>");
+  expect(() => narrow(`${KERNEL}out[i] += x;`, [2])).toThrow('Cannot narrow "out": out[i] += changes a part');
+  expect(() => narrow(`${KERNEL}out[i].x = 1.0;`, [2])).toThrow("changes a part of it or itself");
+  expect(() => narrow(`${KERNEL}let x = a[i;`, [0])).toThrow("a bracket does not close");
 });

@@ -2,9 +2,10 @@
  * From a kernel's file to the WGSL that a device compiles: the specialisation constants are written before the text, and
  * bindings are adapted to where their tensors lie and to how long they are. WebGPU forbids one buffer to be read and written under two bindings of
  * a dispatch unless both are declared writable and do not overlap; a Program may well read one window of a state tensor
- * and write another, or add to a tensor in place.
+ * and write another, or add to a tensor in place. Bindings whose tensors are kept as f16 are adapted too (`narrow`), so
+ * that every kernel is written once, for f32.
  */
-import { assert } from "../base/assert.ts";
+import { assert, AssertionError } from "../base/assert.ts";
 
 /** read: var<storage, read>; write: var<storage, read_write>. */
 export type Access = "read" | "write";
@@ -73,6 +74,62 @@ export function inValues(text: string, width: Width): string {
   return text.replaceAll(/\bValue\b/g, width === 1 ? "f32" : "vec4<f32>");
 }
 
+/** The largest finite f16. */
+const F16_MAX = 65504;
+
+/**
+ * The text with the bindings of `indices` as arrays of f16: elements are widened where they are read and rounded where
+ * they are assigned, so that all between stays f32. What is too large is stored as the largest f16, because WGSL lets a
+ * compiler take it that nothing is infinite. Bindings are indexed by their names, a whole element at a time.
+ */
+export function narrow(text: string, indices: readonly number[]): string {
+  // Comments speak of elements, too.
+  let body = text.replaceAll(/\/\/.*$/gm, "");
+  for (const index of indices) {
+    const { line, name } = variableOf(body, index);
+    const wide = /: array<(f32|vec4<f32>)>;$/.exec(line)?.[1];
+    assert(wide !== undefined, `Cannot narrow "${line}": its elements are neither f32 nor vec4<f32>`);
+    body = convert(body.replace(line, line.replace(wide, halfOf(wide))), name, wide);
+  }
+  return `enable f16;\n${body}`;
+}
+
+function halfOf(wide: string): string {
+  return wide.replace("f32", "f16");
+}
+
+/** Every `name[…]` of `text` widened to `wide`, and every `name[…] = …;` rounded to its half. */
+function convert(text: string, name: string, wide: string): string {
+  const start = text.search(new RegExp(`(?<![.\\w])${name}\\[`));
+  if (start === -1) {
+    return text;
+  }
+  const end = closing(text, start + name.length) + 1;
+  const [before, after] = [text.slice(0, start), text.slice(end)];
+  const element = `${name}[${convert(text.slice(start + name.length + 1, end - 1), name, wide)}]`;
+  const assigned = /^(?:\.\w+)?\s*[-+*/%&|^]?=(?!=)/.exec(after)?.[0];
+  if (assigned === undefined) {
+    return `${before}${wide}(${element})${convert(after, name, wide)}`;
+  }
+  assert(assigned.trim() === "=", `Cannot narrow "${name}": ${element}${assigned} changes a part of it or itself`);
+  const stop = after.indexOf(";");
+  const value = convert(after.slice(assigned.length, stop), name, wide).trim();
+  const rounded = `${halfOf(wide)}(clamp(${value}, ${wide}(-${F16_MAX}), ${wide}(${F16_MAX})))`;
+  return `${before}${element} = ${rounded}${convert(after.slice(stop), name, wide)}`;
+}
+
+/** Where the bracket that opens at `open` closes. */
+function closing(text: string, open: number): number {
+  let depth = 0;
+  for (let i = open; i < text.length; i += 1) {
+    depth += text[i] === "[" ? 1 : text[i] === "]" ? -1 : 0;
+    if (depth === 0) {
+      return i;
+    }
+  }
+  throw new AssertionError(`Cannot narrow: a bracket does not close after "${text.slice(open, open + 20)}"`);
+}
+
 /**
  * Repeats lines: one that mentions $x stands for `counts.x` lines, with 0, 1 … in its place (none if the count is 0), one
  * that also mentions $y for that many times `counts.y`; $X is the count itself. A mark behind `//` at the
@@ -109,11 +166,11 @@ function sizeBindings(text: string, bindingBytes: readonly number[]): string {
   });
 }
 
-/** Bytes of "f32", "u32" or a vector of them. */
+/** Bytes of "f32", "u32", "f16" or a vector of them. */
 function elementBytes(element: string): number {
-  const parts = /^(?:vec([24])<)?[fu]32>?$/.exec(element);
+  const parts = /^(?:vec([24])<)?[fu](32|16)>?$/.exec(element);
   assert(parts !== null, `Cannot size an array of ${element}`);
-  return 4 * Number(parts[1] ?? 1);
+  return (Number(parts[2]) / 8) * Number(parts[1] ?? 1);
 }
 
 function repeatBlocks(text: string, mark: string, count: number): string {

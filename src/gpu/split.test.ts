@@ -8,7 +8,13 @@ const LIMIT = 2 ** 15;
 const [A, B, ADD, OUT, BIAS] = [0, 1, 2, 3, 4];
 
 /** Cuts a product and returns the shapes of its parts and all bindings, which lie in matrices of `shapes`. */
-function cut({ m, n, k }: { m: number; n: number; k: number }, transA: boolean, transB: boolean, add: boolean) {
+function cut(
+  { m, n, k }: { m: number; n: number; k: number },
+  transA: boolean,
+  transB: boolean,
+  add: boolean,
+  elementBytes: 2 | 4 = 4,
+) {
   const shapes = [transA ? [k, m] : [m, k], transB ? [n, k] : [k, n], [m, n], [m, n], [n]];
   const more = { ...(add ? { add: ADD } : {}), bias: BIAS };
   const op = { type: "matmul", a: A, b: B, transA, transB, out: OUT, ...more } as const;
@@ -22,7 +28,7 @@ function cut({ m, n, k }: { m: number; n: number; k: number }, transA: boolean, 
     const bindings = [read(part.a), read(part.b), addend(part.add), write(part.out), optional(part.bias)];
     return { kernel: "product", text: "", constants: {}, bindings, groups: 1 };
   };
-  const context = { bindingBytesMax: LIMIT, shapeOf, product };
+  const context = { bindingBytesMax: LIMIT, shapeOf, elementBytes: () => elementBytes, product };
   const dispatches = splitProduct(op, context);
   return { split: isSplit(op, context), parts, dispatches, shapeOf };
 }
@@ -66,6 +72,16 @@ describe("splitProduct()", () => {
     const size = { m: 20, n: 100, k: 200 };
     expect(cut(size, false, false, false).parts.map(({ adds }) => adds)).toEqual([false, true, true, true]);
     expect(cut(size, false, false, true).parts.map(({ adds }) => adds)).toEqual([true, true, true, true]);
+  });
+
+  test("counts the bytes of elements that are kept as f16, and begins windows of them where a binding may", () => {
+    const size = { m: 300, n: 100, k: 20 };
+    expect(cut(size, false, true, false).parts).toHaveLength(5);
+    const { parts, dispatches } = cut(size, false, true, false, 2);
+    expect(parts).toHaveLength(3);
+    const bindings = dispatches.flatMap((dispatch) => dispatch.bindings);
+    const offsets = bindings.map((binding) => (binding.type === "tensor" ? 2 * (binding.window?.offset ?? 0) : 0));
+    expect(offsets.filter((offset) => offset % 256 !== 0)).toEqual([]);
   });
 
   test("leaves a product alone that fits", () => {

@@ -6,11 +6,11 @@
  */
 import columns from "../../shaders/columns.wgsl" with { type: "text" };
 import { assert } from "../base/assert.ts";
-import type { OpOf, TensorId } from "../tensor/program.ts";
+import { elementCount, type OpOf, type TensorId } from "../tensor/program.ts";
 import { at, share, type Binding, type Dispatch } from "./dispatch.ts";
 import { u32, type Access } from "./shader.ts";
 
-/** Windows begin at multiples of this many rows: 256 bytes at least, the alignment of bindings. */
+/** Windows begin at multiples of this many rows: 256 bytes at least, the alignment of bindings; f16 rows are of even length. */
 const ROWS_ALIGNMENT = 64;
 
 interface Range {
@@ -33,13 +33,15 @@ type Cuts = Readonly<Record<Axis, readonly Range[]>>;
 export interface SplitContext {
   readonly bindingBytesMax: number;
   shapeOf(id: TensorId): readonly number[];
+  /** Bytes of one element. */
+  elementBytes(id: TensorId): number;
   /** The dispatch of one product of parts; `shapeOf` knows the parts, whose ids are negative. */
   product(op: OpOf<"matmul">, shapeOf: (id: TensorId) => readonly number[]): Dispatch;
 }
 
 /** Whether one of the op's matrices does not fit a binding. */
-export function isSplit(op: OpOf<"matmul">, { bindingBytesMax, shapeOf }: Omit<SplitContext, "product">): boolean {
-  return matricesOf(op).some(({ id }) => bytesOf(shapeOf(id)) > bindingBytesMax);
+export function isSplit(op: OpOf<"matmul">, context: Omit<SplitContext, "product">): boolean {
+  return matricesOf(op).some(({ id }) => bytesOf(id, context) > context.bindingBytesMax);
 }
 
 /** The dispatches of a product that does not fit, in the order in which they run. */
@@ -70,9 +72,8 @@ function partOf(
     const [, width] = context.shapeOf(matrix.id) as [number, number];
     const whole: Binding = { type: "tensor", id: matrix.id, access, inPlace: name === "add" };
     const cut = cuts[matrix.columns].length > 1;
-    const offset = rows.first * width + across.first;
-    const window = { offset, count: (rows.count - 1) * width + across.count };
-    const contiguous: Binding = cuts[matrix.rows].length === 1 && !cut ? whole : { ...whole, window };
+    const window = { offset: rows.first * width, count: rows.count * width };
+    const contiguous: Binding = cuts[matrix.rows].length === 1 ? whole : { ...whole, window };
     // An addend goes where the result does, so that both are one part.
     const label = name === "add" ? "out" : name;
     const scratch = (wanted: Access): Binding => ({
@@ -83,8 +84,8 @@ function partOf(
     });
     const size = { rows: rows.count, width: across.count };
     const [far, near] = [
-      { binding: contiguous, stride: width },
-      { binding: scratch(access === "read" ? "write" : "read"), stride: across.count },
+      { binding: contiguous, first: across.first, stride: width },
+      { binding: scratch(access === "read" ? "write" : "read"), first: 0, stride: across.count },
     ];
     if (cut && access === "read") {
       before.push(copy(size, far, near));
@@ -126,9 +127,10 @@ function scratchAs(binding: Binding, access: Access, inPlace: boolean): Binding 
   return { ...binding, access, inPlace };
 }
 
-/** A block of columns: where its first element is, and how far from row to row. */
+/** A block of columns: its first element in what is bound, which may be no place for a binding to begin, and how far from row to row. */
 interface Side {
   readonly binding: Binding;
+  readonly first: number;
   readonly stride: number;
 }
 
@@ -139,7 +141,9 @@ function copy(size: { readonly rows: number; readonly width: number }, from: Sid
     constants: {
       ROWS: u32(size.rows),
       WIDTH: u32(size.width),
+      X0: u32(from.first),
       X: u32(from.stride),
+      Y0: u32(to.first),
       Y: u32(to.stride),
     },
     bindings: [from.binding, { ...to.binding, access: "write" } as Binding],
@@ -148,14 +152,15 @@ function copy(size: { readonly rows: number; readonly width: number }, from: Sid
 }
 
 /** How each axis is cut: as little as lets the rows of every matrix that is too large fit. */
-function cutsOf(op: OpOf<"matmul">, { bindingBytesMax, shapeOf }: SplitContext): Cuts {
+function cutsOf(op: OpOf<"matmul">, context: SplitContext): Cuts {
+  const { bindingBytesMax, shapeOf, elementBytes } = context;
   const lengths: Record<Axis, number> = { m: 0, n: 0, k: 0 };
   const most: Record<Axis, number> = { m: Infinity, n: Infinity, k: Infinity };
   for (const { id, rows, columns: across } of matricesOf(op)) {
     const [height, width] = shapeOf(id) as [number, number];
     [lengths[rows], lengths[across]] = [height, width];
-    if (bytesOf(shapeOf(id)) > bindingBytesMax) {
-      const fit = Math.floor(bindingBytesMax / (4 * width) / ROWS_ALIGNMENT) * ROWS_ALIGNMENT;
+    if (bytesOf(id, context) > bindingBytesMax) {
+      const fit = Math.floor(bindingBytesMax / (elementBytes(id) * width) / ROWS_ALIGNMENT) * ROWS_ALIGNMENT;
       most[rows] = Math.min(most[rows], Math.max(ROWS_ALIGNMENT, fit));
     }
   }
@@ -187,6 +192,6 @@ function matricesOf(op: OpOf<"matmul">): Matrix[] {
   return Object.values(matrixRoles(op)).filter((matrix) => matrix !== undefined);
 }
 
-function bytesOf([rows = 0, width = 0]: readonly number[]): number {
-  return 4 * rows * width;
+function bytesOf(id: TensorId, { shapeOf, elementBytes }: Omit<SplitContext, "product">): number {
+  return elementBytes(id) * elementCount(shapeOf(id));
 }

@@ -2,7 +2,15 @@
  * How much device memory a Program needs, before anything is allocated: for the sentence that refuses a model that is too
  * big, and for choosing a batch.
  */
-import { baseOf, elementCount, readsOf, writesOf, type Program, type Tensor } from "../tensor/program.ts";
+import {
+  baseOf,
+  elementCount,
+  readsOf,
+  writesOf,
+  type Program,
+  type Tensor,
+  type TensorId,
+} from "../tensor/program.ts";
 
 export interface MemoryNeed {
   /** States: parameters, gradients, moments. */
@@ -13,8 +21,12 @@ export interface MemoryNeed {
   readonly largestBytes: number;
 }
 
-/** The memory that `program` needs at least. A value lives from the op that writes it to the last op that reads it. */
-export function memoryOf(program: Program): MemoryNeed {
+/**
+ * The memory that `program` needs at least, where `elementBytes` tells how tensors are kept. A value lives from the op that
+ * writes it to the last op that reads it.
+ */
+export function memoryOf(program: Program, elementBytes: (id: TensorId) => number = () => 4): MemoryNeed {
+  const bytesOf = ({ id, shape }: Tensor): number => elementCount(shape) * elementBytes(id);
   const whole = program.tensors.filter(({ view }) => view === undefined);
   const sum = (tensors: readonly Tensor[]): number => tensors.reduce((bytes, tensor) => bytes + bytesOf(tensor), 0);
   const inputBytes = sum(whole.filter(({ role }) => role === "input"));
@@ -45,8 +57,4 @@ export function memoryOf(program: Program): MemoryNeed {
     valueBytes: inputBytes + peakBytes,
     largestBytes: Math.max(...whole.map(bytesOf)),
   };
-}
-
-function bytesOf({ shape }: Tensor): number {
-  return elementCount(shape) * 4;
 }

@@ -10,13 +10,14 @@ export interface Cost {
   readonly bytes: number;
 }
 
-export function costOf(program: Program, op: Op): Cost {
+/** `elementBytes` tells how an engine keeps a tensor. */
+export function costOf(program: Program, op: Op, elementBytes: (id: TensorId) => number = () => 4): Cost {
   const shape = (id: TensorId): readonly number[] => present(program.tensors[id], `tensor ${id}`).shape;
   const count = (id: TensorId): number => elementCount(shape(id));
   const ids = new Set([...readsOf(op), ...writesOf(op)]);
   // In place, an element is read and written.
   const inPlace = writesOf(op).filter((id) => readsOf(op).includes(id));
-  const all = [...ids, ...inPlace].reduce((sum, id) => sum + 4 * count(id), 0);
+  const all = [...ids, ...inPlace].reduce((sum, id) => sum + elementBytes(id) * count(id), 0);
   // Only the rows that tokens name are read of a table.
   const bytes = op.type === "embedding" ? all - 4 * count(op.table) + 4 * count(op.out) : all;
   return { flops: flopsOf(op, shape, count), bytes };

@@ -2,6 +2,7 @@
  * A Plan as text, for whoever wants to know where the time and the memory of a run go: one line for each op with what it
  * costs (`cost.ts`), the shapes of its tensors and where they lie, then the totals. Entry points print it when DEBUG is 2.
  */
+import { present } from "../base/assert.ts";
 import { costOf } from "./cost.ts";
 import { READS, readsOf, WRITES, writesOf, type Op, type Program, type TensorId } from "./program.ts";
 
@@ -18,19 +19,26 @@ export interface PlanText {
   readonly size: string;
   /** Where a tensor lies: "slot 3", "params+4096". */
   place(id: TensorId): string;
+  /** Bytes of one element of a tensor, 4 where an engine does not say. */
+  readonly elementBytes?: (id: TensorId) => number;
   readonly stateBytes: number;
   readonly valueBytes: number;
 }
 
 const KERNEL_COLUMNS = 28;
 
-export function printPlan(program: Program, { steps, size, place, stateBytes, valueBytes }: PlanText): string {
-  const tensor = (id: TensorId): string =>
-    `${program.tensors[id]?.name} [${program.tensors[id]?.shape.join()}] @${place(id)}`;
+export function printPlan(
+  program: Program,
+  { steps, size, place, elementBytes = () => 4, stateBytes, valueBytes }: PlanText,
+): string {
+  const tensor = (id: TensorId): string => {
+    const { name, shape } = present(program.tensors[id], `tensor ${id}`);
+    return `${name} [${shape.join()}]${elementBytes(id) === 2 ? " f16" : ""} @${place(id)}`;
+  };
   let [flops, bytes] = [0, 0];
   const lines = steps.flatMap(({ kernel, ops }, step) =>
     ops.map((op, i) => {
-      const cost = costOf(program, op);
+      const cost = costOf(program, op, elementBytes);
       flops += cost.flops;
       bytes += cost.bytes;
       const name = i === 0 ? short(kernel) : "";

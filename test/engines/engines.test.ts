@@ -5,10 +5,10 @@
  */
 import process from "node:process";
 import { beforeAll, describe, expect, test } from "vitest";
-import { wasmNames, webGpuNames } from "./entry.ts";
+import { trainsHalves, wasmNames, webGpuNames } from "./entry.ts";
 import { GPU_CHECKS } from "./gpu-checks.ts";
 import { stacks, type Stack } from "./stacks.ts";
-import { drift, DRIFT_MAX } from "./trace.ts";
+import { drift, DRIFT_MAX, HALF_DRIFT_MAX } from "./trace.ts";
 
 /** `npm run sweep` sets it. */
 const sweep = process.env["HEDDLE_SWEEP"] === "1";
@@ -56,6 +56,16 @@ describe.each(all)("$name", (stack) => {
         }
         expect(drift(losses, expected?.losses ?? [])).toBeLessThanOrEqual(stack.engine === "wasm" ? 0 : DRIFT_MAX);
       }
+    },
+    STACK_MS_MAX,
+  );
+
+  test.runIf(stack.engine === "webgpu" && trainsHalves(stack.part.rungs))(
+    "trains 40 steps with values kept as f16 within their band of WASM",
+    async () => {
+      const [{ traces, halves }, expected] = [await stack.report(), (await reference.report()).traces[0]];
+      expect(halves?.digest).not.toBe(traces[0]?.digest);
+      expect(drift(halves?.losses ?? [], expected?.losses ?? [])).toBeLessThanOrEqual(HALF_DRIFT_MAX);
     },
     STACK_MS_MAX,
   );

@@ -5,9 +5,10 @@
 import { present } from "../../src/base/assert.ts";
 import type { Engine } from "../../src/tensor/engine.ts";
 import { createWasmEngine } from "../../src/wasm/engine.ts";
-import { cases, rungs, type Case } from "./cases.ts";
+import { cases } from "./cases.ts";
 import { guardAdapter } from "./guard.ts";
 import { CLAIMS, attempt, runCases, runClaims, type CaseResult } from "./run-cases.ts";
+import { HALVES, rungs, type Rung } from "./rungs.ts";
 import { trace, TRACES, type Trace, type TraceName } from "./trace.ts";
 import { GOLDEN, trainDigest } from "./train-digest.ts";
 
@@ -19,6 +20,8 @@ export interface Report {
   readonly results: readonly CaseResult[];
   /** The losses of the run of training, and a digest of all that came of it; one for each number of threads. */
   readonly traces: readonly Trace[];
+  /** The same run with values kept as f16, where that was asked for. */
+  readonly halves?: Trace;
 }
 
 /** What an entry prints: a report for each engine that it was asked for. */
@@ -31,7 +34,7 @@ export interface Wanted {
   readonly only?: TraceName;
   /** Which rungs of the kernels' ladders WebGPU runs besides: a regular expression for their names. Without it none. */
   readonly rungs?: string;
-  /** Only the cases whose names match, on WebGPU, and no checks or claims; a regular expression. Without it everything. */
+  /** Only the cases whose names match, on WebGPU and on its rungs, and no checks or claims; a regular expression. Without it everything. */
   readonly cases?: string;
 }
 
@@ -47,20 +50,25 @@ export function webGpuNames(
   checks: Readonly<Record<string, string>>,
   wanted: Pick<Wanted, "rungs" | "cases">,
 ): string[] {
-  const ladder = rungsLike(wanted.rungs).flatMap(({ name, ops }) =>
-    cases.filter(({ op }) => ops.some((one) => one === op)).map((one) => name + one.name),
-  );
+  const some = like(wanted.cases);
+  const ladder = rungsLike(wanted.rungs).flatMap((rung) => rung.cases.filter(some).map(({ name }) => rung.name + name));
   return wanted.cases === undefined
     ? [...contractNames(), ...ladder, ...Object.values(checks)]
-    : [...cases.filter(like(wanted.cases)).map(({ name }) => name), ...ladder];
+    : [...cases.filter(some).map(({ name }) => name), ...ladder];
 }
 
-function like(pattern: string): (one: { readonly name: string }) => boolean {
+/** Whether a name matches; without a pattern all do. */
+function like(pattern = ""): (one: { readonly name: string }) => boolean {
   const expression = new RegExp(pattern);
   return ({ name }) => expression.test(name);
 }
 
-function rungsLike(pattern: string | undefined): typeof rungs {
+/** Whether a stack that runs rungs of this pattern trains with values kept as f16, too. */
+export function trainsHalves(pattern: string | undefined): boolean {
+  return rungsLike(pattern).some(({ name }) => name === HALVES);
+}
+
+function rungsLike(pattern: string | undefined): readonly Rung[] {
   return pattern === undefined ? [] : rungs.filter(like(pattern));
 }
 
@@ -113,19 +121,23 @@ async function reportWebGpu(gpu: GPU, { only, rungs: pattern, cases: some }: Wan
     return { device: engine.device, results: [], traces: [await trace(engine, TRACES[only])] };
   }
   const results = await runGuarded(gpu, {}, async (guarded, begin) => [
-    ...(await runCases(guarded, { begin, ...(some === undefined ? {} : { wanted: like(some) }) })),
+    ...(await runCases(guarded, { begin, wanted: like(some) })),
     ...(some === undefined ? await runClaims(guarded) : []),
   ]);
-  for (const { name, choice, ops } of rungsLike(pattern)) {
-    const wanted = ({ op }: Case): boolean => ops.some((one) => one === op);
+  for (const { name, choice, cases: among } of rungsLike(pattern)) {
     const run = (guarded: Engine, begin: (name: string) => void): Promise<CaseResult[]> =>
-      runCases(guarded, { prefix: name, wanted, begin });
+      runCases(guarded, { prefix: name, among, wanted: like(some), begin });
     results.push(...(await runGuarded(gpu, choice, run)));
   }
   if (some === undefined) {
     results.push(...(await runGpuChecks(gpu)));
   }
-  return { device: engine.device, results, traces: [await trace(engine, TRACES.brief)] };
+  const report = { device: engine.device, results, traces: [await trace(engine, TRACES.brief)] };
+  if (!trainsHalves(pattern)) {
+    return report;
+  }
+  using halves = await createGpuEngine({ gpu, choice: { storage: "f16" } });
+  return { ...report, halves: await trace(halves, TRACES.brief) };
 }
 
 /** Runs cases on an engine whose memory is guarded; a case with a kernel that wrote beyond its tensors has failed. */

@@ -2,7 +2,7 @@
  * What must hold of the WebGPU engine beyond the contract: a run allocates nothing, and no failure of the device goes by
  * unseen. The device's own methods are wrapped to count what is created and to break things on purpose.
  */
-import { HeddleError, present } from "../../src/base/assert.ts";
+import { present } from "../../src/base/assert.ts";
 import { createGpuEngine, probeGpu, type GpuEngine, type GpuEngineOptions } from "../../src/gpu/engine.ts";
 import { selfTest } from "../../src/gpu/self-test.ts";
 import type { Pace } from "../../src/tensor/engine.ts";
@@ -10,7 +10,9 @@ import { record } from "../../src/tensor/record.ts";
 import { memoryOf } from "../../src/model/memory.ts";
 import { cases, modelCase } from "./cases.ts";
 import { guardAdapter } from "./guard.ts";
-import { attempt, compare, isolated, runCases, type CaseResult } from "./run-cases.ts";
+import { stepOf } from "./half-cases.ts";
+import { checkHalves } from "./half-check.ts";
+import { attempt, compare, expectCode, isolated, runCases, type CaseResult } from "./run-cases.ts";
 
 export const GPU_CHECKS = {
   guard: "a kernel that writes beyond its tensor is caught by the guard around it",
@@ -26,6 +28,7 @@ export const GPU_CHECKS = {
   split: "a model with tables and matrices larger than a binding may be trains to the twin's numbers",
   tooBig: 'a model that does not fit is refused as "model-too-big", with the sizes',
   dropped: "a submit that the device drops makes run or read reject, and every later one",
+  halves: 'values that are kept as f16 take half the bytes and stay finite; a device without f16 is "no-engine"',
   lost: 'a lost device makes run and read reject with "device-lost"',
 } as const;
 
@@ -44,6 +47,7 @@ export async function runGpuChecks(gpu: GPU): Promise<CaseResult[]> {
     await attempt(GPU_CHECKS.split, () => checkSplit(gpu)),
     await attempt(GPU_CHECKS.tooBig, () => checkTooBig(gpu)),
     await attempt(GPU_CHECKS.dropped, () => checkDropped(gpu)),
+    await attempt(GPU_CHECKS.halves, () => checkHalves(gpu)),
     await attempt(GPU_CHECKS.lost, () => checkLost(gpu)),
   ];
 }
@@ -365,22 +369,25 @@ async function checkWindows(gpu: GPU): Promise<string> {
 
 /**
  * Training steps of a model whose parameters, tables and matrices take twice to thirteen times what a binding spans: 32 KiB,
- * which is what activations of 64 rows need. Naive kernels, because each part's shape is a shader to compile.
+ * which is what activations of 64 rows need. Naive kernels, because each part's shape is a shader to compile. Where there is
+ * f16, parts of columns are copied to and from values that are kept so, too.
  */
 async function checkSplit(gpu: GPU): Promise<string> {
-  const probe = await probeGpu(gpu);
-  if (probe === null) {
-    throw new Error("There is no adapter");
-  }
-  const limits = { maxStorageBufferBindingSize: 2 ** 15, maxBufferSize: 2 ** 28 };
-  Object.defineProperty(probe.adapter, "limits", { value: limits });
-  using engine = await createGpuEngine({
-    gpu,
-    adapter: probe.adapter,
-    choice: { matmul: "naive", attention: "naive" },
-  });
   const size = { vocabulary: 68, channels: 128, layers: 1, heads: 4, kvHeads: 1, hidden: 128, time: 32 };
-  return await compare(engine, modelCase("in windows", { ...size, tied: true }));
+  const model = modelCase("in windows", { ...size, tied: true });
+  const { adapter } = present(await probeGpu(gpu), "adapter");
+  const details: string[] = [];
+  for (const [storage, one] of [["f32", model] as const, ["f16", stepOf(model, "model")] as const]) {
+    if (storage === "f32" || adapter.features.has("shader-f16")) {
+      const { adapter: own } = present(await probeGpu(gpu), "adapter");
+      const limits = { maxStorageBufferBindingSize: 2 ** 15, maxBufferSize: 2 ** 28 };
+      Object.defineProperty(own, "limits", { value: limits });
+      const choice = { matmul: "naive", attention: "naive", storage } as const;
+      using engine = await createGpuEngine({ gpu, adapter: own, choice });
+      details.push(`${storage}: ${await compare(engine, one)}`);
+    }
+  }
+  return details.join("; ");
 }
 
 async function checkTooBig(gpu: GPU): Promise<string> {
@@ -438,16 +445,4 @@ async function checkLost(gpu: GPU): Promise<string> {
   await expectCode("device-lost", () => plan.run(["total"]));
   await expectCode("device-lost", () => engine.readState("total"));
   return first;
-}
-
-async function expectCode(code: string, work: () => Promise<unknown>): Promise<string> {
-  try {
-    await work();
-  } catch (error) {
-    if (error instanceof HeddleError && error.code === code) {
-      return error.message;
-    }
-    throw error;
-  }
-  throw new Error(`Nothing was thrown; need HeddleError "${code}"`);
 }

@@ -3,8 +3,9 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { beforeAll, expect, test } from "vitest";
-import { rungs } from "./cases.ts";
+
 import type { Compilations } from "./null-adapter.ts";
+import { rungs } from "./rungs.ts";
 
 let found: Compilations;
 

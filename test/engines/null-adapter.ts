@@ -7,9 +7,10 @@
 import process from "node:process";
 import { createGpuEngine, probeGpu } from "../../src/gpu/engine.ts";
 import { present } from "../../src/base/assert.ts";
-import { cases, rungs } from "./cases.ts";
+import { cases } from "./cases.ts";
 import { openDawn } from "./dawn.ts";
 import { isolated } from "./run-cases.ts";
+import { rungs } from "./rungs.ts";
 
 /** Those of no software adapter; kernels may depend on it. */
 const LANES = [16, 32, 64];
@@ -32,9 +33,10 @@ const gpu = openDawn(["backend=null"]);
 const failures: string[] = [];
 let compiled = 0;
 for (const lanes of LANES) {
-  for (const { name, choice, ops } of [{ name: "", choice: {}, ops: undefined }, ...rungs]) {
+  const models = cases.filter(({ op }) => op.startsWith("model"));
+  for (const { name, choice, cases: own } of [{ name: "", choice: {}, cases: models }, ...rungs]) {
     using engine = await createGpuEngine({ gpu, choice, adapter: await adapterWith(lanes), tuneMsMax: 0 });
-    for (const one of cases.filter(({ op }) => ops?.some((wanted) => wanted === op) ?? op.startsWith("model"))) {
+    for (const one of own) {
       try {
         using _ = await engine.compile(isolated(one.setup()).program);
         compiled += 1;

@@ -2,6 +2,7 @@
  * Runs the contract (`cases.ts`) on an engine: every case against the twin, and two claims about replaying. It returns
  * what it found as data and throws nothing, so that an entry of any platform can print it as JSON.
  */
+import { HeddleError } from "../../src/base/assert.ts";
 import type { Engine } from "../../src/tensor/engine.ts";
 import { tensorNamed, type Program } from "../../src/tensor/program.ts";
 import { createTwin } from "../../src/tensor/twin.ts";
@@ -21,17 +22,23 @@ export const CLAIMS = {
   sharedState: "plans share states by name, and a state is zero until written",
 } as const;
 
-/** Every case that `wanted` lets through. `prefix` tells runs with other kernels apart; `begin` hears each name. */
+/** Every case of `among` that `wanted` lets through. `prefix` tells runs with other kernels apart; `begin` hears each name. */
 export async function runCases(
   engine: Engine,
   {
     wanted = () => true,
+    among = cases,
     prefix = "",
     begin = () => undefined,
-  }: { wanted?: (one: Case) => boolean; prefix?: string; begin?: (name: string) => void } = {},
+  }: {
+    wanted?: (one: Case) => boolean;
+    among?: readonly Case[];
+    prefix?: string;
+    begin?: (name: string) => void;
+  } = {},
 ): Promise<CaseResult[]> {
   const results: CaseResult[] = [];
-  for (const one of cases.filter(wanted)) {
+  for (const one of among.filter(wanted)) {
     begin(prefix + one.name);
     results.push(await attempt(prefix + one.name, () => compare(engine, one)));
   }
@@ -59,8 +66,24 @@ export async function attempt(name: string, check: () => Promise<string>): Promi
   }
 }
 
+/** The message of the HeddleError with `code` that `work` must reject with. */
+export async function expectCode(code: string, work: () => Promise<unknown>): Promise<string> {
+  try {
+    await work();
+  } catch (error) {
+    if (error instanceof HeddleError && error.code === code) {
+      return error.message;
+    }
+    throw error;
+  }
+  throw new Error(`Nothing was thrown; need HeddleError "${code}"`);
+}
+
 /** Runs one case; returns the worst difference in words and throws if it is too large. */
-export async function compare(engine: Engine, { setup, tolerance, floor = 0 }: Case): Promise<string> {
+export async function compare(
+  engine: Engine,
+  { setup, tolerance, floor = 0, nmseMax = nmseFor(tolerance) }: Case,
+): Promise<string> {
   const built = isolated(setup());
   using twin = createTwin();
   const expected = await execute(twin, built);
@@ -76,8 +99,8 @@ export async function compare(engine: Engine, { setup, tolerance, floor = 0 }: C
     nmse = error.nmse <= nmse ? nmse : error.nmse;
   }
   const detail = `"${worst.name}" differs by ${worst.share.toExponential(1)} of its largest element, worst NMSE ${nmse.toExponential(1)}`;
-  if (!(worst.share <= tolerance && nmse <= nmseMax(tolerance))) {
-    throw new Error(`${detail}; allowed are ${tolerance} and ${nmseMax(tolerance).toExponential(1)}`);
+  if (!(worst.share <= tolerance && nmse <= nmseMax)) {
+    throw new Error(`${detail}; allowed are ${tolerance} and ${nmseMax.toExponential(1)}`);
   }
   return detail;
 }
@@ -87,7 +110,7 @@ export async function compare(engine: Engine, { setup, tolerance, floor = 0 }: C
  * square stands for its largest element. 1e-11 for ops and 1e-9 for training; measured are up to 9e-13 (one exponential)
  * and 5e-12. ggml's test-backend-ops allows 1e-7, and 5e-4 for products and attention, because of f16.
  */
-function nmseMax(tolerance: number): number {
+function nmseFor(tolerance: number): number {
   return tolerance ** 2 / 10;
 }
 

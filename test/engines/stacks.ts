@@ -54,7 +54,7 @@ const hosts: readonly Host[] = [
     needs: { file: SWIFTSHADER, install: 'the system package "chromium"' },
     stacks: { webgpu: "WebGPU: Node with Dawn on SwiftShader", wasm: "WASM: Node" },
     brief: { rungs: "^(tiled-64x128|split|subgroup-8x8|flash-(16|64)|shared)" },
-    sweep: { rungs: "." },
+    sweep: { rungs: "^(?!f16)" },
   },
   {
     name: "Node on lavapipe",
@@ -64,8 +64,8 @@ const hosts: readonly Host[] = [
     needs: { file: LAVAPIPE, install: 'Mesa 25 with "node tools/lavapipe.mjs"' },
     stacks: { webgpu: "WebGPU: Node with Dawn on lavapipe" },
     // Subgroups of 8 and f16 are what it is here for.
-    brief: { cases: "in fours" },
-    sweep: { rungs: "^(subgroup-([0-9]+x|1 att)|lanes)|f16" },
+    brief: { cases: "in fours", rungs: "^f16: " },
+    sweep: { rungs: "^f16: |^(f16 )?(subgroup-([0-9]+x|1 att)|lanes)" },
   },
   {
     name: "Deno",
@@ -73,8 +73,8 @@ const hosts: readonly Host[] = [
     environment: { VK_ICD_FILENAMES: LLVMPIPE },
     needs: { file: LLVMPIPE, install: 'the system package "mesa-vulkan-drivers"' },
     stacks: { webgpu: "WebGPU: Deno with wgpu on llvmpipe", wasm: "WASM: Deno" },
-    brief: { rungs: "^(naive|register|tiled-128|flash-64|shared)" },
-    sweep: { rungs: "^(?!subgroup|lanes)" },
+    brief: { rungs: "^(naive|register|tiled-128|flash-64|shared|f16:)" },
+    sweep: { rungs: "^(?!(f16 )?(subgroup|lanes))" },
   },
   {
     name: "Chromium",
@@ -91,7 +91,7 @@ const hosts: readonly Host[] = [
     needs: { file: "/usr/bin/firefox-esr", install: 'the system package "firefox-esr"' },
     stacks: { webgpu: "WebGPU: Firefox worker with wgpu on llvmpipe", wasm: "WASM: Firefox worker" },
     brief: {},
-    sweep: { rungs: "^(?!subgroup|lanes)" },
+    sweep: { rungs: "^(?!subgroup|lanes|f16)" },
   },
 ];
 

@@ -11,8 +11,9 @@ import { assert } from "../src/base/assert.ts";
 import { createRng } from "../src/base/rng.ts";
 import { median } from "../src/base/statistics.ts";
 import { STEP_INNER as INNER, STEP_MODEL as MODEL } from "../src/engines/task.ts";
-import { createGpuEngine, type GpuEngine } from "../src/gpu/engine.ts";
+import { createGpuEngine, probeGpu, type GpuEngine } from "../src/gpu/engine.ts";
 import type { KernelChoice } from "../src/gpu/kernels.ts";
+import { halfTensors } from "../src/gpu/storage.ts";
 import { initialParameters } from "../src/model/layout.ts";
 import { trainProgram } from "../src/model/llama.ts";
 import { memoryOf } from "../src/model/memory.ts";
@@ -25,7 +26,7 @@ import { watchWebGpu, type Counts } from "./contest/watch.ts";
 const TRAIN_ROUNDS = 3;
 const STEADY_STEPS = 1_000;
 
-/** A training step: kernels that the engine is held to, ways to spare memory. */
+/** A training step: kernels and storage that the engine is held to, ways to spare memory. */
 interface Way {
   readonly label: string;
   readonly choice?: Partial<KernelChoice>;
@@ -48,12 +49,15 @@ const THRIFTS: readonly Way[] = [
 ];
 
 const { gpu, identity } = await findAdapter();
+const f16 = (await probeGpu(gpu))?.adapter.features.has("shader-f16") === true;
+/** Where the device has it. */
+const HALVES: readonly Way[] = f16 ? [{ label: "f16 values", choice: { storage: "f16" } }] : [];
 const watch = watchWebGpu({ maySleep: false });
 const parts = process.argv.slice(2);
 const wants = (part: string): boolean => parts.length === 0 || parts.includes(part);
 const results: Record<string, unknown> = { adapter: identity };
 if (wants("train")) {
-  results["train step, tokens/s"] = await compareTraining(KERNELS);
+  results["train step, tokens/s"] = await compareTraining([...KERNELS, ...HALVES]);
 }
 if (wants("thrift")) {
   results["train step in less memory, tokens/s"] = await compareTraining(THRIFTS);
@@ -124,11 +128,13 @@ async function countStep(): Promise<Counts> {
  */
 async function measureMemory(): Promise<Record<string, Record<string, number>>> {
   const figures: Record<string, Record<string, number>> = {};
-  for (const { label, thrift = {} } of THRIFTS) {
-    using engine: GpuEngine = await createGpuEngine({ gpu });
+  for (const { label, choice = {}, thrift = {} } of [...THRIFTS, ...HALVES]) {
+    using engine: GpuEngine = await createGpuEngine({ gpu, choice });
     using trainer = await createTrainer(engine, { ...options(), thrift });
     const { peakBytes: bufferBytes } = await watch.count(await stepper(trainer));
-    const { stateBytes, valueBytes } = memoryOf(trainProgram(MODEL, INNER.batch, thrift));
+    const program = trainProgram(MODEL, INNER.batch, thrift);
+    const halves = choice.storage === "f16" ? halfTensors(program) : new Set();
+    const { stateBytes, valueBytes } = memoryOf(program, (id) => (halves.has(id) ? 2 : 4));
     const leastBytes = stateBytes + valueBytes;
     const ratio = Number((bufferBytes / leastBytes).toFixed(3));
     figures[label] = { bufferBytes, leastBytes, ratio };

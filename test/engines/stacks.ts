@@ -53,7 +53,7 @@ const hosts: readonly Host[] = [
     environment: { VK_ICD_FILENAMES: SWIFTSHADER },
     needs: { file: SWIFTSHADER, install: 'the system package "chromium"' },
     stacks: { webgpu: "WebGPU: Node with Dawn on SwiftShader", wasm: "WASM: Node" },
-    brief: { rungs: "^(tiled-64x128|split|subgroup-8x8|flash-(16|64)|shared)" },
+    brief: { rungs: "^(flash-64|shared)" },
     sweep: { rungs: "^(?!f16)" },
   },
   {
@@ -73,7 +73,7 @@ const hosts: readonly Host[] = [
     environment: { VK_ICD_FILENAMES: LLVMPIPE },
     needs: { file: LLVMPIPE, install: 'the system package "mesa-vulkan-drivers"' },
     stacks: { webgpu: "WebGPU: Deno with wgpu on llvmpipe", wasm: "WASM: Deno" },
-    brief: { rungs: "^(naive|register|tiled-128|flash-64|shared|f16:)" },
+    brief: { rungs: "^(naive|register|tiled-64x128|split|flash-64|shared|f16:)" },
     sweep: { rungs: "^(?!(f16 )?(subgroup|lanes))" },
   },
   {

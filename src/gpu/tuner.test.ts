@@ -118,6 +118,13 @@ test("tune() keeps its budget but for the candidate it is at, and decides among 
   expect(state.ms).toBeLessThan(200);
 });
 
+test("tune() tries one candidate for the dearest form where the time is over before it begins", async () => {
+  const { state, chosen } = options(() => 1, 1);
+  // Every look at the clock takes longer than there is time.
+  expect(await tune(program(), { ...chosen, nowMs: () => (state.ms += 10) })).toEqual({ nn: "tiled-64x64" });
+  expect(state.compiled).toEqual(["tuning nn [16,64] tiled-64x64"]);
+});
+
 test("tune() leaves out a candidate whose numbers are not the first one's, on inputs that are not zero", async () => {
   const msOf = (rung: AnyRung): number => (rung === "blocks-8x4" ? 2 : 5);
   for (const [by, fastest] of [

@@ -53,7 +53,7 @@ const hosts: readonly Host[] = [
     environment: { VK_ICD_FILENAMES: SWIFTSHADER },
     needs: { file: SWIFTSHADER, install: 'the system package "chromium"' },
     stacks: { webgpu: "WebGPU: Node with Dawn on SwiftShader", wasm: "WASM: Node" },
-    brief: { rungs: "^(flash-64|shared)" },
+    brief: { rungs: "^shared" },
     sweep: { rungs: "^(?!f16)" },
   },
   {

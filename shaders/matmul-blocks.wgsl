@@ -35,21 +35,6 @@ fn block_b(k: u32, n: u32) -> mat4x4<f32> {
   }
   return transpose(mat4x4<f32>(b[i], b[i + BN / 4u], b[i + BN / 2u], b[i + 3u * BN / 4u]));
 }
-// What a fused op does with quad i of out once it is written; nothing here (gpu/merge.ts).
-fn stored(i: u32) {
-}
-// Ends the sum of quad i of out, which stands in quad n of its row.
-fn put(i: u32, n: u32, sum: vec4<f32>) {
-  var value = sum;
-  if (ADD) {
-    value += add[i];
-  }
-  if (BIAS) {
-    value += bias[n];
-  }
-  out[i] = value;
-  stored(i);
-}
 // Column i of `sums` is row m + i of out.
 fn store(m: u32, n: u32, sums: mat4x4<f32>) {
   if (m < M && n < N) {

@@ -27,21 +27,6 @@ enable subgroups;
 const ROWS = (M + 4u * $Q - 1u) / (4u * $Q);
 const COLUMNS = (N + SIZE * $C - 1u) / (SIZE * $C);
 
-// What a fused op does with value i of out once it is written; nothing here (gpu/merge.ts).
-fn stored(i: u32) {
-}
-// Ends the sum of value i of out, which stands in column n.
-fn put(i: u32, n: u32, sum: f32) {
-  var value = sum;
-  if (ADD) {
-    value += add[i];
-  }
-  if (BIAS) {
-    value += bias[n];
-  }
-  out[i] = value;
-  stored(i);
-}
 fn store(m: u32, n: u32, sum: f32) {
   if (m < M && n < N) {
     put(m * N + n, n, sum);

@@ -13,22 +13,6 @@
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 
-// What a fused op does with value i of out once it is written; nothing here (gpu/merge.ts).
-fn stored(i: u32) {
-}
-// Ends the sum of value i of out, which stands in column n.
-fn put(i: u32, n: u32, sum: f32) {
-  var value = sum;
-  if (ADD) {
-    value += add[i];
-  }
-  if (BIAS) {
-    value += bias[n];
-  }
-  out[i] = value;
-  stored(i);
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let i = (group.x + group.y * GRID_X) * 64u + thread;

@@ -24,21 +24,6 @@ fn row_start(m: u32) -> u32 {
 fn column_start(n: u32) -> u32 {
   return min(n, N - 1u) * BN;
 }
-// What a fused op does with value i of out once it is written; nothing here (gpu/merge.ts).
-fn stored(i: u32) {
-}
-// Ends the sum of value i of out, which stands in column n.
-fn put(i: u32, n: u32, sum: f32) {
-  var value = sum;
-  if (ADD) {
-    value += add[i];
-  }
-  if (BIAS) {
-    value += bias[n];
-  }
-  out[i] = value;
-  stored(i);
-}
 fn store(m: u32, n: u32, sum: f32) {
   if (m < M && n < N) {
     put(m * N + n, n, sum);

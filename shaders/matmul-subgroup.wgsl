@@ -32,21 +32,6 @@ fn start_a(m: u32, lane: u32) -> u32 {
   }
   return ((lane % 4u) * AK + min(m + 4u * (lane / 4u % $H), M - 4u)) / 4u;
 }
-// What a fused op does with quad i of out once it is written; nothing here (gpu/merge.ts).
-fn stored(i: u32) {
-}
-// Ends the sum of quad i of out, which stands in quad n of its row.
-fn put(i: u32, n: u32, sum: vec4<f32>) {
-  var value = sum;
-  if (ADD) {
-    value += add[i];
-  }
-  if (BIAS) {
-    value += bias[n];
-  }
-  out[i] = value;
-  stored(i);
-}
 fn store(m: u32, n: u32, sums: vec4<f32>) {
   if (m < M && n < N) {
     put((m * N + n) / 4u, n / 4u, sums);

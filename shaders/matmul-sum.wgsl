@@ -21,11 +21,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var part = 0u; part < PARTS; part++) {
     sum += partials[part * COUNT + i];
   }
-  if (ADD) {
-    sum += add[i];
-  }
-  if (BIAS) {
-    sum += bias[i % N];
-  }
-  out[i] = sum;
+  put(i, i % N, sum);
 }

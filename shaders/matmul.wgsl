@@ -110,21 +110,6 @@ const CALLS_B = STEP * QUADS_N; // $e
 const CALLS_A = select(STEP, STEP / 4u, AK == 1u) * QUADS_M; // $q
 const CALLS_B = select(STEP, STEP / 4u, BK == 1u) * QUADS_N; // $q
 
-// What a fused op does with value i of out once it is written; nothing here (gpu/merge.ts).
-fn stored(i: u32) {
-}
-// Ends the sum of value i of out, which is value n of its row.
-fn put(i: u32, n: u32, sum: Value) {
-  var value = sum;
-  if (ADD) {
-    value += add[i];
-  }
-  if (BIAS) {
-    value += bias[n];
-  }
-  out[i] = value;
-  stored(i);
-}
 fn store(part: u32, m: u32, n: u32, sum: Value) {
   if (WHOLE || (m < M && n < N)) {
     put((part * M + m) * N + n, n, sum); // $e

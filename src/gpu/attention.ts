@@ -18,6 +18,7 @@ import attentionStaged from "../../shaders/attention-staged.wgsl" with { type: "
 import attentionSubgroup from "../../shaders/attention-subgroup.wgsl" with { type: "text" };
 import attention from "../../shaders/attention.wgsl" with { type: "text" };
 import type { HeadShape, OpOf } from "../tensor/program.ts";
+import type { DeviceKind } from "./device.ts";
 import { read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import { f32, u32, unroll, type Constants } from "./shader.ts";
 
@@ -56,12 +57,6 @@ export interface AttentionContext {
   readonly size: number;
 }
 
-/** What the device is like, as far as the choice of a rung goes. */
-interface Device {
-  readonly software: boolean;
-  readonly lanesMin: number;
-}
-
 type Way = "attention" | "attentionBackward";
 
 /**
@@ -70,7 +65,7 @@ type Way = "attention" | "attentionBackward";
  * SwiftShader (4 lanes), on Mesa's lavapipe (8 lanes) and without subgroups on Mesa's llvmpipe; in the backward, where each
  * row has a gradient as well, fewer rows an invocation: compilers take seconds over more.
  */
-export function attentionGuess({ software, lanesMin }: Device, way: Way): AttentionRung {
+export function attentionGuess({ software, lanesMin }: DeviceKind, way: Way): AttentionRung {
   if (!software) {
     return way === "attention" ? "flash-64" : "flash-16";
   }
@@ -84,7 +79,7 @@ export function attentionGuess({ software, lanesMin }: Device, way: Way): Attent
 }
 
 /** What a search tries, the guess first and then the likely best ones: time may be short. */
-export function attentionCandidates(device: Device, way: Way): AttentionRung[] {
+export function attentionCandidates(device: DeviceKind, way: Way): AttentionRung[] {
   const all: readonly AttentionRung[] = device.software
     ? ATTENTION_RUNGS.filter((rung) => rung !== "naive" && !isFlash(rung))
     : ["flash-64", "flash-32", "flash-16", "subgroup-2", "rows"];

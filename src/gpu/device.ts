@@ -52,6 +52,9 @@ export interface OpenDevice extends AdapterDescription {
   readonly watch: Watch;
 }
 
+/** What the device is like, as far as the choice of a kernel goes. */
+export type DeviceKind = Pick<OpenDevice, "software" | "lanesMin">;
+
 /** Asks for the fastest adapter. Returns null where there is none; never throws. */
 export async function probeGpu(gpu: GPU): Promise<({ readonly adapter: GPUAdapter } & AdapterDescription) | null> {
   try {

@@ -5,13 +5,15 @@
 import matmulBlocks from "../../shaders/matmul-blocks.wgsl" with { type: "text" };
 import matmulLanes from "../../shaders/matmul-lanes.wgsl" with { type: "text" };
 import matmulNaive from "../../shaders/matmul-naive.wgsl" with { type: "text" };
+import matmulPut from "../../shaders/matmul-put.wgsl" with { type: "text" };
 import matmulRegister from "../../shaders/matmul-register.wgsl" with { type: "text" };
 import matmulSubgroup from "../../shaders/matmul-subgroup.wgsl" with { type: "text" };
 import matmulSum from "../../shaders/matmul-sum.wgsl" with { type: "text" };
 import matmul from "../../shaders/matmul.wgsl" with { type: "text" };
 import type { OpOf, TensorId } from "../tensor/program.ts";
+import type { DeviceKind } from "./device.ts";
 import { addend, at, optional, read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
-import { bool, inValues, u32, unroll, type Access } from "./shader.ts";
+import { bool, inValues, u32, unroll, type Access, type Width } from "./shader.ts";
 
 /** Blocks of 4 × 4 that one invocation owns, rows × columns, of the rungs that are named after them. */
 const BLOCKS = {
@@ -90,17 +92,11 @@ export interface MatmulContext {
   shapeOf(id: TensorId): readonly number[];
 }
 
-/** What the device is like, as far as the choice of a rung goes. */
-interface Device {
-  readonly software: boolean;
-  readonly lanesMin: number;
-}
-
 /**
  * What is taken where nothing was measured: workgroup memory on a GPU; on a software adapter, whose "workgroup memory" is
  * ordinary memory, as few loads for each product as the registers allow (measured: SwiftShader and lavapipe 25).
  */
-export function matmulGuess({ software, lanesMin }: Device): MatmulRung {
+export function matmulGuess({ software, lanesMin }: DeviceKind): MatmulRung {
   if (!software) {
     return "tiled-64x64";
   }
@@ -124,7 +120,7 @@ const GPU_CANDIDATES: readonly MatmulRung[] = [
 ];
 
 /** What a search tries, the guess first. */
-export function matmulCandidates(device: Device): MatmulRung[] {
+export function matmulCandidates(device: DeviceKind): MatmulRung[] {
   const all = device.software ? MATMUL_RUNGS.filter((rung) => rung !== "naive" && !isTile(rung)) : GPU_CANDIDATES;
   const possible = all.filter((rung) => device.lanesMin > 0 || !needsLanes(rung));
   return [...new Set([matmulGuess(device), ...possible])];
@@ -207,6 +203,11 @@ function formCounts({ transA, transB }: OpOf<"matmul">): Readonly<Record<"s" | "
   return { s: transA ? 0 : 1, t: transA ? 1 : 0, u: transB ? 0 : 1, v: transB ? 1 : 0 };
 }
 
+/** The rung's text with how sums end, which is the same for all; it calls `put` with values of `width` elements. */
+function ending(text: string, width: Width): string {
+  return inValues(`${matmulPut}\n${text}`, width);
+}
+
 function isBlocks(rung: MatmulRung): rung is BlockRung {
   return rung in BLOCKS;
 }
@@ -249,7 +250,7 @@ function tiledWork(op: OpOf<"matmul">, rung: TileRung, { quads, parts, context }
   const tile = { TILE_M: u32(m), TILE_N: u32(n), STEP: u32(step), PARTS: u32(parts) };
   const length = parts === 1 ? share(K, step) * step : PART_LENGTH;
   const constants = { ...constantsOf(op, context), ...tile, LENGTH: u32(length) };
-  const text = inValues(unroll(matmul, { r, c, q: quads ? 1 : 0, e: quads ? 0 : 1 }), quads ? 4 : 1);
+  const text = ending(unroll(matmul, { r, c, q: quads ? 1 : 0, e: quads ? 0 : 1 }), quads ? 4 : 1);
   const common = { text, groups: share(M, m) * share(N, n) * parts };
   if (parts === 1) {
     const bindings = [read(op.a), read(op.b), addend(op.add), write(op.out), optional(op.bias)];
@@ -270,7 +271,7 @@ function tiledWork(op: OpOf<"matmul">, rung: TileRung, { quads, parts, context }
     },
     sum: {
       kernel: "matmul-sum",
-      text: matmulSum,
+      text: ending(matmulSum, 1),
       constants: { COUNT: u32(M * N), N: u32(N), PARTS: u32(parts), ADD: constants.ADD, BIAS: constants.BIAS },
       bindings: [partials("read"), addend(op.add), write(op.out), optional(op.bias)],
       groups: share(M * N, 64),
@@ -284,10 +285,10 @@ function matmulDispatch(op: OpOf<"matmul">, rung: Exclude<MatmulRung, TileRung>,
   const bindings = [read(op.a), read(op.b), addend(op.add), write(op.out), optional(op.bias)];
   switch (rung) {
     case "naive":
-      return { kernel: "matmul-naive", text: matmulNaive, constants, bindings, groups: share(M * N, 64) };
+      return { kernel: "matmul-naive", text: ending(matmulNaive, 1), constants, bindings, groups: share(M * N, 64) };
     case "register": {
       const groups = share(share(M, 8) * share(N, 4), 64);
-      return { kernel: "matmul-register", text: matmulRegister, constants, bindings, groups };
+      return { kernel: "matmul-register", text: ending(matmulRegister, 1), constants, bindings, groups };
     }
     default: {
       const [r, c] = BLOCKS[rung];
@@ -296,15 +297,16 @@ function matmulDispatch(op: OpOf<"matmul">, rung: Exclude<MatmulRung, TileRung>,
         const counts = { q: r, i: 4, j: 4, c: 4 * c, ...formCounts(op) };
         const groups = rows * share(N, LANES_SIZE * 4 * c);
         const { AM: _am, AK: _ak, BK: _bk, BN: _bn, ...own } = { ...constants, SIZE: u32(LANES_SIZE) };
-        return { kernel: "matmul-lanes-8x4", text: unroll(matmulLanes, counts), constants: own, bindings, groups };
+        const text = ending(unroll(matmulLanes, counts), 1);
+        return { kernel: "matmul-lanes-8x4", text, constants: own, bindings, groups };
       }
       if (!rung.startsWith("subgroup")) {
-        const text = unroll(matmulBlocks, { r, c });
+        const text = ending(unroll(matmulBlocks, { r, c }), 4);
         return { kernel: `matmul-${rung}`, text, constants, bindings, groups: share(rows * columns, 64) };
       }
       // Eight lanes share what four would load twice.
       const h = context.lanesMin >= 8 ? 2 : 1;
-      const text = unroll(matmulSubgroup, { l: r / h, h, c, ...formCounts(op) });
+      const text = ending(unroll(matmulSubgroup, { l: r / h, h, c, ...formCounts(op) }), 4);
       return { kernel: `matmul-${rung}`, text, constants, bindings, groups: rows * share(columns, 32) };
     }
   }

@@ -1,10 +1,11 @@
 /**
  * Several dispatches as one, by their texts alone: the kernels stay as they are. Parts run beside each other, each on
- * workgroups of its own; a part may itself be several kernels that run in turn on the same workgroups, where each
- * invocation reads only what it wrote itself (a product that adds to the one before it). An elementwise kernel at the end
- * of a part runs as its function `element` in the place of `stored`, which the kernel before it calls with the number of
- * every value that it has written. Which ops allow that is decided in `fuse.ts`. Every part's names get the part's number; what is the same in two parts is declared once, workgroup memory
- * included, so that it is not needed twice. Horizontal fusion as in Li et al., arXiv 2007.01277.
+ * workgroups of its own; a part may itself be several kernels that run in turn on the same workgroups, where each invocation
+ * reads only what it wrote itself (a product that adds to the one before it). An elementwise kernel at the end of a part
+ * runs as its function `element` in the place of `stored`, which the kernel before it calls with the number of every value
+ * that it has written. Which ops allow that is decided in `fuse.ts`. Every part's names get the part's number; what is the
+ * same in two parts is declared once, workgroup memory included, so that it is not needed twice. Horizontal fusion as in Li
+ * et al., arXiv 2007.01277.
  */
 import { assert, present } from "../base/assert.ts";
 import type { Binding, Dispatch } from "./dispatch.ts";

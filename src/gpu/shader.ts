@@ -1,9 +1,9 @@
 /**
  * From a kernel's file to the WGSL that a device compiles: the specialisation constants are written before the text, and
- * bindings are adapted to where their tensors lie and to how long they are. WebGPU forbids one buffer to be read and written under two bindings of
- * a dispatch unless both are declared writable and do not overlap; a Program may well read one window of a state tensor
- * and write another, or add to a tensor in place. Bindings whose tensors are kept as f16 are adapted too (`narrow`), so
- * that every kernel is written once, for f32.
+ * bindings are adapted to where their tensors lie and to how long they are. WebGPU forbids one buffer to be read and written
+ * under two bindings of a dispatch unless both are declared writable and do not overlap; a Program may well read one window
+ * of a state tensor and write another, or add to a tensor in place. Bindings whose tensors are kept as f16 are adapted too
+ * (`narrow`), so that every kernel is written once, for f32.
  */
 import { assert, AssertionError } from "../base/assert.ts";
 
@@ -132,10 +132,9 @@ function closing(text: string, open: number): number {
 
 /**
  * Repeats lines: one that mentions $x stands for `counts.x` lines, with 0, 1 … in its place (none if the count is 0), one
- * that also mentions $y for that many times `counts.y`; $X is the count itself. A mark behind `//` at the
- * end of a line goes with it. What stands between a line `{ // $x` and its
- * `}` is repeated as a whole, so that what it declares is alive no longer than one block. Names are single letters. Lines of comment
- * stay as they are.
+ * that also mentions $y for that many times `counts.y`; $X is the count itself. A mark behind `//` at the end of a
+ * line goes with it. What stands between a line `{ // $x` and its `}` is repeated as a whole, so that what it declares is
+ * alive no longer than one block. Names are single letters. Lines of comment stay as they are.
  */
 export function unroll(text: string, counts: Readonly<Record<string, number>>): string {
   const names = Object.entries(counts).map(([name, count]) => ({ mark: `$${name}`, name, count }));

@@ -1,8 +1,9 @@
 /**
  * Catches kernels that reach beyond their tensors. WGSL hides that: an access beyond a binding goes to its last element or
- * nowhere. So every buffer of a guarded device is longer than was asked for, bindings reach to its end, whatever length the shader
- * declares, and the rest holds a pattern that must still be there when the buffer is destroyed. Read as a float it is 1e30, so that a result which depends
- * on it is far off. Follows ggml's test-backend-ops, whose tensors lie between sentinels.
+ * nowhere. So every buffer of a guarded device is longer than was asked for, bindings reach to its end, whatever length the
+ * shader declares, and the rest holds a pattern that must still be there when the buffer is destroyed. Read as a float it is
+ * 1e30, so that a result which depends on it is far off. Follows ggml's test-backend-ops, whose tensors lie between
+ * sentinels.
  */
 import { assert } from "../../src/base/assert.ts";
 

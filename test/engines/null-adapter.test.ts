@@ -3,7 +3,6 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { beforeAll, expect, test } from "vitest";
-
 import type { Compilations } from "./null-adapter.ts";
 import { rungs } from "./rungs.ts";
 

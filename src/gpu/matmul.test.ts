@@ -17,7 +17,7 @@ function dispatchesOf(sizes: readonly (readonly number[])[], rung: MatmulRung, a
   const context: MatmulContext = {
     rungFor: () => rung,
     adapts,
-    lanesMin: 0,
+    lanesMin: rung.startsWith("lanes") ? 4 : 0,
     shapeOf: (id) => shapes[id] as number[],
   };
   return matmulDispatches(ops, context, { mayCut: (op) => cut.includes(ops.indexOf(op)) });
@@ -39,6 +39,18 @@ test("matmulDispatches() takes small tiles where there would be few large ones, 
   expect(kernels([many], "tiled-64x128", true)).toEqual(["matmul-tiled-64x128 32"]);
   // What shares a dispatch counts together, and has one size of tile.
   expect(kernels([few, many], "tiled-64x64", true)).toEqual(["matmul-tiled-64x64 16", "matmul-tiled-64x64 64"]);
+});
+
+test("matmulDispatches() gives the lanes rung workgroups that leave few columns over, of one size for all that share a dispatch", () => {
+  const sizeOf = (...columns: number[]): unknown[] =>
+    dispatchesOf(
+      columns.map((n) => [64, n, 64]),
+      "lanes-8x4",
+      true,
+    ).map(({ product }) => product.constants["SIZE"]);
+  expect(sizeOf(128)).toEqual(["16u"]);
+  expect(sizeOf(344)).toEqual(["8u"]);
+  expect(sizeOf(128, 344)).toEqual(["8u", "8u"]);
 });
 
 test("matmulDispatches() cuts a long sum of few tiles where it may, into parts that one dispatch adds up", () => {

@@ -28,8 +28,9 @@ const BLOCKS = {
   "lanes-8x4": [2, 1],
 } as const;
 
-/** Invocations of a workgroup of the lanes rung: few columns stay over at an edge. */
-const LANES_SIZE = 16;
+/** Invocations of a workgroup of the lanes rung, and how many columns each of them owns. */
+const LANES_SIZES = [16, 8] as const;
+const LANES_COLUMNS = 4;
 
 type BlockRung = keyof typeof BLOCKS;
 
@@ -160,7 +161,8 @@ export function matmulDispatches(
 ): Work[] {
   const rung = allowedRung(products, beside, context);
   if (!isTile(rung)) {
-    return products.map((op) => ({ product: matmulDispatch(op, rung, context) }));
+    const size = lanesSize(beside, context);
+    return products.map((op) => ({ product: matmulDispatch(op, rung, { ...context, size }) }));
   }
   const tile = TILES[rung];
   const quads = inFours(products, context);
@@ -192,6 +194,16 @@ function allowedRung(
   const [rows, columns] = BLOCKS[wanted];
   const without = columns === 2 ? "blocks-8x8" : rows === 1 ? "blocks-4x4" : "blocks-8x4";
   return needsLanes(wanted) && context.lanesMin === 0 ? without : wanted;
+}
+
+/** The size that leaves the fewest columns over at the edges of all products together, whose workgroups must be of one size. */
+function lanesSize(beside: readonly OpOf<"matmul">[], context: MatmulContext): number {
+  const computed = (size: number): number =>
+    beside.reduce((sum, op) => {
+      const [m, n, k] = sizesOf(op, context);
+      return sum + m * k * share(n, size * LANES_COLUMNS) * size;
+    }, 0);
+  return [...LANES_SIZES].sort((a, b) => computed(a) - computed(b))[0] as number;
 }
 
 function needsLanes(rung: MatmulRung): boolean {
@@ -279,7 +291,11 @@ function tiledWork(op: OpOf<"matmul">, rung: TileRung, { quads, parts, context }
   };
 }
 
-function matmulDispatch(op: OpOf<"matmul">, rung: Exclude<MatmulRung, TileRung>, context: MatmulContext): Dispatch {
+function matmulDispatch(
+  op: OpOf<"matmul">,
+  rung: Exclude<MatmulRung, TileRung>,
+  context: MatmulContext & { readonly size: number },
+): Dispatch {
   const [M, N] = sizesOf(op, context);
   const constants = constantsOf(op, context);
   const bindings = [read(op.a), read(op.b), addend(op.add), write(op.out), optional(op.bias)];
@@ -294,9 +310,9 @@ function matmulDispatch(op: OpOf<"matmul">, rung: Exclude<MatmulRung, TileRung>,
       const [r, c] = BLOCKS[rung];
       const [rows, columns] = [share(M, 4 * r), share(N, 4 * c)];
       if (rung === "lanes-8x4") {
-        const counts = { q: r, i: 4, j: 4, c: 4 * c, ...formCounts(op) };
-        const groups = rows * share(N, LANES_SIZE * 4 * c);
-        const { AM: _am, AK: _ak, BK: _bk, BN: _bn, ...own } = { ...constants, SIZE: u32(LANES_SIZE) };
+        const counts = { q: r, i: 4, j: 4, c: LANES_COLUMNS, ...formCounts(op) };
+        const groups = rows * share(N, context.size * LANES_COLUMNS);
+        const { AM: _am, AK: _ak, BK: _bk, BN: _bn, ...own } = { ...constants, SIZE: u32(context.size) };
         const text = ending(unroll(matmulLanes, counts), 1);
         return { kernel: "matmul-lanes-8x4", text, constants: own, bindings, groups };
       }

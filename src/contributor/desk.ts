@@ -5,6 +5,7 @@
  */
 import { HeddleError, present } from "../base/assert.ts";
 import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
+import { createTurn } from "../base/turn.ts";
 import type { FetchBlob } from "../net/link.ts";
 import type { Charter } from "../protocol/charter.ts";
 import { contributionIdOf, contributorIdOf, encodeHeader, encodeMessage, encodeReport } from "../protocol/codec.ts";
@@ -64,14 +65,8 @@ export function createDesk(options: DeskOptions): Desk {
   let work: Work | undefined;
   let held: { readonly digest: Digest; readonly params: Float32Array<ArrayBuffer> } | undefined;
   let page: Page | undefined;
-  let turn: Promise<unknown> = Promise.resolve();
-
   /** What changes the page happens one after the other. */
-  const inTurn = <T>(change: () => Promise<T>): Promise<T> => {
-    const changed = turn.then(change);
-    turn = changed.catch(() => undefined);
-    return changed;
-  };
+  const inTurn = createTurn();
   const write = async (next: Page): Promise<void> => {
     page = next;
     try {

@@ -1,8 +1,9 @@
 /**
  * Engines of a browser's worker. Which of them is taken is decided by `engines/choose.ts`.
  */
-import type { ChosenEngine, WantedEngine } from "../src/engines/choose.ts";
-import { openEngine as open } from "../src/engines/open.ts";
+import type { InTurn } from "../src/base/turn.ts";
+import type { BegunEngine, ChosenEngine, WantedEngine } from "../src/engines/choose.ts";
+import { beginEngine as begin, openEngine as open, type OpenEngineOptions } from "../src/engines/open.ts";
 import type { Tunings } from "../src/engines/tunings.ts";
 import type { Pace } from "../src/tensor/engine.ts";
 import type { Program } from "../src/tensor/program.ts";
@@ -20,15 +21,25 @@ export interface OpenOptions {
 export function openEngine(
   wanted: WantedEngine,
   program: Program,
-  { output, pace, tunings }: OpenOptions,
+  options: OpenOptions,
+  inTurn?: InTurn,
 ): Promise<ChosenEngine> {
+  return open(optionsFor(wanted, program, options), inTurn);
+}
+
+/** The same for who begins at once, on the processor while a GPU is opened. */
+export function beginEngine(wanted: WantedEngine, program: Program, options: OpenOptions): Promise<BegunEngine> {
+  return begin(optionsFor(wanted, program, options));
+}
+
+function optionsFor(wanted: WantedEngine, program: Program, { output, pace, tunings }: OpenOptions): OpenEngineOptions {
   // One core stays the person's while a page is open, also of two: what draws it must not wait for ours.
   const wasmOptions = navigator.hardwareConcurrency > 2 ? {} : { threads: 1 };
-  return open({
+  return {
     wanted,
     work: { program, output },
     gpuOptions: pace === undefined ? {} : { pace },
     wasmOptions,
     tunings,
-  });
+  };
 }

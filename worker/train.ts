@@ -6,11 +6,11 @@
 import { expose, transfer } from "comlink";
 import { HeddleError } from "../src/base/assert.ts";
 import { createRng } from "../src/base/rng.ts";
+import { keepEngine } from "../src/contributor/keeper.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../src/contributor/run.ts";
 import type { ContributorView } from "../src/contributor/view.ts";
 import { createWork, type Work } from "../src/contributor/work.ts";
 import { createCorpus } from "../src/data/corpus.ts";
-import { keepEngine } from "../src/engines/keeper.ts";
 import { createPace } from "../src/engines/pace.ts";
 import { openTunings } from "../src/engines/tunings.ts";
 import { trainProgram } from "../src/model/llama.ts";
@@ -23,7 +23,8 @@ import type { RunView } from "../src/protocol/run-view.ts";
 import { openIndexedDbStore } from "../src/store/indexeddb.ts";
 import type { Store } from "../src/store/store.ts";
 import type { LendRtc, Outcome, TrainOptions, TrainSurface } from "../src/ui/surface.ts";
-import { openEngine } from "./engine.ts";
+import type { Engine, EngineKind } from "../src/tensor/engine.ts";
+import { beginEngine, openEngine } from "./engine.ts";
 import { createWriter, type Writer } from "./writer.ts";
 
 interface Setting {
@@ -110,10 +111,11 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
   const [{ charter }, key, store] = await Promise.all([fetchRun(relay), loadDeviceKey(), openStore()]);
   const program = trainProgram(charter.model, charter.inner.batch);
   const tunings = openTunings(store.keys);
-  const chosen = await openEngine(options.engine, program, { output: "loss", pace, tunings });
+  const opening = { output: "loss", pace, tunings };
+  const begun = await beginEngine(options.engine, program, opening);
   performance.mark("heddle engine");
-  const { kind, device } = chosen.engine;
-  const keeper = keepEngine(chosen, (next) => openEngine(next, program, { output: "loss", pace, tunings }));
+  const { kind, device } = begun.engine;
+  const keeper = keepEngine(begun, (next, inTurn) => openEngine(next, program, opening, inTurn));
   const contributor = createContributor({
     dial: (attach) => dialWebSocket({ url: `${relay.replace(/^http/, "ws")}/link`, attach }),
     ...(lend === null ? {} : { openRtc: borrowRtc(lend) }),
@@ -122,33 +124,33 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
     clock: systemClock,
     rng: createRng("page", Date.now(), crypto.getRandomValues(new Uint32Array(1))[0] ?? 0),
     key,
-    engine: { kind, device, sentence: chosen.sentence },
-    createWork: ({ charter: agreed, contributor: name, texts, losses, onEngine }) =>
-      keeper.use(losses, async ({ engine, sentence }) => {
-        onEngine({ kind: engine.kind, device: engine.device, sentence });
-        const corpus = createCorpus(texts);
-        return marked(
-          await createWork({ engine, charter: agreed, contributor: name, corpus, clock: systemClock, pace }),
-        );
-      }),
+    engine: { kind, device, sentence: begun.sentence },
+    createWork: ({ charter: agreed, contributor: name, texts, losses, onEngine }) => {
+      const corpus = createCorpus(texts);
+      const make = async (engine: Engine): Promise<Work> => {
+        const work = await createWork({ engine, charter: agreed, contributor: name, corpus, clock: systemClock, pace });
+        return marked(work, engine.kind);
+      };
+      return keeper.use(losses, make, onEngine);
+    },
     agent,
     onView,
     duty,
   });
   current = contributor;
-  return { contributor, sentence: chosen.sentence };
+  return { contributor, sentence: begun.sentence };
 }
 
 /** Notes in the browser's timeline when `work` was ready and when its first step was done; `npm run bench start` reads the marks. */
-function marked(work: Work): Work {
-  performance.mark("heddle compiled");
+function marked(work: Work, kind: EngineKind): Work {
+  performance.mark(`heddle compiled ${kind}`);
   let trained = false;
   return {
     ...work,
     train: (assignment, base, job) => {
       const onStep: typeof job.onStep = (step) => {
         if (!trained) {
-          performance.mark("heddle step");
+          performance.mark(`heddle step ${kind}`);
         }
         trained = true;
         job.onStep(step);

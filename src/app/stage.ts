@@ -66,7 +66,7 @@ export function stageOf(facts: Facts): Stage {
   if (trainer.type === "opening") {
     return {
       mood: "busy",
-      sentence: "Getting this device ready: finding its fastest engine.",
+      sentence: "Getting this device ready: starting an engine.",
       hint: "This takes a few seconds the first time.",
       main: null,
       other: STOP,

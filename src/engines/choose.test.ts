@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Engine } from "../tensor/engine.ts";
-import { chooseEngine, type ChooseOptions, type GpuFound } from "./choose.ts";
+import { atOnce } from "../base/turn.ts";
+import { beginEngine, BEGUN, chooseEngine, type ChooseOptions, type GpuFound } from "./choose.ts";
 
 /** Engines that only know their kind and whether they were disposed of, and speeds by kind. */
 function scene(change: Partial<ChooseOptions<GpuFound>> = {}, speeds = { webgpu: 100, wasm: 10 }) {
@@ -71,5 +72,51 @@ describe("chooseEngine()", () => {
     await expect(chooseEngine(scene({ wanted: "webgpu", probeGpu: async () => null }).options)).rejects.toThrow(
       "no WebGPU adapter",
     );
+  });
+});
+
+describe("beginEngine()", () => {
+  const NOT_ASKED = () => Promise.reject(new Error("nobody asked for the GPU yet"));
+
+  test("begins on WASM, opens no GPU, and says how to open the faster one", async () => {
+    const { options, disposed } = scene();
+    const begun = await beginEngine({ ...options, createGpu: NOT_ASKED });
+    expect([begun.engine.kind, begun.sentence]).toEqual(["wasm", BEGUN]);
+    const { ahead } = await beginEngine(options);
+    expect((await ahead?.(atOnce))?.engine.kind).toBe("webgpu");
+    expect(disposed).toEqual(["wasm"]);
+    const slow = await beginEngine(scene({}, { webgpu: 1, wasm: 4 }).options);
+    expect((await slow.ahead?.(atOnce))?.sentence).toContain("4.0 times");
+  });
+
+  test("times both engines in turn", async () => {
+    let turns = 0;
+    const inTurn: typeof atOnce = (work) => {
+      turns += 1;
+      return work();
+    };
+    const { options } = scene({ measure: (engine, mine) => mine(async () => (engine.kind === "webgpu" ? 2 : 1)) });
+    await (await beginEngine(options)).ahead?.(inTurn);
+    expect(turns).toBe(2);
+  });
+
+  test("stays on WASM when it was asked for, or there is no GPU, or a software one", async () => {
+    for (const change of [
+      { wanted: "wasm" as const },
+      { probeGpu: async () => null },
+      { probeGpu: async () => ({ software: true }) },
+    ]) {
+      const { engine, ahead } = await beginEngine(scene({ ...change, createGpu: NOT_ASKED }).options);
+      expect([engine.kind, ahead]).toEqual(["wasm", null]);
+    }
+  });
+
+  test("begins on WASM also when WebGPU is asked for, is refused without an adapter, and waits where there is no WASM", async () => {
+    const { engine, ahead } = await beginEngine(scene({ wanted: "webgpu", measure: NOT_ASKED }).options);
+    expect([engine.kind, (await ahead?.(atOnce))?.sentence]).toEqual(["wasm", "WebGPU is used, as asked."]);
+    const missing = beginEngine(scene({ wanted: "webgpu", probeGpu: async () => null }).options);
+    await expect(missing).rejects.toThrow("no WebGPU adapter");
+    const alone = await beginEngine(scene({ createWasm: () => Promise.reject(new Error("no WebAssembly")) }).options);
+    expect([alone.engine.kind, alone.ahead]).toEqual(["webgpu", null]);
   });
 });

@@ -2,12 +2,21 @@
  * Makes the engine that this machine should use, the same way in browsers, Deno and Node: what `choose.ts` decides, with the
  * engines of `gpu/` and `wasm/`. A GPU has to pass the self-test before anything is computed on it.
  */
+import { atOnce, type InTurn } from "../base/turn.ts";
 import { createGpuEngine, probeGpu, type GpuEngineOptions } from "../gpu/engine.ts";
 import { selfTest } from "../gpu/self-test.ts";
 import type { Engine } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
 import { createWasmEngine, type WasmEngineOptions } from "../wasm/engine.ts";
-import { chooseEngine, type ChosenEngine, type WantedEngine } from "./choose.ts";
+import {
+  beginEngine as begin,
+  chooseEngine,
+  type BegunEngine,
+  type ChooseOptions,
+  type ChosenEngine,
+  type GpuFound,
+  type WantedEngine,
+} from "./choose.ts";
 import { explainPlans } from "./explain.ts";
 import { measureProgram } from "./measure.ts";
 import { proveEngine } from "./prove.ts";
@@ -36,31 +45,54 @@ export async function createEngine(options: OpenEngineOptions = {}): Promise<Eng
   return (await openEngine(options)).engine;
 }
 
-/** The same, with a sentence that says why it is this one. */
-export async function openEngine({
+/** The same, with a sentence that says why it is this one. What is timed waits for its turn. */
+export async function openEngine(options: OpenEngineOptions, inTurn: InTurn = atOnce): Promise<ChosenEngine> {
+  return explained(await chooseEngine(choicesFor(options), inTurn), options);
+}
+
+/** An engine to begin with at once, and how to open the one to go over to, if there is one. Throws as `openEngine` does. */
+export async function beginEngine(options: OpenEngineOptions): Promise<BegunEngine> {
+  const begun = await begin(choicesFor(options));
+  const { ahead } = begun;
+  return {
+    ...explained(begun, options),
+    ahead: ahead === null ? null : async (inTurn) => explained(await ahead(inTurn), options),
+  };
+}
+
+function explained({ engine, sentence }: ChosenEngine, { onPlan }: OpenEngineOptions): ChosenEngine {
+  return { engine: onPlan === undefined ? engine : explainPlans(engine, onPlan), sentence };
+}
+
+interface Found extends GpuFound {
+  readonly gpu: GPU;
+  readonly adapter: GPUAdapter;
+  readonly identity: string;
+}
+
+function choicesFor({
   wanted = "auto",
   gpu = globalThis.navigator?.gpu ?? null,
   work,
   gpuOptions = {},
   wasmOptions = {},
   tunings,
-  onPlan,
-}: OpenEngineOptions): Promise<ChosenEngine> {
-  const { engine, sentence } = await chooseEngine({
+}: OpenEngineOptions): ChooseOptions<Found> {
+  /** An adapter can be opened once; a second engine finds its own. */
+  const opened = new WeakSet<GPUAdapter>();
+  return {
     wanted,
     probeGpu: async () => {
       const found = gpu === null ? null : await probeGpu(gpu);
       return found === null || gpu === null ? null : { ...found, gpu };
     },
-    createGpu: async ({ gpu: found, adapter, identity }) => {
-      // An adapter can be opened once; a second engine finds its own.
-      let own: GPUAdapter | undefined = adapter;
+    createGpu: async ({ gpu: found, adapter, identity }, inTurn) => {
       const { engine, verdict } = await proveEngine({
         tuned: await tunings?.read(identity),
         create: async (tuned) => {
-          const first = own === undefined ? {} : { adapter: own };
-          own = undefined;
-          const made = await createGpuEngine({ ...withTuning(tuned), ...gpuOptions, gpu: found, ...first });
+          const first = opened.has(adapter) ? {} : { adapter };
+          opened.add(adapter);
+          const made = await createGpuEngine({ ...withTuning(tuned), ...gpuOptions, gpu: found, ...first, inTurn });
           return tunings === undefined ? made : rememberTuning(made, { tunings, adapter: identity });
         },
         test: (tuned) => testDevice({ ...withTuning(tuned), ...gpuOptions, gpu: found }),
@@ -78,9 +110,10 @@ export async function openEngine({
     createWasm: () => createWasmEngine(wasmOptions),
     ...(work === undefined
       ? {}
-      : { measure: (engine) => measureProgram(engine, { ...work, nowMs: () => performance.now() }) }),
-  });
-  return { engine: onPlan === undefined ? engine : explainPlans(engine, onPlan), sentence };
+      : {
+          measure: (engine, inTurn) => measureProgram(engine, { ...work, nowMs: () => performance.now(), inTurn }),
+        }),
+  };
 }
 
 /** The self-test has states of its own under the model's names, hence a device of its own. It searches for no kernels. */

@@ -3,6 +3,7 @@
  * by their WGSL text. It runs wherever there is a `GPU` object: a browser's worker, Deno, Node with Dawn.
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
+import { atOnce, type InTurn } from "../base/turn.ts";
 import type { Engine, Pace } from "../tensor/engine.ts";
 import { elementCount, type Program } from "../tensor/program.ts";
 import { attentionCandidates } from "./attention.ts";
@@ -34,6 +35,8 @@ export interface GpuEngineOptions {
    * long to compare.
    */
   readonly tuneMsMax?: number;
+  /** Makes the search, which times kernels, when nothing else computes; without it at once. */
+  readonly inTurn?: InTurn;
   /** Cuts runs into submits and lets the device rest; without it each run is one submit. */
   readonly pace?: Pace;
   /** The most bytes that states and one Plan may take together; phones kill a tab that takes more than they like. */
@@ -66,6 +69,7 @@ export async function createGpuEngine({
   choice = {},
   tuned,
   tuneMsMax,
+  inTurn = atOnce,
   pace,
   memoryBytesMax = Infinity,
 }: GpuEngineOptions): Promise<GpuEngine> {
@@ -93,7 +97,7 @@ export async function createGpuEngine({
   const shared = share(open, states, full, memoryBytesMax);
   const msMax = tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX);
   const tuner = createTuner(tuned === undefined ? undefined : importTuning(tuned, open.identity), (program, known) =>
-    tuneOn(program, shared, { msMax, known }),
+    inTurn(() => tuneOn(program, shared, { msMax, known })),
   );
   const compile = async (program: Program, own: Partial<KernelChoice> = {}): Promise<GpuPlan> => {
     const wanted = { ...full, ...own };

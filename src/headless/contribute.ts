@@ -6,13 +6,13 @@ import { join } from "node:path";
 import process from "node:process";
 import { HeddleError } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
+import { keepEngine } from "../contributor/keeper.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
 import type { ContributionView, ContributorView } from "../contributor/view.ts";
-import { createWork } from "../contributor/work.ts";
+import { createWork, type Work } from "../contributor/work.ts";
 import { createCorpus } from "../data/corpus.ts";
-import type { ChosenEngine, WantedEngine } from "../engines/choose.ts";
-import { openEngine } from "../engines/open.ts";
-import { keepEngine } from "../engines/keeper.ts";
+import type { WantedEngine } from "../engines/choose.ts";
+import { beginEngine, openEngine, type OpenEngineOptions } from "../engines/open.ts";
 import { createPace, type Neighbour } from "../engines/pace.ts";
 import { openTunings, type Tunings } from "../engines/tunings.ts";
 import { trainProgram } from "../model/llama.ts";
@@ -24,6 +24,7 @@ import type { ModelConfig } from "../protocol/charter.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import { SAMPLE_INNER, SAMPLE_MODEL } from "../protocol/sample.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
+import type { Engine } from "../tensor/engine.ts";
 import type { ContributeConfig } from "./config.ts";
 import { headlessGpu } from "./gpu.ts";
 import { readPrivateCorpus } from "./private-data.ts";
@@ -39,9 +40,10 @@ export async function contribute(
   const privateCorpus = config.privateData === null ? undefined : await readPrivateCorpus(config.privateData);
   const pace = createPace({ clock: systemClock, duty: () => config.duty });
   const tunings = openTunings(store.keys);
-  const chosen = await chooseFor(config, config.engine, { pace, tunings });
-  const { kind, device } = chosen.engine;
-  using keeper = keepEngine(chosen, (wanted) => chooseFor(config, wanted, { pace, tunings }));
+  const opening = (wanted: WantedEngine): Promise<OpenEngineOptions> => optionsFor(config, wanted, { pace, tunings });
+  const begun = await beginEngine(await opening(config.engine));
+  const { kind, device } = begun.engine;
+  using keeper = keepEngine(begun, async (wanted, inTurn) => openEngine(await opening(wanted), inTurn));
   const say = printer(config.json, print);
   const openRtc = config.rtc ? await rtcOpener() : undefined;
   const contributor: Contributor = createContributor({
@@ -52,11 +54,10 @@ export async function contribute(
     clock: systemClock,
     rng: createRng("headless", Date.now(), process.pid),
     key,
-    engine: { kind, device, sentence: chosen.sentence },
-    createWork: ({ charter, contributor: name, texts, losses, onEngine }) =>
-      keeper.use(losses, ({ engine, sentence }) => {
-        onEngine({ kind: engine.kind, device: engine.device, sentence });
-        return createWork({
+    engine: { kind, device, sentence: begun.sentence },
+    createWork: ({ charter, contributor: name, texts, losses, onEngine }) => {
+      const make = (engine: Engine): Promise<Work> =>
+        createWork({
           engine,
           charter,
           contributor: name,
@@ -65,7 +66,8 @@ export async function contribute(
           clock: systemClock,
           pace,
         });
-      }),
+      return keeper.use(losses, make, onEngine);
+    },
     agent: `heddle-headless/${config.runtime}`,
     privateData: privateCorpus !== undefined,
     onView: say.view,
@@ -85,19 +87,19 @@ function hintName(error: unknown): never {
   throw error;
 }
 
-async function chooseFor(
+async function optionsFor(
   config: ContributeConfig,
   wanted: WantedEngine,
   { pace, tunings }: { readonly pace: Neighbour; readonly tunings: Tunings },
-): Promise<ChosenEngine> {
+): Promise<OpenEngineOptions> {
   const { threads, debug } = config;
   const onPlan = debug >= 2 ? (text: string): boolean => process.stderr.write(`${text}\n`) : undefined;
   if (wanted === "wasm") {
-    return openEngine({ wanted, wasmOptions: { threads }, onPlan });
+    return { wanted, wasmOptions: { threads }, onPlan };
   }
   const { model, batch } = await modelOfRun(config.relay);
   const work = { program: trainProgram(model, batch), output: "loss" };
-  return openEngine({
+  return {
     wanted,
     gpu: await headlessGpu(),
     work,
@@ -105,7 +107,7 @@ async function chooseFor(
     wasmOptions: { threads },
     tunings,
     onPlan,
-  });
+  };
 }
 
 /** What the run trains; the sample run's sizes while the relay does not answer. */

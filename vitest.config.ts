@@ -5,8 +5,8 @@
 import { defineConfig } from "vitest/config";
 import { textPlugin } from "./vite.config.ts";
 
-const SLOW = ["test/engines/**/*.test.ts", "test/e2e/**/*.test.ts", "src/net/**/*.test.ts", "src/store/**/*.test.ts"];
-
+/** Sources whose tests open links, files and browsers. */
+const OUTSIDE = ["src/net/**/*.test.ts", "src/store/**/*.test.ts"];
 /** Computes in one process and waits for nobody. */
 const NULL_ADAPTER = "test/engines/null-adapter.test.ts";
 
@@ -19,7 +19,7 @@ export default defineConfig({
         test: {
           name: "pure",
           include: ["src/**/*.test.ts", "test/*.test.ts", NULL_ADAPTER],
-          exclude: SLOW.filter((pattern) => !pattern.startsWith("test/engines/")),
+          exclude: OUTSIDE,
           testTimeout: 60_000,
           hookTimeout: 120_000,
           sequence: { groupOrder: 0 },
@@ -29,7 +29,7 @@ export default defineConfig({
         plugins: [textPlugin()],
         test: {
           name: "machines",
-          include: SLOW,
+          include: ["test/engines/**/*.test.ts", "test/e2e/**/*.test.ts", ...OUTSIDE],
           exclude: [NULL_ADAPTER],
           testTimeout: 180_000,
           hookTimeout: 120_000,

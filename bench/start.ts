@@ -138,23 +138,21 @@ async function visitPage({ visit, profile, origin, engine }: VisitOptions): Prom
     const clickMs = await page.evaluate(() => performance.timeOrigin + (globalThis as unknown as Kept).clickMs);
     const firstOn = [...marks.keys()].find((name) => name.startsWith("step "))?.slice(5) ?? "";
     const sinceClick = (name: string): number => (marks.get(name) ?? Number.NaN) - clickMs;
-    const begun = Object.fromEntries(
-      ["start", "engine", `compiled ${firstOn}`, `step ${firstOn}`].map((name) => [
-        name.split(" ")[0],
-        sinceClick(name),
-      ]),
-    );
-    const total = readyMs + sinceClick(`step ${firstOn}`);
-    const gpu =
-      engine === "webgpu"
-        ? {
-            "self-test": sinceClick("self-test"),
-            "gpu compiled": sinceClick("compiled webgpu"),
-            "gpu step": sinceClick("step webgpu"),
-            "gpu total": readyMs + sinceClick("step webgpu"),
-          }
-        : {};
-    return { firstOn, times: { page: readyMs, ...begun, total, ...gpu } };
+    const times = {
+      page: readyMs,
+      start: sinceClick("start"),
+      engine: sinceClick("engine"),
+      compiled: sinceClick(`compiled ${firstOn}`),
+      step: sinceClick(`step ${firstOn}`),
+      total: readyMs + sinceClick(`step ${firstOn}`),
+    };
+    const gpuTimes = {
+      "self-test": sinceClick("self-test"),
+      "gpu compiled": sinceClick("compiled webgpu"),
+      "gpu step": sinceClick("step webgpu"),
+      "gpu total": readyMs + sinceClick("step webgpu"),
+    };
+    return { firstOn, times: engine === "webgpu" ? { ...times, ...gpuTimes } : times };
   } finally {
     await context.close();
   }

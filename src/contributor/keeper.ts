@@ -7,9 +7,9 @@
  *
  * A GPU that was lost, or gave wrong numbers, is opened anew with its self-test, in the same way; when that fails too, when it
  * happens again before any work was finished on it, or when the model does not fit it, the processor has the rest of the
- * session, with a sentence that says why. The sentence stays as long as the kind of engine does: the next one of a kind is opened by name,
- * and "as asked" would be said to people who asked nothing. Nothing of a failed engine is kept: what is worth keeping
- * (residual, moments of the last good round) is in the contributor's notebook.
+ * session, with a sentence that says why. The sentence stays as long as the kind of engine does: the next one of a kind is
+ * opened by name, and "as asked" would be said to people who asked nothing. Nothing of a failed engine is kept: what is
+ * worth keeping (residual, moments of the last good round) is in the contributor's notebook.
  */
 import { HeddleError } from "../base/assert.ts";
 import { atOnce, createTurn, type InTurn } from "../base/turn.ts";
@@ -67,11 +67,11 @@ export function keepEngine(first: BegunEngine, reopen: Reopen): Keeper {
   };
 
   /** Work on the processor that goes over to what `next` opens. */
-  const begin = async (next: OpenBeside, chosen: ChosenEngine, ...[make, onEngine]: Making): Promise<Work> => {
+  const begin = async (next: OpenBeside, chosen: ChosenEngine, ...making: Making): Promise<Work> => {
+    const [make, onEngine] = making;
     let work: Work;
     try {
-      onEngine(inUse(chosen));
-      work = await make(chosen.engine);
+      work = await makeOn(chosen, ...making);
     } catch (error) {
       if (!(error instanceof HeddleError)) {
         throw error;
@@ -79,9 +79,7 @@ export function keepEngine(first: BegunEngine, reopen: Reopen): Keeper {
       // What the processor has no room for waits for the GPU.
       ahead = null;
       drop();
-      const alone = keep(await next(atOnce));
-      onEngine(inUse(alone));
-      return make(alone.engine);
+      return makeOn(keep(await next(atOnce)), ...making);
     }
     return goOver(work, {
       open: next,
@@ -103,14 +101,10 @@ export function keepEngine(first: BegunEngine, reopen: Reopen): Keeper {
   };
 
   return {
-    use: async (losses, make, onEngine) => {
-      const on = (chosen: ChosenEngine): Promise<Work> => {
-        onEngine(inUse(chosen));
-        return make(chosen.engine);
-      };
+    use: async (losses, ...making) => {
       const useProcessor = async (why: string): Promise<Work> => {
         ahead = null;
-        return on(await open("wasm", `The processor is used from now on: ${why}`));
+        return makeOn(await open("wasm", `The processor is used from now on: ${why}`), ...making);
       };
       if (kind === "webgpu") {
         gpuLosses = losses === 0 ? 0 : gpuLosses + 1;
@@ -121,11 +115,11 @@ export function keepEngine(first: BegunEngine, reopen: Reopen): Keeper {
       const mine = fresh ? current : undefined;
       fresh = false;
       if (ahead !== null) {
-        return begin(ahead, mine ?? (await open("wasm", BEGUN)), make, onEngine);
+        return begin(ahead, mine ?? (await open("wasm", BEGUN)), ...making);
       }
       const onGpu = kind === "webgpu";
       try {
-        return await on(mine ?? (await open(onGpu ? "webgpu" : "wasm")));
+        return await makeOn(mine ?? (await open(onGpu ? "webgpu" : "wasm")), ...making);
       } catch (error) {
         if (!onGpu || !(error instanceof HeddleError)) {
           throw error;
@@ -135,6 +129,12 @@ export function keepEngine(first: BegunEngine, reopen: Reopen): Keeper {
     },
     [Symbol.dispose]: drop,
   };
+}
+
+/** The work on `chosen`, after saying so. */
+async function makeOn(chosen: ChosenEngine, ...[make, onEngine]: Making): Promise<Work> {
+  onEngine(inUse(chosen));
+  return make(chosen.engine);
 }
 
 interface Succession {

@@ -30,7 +30,7 @@ const BLOCKS = {
 
 /** Invocations of a workgroup of the lanes rung, and how many columns each of them owns. */
 const LANES_SIZES = [16, 8] as const;
-const LANES_COLUMNS = 4;
+const LANES_COLUMNS = 4 * BLOCKS["lanes-8x4"][1];
 
 type BlockRung = keyof typeof BLOCKS;
 

@@ -5,5 +5,6 @@
 import process from "node:process";
 import { REPORT, report, wantedIn } from "./entry.ts";
 
-const reports = await report(wantedIn(process.argv), () => navigator.gpu);
+const begin = (name: string): void => void process.stderr.write(`${name}\n`);
+const reports = await report(wantedIn(process.argv), () => navigator.gpu, begin);
 process.stdout.write(REPORT.begin + JSON.stringify(reports) + REPORT.end, () => process.exit(0));

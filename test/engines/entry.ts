@@ -24,6 +24,9 @@ export interface Report {
   readonly halves?: Trace;
 }
 
+/** Hears the name of what begins, so that a host that hangs can be asked where. */
+export type Begin = (name: string) => void;
+
 /** What an entry prints: a report for each engine that it was asked for. */
 export type Reports = Readonly<Partial<Record<EngineName, Report>>>;
 
@@ -100,38 +103,43 @@ export function wordsOf({ engines, only, rungs, cases }: Wanted): string[] {
   return [...engines, ...pair("only", only), ...pair("rungs", rungs), ...pair("cases", cases)];
 }
 
-/** Runs everything on a platform; `openGpu` gives its WebGPU. */
-export async function report(wanted: Wanted, openGpu: () => GPU): Promise<Reports> {
+/** Runs everything on a platform; `openGpu` gives its WebGPU. `begin` hears the name of whatever begins. */
+export async function report(wanted: Wanted, openGpu: () => GPU, begin: Begin): Promise<Reports> {
   const { engines, only } = wanted;
   const reports: Partial<Record<EngineName, Report>> = {};
   if (engines.includes("webgpu")) {
-    reports.webgpu = await reportWebGpu(openGpu(), wanted);
+    begin("WebGPU");
+    reports.webgpu = await reportWebGpu(openGpu(), wanted, begin);
   }
   if (engines.includes("wasm")) {
-    reports.wasm = await reportWasm(only);
+    begin("WASM");
+    reports.wasm = await reportWasm(only, begin);
   }
+  begin("nothing more");
   return reports;
 }
 
-async function reportWebGpu(gpu: GPU, { only, rungs: pattern, cases: some }: Wanted): Promise<Report> {
+async function reportWebGpu(gpu: GPU, { only, rungs: pattern, cases: some }: Wanted, begin: Begin): Promise<Report> {
   const { createGpuEngine } = await import("../../src/gpu/engine.ts");
   const { runGpuChecks } = await import("./gpu-checks.ts");
   using engine = await createGpuEngine({ gpu });
   if (only !== undefined) {
     return { device: engine.device, results: [], traces: [await trace(engine, TRACES[only])] };
   }
-  const results = await runGuarded(gpu, {}, async (guarded, begin) => [
-    ...(await runCases(guarded, { begin, wanted: like(some) })),
+  const results = await runGuarded(gpu, {}, begin, async (guarded, watch) => [
+    ...(await runCases(guarded, { begin: watch, wanted: like(some) })),
     ...(some === undefined ? await runClaims(guarded) : []),
   ]);
   for (const { name, choice, cases: among } of rungsLike(pattern)) {
-    const run = (guarded: Engine, begin: (name: string) => void): Promise<CaseResult[]> =>
-      runCases(guarded, { prefix: name, among, wanted: like(some), begin });
-    results.push(...(await runGuarded(gpu, choice, run)));
+    const run = (guarded: Engine, watch: Begin): Promise<CaseResult[]> =>
+      runCases(guarded, { prefix: name, among, wanted: like(some), begin: watch });
+    results.push(...(await runGuarded(gpu, choice, begin, run)));
   }
   if (some === undefined) {
+    begin("the GPU's checks");
     results.push(...(await runGpuChecks(gpu)));
   }
+  begin("a run of training");
   const report = { device: engine.device, results, traces: [await trace(engine, TRACES.brief)] };
   if (!trainsHalves(pattern)) {
     return report;
@@ -144,12 +152,16 @@ async function reportWebGpu(gpu: GPU, { only, rungs: pattern, cases: some }: Wan
 async function runGuarded(
   gpu: GPU,
   choice: object,
-  run: (engine: Engine, begin: (name: string) => void) => Promise<CaseResult[]>,
+  begin: Begin,
+  run: (engine: Engine, watch: Begin) => Promise<CaseResult[]>,
 ): Promise<CaseResult[]> {
   const { createGpuEngine, probeGpu } = await import("../../src/gpu/engine.ts");
   const guard = guardAdapter(present(await probeGpu(gpu), "adapter").adapter);
   using engine = await createGpuEngine({ gpu, adapter: guard.adapter, choice });
-  const results = await run(engine, guard.watch);
+  const results = await run(engine, (name) => {
+    begin(name);
+    guard.watch(name);
+  });
   const faults = await guard.finish();
   return results.map((result) => {
     const fault = faults.get(result.name);
@@ -157,7 +169,7 @@ async function runGuarded(
   });
 }
 
-async function reportWasm(only: TraceName | undefined): Promise<Report> {
+async function reportWasm(only: TraceName | undefined, begin: Begin): Promise<Report> {
   const results: CaseResult[] = [];
   const traces: Trace[] = [];
   const devices: string[] = [];
@@ -165,9 +177,11 @@ async function reportWasm(only: TraceName | undefined): Promise<Report> {
     using engine = await createWasmEngine({ threads });
     devices.push(engine.device);
     if (only === undefined) {
-      results.push(...(i === 0 ? [...(await runCases(engine)), ...(await runClaims(engine))] : []));
+      results.push(...(i === 0 ? [...(await runCases(engine, { begin })), ...(await runClaims(engine))] : []));
+      begin(GOLDEN_CLAIMS[i] as string);
       results.push(await attempt(GOLDEN_CLAIMS[i] as string, checkGolden(threads)));
     }
+    begin(`a run of training with ${threads} threads`);
     using fresh = await createWasmEngine({ threads });
     traces.push(await trace(fresh, TRACES[only ?? "brief"]));
   }

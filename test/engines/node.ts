@@ -6,6 +6,7 @@ import process from "node:process";
 import { openDawn } from "./dawn.ts";
 import { REPORT, report, wantedIn } from "./entry.ts";
 
-const reports = await report(wantedIn(process.argv), () => openDawn());
+const begin = (name: string): void => void process.stderr.write(`${name}\n`);
+const reports = await report(wantedIn(process.argv), () => openDawn(), begin);
 // Dawn keeps the process alive, so it has to be ended once the reports are out.
 process.stdout.write(REPORT.begin + JSON.stringify(reports) + REPORT.end, () => process.exit(0));

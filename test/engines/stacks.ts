@@ -141,7 +141,7 @@ async function run(host: Host, wanted: Omit<Wanted, "engines">, msMax: number): 
     ...environment,
   };
   const child = spawn(join(bin, program), [...rest, ...words], { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
-  const timer = setTimeout(() => child.kill("SIGKILL"), msMax);
+  const timer = setTimeout(() => child.kill(), msMax);
   let [out, errors] = ["", ""];
   child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
   child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
@@ -150,7 +150,7 @@ async function run(host: Host, wanted: Omit<Wanted, "engines">, msMax: number): 
   const begin = out.lastIndexOf(REPORT.begin);
   const end = out.lastIndexOf(REPORT.end);
   if (begin === -1 || end === -1) {
-    throw new Error(`${name} ended with ${code} and no report: ${errors.slice(-2000)}${out.slice(-500)}`);
+    throw new Error(`${name} ended with ${code} and no report, having begun: ${errors.slice(-2000)}${out.slice(-500)}`);
   }
   return JSON.parse(out.slice(begin + REPORT.begin.length, end)) as Reports;
 }

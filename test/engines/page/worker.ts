@@ -2,7 +2,8 @@
 import { report, wantedIn } from "../entry.ts";
 
 self.addEventListener("message", ({ data }: MessageEvent<readonly string[]>) => {
-  report(wantedIn(data), () => navigator.gpu).then(
+  const begin = (begun: string): void => self.postMessage({ begun });
+  report(wantedIn(data), () => navigator.gpu, begin).then(
     (reports) => self.postMessage({ reports }),
     (error: unknown) =>
       self.postMessage({ thrown: error instanceof Error ? `${error}\n${error.stack}` : String(error) }),

@@ -37,7 +37,7 @@ export interface Wanted {
   readonly only?: TraceName;
   /** Which rungs of the kernels' ladders WebGPU runs besides: a regular expression for their names. Without it none. */
   readonly rungs?: string;
-  /** Only the cases whose names match, on WebGPU and on its rungs, and no checks or claims; a regular expression. Without it everything. */
+  /** Only the cases, claims and checks on WebGPU whose names match; a regular expression. Without it everything. */
   readonly cases?: string;
 }
 
@@ -55,9 +55,8 @@ export function webGpuNames(
 ): string[] {
   const some = like(wanted.cases);
   const ladder = rungsLike(wanted.rungs).flatMap((rung) => rung.cases.filter(some).map(({ name }) => rung.name + name));
-  return wanted.cases === undefined
-    ? [...contractNames(), ...ladder, ...Object.values(checks)]
-    : [...cases.filter(some).map(({ name }) => name), ...ladder];
+  const among = (names: readonly string[]): string[] => names.filter((name) => some({ name }));
+  return [...among(contractNames()), ...ladder, ...among(Object.values(checks))];
 }
 
 /** Whether a name matches; without a pattern all do. */
@@ -128,17 +127,15 @@ async function reportWebGpu(gpu: GPU, { only, rungs: pattern, cases: some }: Wan
   }
   const results = await runGuarded(gpu, {}, begin, async (guarded, watch) => [
     ...(await runCases(guarded, { begin: watch, wanted: like(some) })),
-    ...(some === undefined ? await runClaims(guarded) : []),
+    ...(await runClaims(guarded, like(some))),
   ]);
   for (const { name, choice, cases: among } of rungsLike(pattern)) {
     const run = (guarded: Engine, watch: Begin): Promise<CaseResult[]> =>
       runCases(guarded, { prefix: name, among, wanted: like(some), begin: watch });
     results.push(...(await runGuarded(gpu, choice, begin, run)));
   }
-  if (some === undefined) {
-    begin("the GPU's checks");
-    results.push(...(await runGpuChecks(gpu)));
-  }
+  begin("the GPU's checks");
+  results.push(...(await runGpuChecks(gpu, like(some))));
   begin("a run of training");
   const report = { device: engine.device, results, traces: [await trace(engine, TRACES.brief)] };
   if (!trainsHalves(pattern)) {

@@ -90,6 +90,16 @@ describe("unpackUpdate()", () => {
     );
   });
 
+  test("refuses exact values that not every chunk has, none at all among them", () => {
+    const nothing = packUpdate(new Float32Array(1), { keep: 1, bits: 2, beta: 1 });
+    nothing[5] = 64; // two flipped bits away
+    expect(reasonOf(nothing, { parameters: 1, keepMax: CHUNK })).toBe("malformed");
+    const exact = packet("0 0 10 1 0000", { keep: 1, parameters: CHUNK + 2, entries: 1 });
+    const bytes = new Uint8Array([...exact, ...new Uint8Array(8)]);
+    bytes[5] = 64;
+    expect(reasonOf(withField(bytes, 16, bytes.length), { parameters: CHUNK + 2, keepMax: CHUNK })).toBe("malformed");
+  });
+
   test("refuses every truncation and extension", () => {
     fc.assert(
       fc.property(updateValues(), fc.constantFrom<2 | 64>(2, 64), fc.nat(), (values, bits, cut) => {

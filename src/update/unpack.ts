@@ -172,14 +172,15 @@ function unpackExact(bytes: Uint8Array, header: Header): Checked<SparseUpdate> {
   const indices = new Uint32Array(header.entries);
   const gaps = new Uint16Array(header.keep);
   let entries = 0;
-  let largest = 0;
   for (let start = 0; start < header.parameters; start += CHUNK) {
     const length = Math.min(CHUNK, header.parameters - start);
     const { count, rice } = takeShape(reader, length, header.keep);
-    if (count < 0 || entries + count > header.entries) {
+    if (count < 1 || count < Math.min(header.keep, length)) {
+      return malformed(reader, "a chunk has fewer exact values than the others");
+    }
+    if (entries + count > header.entries) {
       return malformed(reader, "a chunk has more entries than it may");
     }
-    largest = Math.max(largest, count);
     let index = -1;
     for (let i = 0; i < count; i += 1) {
       const gap = count < length ? takeGap(reader, rice) : 0;
@@ -190,7 +191,7 @@ function unpackExact(bytes: Uint8Array, header: Header): Checked<SparseUpdate> {
       gaps[i] = gap;
       indices[entries + i] = start + index;
     }
-    if (count > 0 && count < length && !isBestRice(gaps, count, rice)) {
+    if (count < length && !isBestRice(gaps, count, rice)) {
       return malformed(reader, "a chunk's Rice parameter is not the best one");
     }
     entries += count;
@@ -198,7 +199,7 @@ function unpackExact(bytes: Uint8Array, header: Header): Checked<SparseUpdate> {
   if (overrun(reader)) {
     return malformed(reader, "");
   }
-  if (alignReader(reader) !== tail || entries !== header.entries || largest !== header.keep) {
+  if (alignReader(reader) !== tail || entries !== header.entries || header.keep > header.parameters) {
     return malformed(reader, "it does not end where or contain what its header says");
   }
   const values = new Float64Array(header.entries);

@@ -72,6 +72,28 @@ test("createWork() trains on the batches that the assignment names, as the train
   expect((await work.moments())?.t).toBe(4);
 });
 
+test("createWork() trains at the share of the learning rate that the charter has for the round", async () => {
+  const base = initialParameters(charter.model);
+  const falling = { ...charter, round: { ...charter.round, decayRounds: 4, decayTo: 0 } };
+  const options = {
+    engine: createTwin(),
+    contributor,
+    corpus,
+    clock: ticking(),
+    pace: { work: <T>(run: () => Promise<T>) => run() },
+  };
+  const [kept, fallen] = [
+    await createWork({ ...options, charter }),
+    await createWork({ ...options, engine: createTwin(), charter: falling }),
+  ];
+  const one = { ...assignment, stepsMax: 1 };
+  const moved = ({ after }: { readonly after: Float32Array }): number =>
+    Math.abs((after[0] as number) - (base[0] as number));
+  const [whole, half] = [await kept.train(one, base, free), await fallen.train({ ...one, round: 3 }, base, free)];
+  expect(moved(await fallen.train({ ...one, round: 5 }, base, free))).toBe(0);
+  expect(moved(half)).toBeLessThan(0.75 * moved(whole));
+});
+
 test("createWork() does one step when the deadline has passed, none when it was stopped before", async () => {
   const base = initialParameters(charter.model);
   const work = await createWork({

@@ -10,6 +10,7 @@ import type { StopSignal } from "../base/stop.ts";
 import { batchAt } from "../data/batch.ts";
 import type { Corpus } from "../data/corpus.ts";
 import type { Neighbour } from "../engines/pace.ts";
+import { rateShare } from "../model/decay.ts";
 import { createEvaluator, type Evaluator } from "../model/evaluator.ts";
 import { createTrainer } from "../model/trainer.ts";
 import type { Charter } from "../protocol/charter.ts";
@@ -110,7 +111,7 @@ export async function createWork(options: WorkOptions): Promise<Work> {
         const place = { seed, round, contributor, step: losses.length, batch: inner.batch, time: model.time };
         await pace.work(
           async () => {
-            const { loss, norm } = await trainer.step(batchAt(own, place));
+            const { loss, norm } = await trainer.step(batchAt(own, place), rateShare(charter.round, round));
             mustBeFinite("the loss", loss, losses.length + 1);
             mustBeFinite("the gradients’ norm", norm, losses.length + 1);
             losses.push(loss);

@@ -171,6 +171,7 @@ test("createSchedule() warms up, then holds, and corrects the bias of both momen
   expect(restored.next()).toEqual(steps[6]);
   expect(restored.steps()).toBe(7);
   expect(createSchedule({ ...INNER, warmupSteps: 0 }).next()[0]).toBe(Math.fround(0.02));
+  expect(restored.next(0.25)[0]).toBe(Math.fround(0.005));
 });
 
 test("createEvaluator() measures the mean of the rows' losses on loaded parameters", async () => {

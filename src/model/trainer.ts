@@ -37,8 +37,11 @@ export interface Trainer {
   readonly tokensPerStep: number;
   /** Overwrites the parameters [P]; moments and step counter go on. */
   load(params: Float32Array): void;
-  /** One step. Rejects with HeddleError "device-lost" and never trains on silently. */
-  step(batch: TokenBatch): Promise<StepResult>;
+  /**
+   * One step, at `rateShare` of the learning rate (`decay.ts`). Rejects with HeddleError "device-lost" and never trains on
+   * silently.
+   */
+  step(batch: TokenBatch, rateShare?: number): Promise<StepResult>;
   parameters(): Promise<Float32Array<ArrayBuffer>>;
   moments(): Promise<Moments>;
   restoreMoments(moments: Moments): void;
@@ -74,7 +77,7 @@ export async function createTrainer(engine: Engine, { model, inner, thrift = {} 
     size,
     tokensPerStep: rows,
     load: (params) => engine.writeState("params", params),
-    step: async ({ tokens, targets }) => {
+    step: async ({ tokens, targets }, rateShare = 1) => {
       assert(
         tokens.length === rows && targets.length === rows,
         `Cannot step: got ${tokens.length} tokens and ${targets.length} targets, need ${rows}`,
@@ -87,7 +90,7 @@ export async function createTrainer(engine: Engine, { model, inner, thrift = {} 
           plan.write(microBatchName(name, i), values);
         }
       }
-      plan.write("hyper", schedule.next());
+      plan.write("hyper", schedule.next(rateShare));
       const outputs = await plan.run([...losses, "norm"]);
       const valueOf = (name: string): number => present(outputs[name]?.[0], `output "${name}"`);
       // Each is the mean over its own rows, and there are as many in each.
@@ -124,8 +127,8 @@ async function compileStep(engine: Engine, { model, inner, thrift = {} }: Traine
 }
 
 interface Schedule {
-  /** Counts a step and returns its hyper [8]; the array is overwritten by the next call. */
-  next(): Float32Array;
+  /** Counts a step and returns its hyper [8], at `rateShare` of the learning rate; the next call overwrites the array. */
+  next(rateShare?: number): Float32Array;
   steps(): number;
   restore(t: number): void;
 }
@@ -144,9 +147,9 @@ export function createSchedule(inner: InnerConfig): Schedule {
     power2 *= beta2;
   };
   return {
-    next: () => {
+    next: (rateShare = 1) => {
       advance();
-      hyper[0] = t < warmupSteps ? (learningRate * t) / warmupSteps : learningRate;
+      hyper[0] = rateShare * (t < warmupSteps ? (learningRate * t) / warmupSteps : learningRate);
       hyper.set([beta1, beta2, eps, weightDecay, clip], 1);
       hyper[6] = 1 / (1 - power1);
       hyper[7] = 1 / (1 - power2);

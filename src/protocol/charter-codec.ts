@@ -50,6 +50,8 @@ import { accept, refuse, type Checked } from "./verdict.ts";
 /** Settings that have no natural bound end here. */
 const SETTING_MAX = 1e9;
 const UINT32_MAX = 2 ** 32 - 1;
+/** Over so many rounds a learning rate may fall. */
+const ROUNDS_MAX = 1e6;
 
 const CHARTER_SCAN: ScanLimits = {
   depthMax: RELAY_DEPTH_MAX,
@@ -100,6 +102,8 @@ const roundFields: Reader<RoundConfig> = record<RoundConfig>({
   stepsMax: integer(1, STEPS_MAX),
   graceMs: integer(0, DURATION_MS_MAX),
   judgeMs: integer(1, DURATION_MS_MAX),
+  decayRounds: integer(0, ROUNDS_MAX),
+  decayTo: real(0, 1),
 });
 
 const trustFields: Reader<TrustConfig> = record<TrustConfig>({

@@ -65,6 +65,10 @@ export interface RoundConfig {
   readonly graceMs: number;
   /** Time given to a validator. */
   readonly judgeMs: number;
+  /** Rounds in which the inner learning rate falls, in a straight line, to `decayTo` of it; 0 keeps it as it is. */
+  readonly decayRounds: number;
+  /** Share of the learning rate that is left after `decayRounds` rounds. */
+  readonly decayTo: number;
 }
 
 export interface TrustConfig {

@@ -11,6 +11,7 @@ import { checkMessageBytes, SMALL_BYTES_MAX, type Attach, type Link, type LinkHa
 export interface Passage {
   readonly from: "a" | "b";
   readonly bytes: number;
+  readonly message: Bytes | null;
 }
 
 /**
@@ -116,7 +117,7 @@ class MemoryEnd implements Link {
     (bytes.length <= SMALL_BYTES_MAX ? this.#small : this.#large).push(new Uint8Array(bytes));
     this.bytesSent += bytes.length;
     this.#waitingBytes += bytes.length;
-    this.#schedule({ from: this.#name, bytes: bytes.length }, () => this.#arrive());
+    this.#schedule({ from: this.#name, bytes: bytes.length, message: bytes }, () => this.#arrive());
   }
 
   drained(): Promise<void> {
@@ -136,7 +137,7 @@ class MemoryEnd implements Link {
     this.end(reason);
     this.#small.push(...lastWords);
     this.#goodbye = reason;
-    this.#schedule({ from: this.#name, bytes: 0 }, () => this.#arrive());
+    this.#schedule({ from: this.#name, bytes: 0, message: null }, () => this.#arrive());
   }
 
   /** Ends this end only; what it had on the way is dropped. */

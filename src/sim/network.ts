@@ -1,7 +1,9 @@
 /**
  * The simulated network: links between processes on the virtual clock, with every fault a link may show. A message may take
  * long, so that messages of different links overtake each other; a sender may send twice; a link may break in the middle of
- * anything; a dial may fail. Within one link order is kept, as `Link` promises.
+ * anything; a dial may fail. Within one link order is kept, as `Link` promises. A process may have a rate each way, which
+ * all that it sends and receives shares: what is large waits its turn, what fits one frame goes between others' frames. The
+ * relay's own rate is infinite, and so is everyone's who has none.
  */
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
@@ -9,7 +11,7 @@ import { digestOf } from "../base/bytes.ts";
 import { sleep, type Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
 import { createMemoryPair } from "../net/memory.ts";
-import type { Attach, Link } from "../net/link.ts";
+import { SMALL_BYTES_MAX, type Attach, type Link } from "../net/link.ts";
 import type { Process } from "./process.ts";
 
 export interface NetworkFaults {
@@ -21,6 +23,28 @@ export interface NetworkFaults {
   readonly duplicateShare: number;
   /** Chance that a dial or a download fails. */
   readonly failShare: number;
+}
+
+/** How fast a process is connected; delays are the network's. */
+export interface Rates {
+  readonly upBytesPerS: number;
+  readonly downBytesPerS: number;
+}
+
+/** Which way bytes go, seen from the one that dialled. */
+export type Way = "up" | "down";
+
+/** What crosses the network, told when it is sent. Requests for blobs are told as going up, their answers as going down. */
+export type Crossing = (from: Process, way: Way, what: "message" | "blob", bytes: number) => void;
+
+export interface NetworkOptions {
+  /** The rate of the process that dials; none is infinite. */
+  readonly ratesOf?: (process: Process) => Rates | undefined;
+  /** What a message or blob weighs on the wire; by default its length. */
+  readonly weigh?: (bytes: Bytes, what: "message" | "blob") => number;
+  /** What asking for a blob and being answered weighs beside it. */
+  readonly request?: { readonly upBytes: number; readonly downBytes: number };
+  readonly onCrossing?: Crossing;
 }
 
 /** A process that takes links and serves blobs; null while it is down. */
@@ -56,7 +80,9 @@ interface Ends {
   readonly tap: Tap;
 }
 
-export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Network {
+export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults, options: NetworkOptions = {}): Network {
+  const { weigh = (bytes) => bytes.length, request = { upBytes: 0, downBytes: 0 }, onCrossing } = options;
+  const pipes = createPipes(clock, options.ratesOf ?? (() => undefined));
   const chance = (share: number): boolean => network.faulty && rng.float() < share;
   const delayMs = (): number => rng.below(faults.delayMsMax + 1);
   const network: Network = {
@@ -80,9 +106,12 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Ne
       return connect({ from, to, ...ends });
     },
     fetchBlob: async (from, digest, bytesMax) => {
-      await sleep(from.clock, delayMs());
+      onCrossing?.(from, "up", "blob", request.upBytes);
+      await sleep(from.clock, pipes.take(from, "up", request.upBytes) + delayMs());
       const bytes = chance(faults.failShare) ? undefined : await network.listener?.blob(digest);
-      await sleep(from.clock, delayMs());
+      const weight = request.downBytes + (bytes === undefined ? 0 : weigh(bytes, "blob"));
+      onCrossing?.(from, "down", "blob", weight);
+      await sleep(from.clock, pipes.take(from, "down", weight) + delayMs());
       if (bytes === undefined || bytes.length > bytesMax) {
         throw new HeddleError("unreachable", `Cannot fetch ${digest}: the relay does not serve it now`);
       }
@@ -98,6 +127,8 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Ne
     let mine: Link | undefined;
     const client: Tap = { ...tap, sent: (bytes) => (tap.sent?.(bytes) ?? [bytes]).flatMap(doubled) };
     const arrivals = { a: 0, b: 0 };
+    /** Of what goes between others' frames. */
+    const quickArrivals = { a: 0, b: 0 };
     const pair = createMemoryPair({
       attachA: (link) => {
         mine = tapped(link, client, from);
@@ -105,9 +136,16 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Ne
       },
       attachB: (link) => handlersOf(to.attach(tapped(link, { sent: doubled }, to.process)), {}, to.process),
       schedule: (passage, arrive) => {
+        const way = passage.from === "a" ? "up" : "down";
+        const weight = passage.message === null ? 0 : weigh(passage.message, "message");
+        if (passage.message !== null) {
+          onCrossing?.(from, way, "message", weight);
+        }
+        const onWayMs = pipes.take(from, way, weight);
         // Later messages of a direction arrive no earlier than earlier ones.
-        const atMs = Math.max(arrivals[passage.from], clock.nowMs() + delayMs());
-        arrivals[passage.from] = atMs;
+        const order = onWayMs > 0 && weight <= SMALL_BYTES_MAX ? quickArrivals : arrivals;
+        const atMs = Math.max(order[passage.from], clock.nowMs() + onWayMs + delayMs());
+        order[passage.from] = atMs;
         clock.after(atMs - clock.nowMs(), arrive);
         if (chance(faults.breakShare)) {
           clock.after(delayMs(), () => pair.cut("The link broke"));
@@ -120,6 +158,30 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults): Ne
     return mine as Link;
   };
   return network;
+}
+
+interface Pipes {
+  /** Milliseconds until `bytes` that are handed over now are through. */
+  take(process: Process, way: Way, bytes: number): number;
+}
+
+/** Each process's line, both ways: what is large goes one after the other; what is small, between. */
+function createPipes(clock: Clock, ratesOf: (process: Process) => Rates | undefined): Pipes {
+  const freeMs = new WeakMap<Process, Record<Way, number>>();
+  return {
+    take: (process, way, bytes) => {
+      const rates = ratesOf(process);
+      if (rates === undefined || bytes === 0) {
+        return 0;
+      }
+      const takesMs = (1_000 * bytes) / (way === "up" ? rates.upBytesPerS : rates.downBytesPerS);
+      const free = freeMs.get(process) ?? { up: 0, down: 0 };
+      const nowMs = clock.nowMs();
+      const endMs = Math.max(nowMs, free[way]) + takesMs;
+      freeMs.set(process, { ...free, [way]: endMs });
+      return bytes <= SMALL_BYTES_MAX ? takesMs : endMs - nowMs;
+    },
+  };
 }
 
 /** What a process holds of a link; a dead process sends nothing. */

@@ -11,7 +11,7 @@ import type { MeasureFacts } from "../trust/measure.ts";
 import type { Contribution, DurableState } from "./state.ts";
 
 /** Seeds the batches of a contributor in a round. */
-function trainSeed(
+export function trainSeed(
   { seed, round }: { readonly seed: number; readonly round: number },
   contributor: ContributorId,
 ): number {

@@ -7,51 +7,35 @@ import { expose } from "comlink";
 import nodeEndpoint from "comlink/dist/esm/node-adapter.mjs";
 import { present } from "../base/assert.ts";
 import type { Charter } from "../protocol/charter.ts";
-import { createCorpus, type Corpus } from "../data/corpus.ts";
-import { evaluationBatches } from "../data/batch.ts";
-import { createEvaluator, type Evaluator } from "../model/evaluator.ts";
-import { measureLosses, type MeasureFacts } from "../trust/measure.ts";
+import { createCorpus } from "../data/corpus.ts";
+import { createEvaluator } from "../model/evaluator.ts";
+import type { MeasureFacts } from "../trust/measure.ts";
+import { createReferee, type RefereeWork } from "../trust/referee.ts";
 import type { SparseUpdate } from "../update/unpack.ts";
 import { createWasmEngine } from "../wasm/engine.ts";
 import type { Losses } from "../protocol/messages.ts";
 
-/** Batches of held-out text that an evaluation reads. */
-const EVALUATION_BATCHES = 8;
-
-let charter: Charter;
-let train: Corpus;
-let evaluation: Corpus;
-let evaluator: Evaluator;
+let referee: RefereeWork;
 
 const surface = {
   async open(
-    wanted: Charter,
+    charter: Charter,
     trainShards: readonly Uint8Array[],
     evaluationShards: readonly Uint8Array[],
   ): Promise<void> {
-    charter = wanted;
-    train = createCorpus(trainShards);
-    evaluation = createCorpus(evaluationShards);
+    const [train, evaluation] = [createCorpus(trainShards), createCorpus(evaluationShards)];
     const engine = await createWasmEngine({ threads: 1 });
-    evaluator = await createEvaluator(engine, { model: charter.model, batch: charter.inner.batch });
+    const evaluator = await createEvaluator(engine, { model: charter.model, batch: charter.inner.batch });
+    referee = createReferee({ evaluator, charter, train, evaluation });
   },
 
   /** Mean loss of `params` on the charter's evaluation data, nats per byte. */
-  async evaluate(params: Float32Array): Promise<number> {
-    evaluator.load(params);
-    let sum = 0;
-    for (const batch of evaluationBatches(evaluation, {
-      batch: charter.inner.batch,
-      time: charter.model.time,
-      count: EVALUATION_BATCHES,
-    })) {
-      sum += await evaluator.loss(batch);
-    }
-    return sum / EVALUATION_BATCHES;
+  evaluate(params: Float32Array): Promise<number> {
+    return referee.evaluate(params);
   },
 
   measure(base: Float32Array, update: SparseUpdate, facts: MeasureFacts): Promise<Losses> {
-    return measureLosses({ evaluator, base, update, corpus: train, facts, charter });
+    return referee.measure(base, update, facts);
   },
 };
 

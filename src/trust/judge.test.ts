@@ -67,6 +67,14 @@ describe("judgeLosses() beside others", () => {
     const unmeasured = others.map((other) => ({ ...other, improvement: null }));
     expect(verdictOf(trust.improvementMin * 2, 4, unmeasured)).toBe("accepted");
   });
+
+  test("asks for no share of others' improvement where the charter's share is 0, also of the first of all", () => {
+    const free = { ...trust, improvementMin: -1, improvementShare: 0 };
+    for (const beside of [[], others]) {
+      const judged = judgeLosses({ losses: losses(3, 3.1), norm: 4, privateData: false, others: beside, trust: free });
+      expect(judged.type).toBe("accepted");
+    }
+  });
 });
 
 describe("judgeNorm()", () => {

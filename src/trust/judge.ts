@@ -72,7 +72,9 @@ export function judgeLosses({ losses, norm, privateData, others, trust }: LossJu
     return ACCEPTED;
   }
   const improvement = improvementOf(losses);
-  const owed = Math.max(trust.improvementMin, trust.improvementShare * usualImprovement(norm, others));
+  const share = trust.improvementShare;
+  // Nothing is owed of what is not there: 0 · −∞ is no number, and everything would be refused.
+  const owed = Math.max(trust.improvementMin, share === 0 ? -Infinity : share * usualImprovement(norm, others));
   return improvement !== null && improvement >= owed ? ACCEPTED : { type: "refused", reason: "no-improvement" };
 }
 

@@ -18,7 +18,7 @@ export default defineConfig({
         plugins: [textPlugin()],
         test: {
           name: "pure",
-          include: ["src/**/*.test.ts", "test/*.test.ts", NULL_ADAPTER],
+          include: ["src/**/*.test.ts", "test/*.test.ts", "experiments/*.test.ts", NULL_ADAPTER],
           exclude: OUTSIDE,
           testTimeout: 60_000,
           hookTimeout: 120_000,

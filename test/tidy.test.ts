@@ -23,7 +23,9 @@ const TYPE_ONLY: readonly string[] = ["src/net/link.ts"];
 const LINES_MAX = 500;
 const COLUMNS_MAX = 160;
 
-const files = ["src", "worker", "test", "bench", "shaders", "tools"].flatMap((folder) => below(join(root, folder)));
+const files = ["src", "worker", "test", "bench", "experiments", "shaders", "tools"].flatMap((folder) =>
+  below(join(root, folder)),
+);
 const sources = files.filter((path) => path.endsWith(".ts") && !path.includes("src/wasm/assembly/"));
 
 describe("layers", () => {

@@ -39,6 +39,7 @@ const commands = {
     steps: [chooseAdapter, checkBench, install, installPeers, buildWasm, buildPage],
     run: ([name, ...args]) => source(`bench/${name}.ts`, args),
   },
+  experiment: { steps: [install, buildWasm], run: (args) => source("experiments/main.ts", args) },
   check: { steps: [install, buildWasm, check], run: () => ["true", []] },
   example: { steps: [checkExample, install, buildWasm], run: ([name, ...args]) => source(`examples/${name}.js`, args) },
   package: { steps: [install, buildWasm], run: () => [join(bin, "node"), [join(root, "tools", "build-package.mjs")]] },

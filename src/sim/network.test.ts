@@ -20,7 +20,7 @@ async function stage(options: NetworkOptions) {
   const [relay, contributor] = [make("relay"), make("contributor")];
   const crossings: (readonly [Way, string, number])[] = [];
   const network = createNetwork(clock, createRng("network"), FAULTLESS, {
-    onCrossing: (_from, way, what, bytes) => crossings.push([way, what, bytes]),
+    onCrossing: ({ way, blob, bytes }) => crossings.push([way, blob === null ? "message" : "blob", bytes]),
     ...options,
   });
   const arrived: (readonly [atMs: number, bytes: number])[] = [];

@@ -34,17 +34,25 @@ export interface Rates {
 /** Which way bytes go, seen from the one that dialled. */
 export type Way = "up" | "down";
 
-/** What crosses the network, told when it is sent. Requests for blobs are told as going up, their answers as going down. */
-export type Crossing = (from: Process, way: Way, what: "message" | "blob", bytes: number) => void;
+/** What crosses the network, told when it is sent: a message, or a blob's request on its way up and answer on its way down. */
+export interface Crossing {
+  /** The process that dialled. */
+  readonly process: Process;
+  readonly way: Way;
+  /** What it weighs. */
+  readonly bytes: number;
+  /** Null for messages. */
+  readonly blob: Digest | null;
+}
 
 export interface NetworkOptions {
   /** The rate of the process that dials; none is infinite. */
   readonly ratesOf?: (process: Process) => Rates | undefined;
   /** What a message or blob weighs on the wire; by default its length. */
-  readonly weigh?: (bytes: Bytes, what: "message" | "blob") => number;
+  readonly weigh?: (bytes: Bytes, what: "message" | "blob", way: Way) => number;
   /** What asking for a blob and being answered weighs beside it. */
   readonly request?: { readonly upBytes: number; readonly downBytes: number };
-  readonly onCrossing?: Crossing;
+  readonly onCrossing?: (crossing: Crossing) => void;
 }
 
 /** A process that takes links and serves blobs; null while it is down. */
@@ -106,11 +114,11 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults, opt
       return connect({ from, to, ...ends });
     },
     fetchBlob: async (from, digest, bytesMax) => {
-      onCrossing?.(from, "up", "blob", request.upBytes);
+      onCrossing?.({ process: from, way: "up", bytes: request.upBytes, blob: digest });
       await sleep(from.clock, pipes.take(from, "up", request.upBytes) + delayMs());
       const bytes = chance(faults.failShare) ? undefined : await network.listener?.blob(digest);
-      const weight = request.downBytes + (bytes === undefined ? 0 : weigh(bytes, "blob"));
-      onCrossing?.(from, "down", "blob", weight);
+      const weight = request.downBytes + (bytes === undefined ? 0 : weigh(bytes, "blob", "down"));
+      onCrossing?.({ process: from, way: "down", bytes: weight, blob: digest });
       await sleep(from.clock, pipes.take(from, "down", weight) + delayMs());
       if (bytes === undefined || bytes.length > bytesMax) {
         throw new HeddleError("unreachable", `Cannot fetch ${digest}: the relay does not serve it now`);
@@ -137,9 +145,9 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults, opt
       attachB: (link) => handlersOf(to.attach(tapped(link, { sent: doubled }, to.process)), {}, to.process),
       schedule: (passage, arrive) => {
         const way = passage.from === "a" ? "up" : "down";
-        const weight = passage.message === null ? 0 : weigh(passage.message, "message");
+        const weight = passage.message === null ? 0 : weigh(passage.message, "message", way);
         if (passage.message !== null) {
-          onCrossing?.(from, way, "message", weight);
+          onCrossing?.({ process: from, way, bytes: weight, blob: null });
         }
         const onWayMs = pipes.take(from, way, weight);
         // Later messages of a direction arrive no earlier than earlier ones.

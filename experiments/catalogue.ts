@@ -1,0 +1,271 @@
+/**
+ * The named experiments. An arm says what it changes; what it does not say is the sample charter's, with the learning rate
+ * falling to a tenth over the run. All arms of an experiment share model, data and devices unless they say otherwise.
+ */
+import { type Charter, type ModelConfig } from "../src/protocol/charter.ts";
+import { SAMPLE_INNER, SAMPLE_MODEL, sampleCharter } from "../src/protocol/sample.ts";
+import type { Arm, CharterChanges, Devices, Experiment, Links } from "./experiment.ts";
+import { SOURCES } from "./sources.ts";
+
+/** About a hundred thousand parameters: minutes for an experiment, enough to see that the harness works. */
+const TINY_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 64, layers: 2, hidden: 176, time: 64 };
+/** About three times the sample model. */
+const LARGER_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 192, layers: 4, heads: 6, kvHeads: 3, hidden: 528 };
+
+/** A home connection in a city. */
+const HOME: Links = { upMbitPerS: 10, downMbitPerS: 50, delayMs: 40 };
+const STEADY: Devices = { stepMs: 200, spread: 1 };
+const UNEVEN: Devices = { stepMs: 200, spread: 10 };
+/** A round lasts so many times what a fast device needs for it. */
+const ROUND_TIMES = 3;
+
+const SEEDS = [1, 2, 3];
+const { uplink, downlink, outer, trust } = sampleCharter([], {
+  name: "none",
+  licence: "CC0-1.0",
+  category: "fully-open",
+  shards: [],
+});
+
+/** Everything is accepted: baselines know no verdicts. */
+const TRUSTING: Charter["trust"] = {
+  ...trust,
+  normMax: 0,
+  improvementMin: -1e9,
+  improvementShare: 0,
+  harmMax: 1e9,
+  auditShare: 0,
+};
+/** Values that travel as they are. Counted as f32 (`wire.ts`). */
+const DENSE = { keep: 4_096, bits: 64, beta: 0 } as const;
+
+interface Scale {
+  readonly model: ModelConfig;
+  readonly contributors: number;
+  readonly rounds: number;
+  /** H */
+  readonly steps: number;
+  readonly split?: Arm["split"];
+  readonly learningRate?: number;
+  readonly batch?: number;
+}
+
+function charterOf({
+  model,
+  rounds,
+  steps,
+  learningRate = SAMPLE_INNER.learningRate,
+  batch = 8,
+}: Scale): CharterChanges {
+  const fastMs = STEADY.stepMs * steps;
+  return {
+    model,
+    inner: { ...SAMPLE_INNER, batch, learningRate },
+    uplink,
+    downlink,
+    outer,
+    round: {
+      trainMs: ROUND_TIMES * fastMs,
+      stepsMax: steps,
+      graceMs: 15_000,
+      judgeMs: 60_000,
+      decayRounds: rounds,
+      decayTo: 0.1,
+    },
+    trust,
+  };
+}
+
+type ArmChanges = Partial<Omit<Arm, "charter" | "name" | "sentence">> & { readonly charter?: Partial<CharterChanges> };
+
+function arm(scale: Scale, name: string, sentence: string, changes: ArmChanges = {}): Arm {
+  const { charter, ...rest } = changes;
+  return {
+    name,
+    sentence,
+    way: "federated",
+    contributors: scale.contributors,
+    rounds: scale.rounds,
+    tokensMax: null,
+    sources: SOURCES,
+    split: scale.split ?? "whole",
+    devices: STEADY,
+    links: HOME,
+    vanishShare: 0,
+    ...rest,
+    charter: { ...charterOf(scale), ...charter },
+  };
+}
+
+function synchronous(scale: Scale, name = "synchronous"): Arm {
+  const sentence = `Data parallel: one AdamW step on the mean gradient of all ${scale.contributors}, every step`;
+  return arm(scale, name, sentence, { way: "synchronous" });
+}
+
+function single(scale: Scale): Arm {
+  const sentence = "One worker alone, for as many steps as each contributor takes";
+  return arm(scale, "single", sentence, { way: "synchronous", contributors: 1, split: "whole" });
+}
+
+function diloco(scale: Scale): Arm {
+  return arm(scale, "diloco", "DiLoCo: dense deltas, outer Nesterov with learning rate 0.7 and momentum 0.9", {
+    charter: {
+      uplink: DENSE,
+      downlink: DENSE,
+      outer: { learningRate: 0.7, momentum: 0.9, clipToMedian: 0 },
+      trust: TRUSTING,
+    },
+  });
+}
+
+function fedAvg(scale: Scale): Arm {
+  return arm(scale, "fedavg", "FedAvg: the mean of the contributors' dense parameters (inner AdamW, moments kept)", {
+    charter: {
+      uplink: DENSE,
+      downlink: DENSE,
+      outer: { learningRate: 1, momentum: 0, clipToMedian: 0 },
+      trust: TRUSTING,
+    },
+  });
+}
+
+/** What the sample charter does. On data that others cannot measure it is only asked to do no great harm to all. */
+function standard(scale: Scale): Arm {
+  const members = scale.split === "by-source";
+  return arm(scale, "default", "Heddle's default: the sample charter's compression, outer step and judging", {
+    charter: members ? { trust: { ...trust, harmMax: MEMBERS_HARM_MAX } } : {},
+  });
+}
+
+/** A member who has one source of three may worsen the mixture a little in each round; the mean over members does not. */
+const MEMBERS_HARM_MAX = 0.2;
+
+function five(scale: Scale): Arm[] {
+  return [synchronous(scale), single(scale), diloco(scale), fedAvg(scale), standard(scale)];
+}
+
+const PROOF: Scale = { model: TINY_MODEL, contributors: 8, rounds: 10, steps: 15 };
+const SAMPLE: Scale = { model: SAMPLE_MODEL, contributors: 8, rounds: 40, steps: 30 };
+const LARGER: Scale = { model: LARGER_MODEL, contributors: 8, rounds: 30, steps: 30 };
+
+/** Eight steady contributors, and many unsteady ones until they have trained on as many accepted tokens. */
+function churn(model: ModelConfig, { rounds, steps }: { readonly rounds: number; readonly steps: number }): Arm[] {
+  const steady: Scale = { model, contributors: 8, rounds, steps };
+  const tokensMax = rounds * steps * 8 * 8 * model.time;
+  const unsteady = (batch: number): Arm => {
+    // Of a round's steps a device takes as many as it can in the time of three fast ones; on a logarithmic scale that is
+    // 0.77 of them on average. What vanishes is lost.
+    const share = 0.77 * (1 - VANISH_SHARE);
+    const expected = Math.ceil(tokensMax / (32 * share * steps * batch * model.time));
+    const scale: Scale = { model, contributors: 32, rounds: expected, steps, batch };
+    return arm(
+      scale,
+      `unsteady-32-batch-${batch}`,
+      `32 contributors with batches of ${batch}; 30 % vanish each round, the slowest is ten times slower than the fastest`,
+      { devices: UNEVEN, vanishShare: VANISH_SHARE, rounds: 3 * expected, tokensMax },
+    );
+  };
+  return [{ ...standard(steady), name: "steady-8", tokensMax }, unsteady(8), unsteady(4), unsteady(2)];
+}
+
+const VANISH_SHARE = 0.3;
+
+export const EXPERIMENTS: readonly Experiment[] = [
+  {
+    name: "proof",
+    question: "Does the harness work? A small model, few rounds: no claim about training",
+    seeds: [1, 2],
+    reference: "synchronous",
+    arms: five(PROOF),
+  },
+  {
+    name: "proof-churn",
+    question: "Does the harness work when contributors vanish and are uneven? A small model, few rounds",
+    seeds: [1],
+    reference: "steady-8",
+    arms: churn(TINY_MODEL, { rounds: 8, steps: 15 }),
+  },
+  {
+    name: "proof-by-source",
+    question: "Does the harness work when each contributor has one source? A small model, few rounds",
+    seeds: [1],
+    reference: "synchronous",
+    arms: [synchronous, standard].map((make) => make({ ...PROOF, split: "by-source" })),
+  },
+  {
+    name: "sample-iid",
+    question:
+      "Sample model, everyone draws from all text: is the default within 1 % of data parallel, and better than DiLoCo?",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: five(SAMPLE),
+  },
+  {
+    name: "sample-by-source",
+    question: "Sample model, each contributor has one of three sources: is the default within 1 % of data parallel?",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: five({ ...SAMPLE, split: "by-source" }),
+  },
+  {
+    name: "sample-h15",
+    question: "The same with 15 steps a round, twice as many rounds: what do more merges give?",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: five({ ...SAMPLE, steps: 15, rounds: 80 }),
+  },
+  {
+    name: "larger-iid",
+    question: "Three times the sample model: does what holds for it hold here?",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: five(LARGER),
+  },
+  {
+    name: "larger-by-source",
+    question: "Three times the sample model, each contributor has one of three sources",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: [synchronous, diloco, standard].map((make) => make({ ...LARGER, split: "by-source" })),
+  },
+  {
+    name: "sample-churn",
+    question:
+      "Are 32 contributors, 30 % vanishing and ten times apart in speed, within 3 % of 8 steady ones at equal tokens?",
+    seeds: SEEDS,
+    reference: "steady-8",
+    arms: churn(SAMPLE_MODEL, { rounds: 40, steps: 30 }),
+  },
+  {
+    name: "sample-rates",
+    question:
+      "Which learning rate is best for data parallel and for the default? The comparison is fair at each one's best",
+    seeds: [1],
+    reference: "synchronous-0.002",
+    arms: [1e-3, 2e-3, 4e-3, 8e-3].flatMap((learningRate) => {
+      const scale = { ...SAMPLE, learningRate };
+      return [
+        synchronous(scale, `synchronous-${learningRate}`),
+        { ...standard(scale), name: `default-${learningRate}` },
+      ];
+    }),
+  },
+  {
+    name: "sample-density",
+    question: "What do denser and sparser updates cost and give?",
+    seeds: SEEDS,
+    reference: "up-256-down-1024",
+    arms: [
+      [64, 1_024],
+      [128, 1_024],
+      [256, 512],
+      [256, 1_024],
+      [256, 4_096],
+      [1_024, 4_096],
+    ].map(([up = 1, down = 1]) =>
+      arm(SAMPLE, `up-${up}-down-${down}`, `Of 4,096 values ${up} go up and ${down} come down`, {
+        charter: { uplink: { ...uplink, keep: up }, downlink: { ...downlink, keep: down } },
+      }),
+    ),
+  },
+];

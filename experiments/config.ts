@@ -1,0 +1,110 @@
+/** The command line of `npm run experiment`: parsed once, checked. */
+import { availableParallelism } from "node:os";
+import { parseArgs } from "node:util";
+import { HeddleError } from "../src/base/assert.ts";
+import type { WantedEngine } from "../src/engines/choose.ts";
+import { EXPERIMENTS } from "./catalogue.ts";
+import type { Experiment } from "./experiment.ts";
+
+export interface ExperimentConfig {
+  readonly experiments: readonly Experiment[];
+  readonly list: boolean;
+  readonly dir: string;
+  readonly jobs: number;
+  readonly engine: WantedEngine;
+  readonly fresh: boolean;
+  /** Only table and plot of what there is. */
+  readonly report: boolean;
+}
+
+export const EXPERIMENT_USAGE = `npm run experiment -- [options] NAME…
+  --list               what there is: questions, arms, seeds, estimated processor hours
+  --seeds N[,N]        other seeds than the experiment's
+  --arms NAME[,NAME]   only these arms
+  --jobs N             runs at a time (default: as many as there are cores)
+  --engine NAME        wasm (default), webgpu, or auto: a real GPU where there is one; only wasm gives the same bits anywhere
+  --dir FOLDER         where results are kept (default .heddle/experiments)
+  --fresh              forget the results and begin again
+  --report             no run: table and plot of the results that are there
+  --help               print this text
+An interrupted experiment goes on where it was when it is started again.`;
+
+/** Throws HeddleError "bad-input" with a sentence for what cannot be used. */
+export function parseExperimentConfig(args: readonly string[]): ExperimentConfig | "help" {
+  let parsed;
+  try {
+    parsed = parseArgs({
+      args: [...args],
+      allowPositionals: true,
+      options: {
+        list: { type: "boolean", default: false },
+        seeds: { type: "string" },
+        arms: { type: "string" },
+        jobs: { type: "string", default: String(availableParallelism()) },
+        engine: { type: "string", default: "wasm" },
+        dir: { type: "string", default: ".heddle/experiments" },
+        fresh: { type: "boolean", default: false },
+        report: { type: "boolean", default: false },
+        help: { type: "boolean", short: "h", default: false },
+      },
+    });
+  } catch (error) {
+    throw new HeddleError("bad-input", `${(error as Error).message}\n\n${EXPERIMENT_USAGE}`, { cause: error });
+  }
+  const { values, positionals } = parsed;
+  if (values.help || (positionals.length === 0 && !values.list)) {
+    return "help";
+  }
+  const seeds = values.seeds?.split(",").map((seed) => wholeNumber("--seeds", seed, 0));
+  const arms = values.arms?.split(",");
+  return {
+    experiments: positionals.map((name) => narrowed(experimentOf(name), { seeds, arms })),
+    list: values.list,
+    dir: values.dir,
+    jobs: wholeNumber("--jobs", values.jobs, 1),
+    engine: engineOf(values.engine),
+    fresh: values.fresh,
+    report: values.report,
+  };
+}
+
+function experimentOf(name: string): Experiment {
+  const found = EXPERIMENTS.find((experiment) => experiment.name === name);
+  if (found === undefined) {
+    const names = EXPERIMENTS.map((experiment) => experiment.name).join(", ");
+    throw new HeddleError("bad-input", `Cannot run the experiment "${name}": there are ${names}`);
+  }
+  return found;
+}
+
+interface Only {
+  readonly seeds: readonly number[] | undefined;
+  readonly arms: readonly string[] | undefined;
+}
+
+function narrowed(experiment: Experiment, { seeds = experiment.seeds, arms }: Only): Experiment {
+  const known = experiment.arms.map(({ name }) => name);
+  const unknown = arms?.find((name) => !known.includes(name));
+  if (unknown !== undefined) {
+    throw new HeddleError(
+      "bad-input",
+      `Cannot run arm "${unknown}" of "${experiment.name}": there are ${known.join(", ")}`,
+    );
+  }
+  return { ...experiment, seeds, arms: experiment.arms.filter(({ name }) => arms?.includes(name) ?? true) };
+}
+
+function engineOf(name: string): WantedEngine {
+  if (name === "wasm" || name === "webgpu" || name === "auto") {
+    return name;
+  }
+  throw new HeddleError("bad-input", `Cannot use the engine "${name}": there are wasm, webgpu and auto`);
+}
+
+function wholeNumber(flag: string, text: string, least: number): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < least) {
+    throw new HeddleError("bad-input", `Cannot use ${flag} "${text}": need a whole number, at least ${least}`);
+  }
+  return value;
+}

@@ -1,0 +1,123 @@
+/**
+ * Error feedback through everything that may happen to a contributor: what was accepted and what waits at home add up to all
+ * that training made, whichever contributions were refused, forgotten by the relay or answered only after a restart, and
+ * whenever the device was switched off. (training.md §6.3, iii)
+ */
+import { expect, test } from "vitest";
+import { digestOf, floatBytes, type Digest } from "../src/base/bytes.ts";
+import { createRng } from "../src/base/rng.ts";
+import { createStop } from "../src/base/stop.ts";
+import { createDesk, type Desk } from "../src/contributor/desk.ts";
+import { openNotebook } from "../src/contributor/notebook.ts";
+import type { Pending } from "../src/contributor/state.ts";
+import { charterDigest } from "../src/protocol/charter-codec.ts";
+import type { Compression } from "../src/protocol/charter.ts";
+import { createKeyRegistry } from "../src/sim/keys.ts";
+import { createMemoryDisk, createMemoryStore } from "../src/store/memory.ts";
+import { unpackUpdate } from "../src/update/unpack.ts";
+import { decodeContributorMessage } from "../src/protocol/codec.ts";
+import { littleCharter } from "./fixtures/little-run.ts";
+
+const P = 300;
+const ROUNDS = 40;
+const job = { deadlineMs: 1e9, signal: createStop(), onStep: () => undefined };
+
+async function accounts(uplink: Compression, seed: number) {
+  const charter = littleCharter({ uplink, train: [] });
+  const run = charterDigest(charter);
+  const rng = createRng("conservation", seed);
+  const disk = createMemoryDisk();
+  const base = new Float32Array(P);
+  const head = {
+    version: 0,
+    digest: digestOf(floatBytes(base)),
+    parent: null,
+    update: null,
+    checkpointBytes: 4 * P,
+    evalLoss: 1,
+  };
+  const [made, accepted] = [new Float64Array(P), new Float64Array(P)];
+  const restart = async (): Promise<Desk> => {
+    const desk = createDesk({
+      run,
+      charter,
+      key: createKeyRegistry().create("conservation"),
+      privateData: false,
+      fetchBlob: async () => floatBytes(base),
+      store: createMemoryStore({ disk }),
+      createWork: async () => ({
+        train: async () => {
+          const after = Float32Array.from({ length: P }, () => rng.normal() ** 3 / 64);
+          after.forEach((value, p) => {
+            made[p] = (made[p] as number) - value; // base − after
+          });
+          return { after, losses: [1], steps: 1, tokens: 32 };
+        },
+        validate: async () => Promise.reject(new Error("Nothing is validated here")),
+        moments: async () => null,
+        restore: async () => undefined,
+        [Symbol.dispose]: () => undefined,
+      }),
+      onEngine: () => undefined,
+      onTrouble: (reason) => {
+        throw new Error(reason);
+      },
+    });
+    pending = await desk.prepare(0);
+    await desk.fetch(head);
+    return desk;
+  };
+  const answer = async (): Promise<void> => {
+    if (pending !== null) {
+      const outcome = rng.below(3) === 0 ? "kept" : "accepted";
+      const message = decodeContributorMessage(desk.messageOf(pending.id) ?? new Uint8Array(0));
+      expect(message.ok).toBe(true);
+      if (outcome === "accepted" && message.ok && message.value.type === "contribute") {
+        const sent = unpackUpdate(message.value.payload, { parameters: P, keepMax: uplink.keep });
+        expect(sent.ok).toBe(true);
+        if (sent.ok) {
+          sent.value.indices.forEach((index, i) => {
+            accepted[index] = (accepted[index] as number) + (sent.value.values[i] as number);
+          });
+        }
+      }
+      await desk.settle(pending.id, outcome);
+      pending = null;
+    }
+  };
+  let pending: Pending | null = null;
+  let desk = await restart();
+  let restarts = 0;
+  for (let round = 1; round <= ROUNDS; round += 1) {
+    const { digest: baseDigest } = head;
+    const id = { id: `t${round}`, round, baseVersion: 0, baseDigest: baseDigest as Digest };
+    pending = await desk.train({ type: "train", ...id, seed: round, stepsMax: 1, trainMs: 1 }, job);
+    for (let times = rng.below(3); times > 0; times -= 1) {
+      desk = await restart(); // before the verdict: the contribution is remembered
+      restarts += 1;
+    }
+    await answer();
+    if (rng.below(4) === 0) {
+      desk = await restart();
+      restarts += 1;
+    }
+  }
+  const { residual } = await openNotebook(createMemoryStore({ disk }), run).read();
+  expect(restarts).toBeGreaterThan(10);
+  return { made, accepted, residual: residual ?? new Float32Array(P) };
+}
+
+for (const [uplink, digits] of [
+  [{ keep: 20, bits: 2, beta: 1 }, 4],
+  [{ keep: 20, bits: 64, beta: 1 }, 12],
+] as const) {
+  for (const seed of [1, 2, 3]) {
+    test(`what was accepted and the residual are all that was made: ${uplink.bits} bits, seed ${seed}`, async () => {
+      const { made, accepted, residual } = await accounts(uplink, seed);
+      expect(Math.hypot(...made)).toBeGreaterThan(1);
+      for (let p = 0; p < P; p += 1) {
+        expect((accepted[p] as number) + (residual[p] as number)).toBeCloseTo(made[p] as number, digits);
+      }
+    });
+  }
+}

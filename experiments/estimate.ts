@@ -3,10 +3,10 @@ import { parameterLayout } from "../src/model/layout.ts";
 import type { Arm, Experiment } from "./experiment.ts";
 
 /**
- * Operations a second of one thread of the WASM engine in training, everything of a run included: `npm run experiment -- proof`
- * and the sample model's step on the 2-core machine of docs/benchmarks.md, 2026-11-28.
+ * Operations a second of one thread of the WASM engine in training, everything of a run included: the sample model in
+ * `npm run experiment -- sample-iid`, on the 2-core machine of docs/benchmarks.md, 2026-11-28.
  */
-const FLOPS = 33e9;
+const FLOPS = 31e9;
 /** A batch's loss costs a third of its step. */
 const FORWARD_SHARE = 1 / 3;
 /** Batches that a validator measures, and that the referee reads for a version and each of its sources. */

@@ -86,7 +86,10 @@ export function openJournal(dir: string): Journal {
       const [length = 0] = new Uint32Array(take(4).buffer);
       return bytesToFloats(take(4 * length));
     }
-    assert(loaded, "Cannot go on from the journal: the run has come to its saved point in another way than before");
+    assert(
+      loaded,
+      "Cannot go on from the journal: the run has come to its saved point in another way than before; begin it with --fresh",
+    );
     return undefined;
   };
   /** The run is where it was when it was saved: the seats get their states back. */

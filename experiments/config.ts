@@ -21,6 +21,7 @@ export const EXPERIMENT_USAGE = `npm run experiment -- [options] NAME…
   --list               what there is: questions, arms, seeds, estimated processor hours
   --seeds N[,N]        other seeds than the experiment's
   --arms NAME[,NAME]   only these arms
+  --links UP/DOWN      other link rates than the arms', in Mbit/s; kept as an experiment of its own, NAME-UP-DOWN
   --jobs N             runs at a time (default: as many as there are cores)
   --engine NAME        wasm (default), webgpu, or auto: a real GPU where there is one; only wasm gives the same bits anywhere
   --dir FOLDER         where results are kept (default .heddle/experiments)
@@ -40,6 +41,7 @@ export function parseExperimentConfig(args: readonly string[]): ExperimentConfig
         list: { type: "boolean", default: false },
         seeds: { type: "string" },
         arms: { type: "string" },
+        links: { type: "string" },
         jobs: { type: "string", default: String(availableParallelism()) },
         engine: { type: "string", default: "wasm" },
         dir: { type: "string", default: ".heddle/experiments" },
@@ -57,8 +59,9 @@ export function parseExperimentConfig(args: readonly string[]): ExperimentConfig
   }
   const seeds = values.seeds?.split(",").map((seed) => wholeNumber("--seeds", seed, 0));
   const arms = values.arms?.split(",");
+  const links = values.links === undefined ? undefined : linksOf(values.links);
   return {
-    experiments: positionals.map((name) => narrowed(experimentOf(name), { seeds, arms })),
+    experiments: positionals.map((name) => narrowed(experimentOf(name), { seeds, arms, links })),
     list: values.list,
     dir: values.dir,
     jobs: wholeNumber("--jobs", values.jobs, 1),
@@ -80,9 +83,10 @@ function experimentOf(name: string): Experiment {
 interface Only {
   readonly seeds: readonly number[] | undefined;
   readonly arms: readonly string[] | undefined;
+  readonly links: readonly [upMbitPerS: number, downMbitPerS: number] | undefined;
 }
 
-function narrowed(experiment: Experiment, { seeds = experiment.seeds, arms }: Only): Experiment {
+function narrowed(experiment: Experiment, { seeds = experiment.seeds, arms, links }: Only): Experiment {
   const known = experiment.arms.map(({ name }) => name);
   const unknown = arms?.find((name) => !known.includes(name));
   if (unknown !== undefined) {
@@ -91,7 +95,21 @@ function narrowed(experiment: Experiment, { seeds = experiment.seeds, arms }: On
       `Cannot run arm "${unknown}" of "${experiment.name}": there are ${known.join(", ")}`,
     );
   }
-  return { ...experiment, seeds, arms: experiment.arms.filter(({ name }) => arms?.includes(name) ?? true) };
+  const chosen = experiment.arms.filter(({ name }) => arms?.includes(name) ?? true);
+  if (links === undefined) {
+    return { ...experiment, seeds, arms: chosen };
+  }
+  const [upMbitPerS, downMbitPerS] = links;
+  const linked = chosen.map((arm) => ({ ...arm, links: { ...arm.links, upMbitPerS, downMbitPerS } }));
+  return { ...experiment, name: `${experiment.name}-${upMbitPerS}-${downMbitPerS}`, seeds, arms: linked };
+}
+
+function linksOf(text: string): readonly [number, number] {
+  const [up = NaN, down = NaN, ...more] = text.split("/").map(Number);
+  if (!(up > 0 && down > 0) || more.length > 0) {
+    throw new HeddleError("bad-input", `Cannot use --links "${text}": need two numbers of Mbit/s, such as 10/50`);
+  }
+  return [up, down];
 }
 
 function engineOf(name: string): WantedEngine {

@@ -157,7 +157,7 @@ async function main(): Promise<number> {
       weights: new Map(jobs.map((job) => [runName(job), processorSOf(job.arm)])),
       nowMs: () => performance.now(),
       write: (text) => void process.stderr.write(text),
-      terminal: process.stderr.isTTY,
+      columns: () => (process.stderr.isTTY ? process.stderr.columns : null),
     });
     failures = await runAll(jobs, { config, results, progress, code: codeDigest(), children });
   }

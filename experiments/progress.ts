@@ -12,15 +12,15 @@ export interface ProgressOptions {
   readonly weights: ReadonlyMap<string, number>;
   readonly nowMs: () => number;
   readonly write: (text: string) => void;
-  /** The line may be written over. */
-  readonly terminal: boolean;
+  /** Width of a terminal, whose line is written over; null where lines stay. */
+  readonly columns: () => number | null;
 }
 
 const BAR_CELLS = 30;
 /** Without a terminal a line is written when so much more is done. */
 const STEP_SHARE = 0.05;
 
-export function createProgress({ weights, nowMs, write, terminal }: ProgressOptions): Progress {
+export function createProgress({ weights, nowMs, write, columns }: ProgressOptions): Progress {
   const shares = new Map<string, number>();
   const whole = [...weights.values()].reduce((sum, weight) => sum + weight, 0);
   const beganMs = nowMs();
@@ -47,16 +47,18 @@ export function createProgress({ weights, nowMs, write, terminal }: ProgressOpti
         `${run}: ${news}`,
         ...(leftMs === null || now === 1 ? [] : [`about ${timeText(leftMs)} left`]),
       ].join("  ");
-      if (terminal) {
-        write(`\r${line.padEnd(width)}`);
-        width = line.length;
+      const wide = columns();
+      if (wide !== null) {
+        const shown = line.slice(0, wide - 1); // a longer one would wrap, and could not be written over
+        write(`\r${shown.padEnd(Math.min(width, wide - 1))}`);
+        width = shown.length;
       } else if (share === 1 || now >= told + STEP_SHARE) {
         told = now;
         write(`${line}\n`);
       }
     },
     end: () => {
-      if (terminal) {
+      if (columns() !== null) {
         write("\n");
       }
     },

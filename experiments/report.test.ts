@@ -169,7 +169,12 @@ test("createProgress() says how much is done and how long the rest takes", () =>
     ["a", 3],
     ["b", 1],
   ]);
-  const progress = createProgress({ weights, nowMs: () => nowMs, write: (text) => lines.push(text), terminal: false });
+  const progress = createProgress({
+    weights,
+    nowMs: () => nowMs,
+    write: (text) => lines.push(text),
+    columns: () => null,
+  });
   nowMs = 30_000;
   progress.note("a", 0.5, "halfway");
   progress.note("a", 0.51, "is not worth a line");
@@ -178,6 +183,10 @@ test("createProgress() says how much is done and how long the rest takes", () =>
   expect(lines).toHaveLength(2);
   expect(lines[0]).toContain(" 37 %  0 of 2 runs  a: halfway  about 50 s left");
   expect(lines[1]).toContain(" 75 %  1 of 2 runs  a: done  about 20 s left");
+  const narrow = createProgress({ weights, nowMs: () => nowMs, write: (text) => lines.push(text), columns: () => 40 });
+  narrow.note("a", 0.5, "a sentence that is longer than the line");
+  narrow.note("a", 0.6, "short");
+  expect(lines.slice(2).every((text) => text.startsWith("\r") && text.length <= 40)).toBe(true);
 });
 
 test("parseExperimentConfig() narrows an experiment, and says what there is", () => {
@@ -187,6 +196,12 @@ test("parseExperimentConfig() narrows an experiment, and says what there is", ()
     engine: "wasm",
     experiments: [{ seeds: [4, 5], arms: [{ name: "default" }] }],
   });
+  const linked = parseExperimentConfig(["proof", "--links", "100/20"]);
+  expect(linked).toMatchObject({ experiments: [{ name: "proof-100-20" }] });
+  expect(linked === "help" ? [] : linked.experiments[0]?.arms.map(({ links }) => links.upMbitPerS)).toEqual(
+    Array(5).fill(100),
+  );
+  expect(() => parseExperimentConfig(["proof", "--links", "fast"])).toThrow("two numbers");
   expect(() => parseExperimentConfig(["prof"])).toThrow("there are proof,");
   expect(() => parseExperimentConfig(["proof", "--arms", "x"])).toThrow('Cannot run arm "x"');
   expect(() => parseExperimentConfig(["proof", "--jobs", "0"])).toThrow("at least 1");

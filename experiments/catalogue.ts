@@ -131,10 +131,12 @@ function fedAvg(scale: Scale): Arm {
 
 /** What the sample charter does. On data that others cannot measure it is only asked to do no great harm to all. */
 function standard(scale: Scale): Arm {
-  const members = scale.split === "by-source";
-  return arm(scale, "default", "Heddle's default: the sample charter's compression, outer step and judging", {
-    charter: members ? { trust: { ...trust, harmMax: MEMBERS_HARM_MAX } } : {},
-  });
+  const sentence = "Heddle's default: the sample charter's compression, outer step and judging";
+  return scale.split === "by-source"
+    ? arm(scale, "default", `${sentence}, but harm of up to ${MEMBERS_HARM_MAX} is allowed`, {
+        charter: { trust: { ...trust, harmMax: MEMBERS_HARM_MAX } },
+      })
+    : arm(scale, "default", sentence);
 }
 
 /** A member who has one source of three may worsen the mixture a little in each round; the mean over members does not. */
@@ -239,13 +241,14 @@ export const EXPERIMENTS: readonly Experiment[] = [
   {
     name: "sample-rates",
     question:
-      "Which learning rate is best for data parallel and for the default? The comparison is fair at each one's best",
+      "Which learning rate is best for data parallel, DiLoCo and the default? The comparison is fair at each one's best",
     seeds: [1],
     reference: "synchronous-0.002",
     arms: [1e-3, 2e-3, 4e-3, 8e-3].flatMap((learningRate) => {
       const scale = { ...SAMPLE, learningRate };
       return [
         synchronous(scale, `synchronous-${learningRate}`),
+        { ...diloco(scale), name: `diloco-${learningRate}` },
         { ...standard(scale), name: `default-${learningRate}` },
       ];
     }),

@@ -7,7 +7,10 @@ import { EXPERIMENTS } from "./catalogue.ts";
 import type { Experiment } from "./experiment.ts";
 
 export interface ExperimentConfig {
+  /** What is to run. */
   readonly experiments: readonly Experiment[];
+  /** The same with every arm and seed: what table and plot are of. */
+  readonly reported: readonly Experiment[];
   readonly list: boolean;
   readonly dir: string;
   readonly jobs: number;
@@ -17,13 +20,16 @@ export interface ExperimentConfig {
   readonly report: boolean;
 }
 
+const MBIT_MAX = 1e6;
+
 export const EXPERIMENT_USAGE = `npm run experiment -- [options] NAME…
   --list               what there is: questions, arms, seeds, estimated processor hours
   --seeds N[,N]        other seeds than the experiment's
   --arms NAME[,NAME]   only these arms
   --links UP/DOWN      other link rates than the arms', in Mbit/s; kept as an experiment of its own, NAME-UP-DOWN
   --jobs N             runs at a time (default: as many as there are cores)
-  --engine NAME        wasm (default), webgpu, or auto: a real GPU where there is one; only wasm gives the same bits anywhere
+  --engine NAME        wasm (default), webgpu, or auto: a real GPU where there is one. Only wasm gives the same bits anywhere;
+                       others are kept as an experiment of their own, NAME-webgpu or NAME-auto
   --dir FOLDER         where results are kept (default .heddle/experiments)
   --fresh              forget the results and begin again
   --report             no run: table and plot of the results that are there
@@ -57,15 +63,28 @@ export function parseExperimentConfig(args: readonly string[]): ExperimentConfig
   if (values.help || (positionals.length === 0 && !values.list)) {
     return "help";
   }
-  const seeds = values.seeds?.split(",").map((seed) => wholeNumber("--seeds", seed, 0));
-  const arms = values.arms?.split(",");
+  if (values.fresh && values.report) {
+    throw new HeddleError("bad-input", "Cannot use --fresh with --report: it forgets what would be reported");
+  }
+  const names = [...new Set(positionals)];
+  const seeds =
+    values.seeds === undefined
+      ? undefined
+      : distinct("--seeds", values.seeds, (seed) => wholeNumber("--seeds", seed, 0));
+  const arms = values.arms === undefined ? undefined : distinct("--arms", values.arms, String);
+  const engine = engineOf(values.engine);
   const links = values.links === undefined ? undefined : linksOf(values.links);
   return {
-    experiments: positionals.map((name) => narrowed(experimentOf(name), { seeds, arms, links })),
+    experiments: names.map((name) => narrowed(experimentOf(name), { seeds, arms, links, engine })),
+    reported: names.map((name) => {
+      const whole = experimentOf(name);
+      const all = [...new Set([...whole.seeds, ...(seeds ?? [])])];
+      return narrowed(whole, { seeds: all, arms: undefined, links, engine });
+    }),
     list: values.list,
     dir: values.dir,
     jobs: wholeNumber("--jobs", values.jobs, 1),
-    engine: engineOf(values.engine),
+    engine,
     fresh: values.fresh,
     report: values.report,
   };
@@ -84,9 +103,10 @@ interface Only {
   readonly seeds: readonly number[] | undefined;
   readonly arms: readonly string[] | undefined;
   readonly links: readonly [upMbitPerS: number, downMbitPerS: number] | undefined;
+  readonly engine: WantedEngine;
 }
 
-function narrowed(experiment: Experiment, { seeds = experiment.seeds, arms, links }: Only): Experiment {
+function narrowed(experiment: Experiment, { seeds = experiment.seeds, arms, links, engine }: Only): Experiment {
   const known = experiment.arms.map(({ name }) => name);
   const unknown = arms?.find((name) => !known.includes(name));
   if (unknown !== undefined) {
@@ -96,18 +116,22 @@ function narrowed(experiment: Experiment, { seeds = experiment.seeds, arms, link
     );
   }
   const chosen = experiment.arms.filter(({ name }) => arms?.includes(name) ?? true);
+  const kept = engine === "wasm" ? experiment.name : `${experiment.name}-${engine}`;
   if (links === undefined) {
-    return { ...experiment, seeds, arms: chosen };
+    return { ...experiment, name: kept, seeds, arms: chosen };
   }
   const [upMbitPerS, downMbitPerS] = links;
   const linked = chosen.map((arm) => ({ ...arm, links: { ...arm.links, upMbitPerS, downMbitPerS } }));
-  return { ...experiment, name: `${experiment.name}-${upMbitPerS}-${downMbitPerS}`, seeds, arms: linked };
+  return { ...experiment, name: `${kept}-${upMbitPerS}-${downMbitPerS}`, seeds, arms: linked };
 }
 
 function linksOf(text: string): readonly [number, number] {
   const [up = NaN, down = NaN, ...more] = text.split("/").map(Number);
-  if (!(up > 0 && down > 0) || more.length > 0) {
-    throw new HeddleError("bad-input", `Cannot use --links "${text}": need two numbers of Mbit/s, such as 10/50`);
+  if (!(up > 0 && down > 0 && up <= MBIT_MAX && down <= MBIT_MAX) || more.length > 0) {
+    throw new HeddleError(
+      "bad-input",
+      `Cannot use --links "${text}": need two numbers of Mbit/s, such as 10/50, at most ${MBIT_MAX}`,
+    );
   }
   return [up, down];
 }
@@ -119,8 +143,17 @@ function engineOf(name: string): WantedEngine {
   throw new HeddleError("bad-input", `Cannot use the engine "${name}": there are wasm, webgpu and auto`);
 }
 
+/** The parts of a list; two runs of one job would write one file. */
+function distinct<T>(flag: string, text: string, read: (part: string) => T): T[] {
+  const parts = text.split(",").map(read);
+  if (new Set(parts).size < parts.length) {
+    throw new HeddleError("bad-input", `Cannot use ${flag} "${text}": it names one of them twice`);
+  }
+  return parts;
+}
+
 function wholeNumber(flag: string, text: string, least: number): number {
-  const value = Number(text);
+  const value = /^\d+$/.test(text) ? Number(text) : NaN;
   if (!Number.isSafeInteger(value) || value < least) {
     throw new HeddleError("bad-input", `Cannot use ${flag} "${text}": need a whole number, at least ${least}`);
   }

@@ -53,7 +53,7 @@ export interface Arm {
   readonly split: "whole" | "by-source";
   readonly devices: Devices;
   readonly links: Links;
-  /** Chance of each contributor to be cut off in a round, at any time of its training, and to come back after it. */
+  /** Chance of each contributor to be cut off in a round, at any time of its training, and to come back when it is over. */
   readonly vanishShare: number;
 }
 

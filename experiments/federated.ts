@@ -46,7 +46,7 @@ export async function runFederated(options: RunOptions): Promise<Trained> {
   const { arm, charter } = setting;
   const clock = createVirtualClock();
   const book = createBook(setting);
-  const meter = createMeter((blob) => book.kindOf(blob));
+  const meter = createMeter((contributor, blob) => book.kindOf(contributor, blob));
   const machines: Machines = createMachines({
     setting,
     clock,
@@ -54,13 +54,12 @@ export async function runFederated(options: RunOptions): Promise<Trained> {
     seat: (owner) => seats.take(owner),
     onReplica: (replica) => book.compare(replica),
   });
-  const exact = charter.uplink.bits === 64;
   const megabit = 125_000;
   const rates = { upBytesPerS: arm.links.upMbitPerS * megabit, downBytesPerS: arm.links.downMbitPerS * megabit };
   const faults = { delayMsMax: arm.links.delayMs, breakShare: 0, duplicateShare: 0, failShare: 0 };
   const network: Network = createNetwork(clock, createRng("network", setting.seed), faults, {
     ratesOf: () => rates,
-    weigh: (bytes, what, way) => weigh(bytes, what, { way, exact }),
+    weigh,
     request: REQUEST,
     onCrossing: (crossing) => meter.note(machines.numberOf(crossing.process), crossing),
   });
@@ -93,6 +92,11 @@ export async function runFederated(options: RunOptions): Promise<Trained> {
   const holdsHead = ({ contributor, alive }: ReturnType<Machines["contributors"]>[number]): boolean =>
     !alive || contributor.view().version === host.head().version;
   await clock.run(clock.nowMs() + REST_MS_MAX, () => machines.contributors().every(holdsHead), settle);
+  const end = points.pop();
+  if (end !== undefined) {
+    // The last version is sent to everyone, too.
+    points.push({ ...end, ...trafficOf(meter, setting) });
+  }
   for (const { number, contributor, alive } of machines.contributors()) {
     const held = contributor.parameters();
     if (alive && held !== null) {
@@ -132,7 +136,6 @@ async function startRelay({ setting, seats }: RunOptions, parts: Parts): Promise
   const evaluator = await createEvaluator(seats.take("relay"), { model: charter.model, batch: charter.inner.batch });
   const referee = createReferee({ evaluator, charter, train, evaluation });
   const drawing = createCoordinatorRng(seed);
-  const contributors = setting.contributors.length;
   const point = ({ version, evalLoss, digest, accepted, refused }: RunView["versions"][number]): void =>
     add({
       version,
@@ -140,8 +143,7 @@ async function startRelay({ setting, seats }: RunOptions, parts: Parts): Promise
       timeMs: clock.nowMs(),
       loss: evalLoss,
       losses: book.losses.get(digest) ?? {},
-      up: meanTraffic(meter.up(), contributors),
-      down: meanTraffic(meter.down(), contributors),
+      ...trafficOf(meter, setting),
       contributions: accepted + refused,
       refused,
       digest,
@@ -183,6 +185,10 @@ async function startRelay({ setting, seats }: RunOptions, parts: Parts): Promise
   return host;
 }
 
+function trafficOf(meter: Meter, { contributors }: Setting): Pick<Point, "up" | "down"> {
+  return { up: meanTraffic(meter.up(), contributors.length), down: meanTraffic(meter.down(), contributors.length) };
+}
+
 /** The held-out loss of each source, where there are several. */
 export async function lossesOf(
   evaluator: Evaluator,
@@ -207,14 +213,17 @@ interface Book {
   /** By digest of the version's parameters. */
   readonly losses: Map<Digest, Record<string, number>>;
   note(event: LedgerEvent): void;
-  kindOf(blob: Digest): "joining" | "updates" | "judging";
+  /** What a blob that a contributor asks for is to it: the second time, texts and checkpoints are a round's traffic. */
+  kindOf(contributor: number, blob: Digest): "joining" | "updates" | "judging";
   compare(replica: { readonly contributor: number; readonly version: number; readonly digest: Digest }): void;
 }
 
 function createBook({ shards }: Setting): Book {
   const tokens = new Map<string, number>();
   const versions: Digest[] = [];
-  const [joining, updates] = [new Set<Digest>(shards.keys()), new Set<Digest>()];
+  const [checkpoints, updates] = [new Set<Digest>(), new Set<Digest>()];
+  /** What each contributor has had: its texts, and "checkpoint" for the first of these. */
+  const had = new Map<number, Set<Digest | "checkpoint">>();
   const book: Book = {
     tokens: 0,
     accepted: 0,
@@ -228,7 +237,7 @@ function createBook({ shards }: Setting): Book {
         case "started":
         case "merged":
           versions[event.head.version] = event.head.digest;
-          joining.add(event.head.digest);
+          checkpoints.add(event.head.digest);
           if (event.head.update !== null) {
             updates.add(event.head.update.digest);
           }
@@ -255,7 +264,17 @@ function createBook({ shards }: Setting): Book {
         default:
       }
     },
-    kindOf: (blob) => (joining.has(blob) ? "joining" : updates.has(blob) ? "updates" : "judging"),
+    kindOf: (contributor, blob) => {
+      if (!shards.has(blob) && !checkpoints.has(blob)) {
+        return updates.has(blob) ? "updates" : "judging";
+      }
+      const own = had.get(contributor) ?? new Set();
+      had.set(contributor, own);
+      const what = checkpoints.has(blob) ? "checkpoint" : blob;
+      const again = own.has(what);
+      own.add(what);
+      return again ? "updates" : "joining";
+    },
     compare: ({ contributor, version, digest }) => {
       book.replicasCompared += 1;
       if (versions[version] !== digest) {

@@ -5,6 +5,7 @@
  */
 import { cpus, setPriority } from "node:os";
 import process from "node:process";
+import { HeddleError } from "../src/base/assert.ts";
 import { createEngine } from "../src/engines/open.ts";
 import type { WantedEngine } from "../src/engines/choose.ts";
 import type { Engine } from "../src/tensor/engine.ts";
@@ -12,7 +13,7 @@ import { createWasmEngine } from "../src/wasm/engine.ts";
 import { runJob, type Job } from "./job.ts";
 import { openJournal } from "./journal.ts";
 import type { Point } from "./record.ts";
-import { openResults } from "./results.ts";
+import { codeDigest, openResults } from "./results.ts";
 
 /** The first message to this process. */
 export interface JobOrder {
@@ -36,7 +37,11 @@ process.once("message", (order) => {
     (news) => tell(news, () => process.exit(0)),
     (error: unknown) => {
       const reason =
-        error instanceof Error ? (error.name === "BrokenRun" ? error.message : (error.stack ?? "")) : String(error);
+        error instanceof Error
+          ? error.name === "BrokenRun" || error instanceof HeddleError
+            ? error.message
+            : (error.stack ?? "")
+          : String(error);
       tell({ type: "failed", reason }, () => process.exit(1));
     },
   );
@@ -48,6 +53,9 @@ function tell(news: JobNews, then: () => void = () => undefined): void {
 
 async function work({ job, dir, code, engine: wanted }: JobOrder): Promise<JobNews> {
   setPriority(LOW_PRIORITY);
+  if (codeDigest() !== code) {
+    throw new HeddleError("bad-input", "The sources have changed since the command began; start it again");
+  }
   const results = openResults(dir);
   const journal = openJournal(results.journalDir(job, code));
   const engine = await openEngine(wanted);
@@ -62,7 +70,6 @@ async function work({ job, dir, code, engine: wanted }: JobOrder): Promise<JobNe
     processorS: round(processorS),
     wallS: round((performance.now() - beganMs) / 1_000),
     memoryBytes: used.maxRSS * 1_024,
-    processorMsPerStep: round((1_000 * processorS) / Math.max(1, record.sums.steps)),
     remembered,
     node: process.version,
     processor: cpus()[0]?.model ?? "unknown",

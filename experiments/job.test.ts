@@ -39,6 +39,28 @@ describe("runJob()", () => {
     expect(record.sums.replicasCompared).toBeGreaterThan(record.sums.accepted);
   });
 
+  test("loses the share of contributions that the arm says, and lets nobody come back before the round is over", async () => {
+    const arm = toyArm("fedavg", { contributors: 8, rounds: 12, vanishShare: 0.3 });
+    const { points, sums } = await run(arm, 2);
+    const contributions = points.reduce((sum, point) => sum + point.contributions, 0);
+    expect(sums.vanished / 96).toBeGreaterThan(0.2);
+    expect(sums.vanished / 96).toBeLessThan(0.4);
+    expect(contributions).toBeLessThanOrEqual(96 - sums.vanished);
+    expect(contributions).toBeGreaterThan(96 - 1.2 * sums.vanished); // some come back too late for the next round
+  });
+
+  test("counts a checkpoint that is fetched again as a round's traffic, and the last version's way to everyone", async () => {
+    const [steady, stormy] = [
+      await run(toyArm("default")),
+      await run(toyArm("default", { vanishShare: 0.5, rounds: 5 })),
+    ];
+    const joined = (record: RunRecord): number | undefined => record.points.at(-1)?.down.joining;
+    expect(joined(stormy)).toBe(joined(steady));
+    const updates = steady.points.map(({ down }) => down.updates);
+    const last = (updates[3] ?? 0) - (updates[2] ?? 0);
+    expect(last).toBeGreaterThan(1.5 * ((updates[2] ?? 0) - (updates[1] ?? 0)));
+  });
+
   test("ends with the first version that enough tokens went into", async () => {
     const { points } = await run(toyArm("default", { rounds: 9, tokensMax: 500 }));
     expect(points.findIndex(({ tokens }) => tokens >= 500)).toBe(points.length - 1);
@@ -94,7 +116,7 @@ describe("openJournal()", () => {
         let record: RunRecord | undefined;
         for (; record === undefined && lives < 40; lives += 1) {
           const journal = openJournal(dir);
-          const engine = failing(await createWasmEngine({ threads: 1 }), 90);
+          const engine = failing(await createWasmEngine({ threads: 1 }), 300);
           record = await run(arm, seed, { engine, journal }).catch(() => undefined);
           remembered = journal.remembered;
           journal.close({ remove: false });

@@ -11,6 +11,8 @@
 import {
   closeSync,
   existsSync,
+  fstatSync,
+  fsyncSync,
   ftruncateSync,
   mkdirSync,
   openSync,
@@ -64,8 +66,12 @@ export function openJournal(dir: string): Journal {
   const [logPath, statesPath] = [join(dir, "log"), join(dir, "states")];
   const saved = existsSync(statesPath) ? (decode(readFileSync(statesPath)) as Saved) : null;
   const log = openSync(logPath, existsSync(logPath) ? "r+" : "w+");
-  ftruncateSync(log, saved?.logBytes ?? 0);
   const end = saved?.logBytes ?? 0;
+  assert(
+    fstatSync(log).size >= end,
+    `Cannot go on from the journal in "${dir}": its log is cut off; begin it with --fresh`,
+  );
+  ftruncateSync(log, end);
   let [at, remembered, written] = [0, 0, end];
   let loaded = end === 0;
   const loads = new Map<string, (states: States) => void>();
@@ -159,7 +165,8 @@ export function openJournal(dir: string): Journal {
       }
       const kept = Object.fromEntries([...moments].map(([key, values]) => [key, floatBytes(values)]));
       const now: Saved = { logBytes: written, seats, moments: kept };
-      writeFileSync(`${statesPath}.new`, encode(now));
+      fsyncSync(log); // before a state says that this much of it is there
+      writeFileSync(`${statesPath}.new`, encode(now), { flush: true });
       renameSync(`${statesPath}.new`, statesPath);
     },
     get remembered() {

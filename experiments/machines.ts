@@ -1,7 +1,7 @@
 /**
  * The contributors' machines of a simulated run: the production session and the production work on one shared engine, on
  * disks that outlive their processes. Steps take the virtual time of the machine's device. A machine that vanishes is killed
- * at some time of its training, whatever it had under way, and starts again from its disk.
+ * at some time of its training, whatever it had under way, and starts again from its disk when the round is over.
  */
 import type { Digest } from "../src/base/bytes.ts";
 import { digestOf, floatBytes } from "../src/base/bytes.ts";
@@ -37,7 +37,7 @@ export interface Machines {
   start(): void;
   /** Of the process that a link belongs to. */
   numberOf(process: Process): number;
-  /** A round has opened: some vanish during it. */
+  /** A round has opened: who vanished in the last one comes back. */
   roundOpened(round: number): void;
   /** No more training is begun; what comes to rest after it costs no computing. */
   finish(): void;
@@ -60,8 +60,23 @@ export function createMachines(options: MachinesOptions): Machines {
   const { arm, seed } = setting;
   const machines = new Map<number, Machine>();
   const numbers = new WeakMap<Process, number>();
+  const away = new Set<number>();
   let [steps, vanished, finished] = [0, 0, false];
   const training: Training = {
+    began: ({ number, stepMs }, process, round) => {
+      const rng = createRng("vanish", seed, round, number);
+      const { trainMs, stepsMax } = setting.charter.round;
+      const [leaves, atMs] = [rng.float() < arm.vanishShare, rng.below(Math.min(trainMs, stepMs * stepsMax))];
+      if (leaves) {
+        clock.after(atMs, () => {
+          if (process.alive && !finished) {
+            vanished += 1;
+            process.kill();
+            away.add(number);
+          }
+        });
+      }
+    },
     stepped: () => {
       steps += 1;
     },
@@ -90,21 +105,10 @@ export function createMachines(options: MachinesOptions): Machines {
     },
     numberOf: (process) => numbers.get(process) ?? -1,
     roundOpened: (round) => {
-      for (const { number, stepMs } of setting.contributors) {
-        const rng = createRng("vanish", seed, round, number);
-        const trainMs = Math.min(setting.charter.round.trainMs, stepMs * setting.charter.round.stepsMax);
-        const [leaves, atMs, awayMs] = [rng.float() < arm.vanishShare, rng.below(trainMs), rng.below(trainMs)];
-        const machine = machines.get(number);
-        if (leaves && machine !== undefined) {
-          clock.after(atMs, () => {
-            if (machine.process.alive && !finished) {
-              vanished += 1;
-              machine.process.kill();
-              clock.after(awayMs, starts[number] as () => void);
-            }
-          });
-        }
+      for (const number of away) {
+        clock.after(createRng("back", seed, round, number).below(START_MS), starts[number] as () => void);
       }
+      away.clear();
     },
     finish: () => {
       finished = true;
@@ -117,6 +121,8 @@ export function createMachines(options: MachinesOptions): Machines {
 }
 
 interface Training {
+  /** Some are killed while they train. */
+  began(participant: Participant, process: Process, round: number): void;
   stepped(): void;
   finished(): boolean;
 }
@@ -150,6 +156,7 @@ function createSession(
       if (training.finished()) {
         return new Promise(() => {});
       }
+      training.began(participant, process, assignment.round);
       const onStep: typeof job.onStep = (step) => {
         training.stepped();
         job.onStep(step);

@@ -116,11 +116,19 @@ function report(experiment: Experiment, results: Results): string {
   if (records.length === 0) {
     return `${experiment.name}: no run is finished yet.\n`;
   }
-  const table = tableOf(experiment, summarise(experiment, records));
+  const table = tableOf(experiment, summarise(experiment, records)) + codeNote(experiment, results);
   writeWhole(results.pathOf(experiment.name, "results.json"), resultsText(records));
   writeWhole(results.pathOf(experiment.name, "table.md"), table);
   writeWhole(results.pathOf(experiment.name, "loss.svg"), plotOf(experiment, records));
   return `${table}\nWritten: ${["results.json", "table.md", "loss.svg"].map((file) => results.pathOf(experiment.name, file)).join(", ")}\n`;
+}
+
+/** A sentence where the runs are not all of the same sources. */
+function codeNote(experiment: Experiment, results: Results): string {
+  const codes = new Set(jobsOf(experiment).flatMap((job) => results.readHost(job)?.code ?? []));
+  return codes.size < 2
+    ? ""
+    : `These runs are of ${codes.size} states of the sources; --fresh begins again with those of now.\n`;
 }
 
 function resultsText(records: readonly RunRecord[]): string {
@@ -161,7 +169,7 @@ async function main(): Promise<number> {
     });
     failures = await runAll(jobs, { config, results, progress, code: codeDigest(), children });
   }
-  for (const experiment of config.experiments) {
+  for (const experiment of config.reported) {
     process.stdout.write(`${report(experiment, results)}\n`);
   }
   failures.forEach((failure) => process.stderr.write(`Failed: ${failure}\n`));

@@ -47,7 +47,6 @@ export function plotOf({ name, question, arms }: Experiment, records: readonly R
     const colour = COLOURS[i % COLOURS.length] as string;
     return runs.length === 0 ? [] : [{ name: arm.name, colour, points: meansOf(runs) }];
   });
-  const seeds = Math.max(...records.map(({ seed }) => records.filter((one) => one.seed === seed).length), 0);
   const losses = lossRange(lines);
   const legendRows = Math.ceil(lines.length / LEGEND_COLUMNS);
   const top = HEAD_HEIGHT + legendRows * LEGEND_ROW_HEIGHT;
@@ -57,10 +56,9 @@ export function plotOf({ name, question, arms }: Experiment, records: readonly R
     const y = top + Math.floor(i / 2) * (PANEL.height + PANEL.top + PANEL.bottom);
     return `<g transform="translate(${x} ${y})">${panel(axis, lines, { losses, id: i })}</g>`;
   });
-  const band =
-    seeds > 0 && records.some(({ seed }) => seed !== records[0]?.seed)
-      ? "; bands: one standard deviation over seeds"
-      : "";
+  const band = records.some(({ seed }) => seed !== records[0]?.seed)
+    ? "; bands: one standard deviation over seeds"
+    : "";
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" role="img" aria-labelledby="title desc">`,
     `<title id="title">${escape(name)}</title>`,

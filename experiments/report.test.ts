@@ -79,7 +79,10 @@ describe("EXPERIMENTS", () => {
     }
   });
 
-  test("train all arms of one experiment on the same text, and sources are equally long and differ", () => {
+  test("train all arms of one experiment on the same text; sources are equally long and differ", () => {
+    for (const { name, arms } of EXPERIMENTS) {
+      expect(new Set(arms.map(({ sources }) => sources.join(" "))).size, name).toBe(1);
+    }
     const sources = readSources(SOURCES);
     const lengths = sources.map(({ train }) => train.shards.reduce((sum, shard) => sum + shard.length, 0));
     expect(Math.max(...lengths) / Math.min(...lengths)).toBeLessThan(1.02);
@@ -143,7 +146,6 @@ test("openResults() gives back what was written while the arm is what it was", (
       processorS: 1,
       wallS: 1,
       memoryBytes: 1,
-      processorMsPerStep: 1,
       remembered: 0,
       node: "v26",
       processor: "test",
@@ -206,6 +208,14 @@ test("parseExperimentConfig() narrows an experiment, and says what there is", ()
   expect(() => parseExperimentConfig(["proof", "--arms", "x"])).toThrow('Cannot run arm "x"');
   expect(() => parseExperimentConfig(["proof", "--jobs", "0"])).toThrow("at least 1");
   expect(parseExperimentConfig([])).toBe("help");
+  expect(() => parseExperimentConfig(["proof", "--fresh", "--report"])).toThrow("Cannot use --fresh with --report");
+  expect(() => parseExperimentConfig(["proof", "--seeds", "1,1"])).toThrow("twice");
+  expect(() => parseExperimentConfig(["proof", "--seeds", ""])).toThrow("need a whole number");
+  expect(() => parseExperimentConfig(["proof", "--links", "Infinity/1"])).toThrow("at most");
+  expect(parseExperimentConfig(["proof", "proof", "--engine", "auto", "--arms", "single"])).toMatchObject({
+    experiments: [{ name: "proof-auto", arms: [{ name: "single" }] }],
+    reported: [{ arms: { length: 5 } }],
+  });
 });
 
 test("units are short", () => {

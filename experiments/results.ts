@@ -12,12 +12,11 @@ import type { RunRecord } from "./record.ts";
 /** What a run took on this machine. */
 export interface HostRecord {
   readonly engine: string;
+  /** Of this life of the run: what an interrupted one took before is not in it, and `remembered` is then above 0. */
   readonly processorS: number;
   readonly wallS: number;
   /** Largest resident size. */
   readonly memoryBytes: number;
-  /** Steps that this run computed, those of an earlier, interrupted life not counted. */
-  readonly processorMsPerStep: number;
   /** Answers of the engine that came from the journal of an interrupted life. */
   readonly remembered: number;
   readonly node: string;

@@ -24,6 +24,8 @@ export interface ArmSummary {
   readonly up: number;
   readonly down: number;
   readonly joining: number;
+  /** Of `up` and `down`, what validators fetch of others' contributions. */
+  readonly judging: number;
   /** How many times more dense f32 data parallel training would send for the same steps; null where nothing is sent. */
   readonly fewerUp: number | null;
   readonly fewerDown: number | null;
@@ -33,8 +35,11 @@ export interface ArmSummary {
   readonly replicasCompared: number;
 }
 
-/** Runs whose tokens differ by more than this are compared at their ends. */
-const TOKENS_SHARE = 0.15;
+/**
+ * Runs whose tokens differ by more than this are compared at their ends: the reference, read before its end, would be at a
+ * learning rate that has not fallen yet.
+ */
+const TOKENS_SHARE = 0.02;
 
 export function summarise({ reference, arms }: Experiment, records: readonly RunRecord[]): ArmSummary[] {
   const of = (name: string): RunRecord[] => records.filter(({ arm }) => arm.name === name);
@@ -76,6 +81,7 @@ function summariseArm(arm: Arm, runs: readonly RunRecord[], references: readonly
     up,
     down,
     joining: mean((point) => point.down.joining),
+    judging: mean((point) => point.up.judging + point.down.judging),
     fewerUp: up === 0 ? null : dense / up,
     fewerDown: down === 0 ? null : dense / down,
     accepted: sum(({ sums }) => sums.accepted),

@@ -16,6 +16,7 @@ export function tableOf({ name, question, reference }: Experiment, summaries: re
     "fewer",
     "down",
     "fewer",
+    "judging",
     "once",
     "time",
     "accepted",
@@ -32,6 +33,7 @@ export function tableOf({ name, question, reference }: Experiment, summaries: re
     timesText(summary.fewerUp),
     bytesText(summary.down),
     timesText(summary.fewerDown),
+    bytesText(summary.judging),
     bytesText(summary.joining),
     timeText(summary.timeMs),
     summary.arm.way === "synchronous" ? "" : String(summary.accepted),
@@ -42,8 +44,8 @@ export function tableOf({ name, question, reference }: Experiment, summaries: re
       (summaries.some(({ against, equalTokens }) => against !== null && !equalTokens)
         ? " (†: at each one's end, tokens differ)."
         : "."),
-    "Up and down: bytes of one contributor; fewer: than 4 bytes a parameter and step each way, for the same steps; once: texts" +
-      " and checkpoints. Time is simulated.",
+    "Up and down: bytes of one contributor; fewer: than 4 bytes a parameter and step each way, for the same steps; judging: what of" +
+      " that validators fetch of others' contributions; once: texts and the first checkpoint. Time is simulated.",
   ];
   return [`### ${name}`, "", question, "", ...markdown([head, ...rows]), "", ...notes, ""].join("\n");
 }

@@ -40,14 +40,14 @@ describe("weigh()", () => {
 
   test("counts the values of an exact update as f32, in a blob and in a contribution", () => {
     expect(entries).toBeGreaterThan(4_990);
-    expect(weigh(exactly, "blob", { way: "down", exact: true })).toBe(exactly.length - 4 * entries);
+    expect(weigh(exactly, "blob", "down")).toBe(exactly.length - 4 * entries);
     const contribution = encodeMessage({
       type: "contribute",
       header: new Uint8Array(300),
       signature: new Uint8Array(64),
       payload: exactly,
     });
-    const weight = weigh(contribution, "message", { way: "up", exact: true });
+    const weight = weigh(contribution, "message", "up");
     expect(weight).toBe(framed(contribution.length - 4 * entries, "up"));
     // 4 bytes a value, and what says which values there are
     expect(weight / delta.length).toBeLessThan(4.2);
@@ -55,8 +55,8 @@ describe("weigh()", () => {
 
   test("counts everything else as it is", () => {
     const packed = packUpdate(delta, { keep: 256, bits: 2, beta: 0 });
-    expect(weigh(packed, "blob", { way: "down", exact: false })).toBe(packed.length);
-    expect(weigh(new Uint8Array(40), "message", { way: "up", exact: true })).toBe(framed(40, "up"));
+    expect(weigh(packed, "blob", "down")).toBe(packed.length);
+    expect(weigh(new Uint8Array(40), "message", "up")).toBe(framed(40, "up"));
   });
 });
 
@@ -65,7 +65,7 @@ test("createMeter() has counted exactly what crossed the links", async () => {
   const make = (name: string) =>
     createProcess({ name, clock, disk: createMemoryDisk(), rng: createRng(name), writeMsMax: 0 });
   const [relay, contributor] = [make("relay"), make("contributor")];
-  const meter = createMeter((blob) => (blob.startsWith("a") ? "updates" : "joining"));
+  const meter = createMeter((_contributor, blob) => (blob.startsWith("a") ? "updates" : "joining"));
   const faults = { delayMsMax: 50, breakShare: 0, duplicateShare: 0, failShare: 0 };
   const network = createNetwork(clock, createRng("network"), faults, {
     request: { upBytes: 200, downBytes: 500 },

@@ -1,7 +1,6 @@
 /**
  * What crosses the network, to the byte, as it would over a WebSocket and HTTP: payloads and messages as they are, the
- * frames' headers and acknowledgements, WebSocket's own headers, and HTTP's. TCP, TLS and below are left out: they add the
- * same few per cent to everything that is compared here. Values that travel as f64 for the sake of exact sums are counted as
+ * frames' headers and acknowledgements, WebSocket's own headers, and HTTP's. TCP, TLS and below are left out. Values that travel as f64 for the sake of exact sums are counted as
  * f32, which is what dense DiLoCo, FedAvg and data parallel training send.
  */
 import type { Bytes, Digest } from "../src/base/bytes.ts";
@@ -20,9 +19,9 @@ const CONTROL_BYTES = 500;
 
 /** Bytes by what they were for. */
 export interface Traffic {
-  /** Everything that is sent once to take part at all: texts, and checkpoints for those who hold no version. */
+  /** What is sent once to take part at all: texts and the first checkpoint. */
   readonly joining: number;
-  /** Updates of the shared base. */
+  /** Updates of the shared base, and checkpoints and texts for those who lost theirs. */
   readonly updates: number;
   /** Others' contributions, to be measured. */
   readonly judging: number;
@@ -37,9 +36,9 @@ export function roundBytes({ updates, judging, messages }: Traffic): number {
   return updates + judging + messages;
 }
 
-/** What a message or blob weighs, `exact`: values travel as f64 in it and are counted as f32. */
-export function weigh(bytes: Bytes, what: "message" | "blob", { way, exact }: { way: Way; exact: boolean }): number {
-  const spared = exact ? 4 * entriesIn(what === "blob" ? bytes : payloadIn(bytes, way)) : 0;
+/** What a message or blob weighs. */
+export function weigh(bytes: Bytes, what: "message" | "blob", way: Way): number {
+  const spared = 4 * entriesIn(what === "blob" ? bytes : payloadIn(bytes, way));
   return what === "blob" ? bytes.length - spared : framed(bytes.length - spared, way);
 }
 
@@ -79,16 +78,27 @@ export interface Meter {
   down(): Traffic;
 }
 
-/** Adds up what crossed; `kindOf` says what a blob is for. */
-export function createMeter(kindOf: (blob: Digest) => Exclude<keyof Traffic, "messages">): Meter {
+/** Adds up what crossed; `kindOf` is asked once for each request what its blob is for. */
+export function createMeter(kindOf: (contributor: number, blob: Digest) => Exclude<keyof Traffic, "messages">): Meter {
   const sums: Record<Way, { -readonly [K in keyof Traffic]: number }> = {
     up: { ...NO_TRAFFIC },
     down: { ...NO_TRAFFIC },
   };
   const taken = new Map<string, number>();
+  const asked = new Map<string, Exclude<keyof Traffic, "messages">>();
+  const kindIn = (contributor: number, { way, blob }: Crossing): keyof Traffic => {
+    if (blob === null) {
+      return "messages";
+    }
+    const key = `${contributor} ${blob}`;
+    const kind = (way === "down" ? asked.get(key) : undefined) ?? kindOf(contributor, blob);
+    asked.set(key, kind);
+    return kind;
+  };
   return {
-    note: (contributor, { way, bytes, blob }) => {
-      const kind = blob === null ? "messages" : kindOf(blob);
+    note: (contributor, crossing) => {
+      const { way, bytes, blob } = crossing;
+      const kind = kindIn(contributor, crossing);
       sums[way][kind] += bytes;
       if (blob === null) {
         const key = `${contributor} ${way}`;

@@ -10,8 +10,8 @@ import type { Losses } from "../protocol/messages.ts";
 import type { SparseUpdate } from "../update/unpack.ts";
 import { measureLosses, type LossMeter, type MeasureFacts } from "./measure.ts";
 
-/** Batches of held-out text that an evaluation reads. */
-const EVALUATION_BATCHES = 8;
+/** Windows of held-out text that an evaluation reads, whatever the charter's batch, so that losses can be compared. */
+const EVALUATION_WINDOWS = 64;
 
 export interface RefereeOptions {
   /** Measures batches of the charter's B sequences of T tokens. */
@@ -44,14 +44,15 @@ export interface HeldOut {
   readonly params: Float32Array;
 }
 
-/** Mean loss on batches spread evenly over held-out text, nats per byte. */
+/** Mean loss on windows spread evenly over held-out text, nats per byte: 64 of them, or more where B does not divide that. */
 export async function heldOutLoss(evaluator: LossMeter, { charter, evaluation, params }: HeldOut): Promise<number> {
   const { batch } = charter.inner;
   const { time } = charter.model;
   evaluator.load(params);
+  const batches = evaluationBatches(evaluation, { batch, time, count: Math.ceil(EVALUATION_WINDOWS / batch) });
   let sum = 0;
-  for (const each of evaluationBatches(evaluation, { batch, time, count: EVALUATION_BATCHES })) {
+  for (const each of batches) {
     sum += await evaluator.loss(each);
   }
-  return sum / EVALUATION_BATCHES;
+  return sum / batches.length;
 }

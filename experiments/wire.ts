@@ -1,7 +1,8 @@
 /**
  * What crosses the network, to the byte, as it would over a WebSocket and HTTP: payloads and messages as they are, the
- * frames' headers and acknowledgements, WebSocket's own headers, and HTTP's. TCP, TLS and below are left out. Values that travel as f64 for the sake of exact sums are counted as
- * f32, which is what dense DiLoCo, FedAvg and data parallel training send.
+ * frames' headers and acknowledgements, WebSocket's own headers, and HTTP's. TCP, TLS and below are left out. Values that
+ * travel as f64 for the sake of exact sums are counted as f32, which is what dense DiLoCo, FedAvg and data parallel training
+ * send.
  */
 import type { Bytes, Digest } from "../src/base/bytes.ts";
 import { FRAME_HEADER_BYTES, SMALL_BYTES_MAX } from "../src/net/link.ts";

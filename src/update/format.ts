@@ -23,8 +23,9 @@
  *                             sign: bits 2, 1 is negative; pick: bits 2 and a < b, 1 is the magnitude of b
  *
  * What makes it the only packing: r is the smallest that costs the fewest bits, a < b only if both occur, keep is reached
- * by some chunk (bits 64: at least 1 and reached by all that are long enough), padding is zero, nothing follows. Rice coding: Rice and Plaunt (1971); for 64 of 4,096 it costs 7.5 bits
- * an index where 7.36 is the bound and fixed-width indices cost 12.
+ * by some chunk (bits 64: it is at least 1 and every chunk has min(keep, L) entries), padding is zero, nothing follows.
+ * Rice coding: Rice and Plaunt (1971); for 64 of 4,096 it costs 7.5 bits an index where 7.36 is the bound and fixed-width
+ * indices cost 12.
  */
 
 export const CHUNK = 4096;

@@ -22,6 +22,7 @@ export default defineConfig({
           exclude: OUTSIDE,
           testTimeout: 60_000,
           hookTimeout: 120_000,
+          maxWorkers: 2,
           sequence: { groupOrder: 0 },
         },
       },

@@ -1,7 +1,8 @@
 /**
  * The engine contract on every stack that this machine can offer (`stacks.ts`). Two independent implementations of WGSL, three
  * drivers and two JavaScript engines catch what any one lets through. The stacks run side by side in processes of their own;
- * every case is a test with a name; `npm run sweep` runs every rung of the kernels' ladders. A missing system package fails, with a sentence saying what to install.
+ * every case is a test with a name; `npm run sweep` runs every rung of the kernels' ladders. A missing system package fails,
+ * with a sentence saying what to install.
  */
 import process from "node:process";
 import { beforeAll, describe, expect, test } from "vitest";

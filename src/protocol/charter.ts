@@ -76,7 +76,7 @@ export interface TrustConfig {
   readonly normMax: number;
   /** Least relative improvement of the loss on assigned data. */
   readonly improvementMin: number;
-  /** Least improvement as a share of the median of others' (in proportion where the norm is smaller than theirs). */
+  /** Least improvement as a share of the median of others' (in proportion where the norm is smaller than theirs); 0: not asked. */
   readonly improvementShare: number;
   /** Largest relative worsening of the loss on random data. */
   readonly harmMax: number;

@@ -1,7 +1,7 @@
 /**
  * Training over any engine: one compiled Program, replayed once a step, with AdamW's hyper-parameters written before each
- * (linear warm-up, then the caller's share of the rate; bias corrections by the trainer's own step counter). What to train on and for how long
- * is the contributor's business. Whoever shares the engine shares "params": see `createTrainer`.
+ * (linear warm-up, then the caller's share of the rate; bias corrections by the trainer's own step counter). What to train
+ * on and for how long is the contributor's business. Whoever shares the engine shares "params": see `createTrainer`.
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import type { InnerConfig, ModelConfig } from "../protocol/charter.ts";

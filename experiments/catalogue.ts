@@ -108,25 +108,17 @@ function single(scale: Scale): Arm {
 }
 
 function diloco(scale: Scale): Arm {
-  return arm(scale, "diloco", "DiLoCo: dense deltas, outer Nesterov with learning rate 0.7 and momentum 0.9", {
-    charter: {
-      uplink: DENSE,
-      downlink: DENSE,
-      outer: { learningRate: 0.7, momentum: 0.9, clipToMedian: 0 },
-      trust: TRUSTING,
-    },
-  });
+  const sentence = "DiLoCo: dense deltas, outer Nesterov with learning rate 0.7 and momentum 0.9";
+  return dense(scale, { name: "diloco", sentence, outer: { learningRate: 0.7, momentum: 0.9, clipToMedian: 0 } });
 }
 
 function fedAvg(scale: Scale): Arm {
-  return arm(scale, "fedavg", "FedAvg: the mean of the contributors' dense parameters (inner AdamW, moments kept)", {
-    charter: {
-      uplink: DENSE,
-      downlink: DENSE,
-      outer: { learningRate: 1, momentum: 0, clipToMedian: 0 },
-      trust: TRUSTING,
-    },
-  });
+  const sentence = "FedAvg: the mean of the contributors' dense parameters (inner AdamW, moments kept)";
+  return dense(scale, { name: "fedavg", sentence, outer: { learningRate: 1, momentum: 0, clipToMedian: 0 } });
+}
+
+function dense(scale: Scale, { name, sentence, outer }: Pick<Arm, "name" | "sentence"> & Pick<Charter, "outer">): Arm {
+  return arm(scale, name, sentence, { charter: { uplink: DENSE, downlink: DENSE, outer, trust: TRUSTING } });
 }
 
 /** What the sample charter does. On data that others cannot measure it is only asked to do no great harm to all. */

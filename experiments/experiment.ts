@@ -2,14 +2,7 @@
  * What an experiment is, as data: a question, some arms that answer it, and the seeds over which they are repeated. An arm is
  * everything that decides a run besides its seed; its JSON is what a stored result is checked against.
  */
-import type {
-  Compression,
-  InnerConfig,
-  ModelConfig,
-  OuterConfig,
-  RoundConfig,
-  TrustConfig,
-} from "../src/protocol/charter.ts";
+import type { Charter } from "../src/protocol/charter.ts";
 import type { SourceName } from "./sources.ts";
 
 export interface Experiment {
@@ -23,15 +16,7 @@ export interface Experiment {
 }
 
 /** What the arm's charter has in place of the sample charter's settings. */
-export interface CharterChanges {
-  readonly model: ModelConfig;
-  readonly inner: InnerConfig;
-  readonly uplink: Compression;
-  readonly downlink: Compression;
-  readonly outer: OuterConfig;
-  readonly round: RoundConfig;
-  readonly trust: TrustConfig;
-}
+export type CharterChanges = Pick<Charter, "model" | "inner" | "uplink" | "downlink" | "outer" | "round" | "trust">;
 
 export interface Arm {
   /** Part of file names: lower-case letters, digits and hyphens. */

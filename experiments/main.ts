@@ -6,7 +6,7 @@
 import { fork, type ChildProcess } from "node:child_process";
 import { join } from "node:path";
 import process from "node:process";
-import { HeddleError } from "../src/base/assert.ts";
+import { endingOf } from "../src/base/assert.ts";
 import { parameterLayout } from "../src/model/layout.ts";
 import { EXPERIMENTS } from "./catalogue.ts";
 import { EXPERIMENT_USAGE, parseExperimentConfig, type ExperimentConfig } from "./config.ts";
@@ -179,9 +179,7 @@ async function main(): Promise<number> {
 try {
   process.exit(await main());
 } catch (error) {
-  if (!(error instanceof HeddleError)) {
-    throw error;
-  }
-  process.stderr.write(`${error.message}\n`);
-  process.exit(error.code === "bad-input" ? 2 : 1);
+  const { sentence, exitCode } = endingOf(error);
+  process.stderr.write(`${sentence}\n`);
+  process.exit(exitCode);
 }

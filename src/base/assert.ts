@@ -43,3 +43,11 @@ export class HeddleError extends Error {
     this.code = code;
   }
 }
+
+/** How a command ends that `error` was thrown in: with a sentence for standard error, and 2 for bad input, else 1. Rethrows a bug. */
+export function endingOf(error: unknown): { readonly sentence: string; readonly exitCode: 1 | 2 } {
+  if (!(error instanceof HeddleError)) {
+    throw error;
+  }
+  return { sentence: error.message, exitCode: error.code === "bad-input" ? 2 : 1 };
+}

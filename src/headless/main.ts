@@ -6,7 +6,7 @@ import { spawn } from "node:child_process";
 import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
-import { HeddleError } from "../base/assert.ts";
+import { endingOf } from "../base/assert.ts";
 import { CONTRIBUTE_USAGE, parseContributeConfig, type ContributeConfig } from "./config.ts";
 
 const inDeno = "Deno" in globalThis;
@@ -69,9 +69,7 @@ try {
   }
   process.exit(0);
 } catch (error) {
-  if (!(error instanceof HeddleError)) {
-    throw error;
-  }
-  process.stderr.write(`${error.message}\n`);
-  process.exit(error.code === "bad-input" ? 2 : 1);
+  const { sentence, exitCode } = endingOf(error);
+  process.stderr.write(`${sentence}\n`);
+  process.exit(exitCode);
 }

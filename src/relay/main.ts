@@ -9,7 +9,7 @@ import { networkInterfaces } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { HeddleError } from "../base/assert.ts";
+import { endingOf } from "../base/assert.ts";
 import { messageBytesMax } from "../coordinator/base.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
 import { initialParameters, parameterLayout } from "../model/layout.ts";
@@ -297,9 +297,7 @@ let stopNow: (end: End) => void = () => undefined;
 try {
   process.exit(await main());
 } catch (error) {
-  if (!(error instanceof HeddleError)) {
-    throw error;
-  }
-  process.stderr.write(`${error.message}\n`);
-  process.exit(error.code === "bad-input" ? 2 : 1);
+  const { sentence, exitCode } = endingOf(error);
+  process.stderr.write(`${sentence}\n`);
+  process.exit(exitCode);
 }

@@ -5,6 +5,7 @@ import type { Link } from "../net/link.ts";
 import { createMemoryPair } from "../net/memory.ts";
 import { verifyChain } from "../protocol/chain.ts";
 import { contributionIdOf, decodeRelayMessage, encodeMessage, encodeReport } from "../protocol/codec.ts";
+import { DEAD_MS } from "../protocol/limits.ts";
 import type { RelayMessage } from "../protocol/messages.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
@@ -247,6 +248,14 @@ describe("sessions", () => {
     await world.pass(25_000);
     expect(ada.closed).toMatch(/silent/);
     expect(world.host.view().connected).toBe(0);
+  });
+
+  test("outlive a relay that was held up for longer than anybody may be silent", async () => {
+    const world = await started();
+    const [ada] = (await joined(world, "ada")) as [Actor];
+    world.clock.now += 10 * DEAD_MS; // no timer fires, nothing is heard
+    await world.pass(2 * DEAD_MS);
+    expect(ada.closed).toBeNull();
   });
 
   test("that send what cannot be read are refused each time and closed after a few", async () => {

@@ -7,7 +7,7 @@ import { assert } from "../base/assert.ts";
 import type { Bytes, ContributorId } from "../base/bytes.ts";
 import type { Attach, Link, LinkHandlers } from "../net/link.ts";
 import { contributorIdOf, decodeContributorMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
-import { DEAD_MS } from "../protocol/limits.ts";
+import { DEAD_MS, PING_MS } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
 import type { Reason } from "../protocol/verdict.ts";
 import type { SessionId } from "./live.ts";
@@ -55,7 +55,8 @@ export class Peer {
   /** Every open link, with the bytes that have been counted. */
   readonly #links = new Map<Link, { up: number; down: number }>();
   readonly #bornMs: number;
-  #heardMs: number;
+  /** Heartbeats since the last message. */
+  #unheard = 0;
   #stage: "new" | "greeted" | "challenged" | "proving" | "open" | "gone" = "new";
   #hello: { readonly message: Hello; readonly bytes: Bytes } | null = null;
   #nonce: Bytes | null = null;
@@ -69,7 +70,6 @@ export class Peer {
     this.#host = host;
     this.#first = first;
     this.#bornMs = host.nowMs();
-    this.#heardMs = this.#bornMs;
     this.#links.set(first, { up: 0, down: 0 });
   }
 
@@ -124,12 +124,15 @@ export class Peer {
     this.#end(false, reason);
   }
 
-  /** Once a heartbeat: ends a session that is silent or does not finish its handshake, greets the others. */
+  /**
+   * Once in PING_MS: ends a session that is silent or does not finish its handshake, greets the others. Silence is counted in
+   * heartbeats, not by the clock: a relay that was held up itself has heard nobody, and all of them are still there.
+   */
   beat(): void {
-    const nowMs = this.#host.nowMs();
-    if (this.#stage !== "open" && nowMs - this.#bornMs >= HANDSHAKE_MS) {
+    this.#unheard += 1;
+    if (this.#stage !== "open" && this.#host.nowMs() - this.#bornMs >= HANDSHAKE_MS) {
       this.close("The handshake took too long");
-    } else if (nowMs - this.#heardMs >= DEAD_MS) {
+    } else if (this.#unheard * PING_MS > DEAD_MS) {
       this.close("The other side has gone silent");
     } else if (this.#stage === "open") {
       this.send({ type: "ping" });
@@ -147,7 +150,7 @@ export class Peer {
     if (this.#stage === "gone") {
       return;
     }
-    this.#heardMs = this.#host.nowMs();
+    this.#unheard = 0;
     const decoded = decodeContributorMessage(bytes);
     if (!decoded.ok) {
       this.refuse(decoded.reason, decoded.detail);

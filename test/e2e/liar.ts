@@ -61,11 +61,12 @@ export interface Liar {
 export async function joinAsLiar(origin: string): Promise<Liar> {
   const key = await createDeviceKey();
   const inbox: RelayMessage[] = [];
-  const wakers = new Set<() => void>();
-  const state = { closed: false };
-  /** It does not check others' work: the relay's referee does, at once. */
-  const giveBack = (message: RelayMessage): void => {
-    if (message.type === "assign" && message.assignment.type === "validate") {
+  const line: Line = { inbox, wakers: new Set(), closed: null };
+  /** It shows that it is there, and does not check others' work: the relay's referee does, at once. */
+  const reply = (message: RelayMessage): void => {
+    if (message.type === "ping") {
+      link.send(encodeMessage({ type: "pong" }));
+    } else if (message.type === "assign" && message.assignment.type === "validate") {
       link.send(encodeMessage({ type: "release", assignment: message.assignment.id }));
     }
   };
@@ -76,13 +77,13 @@ export async function joinAsLiar(origin: string): Promise<Liar> {
         const message = decodeRelayMessage(bytes);
         if (message.ok) {
           inbox.push(message.value);
-          giveBack(message.value);
+          reply(message.value);
         }
-        wakers.forEach((wake) => wake());
+        line.wakers.forEach((wake) => wake());
       },
-      closed: () => {
-        state.closed = true;
-        wakers.forEach((wake) => wake());
+      closed: (reason) => {
+        line.closed = reason;
+        line.wakers.forEach((wake) => wake());
       },
     }),
   });
@@ -91,8 +92,7 @@ export async function joinAsLiar(origin: string): Promise<Liar> {
     fits: (message: Extract<RelayMessage, { type: T }>) => boolean = () => true,
   ) =>
     waitFor(
-      inbox,
-      wakers,
+      line,
       (message): message is Extract<RelayMessage, { type: T }> =>
         message.type === type && fits(message as Extract<RelayMessage, { type: T }>),
     );
@@ -105,8 +105,7 @@ export async function joinAsLiar(origin: string): Promise<Liar> {
 
   const answerTo = async (id: string, since: number): Promise<string> => {
     const answer = await waitFor(
-      inbox,
-      wakers,
+      line,
       (message, i): message is RelayMessage =>
         i >= since && (message.type === "refused" || (message.type === "verdict" && message.contribution === id)),
     );
@@ -121,7 +120,7 @@ export async function joinAsLiar(origin: string): Promise<Liar> {
     charter: welcome.charter,
     inbox,
     get closed() {
-      return state.closed;
+      return line.closed !== null;
     },
     work: async () => {
       const since = inbox.length;
@@ -132,18 +131,18 @@ export async function joinAsLiar(origin: string): Promise<Liar> {
       let assignment: TrainAssignment | undefined;
       for (let from = since; assignment === undefined;) {
         const message = await waitFor(
-          inbox,
-          wakers,
+          line,
           (candidate, i): candidate is RelayMessage =>
             i >= from && (candidate.type === "version" || candidate.type === "assign"),
         );
         from = inbox.indexOf(message) + 1;
         if (message.type === "version") {
           head = message.head;
-          say({ type: "ready", version: head.version });
         } else if (message.type === "assign" && message.assignment.type === "train") {
           assignment = message.assignment;
+          continue;
         }
+        say({ type: "ready", version: head.version }); // also after a validation that was given back
       }
       return student.work(assignment, welcome);
     },
@@ -236,28 +235,40 @@ async function createStudent(
   };
 }
 
+/** What has come over a liar's link. */
+interface Line {
+  readonly inbox: readonly RelayMessage[];
+  readonly wakers: Set<() => void>;
+  /** Why it was closed. */
+  closed: string | null;
+}
+
+/** Longer than a disk that is busy keeps the relay waiting for its ledger. */
+const ANSWER_MS = 120_000;
+
 async function waitFor<T extends RelayMessage>(
-  inbox: readonly RelayMessage[],
-  wakers: Set<() => void>,
+  line: Line,
   fits: (message: RelayMessage, index: number) => message is T,
 ): Promise<T> {
   const { promise, resolve, reject } = Promise.withResolvers<T>();
-  const timer = setTimeout(
-    () => reject(new Error(`The relay did not answer; it sent: ${inbox.map(({ type }) => type).join(", ")}`)),
-    45_000,
-  );
+  const fail = (what: string): void => {
+    reject(new Error(`The relay ${what}; it sent: ${line.inbox.map(({ type }) => type).join(", ")}`));
+  };
+  const timer = setTimeout(() => fail("did not answer"), ANSWER_MS);
   const check = (): void => {
-    const found = inbox.find(fits);
+    const found = line.inbox.find(fits);
     if (found !== undefined) {
       resolve(found as T);
+    } else if (line.closed !== null) {
+      fail(`closed the link (${line.closed})`);
     }
   };
-  wakers.add(check);
+  line.wakers.add(check);
   check();
   try {
     return await promise;
   } finally {
     clearTimeout(timer);
-    wakers.delete(check);
+    line.wakers.delete(check);
   }
 }

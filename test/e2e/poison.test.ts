@@ -125,5 +125,5 @@ test("nothing that was refused is in the base, and the honest contributor's work
     return header?.ok === true ? [header.value.contributor] : [];
   });
   expect(authors.filter((author) => author === liar.contributor).length).toBe(3);
-  expect(authors.filter((author) => author !== liar.contributor).length).toBeGreaterThan(3);
+  expect(authors.filter((author) => author !== liar.contributor).length).toBeGreaterThan(0);
 });

@@ -37,6 +37,7 @@ async function accounts(uplink: Compression, seed: number) {
     evalLoss: 1,
   };
   const [made, accepted] = [new Float64Array(P), new Float64Array(P)];
+  let pending: Pending | null = null;
   const restart = async (): Promise<Desk> => {
     const desk = createDesk({
       run,
@@ -63,10 +64,13 @@ async function accounts(uplink: Compression, seed: number) {
         throw new Error(reason);
       },
     });
+    const before = pending;
     pending = await desk.prepare(0);
-    await desk.fetch(head);
+    expect(pending).toEqual(before);
+    await desk.fetch(head, []);
     return desk;
   };
+  let acceptances = 0;
   const answer = async (): Promise<void> => {
     if (pending !== null) {
       const outcome = rng.below(3) === 0 ? "kept" : "accepted";
@@ -76,6 +80,7 @@ async function accounts(uplink: Compression, seed: number) {
         const sent = unpackUpdate(message.value.payload, { parameters: P, keepMax: uplink.keep });
         expect(sent.ok).toBe(true);
         if (sent.ok) {
+          acceptances += 1;
           sent.value.indices.forEach((index, i) => {
             accepted[index] = (accepted[index] as number) + (sent.value.values[i] as number);
           });
@@ -85,7 +90,6 @@ async function accounts(uplink: Compression, seed: number) {
       pending = null;
     }
   };
-  let pending: Pending | null = null;
   let desk = await restart();
   let restarts = 0;
   for (let round = 1; round <= ROUNDS; round += 1) {
@@ -104,6 +108,7 @@ async function accounts(uplink: Compression, seed: number) {
   }
   const { residual } = await openNotebook(createMemoryStore({ disk }), run).read();
   expect(restarts).toBeGreaterThan(10);
+  expect(acceptances).toBeGreaterThan(ROUNDS / 3);
   return { made, accepted, residual: residual ?? new Float32Array(P) };
 }
 

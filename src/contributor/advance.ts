@@ -108,7 +108,7 @@ function advancePreparation(draft: Draft): void {
   const mayFetch = prepared && state.intent === "working" && state.fetching === null && nowMs >= state.fetchMs;
   if (mayFetch && state.head !== null && isBehind(state)) {
     set(draft, { fetching: state.head.digest });
-    draft.effects.push({ type: "fetch", head: state.head });
+    draft.effects.push({ type: "fetch", head: state.head, earlier: state.earlier });
   }
 }
 

@@ -17,7 +17,7 @@ import { applyUpdate, deltaOf } from "../update/delta.ts";
 import { accumulate, age, createResidual, settle } from "../update/feedback.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate } from "../update/unpack.ts";
-import { EMPTY_PAGE, openNotebook, type Page, type Signed } from "./notebook.ts";
+import { openNotebook, type Held, type Page, type Signed } from "./notebook.ts";
 import type { Outcome, Pending } from "./state.ts";
 import type { CreateWork, EngineInUse, JobOptions, LocalRun, Work } from "./work.ts";
 
@@ -42,8 +42,13 @@ export interface Desk {
    * failed since work was last finished.
    */
   prepare(losses: number): Promise<Pending | null>;
-  /** Gets the parameters of `head`: from its update when this desk holds its parent, from its checkpoint otherwise. */
-  fetch(head: VersionInfo): Promise<void>;
+  /**
+   * Gets the parameters of `head`: by the updates since the version that this desk holds, or held before its last start,
+   * where the versions between (`earlier`, oldest first) are known; from its checkpoint otherwise.
+   */
+  fetch(head: VersionInfo, earlier: readonly VersionInfo[]): Promise<void>;
+  /** Writes the base held down for the next start. */
+  keep(): Promise<void>;
   /** The base held, [P]. */
   parameters(): Float32Array | null;
   /** A signed contribution that is written down, or null when the work was stopped before its end. */
@@ -63,8 +68,9 @@ export function createDesk(options: DeskOptions): Desk {
   const { run, charter, key, privateData, fetchBlob, store } = options;
   const notebook = openNotebook(store, run);
   let work: Work | undefined;
-  let held: { readonly digest: Digest; readonly params: Float32Array<ArrayBuffer> } | undefined;
+  let held: Held | undefined;
   let page: Page | undefined;
+  let reading: Promise<Page> | undefined;
   /** What changes the page happens one after the other. */
   const inTurn = createTurn();
   const write = async (next: Page): Promise<void> => {
@@ -75,6 +81,11 @@ export function createDesk(options: DeskOptions): Desk {
       options.onTrouble(`What this device keeps for a restart could not be written down: ${messageIn(error)}`);
     }
   };
+  const readOnce = async (): Promise<Page> => {
+    reading ??= notebook.read();
+    page ??= await reading;
+    return page;
+  };
   const baseOf = (digest: Digest): Float32Array<ArrayBuffer> => {
     const { digest: has, params } = present(held, "the base");
     if (has !== digest) {
@@ -84,12 +95,12 @@ export function createDesk(options: DeskOptions): Desk {
   };
 
   const contribute = async (assignment: TrainAssignment, local: LocalRun): Promise<Pending> => {
-    const before = page ?? EMPTY_PAGE;
+    const before = await readOnce();
     const residual = feed(before, { assignment, charter, base: baseOf(assignment.baseDigest), local });
     const payload = packUpdate(residual, charter.uplink);
     const signed = await sign({ run, key, privateData, assignment, local, payload });
     const moments = (await work?.moments()) ?? null;
-    await write({ residual, round: assignment.round, moments, signed });
+    await write({ base: before.base, residual, round: assignment.round, moments, signed });
     return signed.pending;
   };
 
@@ -102,16 +113,24 @@ export function createDesk(options: DeskOptions): Desk {
         work = undefined;
         const contributor = contributorIdOf(key.publicKey);
         work = await options.createWork({ charter, contributor, texts, losses, onEngine: options.onEngine });
-        page ??= await notebook.read();
+        const { moments, signed } = await readOnce();
         // What fails twice from the same moments may fail because of them: then AdamW begins anew. The residual stays.
-        if (page.moments !== null && losses < 2) {
-          await work.restore(page.moments);
+        if (moments !== null && losses < 2) {
+          await work.restore(moments);
         }
-        return page.signed?.pending ?? null;
+        return signed?.pending ?? null;
       }),
-    fetch: async (head) => {
-      held = { digest: head.digest, params: await fetchBase(head, { held, charter, fetchBlob }) };
+    fetch: async (head, earlier) => {
+      held ??= (await readOnce()).base ?? undefined;
+      held = { digest: head.digest, params: await fetchBase(head, { held, earlier, charter, fetchBlob }) };
     },
+    keep: () =>
+      inTurn(async () => {
+        const before = await readOnce();
+        if (held !== undefined && held.digest !== before.base?.digest) {
+          await write({ ...before, base: held });
+        }
+      }),
     parameters: () => held?.params ?? null,
     train: async (assignment, job) => {
       const local = await present(work, "the engine").train(assignment, baseOf(assignment.baseDigest), job);
@@ -174,22 +193,27 @@ async function fetchTexts(charter: Charter, store: Store, fetchBlob: FetchBlob):
 }
 
 interface FetchBaseOptions {
-  readonly held: { readonly digest: Digest; readonly params: Float32Array<ArrayBuffer> } | undefined;
+  readonly held: Held | undefined;
+  readonly earlier: readonly VersionInfo[];
   readonly charter: Charter;
   readonly fetchBlob: FetchBlob;
 }
 
 async function fetchBase(head: VersionInfo, options: FetchBaseOptions): Promise<Float32Array<ArrayBuffer>> {
-  const { held, charter, fetchBlob } = options;
+  const { held, earlier, charter, fetchBlob } = options;
   if (head.digest === held?.digest) {
     return held.params;
   }
-  if (held !== undefined && head.parent === held.digest && head.update !== null) {
-    const limits = { parameters: held.params.length, keepMax: charter.downlink.keep };
-    const update = unpackUpdate(await fetchBlob(head.update.digest, head.update.bytes), limits);
-    const next = update.ok ? applyUpdate(held.params, update.value) : undefined;
-    if (next !== undefined && digestOf(floatBytes(next)) === head.digest) {
-      return next;
+  const updates = held === undefined ? null : updatesSince(held.digest, [...earlier, head]);
+  if (held !== undefined && updates !== null) {
+    let { params } = held;
+    const limits = { parameters: params.length, keepMax: charter.downlink.keep };
+    for (const { digest, bytes } of updates) {
+      const update = unpackUpdate(await fetchBlob(digest, bytes), limits);
+      params = update.ok ? applyUpdate(params, update.value) : params; // then the digest tells
+    }
+    if (digestOf(floatBytes(params)) === head.digest) {
+      return params;
     }
   }
   const params = bytesToFloats(await fetchBlob(head.digest, head.checkpointBytes));
@@ -198,6 +222,26 @@ async function fetchBase(head: VersionInfo, options: FetchBaseOptions): Promise<
     throw new HeddleError("integrity", `Cannot use the checkpoint: its digest is ${digest}, need ${head.digest}`);
   }
   return params;
+}
+
+type Update = NonNullable<VersionInfo["update"]>;
+
+/** The updates that lead from version `digest` to the last of `versions`; null where they do not, or a checkpoint is smaller. */
+function updatesSince(digest: Digest, versions: readonly VersionInfo[]): Update[] | null {
+  const updates: Update[] = [];
+  let [wanted, bytes] = [versions.at(-1)?.digest, 0];
+  for (const version of versions.toReversed()) {
+    if (version.digest !== wanted || version.update === null || version.parent === null) {
+      return null;
+    }
+    updates.unshift(version.update);
+    bytes += version.update.bytes;
+    wanted = version.parent;
+    if (wanted === digest) {
+      return bytes < version.checkpointBytes ? updates : null;
+    }
+  }
+  return null;
 }
 
 interface Fed {

@@ -1,6 +1,6 @@
 /**
- * What a device remembers of a run from one start to the next: the residual, the inner optimiser's moments, and the
- * contribution that has no verdict yet. Large arrays are blobs; one key names them, so that a restart finds either the page
+ * What a device remembers of a run from one start to the next: the base it held, the residual, the inner optimiser's moments,
+ * and the contribution that has no verdict yet. Large arrays are blobs; one key names them, so that a restart finds either the page
  * before a contribution or the page after it, never half of each. Texts are not written here, private or not.
  */
 import { decode, encode } from "@msgpack/msgpack";
@@ -17,7 +17,16 @@ export interface Signed {
   readonly payload: Bytes;
 }
 
+/** A version of the shared base. */
+export interface Held {
+  /** Of the parameters' bytes. */
+  readonly digest: Digest;
+  readonly params: Float32Array<ArrayBuffer>;
+}
+
 export interface Page {
+  /** The version held last; null before the first. */
+  readonly base: Held | null;
   /** [P], f64 where values travel exactly; null before the first contribution. */
   readonly residual: Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | null;
   /** Round of the last delta in the residual. */
@@ -26,17 +35,18 @@ export interface Page {
   readonly signed: Signed | null;
 }
 
-export const EMPTY_PAGE: Page = { residual: null, round: 0, moments: null, signed: null };
+export const EMPTY_PAGE: Page = { base: null, residual: null, round: 0, moments: null, signed: null };
 
 export interface Notebook {
   /** The last page that was written; an empty one where there is none or it cannot be read any more. */
   read(): Promise<Page>;
-  /** Durable when resolved. Calls must not overlap. */
+  /** Durable when resolved. Calls must not overlap, and the page's arrays must not change. */
   write(page: Page): Promise<void>;
 }
 
 /** What the key holds. */
 interface Written {
+  readonly base: Digest | null;
   readonly residual: { readonly digest: Digest; readonly bits: 32 | 64 } | null;
   readonly round: number;
   readonly moments: { readonly m: Digest; readonly v: Digest; readonly t: number } | null;
@@ -51,6 +61,17 @@ interface Written {
 export function openNotebook(store: Store, run: Digest): Notebook {
   const key = `contributor/${run}/notebook`;
   let kept = new Set<Digest>();
+  /** What arrays that were written before are stored as: a page shares most of them with the one before. */
+  const names = new WeakMap<object, Digest>();
+  const put: Put = async (values) => {
+    const known = names.get(values);
+    if (known !== undefined && kept.has(known)) {
+      return known;
+    }
+    const digest = await store.blobs.put(values instanceof Uint8Array ? values : floatBytes(values));
+    names.set(values, digest);
+    return digest;
+  };
   return {
     read: async () => {
       const bytes = await store.keys.get(key);
@@ -62,36 +83,33 @@ export function openNotebook(store: Store, run: Digest): Notebook {
       return readPage(store, written);
     },
     write: async (page) => {
-      const written = await writePage(store, page);
+      const written = await writePage(put, page);
       await store.keys.set(key, new Uint8Array(encode(written)));
-      const names = namesIn(written);
+      const named = namesIn(written);
       for (const digest of kept) {
-        if (!names.has(digest)) {
+        if (!named.has(digest)) {
           await store.blobs.delete(digest);
         }
       }
-      kept = names;
+      kept = named;
     },
   };
 }
 
-function namesIn({ residual, moments, signed }: Written): Set<Digest> {
-  const names = [residual?.digest, moments?.m, moments?.v, signed?.payload];
+function namesIn({ base, residual, moments, signed }: Written): Set<Digest> {
+  const names = [base ?? undefined, residual?.digest, moments?.m, moments?.v, signed?.payload];
   return new Set(names.filter((name) => name !== undefined));
 }
 
-async function writePage(store: Store, { residual, round, moments, signed }: Page): Promise<Written> {
-  const put = store.blobs.put;
+type Put = (values: Bytes | Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>) => Promise<Digest>;
+
+async function writePage(put: Put, { base, residual, round, moments, signed }: Page): Promise<Written> {
   return {
+    base: base === null ? null : await put(base.params),
     residual:
-      residual === null
-        ? null
-        : { digest: await put(floatBytes(residual)), bits: residual instanceof Float64Array ? 64 : 32 },
+      residual === null ? null : { digest: await put(residual), bits: residual instanceof Float64Array ? 64 : 32 },
     round,
-    moments:
-      moments === null
-        ? null
-        : { m: await put(floatBytes(moments.m)), v: await put(floatBytes(moments.v)), t: moments.t },
+    moments: moments === null ? null : { m: await put(moments.m), v: await put(moments.v), t: moments.t },
     signed: signed === null ? null : { ...signed, payload: await put(signed.payload) },
   };
 }
@@ -105,12 +123,14 @@ async function readPage(store: Store, written: Written): Promise<Page> {
       return undefined;
     }
   };
-  const { residual, moments, signed } = written;
+  const { base, residual, moments, signed } = written;
+  const params = base === null ? undefined : await get(base);
   const residualBytes = residual === null ? undefined : await get(residual.digest);
   const m = moments === null ? undefined : await get(moments.m);
   const v = moments === null ? undefined : await get(moments.v);
   const payload = signed === null ? undefined : await get(signed.payload);
   return {
+    base: base === null || params === undefined ? null : { digest: base, params: bytesToFloats(params) },
     residual:
       residual === null || residualBytes === undefined
         ? null

@@ -105,6 +105,7 @@ class Stage {
   readonly disk: MemoryDisk;
   readonly key = createKeyRegistry().create("stage");
   head = firstHead;
+  readonly earlier: VersionInfo[] = [];
   readonly blobs = new Map<Digest, Bytes>([
     [shard.digest, open],
     [firstHead.digest, floatBytes(initial)],
@@ -175,7 +176,7 @@ class Stage {
       this.say({ type: "challenge", nonce: new Uint8Array(32) });
     } else if (read.value.type === "prove") {
       const contributor = contributorIdOf(this.key.publicKey);
-      this.say({ type: "welcome", run: runDigest, charter, contributor, head: this.head });
+      this.say({ type: "welcome", run: runDigest, charter, contributor, head: this.head, earlier: this.earlier });
     }
   }
 
@@ -225,6 +226,7 @@ class Stage {
     const next = applyUpdate(base, update.ok ? update.value : (undefined as never));
     const digest = digestOf(floatBytes(next));
     this.blobs.set(digestOf(packed), packed).set(digest, floatBytes(next));
+    this.earlier.push(this.head);
     this.head = {
       version: this.head.version + 1,
       digest,
@@ -311,6 +313,32 @@ describe("createContributor()", () => {
     await stage.pass(100);
     expect(stage.contributor.parameters()).toEqual(after);
     expect(stage.fetched.at(-1)).toBe(stage.head.digest);
+  });
+
+  test.each([
+    ["by the updates that it missed", true],
+    ["by the checkpoint where it does not know them", false],
+  ])("goes on after a restart from the base that it held, %s", async (_, known) => {
+    const stage = new Stage();
+    stage.contributor.start();
+    await stage.pass(500);
+    await stage.contributor.stop();
+    const again = new Stage({ disk: stage.disk });
+    const newest = [again.advance(), again.advance(), again.advance()].at(-1);
+    const updates = [...again.earlier.slice(1), again.head].map(({ update }) => update?.digest);
+    if (!known) {
+      again.earlier.splice(0, 2);
+    }
+    again.contributor.start();
+    await again.pass(500);
+    expect(again.fetched).toEqual(known ? updates : [again.head.digest]);
+    expect(again.contributor.parameters()).toEqual(newest);
+    expect((await again.page()).base).toEqual({ digest: again.head.digest, params: newest });
+    const blobs = again.disk.blobs.size;
+    again.advance();
+    again.say({ type: "version", head: again.head });
+    await again.pass(500);
+    expect(again.disk.blobs.size).toBe(blobs); // the old base is not kept
   });
 
   test("checks another's update and signs what it measured", async () => {

@@ -226,11 +226,12 @@ class Session {
     }
   }
 
-  async #fetch({ head }: Extract<Effect, { type: "fetch" }>): Promise<void> {
+  async #fetch({ head, earlier }: Extract<Effect, { type: "fetch" }>): Promise<void> {
     try {
       assert(this.#desk !== undefined, "Cannot fetch: no run has begun");
-      await this.#desk.fetch(head);
+      await this.#desk.fetch(head, earlier);
       this.dispatch({ type: "fetched", version: head.version, digest: head.digest });
+      await this.#desk.keep();
     } catch (error) {
       this.dispatch({ type: "unfetched", reason: messageIn(error) });
     }

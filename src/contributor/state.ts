@@ -96,6 +96,8 @@ export interface ContributorState {
   readonly rebuilds: number;
 
   readonly head: VersionInfo | null;
+  /** The versions that led to the head, as far back as they are known; oldest first. */
+  readonly earlier: readonly VersionInfo[];
   /** When the head was learned. */
   readonly headMs: number;
   readonly base: { readonly version: number; readonly digest: Digest } | null;
@@ -169,7 +171,7 @@ export type Effect =
   | { readonly type: "openRtc"; readonly dial: number }
   | { readonly type: "closeRtc"; readonly reason: string }
   | { readonly type: "prepare"; readonly run: Digest; readonly charter: Charter; readonly losses: number }
-  | { readonly type: "fetch"; readonly head: VersionInfo }
+  | { readonly type: "fetch"; readonly head: VersionInfo; readonly earlier: readonly VersionInfo[] }
   | { readonly type: "work"; readonly assignment: Assignment; readonly deadlineMs: number }
   | { readonly type: "abort" }
   | { readonly type: "upload"; readonly id: ContributionId; readonly lane: "ws" | "rtc"; readonly dial: number }
@@ -202,6 +204,7 @@ export function createState(identity: Identity, rtcAvailable: boolean): Contribu
     prepareMs: 0,
     rebuilds: 0,
     head: null,
+    earlier: [],
     headMs: 0,
     base: null,
     fetching: null,

@@ -83,7 +83,7 @@ class Walk {
     this.on({ type: "linked", dial: this.state.dial });
     this.receive({ type: "challenge", nonce: new Uint8Array(32) });
     const contributor = digest("d") as string as ContributorId;
-    return this.receive({ type: "welcome", run: digest("r"), charter, contributor, head: head(version) });
+    return this.receive({ type: "welcome", run: digest("r"), charter, contributor, head: head(version), earlier: [] });
   }
   /** Connected, prepared, holding the head, ready. */
   settle(version = 0, unanswered: Pending | null = null): readonly Effect[] {
@@ -102,7 +102,7 @@ describe("tick()", () => {
     expect(types(walk.on({ type: "linked", dial: walk.state.dial }))).toEqual(["hello"]);
     expect(types(walk.receive({ type: "challenge", nonce: new Uint8Array(32) }))).toEqual(["prove"]);
     const contributor = digest("d") as string as ContributorId;
-    const welcome = { type: "welcome", run: digest("r"), charter, contributor, head: head(0) } as const;
+    const welcome = { type: "welcome", run: digest("r"), charter, contributor, head: head(0), earlier: [] } as const;
     expect(types(walk.receive(welcome))).toEqual(["prepare", "fetch"]);
     expect(types(walk.on({ type: "prepared", pending: null }))).toEqual([]);
     expect(types(walk.on({ type: "fetched", version: 0, digest: digest("0") }))).toEqual(["ready"]);
@@ -147,7 +147,7 @@ describe("tick()", () => {
     walk.on({ type: "woke" }, BACKOFF_MS_MAX);
     walk.on({ type: "linked", dial: walk.state.dial });
     const contributor = digest("d") as string as ContributorId;
-    walk.receive({ type: "welcome", run: digest("q"), charter, contributor, head: head(0) });
+    walk.receive({ type: "welcome", run: digest("q"), charter, contributor, head: head(0), earlier: [] });
     expect(walk.state.failure).toMatch(/another run/);
   });
 
@@ -167,6 +167,23 @@ describe("tick()", () => {
     expect(walk.state.accepted).toBe(1);
     expect(walk.receive(verdict)).toEqual([]);
     expect(walk.state.accepted).toBe(1);
+  });
+
+  test("remembers the versions that led to the head, and forgets them where one does not follow", () => {
+    const walk = new Walk();
+    walk.settle();
+    const versions = (): number[] => walk.state.earlier.map(({ version }) => version);
+    for (let version = 1; version <= 20; version += 1) {
+      walk.receive({ type: "version", head: head(version) });
+      walk.receive({ type: "version", head: head(version) });
+    }
+    expect(versions()).toEqual(Array.from({ length: 15 }, (_, i) => 5 + i));
+    walk.on({ type: "unfetched", reason: "no" });
+    expect(walk.on({ type: "woke" }, 2_000)).toMatchObject([
+      { type: "fetch", head: head(20), earlier: walk.state.earlier },
+    ]);
+    walk.receive({ type: "version", head: head(23) });
+    expect(versions()).toEqual([]);
   });
 
   test("sends an unanswered contribution again on every new link", () => {

@@ -8,8 +8,8 @@
  * until its verdict is here, and no work on a newer version is asked for before that.
  */
 import type { Rng } from "../base/rng.ts";
-import { DEAD_MS, PING_MS, PROTOCOL_VERSION } from "../protocol/limits.ts";
-import type { Assignment, RelayMessage } from "../protocol/messages.ts";
+import { DEAD_MS, PING_MS, PROTOCOL_VERSION, UPDATES_KEPT } from "../protocol/limits.ts";
+import type { Assignment, RelayMessage, VersionInfo } from "../protocol/messages.ts";
 import { REASONS, verdictSentence, type Reason, type Verdict } from "../protocol/verdict.ts";
 import { advance } from "./advance.ts";
 import { endLink, fail, hangUp, release, set, type Draft } from "./draft.ts";
@@ -158,7 +158,15 @@ function take(draft: Draft, event: ContributorEvent): void {
 function begin(draft: Draft): void {
   set(draft, { intent: "working" });
   if (draft.state.failure !== null) {
-    const forgotten = { run: null, head: null, base: null, fetching: null, pending: null, upload: null } as const;
+    const forgotten = {
+      run: null,
+      head: null,
+      earlier: [],
+      base: null,
+      fetching: null,
+      pending: null,
+      upload: null,
+    } as const;
     set(draft, {
       ...forgotten,
       failure: null,
@@ -178,13 +186,13 @@ function receive(draft: Draft, message: RelayMessage): void {
       draft.effects.push({ type: "prove", nonce: message.nonce, dial: state.dial });
       return;
     case "welcome": {
-      const { run, charter, contributor, head } = message;
+      const { run, charter, contributor, head, earlier } = message;
       if (state.run !== null && state.run.digest !== run) {
         fail(draft, `${REASONS["wrong-run"]} Start again to take part in the run that the relay serves now.`);
         return;
       }
       set(draft, { link: { type: "open" }, attempts: 0, trouble: "", contributor, run: { digest: run, charter } });
-      set(draft, { head, headMs: draft.nowMs, readied: null, readyMs: 0 });
+      set(draft, { head, earlier, headMs: draft.nowMs, readied: null, readyMs: 0 });
       return;
     }
     case "assign":
@@ -194,7 +202,7 @@ function receive(draft: Draft, message: RelayMessage): void {
       takeVerdict(draft, message.contribution, message.verdict);
       return;
     case "version":
-      set(draft, { head: message.head, headMs: draft.nowMs });
+      takeVersion(draft, message.head);
       return;
     case "refused":
       takeRefusal(draft, message.reason, message.retryMs);
@@ -208,6 +216,15 @@ function receive(draft: Draft, message: RelayMessage): void {
     default:
       message satisfies never;
   }
+}
+
+function takeVersion(draft: Draft, head: VersionInfo): void {
+  const { head: before, earlier } = draft.state;
+  if (head.digest !== before?.digest) {
+    const follows = before !== null && head.parent === before.digest;
+    set(draft, { earlier: follows ? [...earlier, before].slice(1 - UPDATES_KEPT) : [] });
+  }
+  set(draft, { head, headMs: draft.nowMs });
 }
 
 function takeAssignment(draft: Draft, assignment: Assignment): void {

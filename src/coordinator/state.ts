@@ -6,6 +6,7 @@ import { assert, present } from "../base/assert.ts";
 import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
 import { contributionIdOf, decodeHeader } from "../protocol/codec.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
+import { UPDATES_KEPT } from "../protocol/limits.ts";
 import type { ContributionHeader, VersionInfo } from "../protocol/messages.ts";
 import type { VersionView } from "../protocol/run-view.ts";
 import type { Verdict } from "../protocol/verdict.ts";
@@ -13,8 +14,7 @@ import { improvementOf, type AcceptedUpdate } from "../trust/judge.ts";
 
 /** Rounds whose contributions are remembered: their ids and payloads against replays, their norms for comparison. */
 export const ROUNDS_KEPT = 8;
-/** Versions whose update can still be fetched, and whose checkpoint can. */
-const UPDATES_KEPT = 16;
+/** Versions whose checkpoint can still be fetched. */
 export const CHECKPOINTS_KEPT = 3;
 /** Versions in the public record. */
 const VERSIONS_SHOWN_MAX = 10_000;

@@ -90,7 +90,14 @@ function join(draft: Draft, { session: id, contributor, publicKey, agent }: Of<"
   if (!durable.introduced.has(contributor)) {
     record(draft, { type: "introduced", contributor, publicKey, agent });
   }
-  send(draft, id, { type: "welcome", run: durable.run, charter, contributor, head: durable.head });
+  send(draft, id, {
+    type: "welcome",
+    run: durable.run,
+    charter,
+    contributor,
+    head: durable.head,
+    earlier: durable.heads.slice(0, -1),
+  });
   for (const { contribution, verdict } of durable.verdicts.get(contributor) ?? []) {
     send(draft, id, { type: "verdict", contribution, verdict });
   }

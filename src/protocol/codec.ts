@@ -23,6 +23,7 @@ import {
   encodeValue,
   FieldError,
   integer,
+  list,
   measured,
   nullable,
   oneOf,
@@ -52,6 +53,7 @@ import {
   SIGNATURE_BYTES_MAX,
   STEPS_MAX,
   TOKENS_MAX,
+  UPDATES_KEPT,
 } from "./limits.ts";
 import type {
   Assignment,
@@ -241,6 +243,7 @@ const relayReader: Reader<RelayMessage> = tagged<RelayMessage>({
     charter: charterReader,
     contributor: digest<ContributorId>(),
     head: versionReader,
+    earlier: list(versionReader, 0, UPDATES_KEPT - 1),
   }),
   assign: record<Of<RelayMessage, "assign">>({ type: typeOf("assign"), assignment: assignmentReader }),
   verdict: record<Of<RelayMessage, "verdict">>({

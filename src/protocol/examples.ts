@@ -118,7 +118,14 @@ export const exampleContributorMessages: readonly ContributorMessage[] = [
 
 export const exampleRelayMessages: readonly RelayMessage[] = [
   { type: "challenge", nonce: countingBytes(NONCE_BYTES, 50) },
-  { type: "welcome", run, charter: exampleCharter, contributor, head: exampleVersion },
+  {
+    type: "welcome",
+    run,
+    charter: exampleCharter,
+    contributor,
+    head: exampleVersion,
+    earlier: [{ ...exampleVersion, version: 0, parent: null, update: null }],
+  },
   { type: "assign", assignment: train },
   { type: "assign", assignment: validate },
   { type: "verdict", contribution, verdict: { type: "accepted" } },

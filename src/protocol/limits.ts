@@ -18,6 +18,8 @@ export const TEXT_CHARS_MAX = 200;
 export const SDP_CHARS_MAX = 16_384;
 /** Sessions on one relay. */
 export const SESSIONS_MAX = 1_000;
+/** Versions whose update can still be fetched. */
+export const UPDATES_KEPT = 16;
 /** Parameters of a model that this protocol version can carry. */
 export const PARAMETERS_MAX = 2 ** 28;
 /** Heartbeat period, and silence after which a peer is taken for dead. */

@@ -124,6 +124,8 @@ export type RelayMessage =
       readonly charter: Charter;
       readonly contributor: ContributorId;
       readonly head: VersionInfo;
+      /** Versions before the head whose updates can be fetched, oldest first: whoever holds one goes on from it. */
+      readonly earlier: readonly VersionInfo[];
     }
   | { readonly type: "assign"; readonly assignment: Assignment }
   | { readonly type: "verdict"; readonly contribution: ContributionId; readonly verdict: Verdict }

@@ -138,9 +138,30 @@ function five(scale: Scale): Arm[] {
   return [synchronous(scale), single(scale), diloco(scale), fedAvg(scale), standard(scale)];
 }
 
+/** Long enough for publications' orderings (fewer than 30 rounds decide nothing), small enough for many arms. */
+const SMALL: Scale = { model: TINY_MODEL, contributors: 8, rounds: 40, steps: 15 };
 const PROOF: Scale = { model: TINY_MODEL, contributors: 8, rounds: 10, steps: 15 };
 const SAMPLE: Scale = { model: SAMPLE_MODEL, contributors: 8, rounds: 40, steps: 30 };
 const LARGER: Scale = { model: LARGER_MODEL, contributors: 8, rounds: 30, steps: 30 };
+
+/** The default with other compression or another outer step. */
+function varied(name: string, sentence: string, charter: Partial<CharterChanges>): Arm {
+  return arm(SMALL, name, sentence, { charter });
+}
+
+const RATES = [1e-3, 2e-3, 4e-3, 8e-3];
+
+/** Each way at each learning rate. */
+function atRates(scale: Scale): Arm[] {
+  return RATES.flatMap((learningRate) => {
+    const rated = { ...scale, learningRate };
+    return [
+      synchronous(rated, `synchronous-${learningRate}`),
+      { ...diloco(rated), name: `diloco-${learningRate}` },
+      { ...standard(rated), name: `default-${learningRate}` },
+    ];
+  });
+}
 
 /** Eight steady contributors, and many unsteady ones until they have trained on as many accepted tokens. */
 function churn(model: ModelConfig, { rounds, steps }: { readonly rounds: number; readonly steps: number }): Arm[] {
@@ -236,14 +257,70 @@ export const EXPERIMENTS: readonly Experiment[] = [
       "Which learning rate is best for data parallel, DiLoCo and the default? The comparison is fair at each one's best",
     seeds: [1],
     reference: "synchronous-0.002",
-    arms: [1e-3, 2e-3, 4e-3, 8e-3].flatMap((learningRate) => {
-      const scale = { ...SAMPLE, learningRate };
-      return [
-        synchronous(scale, `synchronous-${learningRate}`),
-        { ...diloco(scale), name: `diloco-${learningRate}` },
-        { ...standard(scale), name: `default-${learningRate}` },
-      ];
-    }),
+    arms: atRates(SAMPLE),
+  },
+  {
+    name: "small-rates",
+    question: "The same for a small model: which learning rate is best for which way?",
+    seeds: SEEDS,
+    reference: "synchronous-0.002",
+    arms: atRates(SMALL),
+  },
+  {
+    name: "small-uplink",
+    question: "Small model, the downlink exact: how much must go up?",
+    seeds: SEEDS,
+    reference: "up-all",
+    arms: [
+      varied("up-all", "Everything goes up and comes down exactly", { uplink: DENSE, downlink: DENSE }),
+      ...[64, 128, 256, 512, 1_024].map((keep) =>
+        varied(`up-${keep}`, `Of 4,096 values ${keep} go up`, { uplink: { ...uplink, keep }, downlink: DENSE }),
+      ),
+      ...[0, 0.8, 0.9, 0.99, 1].map((beta) =>
+        varied(`up-256-beta-${beta}`, `Of 4,096 values 256 go up; what is left fades by ${beta}`, {
+          uplink: { ...uplink, beta },
+          downlink: DENSE,
+        }),
+      ),
+    ],
+  },
+  {
+    name: "small-downlink",
+    question: "Small model, the default's uplink: how much must come down?",
+    seeds: SEEDS,
+    reference: "down-all",
+    arms: [
+      varied("down-all", "The merged update comes down exactly", { downlink: DENSE }),
+      ...[256, 512, 1_024, 2_048, 4_096].map((keep) =>
+        varied(`down-${keep}`, `Of 4,096 values ${keep} come down`, { downlink: { ...downlink, keep } }),
+      ),
+      ...[0, 0.8, 0.9, 0.99, 1].map((beta) =>
+        varied(`down-1024-beta-${beta}`, `Of 4,096 values 1,024 come down; what is left fades by ${beta}`, {
+          downlink: { ...downlink, beta },
+        }),
+      ),
+    ],
+  },
+  {
+    name: "small-outer",
+    question: "Small model, the default's compression: which outer step?",
+    seeds: SEEDS,
+    reference: "rate-1-momentum-0-clip-1",
+    arms: [
+      [1, 0, 1],
+      [1, 0, 0],
+      [0.7, 0, 1],
+      [1.4, 0, 1],
+      [1, 0.3, 1],
+      [0.7, 0.6, 1],
+      [0.7, 0.9, 1],
+    ].map(([learningRate = 1, momentum = 0, clipToMedian = 0]) =>
+      varied(
+        `rate-${learningRate}-momentum-${momentum}-clip-${clipToMedian}`,
+        `Outer rate ${learningRate}, momentum ${momentum}, ${clipToMedian === 0 ? "no clipping" : "clipped to the median norm"}`,
+        { outer: { learningRate, momentum, clipToMedian } },
+      ),
+    ),
   },
   {
     name: "sample-density",

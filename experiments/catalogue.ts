@@ -12,6 +12,8 @@ const TINY_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 64, layers: 2, hidd
 /** About three times the sample model. */
 const LARGER_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 192, layers: 4, heads: 6, kvHeads: 3, hidden: 528 };
 
+/** So slow that a small model's update takes two thirds of a round to go up, and the new version as long to come down. */
+const NARROW: Links = { upMbitPerS: 0.03, downMbitPerS: 0.12, delayMs: 40 };
 /** A home connection in a city. */
 const HOME: Links = { upMbitPerS: 10, downMbitPerS: 50, delayMs: 40 };
 const STEADY: Devices = { stepMs: 200, spread: 1 };
@@ -67,6 +69,8 @@ function charterOf({
     round: {
       trainMs: ROUND_TIMES * fastMs,
       stepsMax: steps,
+      aheadMax: 0,
+      aheadShare: 1,
       graceMs: 15_000,
       judgeMs: 60_000,
       decayRounds: rounds,
@@ -297,6 +301,21 @@ export const EXPERIMENTS: readonly Experiment[] = [
       ...[0, 0.8, 0.9, 0.99, 1].map((beta) =>
         varied(`down-1024-beta-${beta}`, `Of 4,096 values 1,024 come down; what is left fades by ${beta}`, {
           downlink: { ...downlink, beta },
+        }),
+      ),
+    ],
+  },
+  {
+    name: "small-ahead",
+    question: "Small model, slow links: what does training ahead while updates travel give, and what does it cost?",
+    seeds: SEEDS,
+    reference: "waits",
+    arms: [
+      arm(SMALL, "waits", "Devices wait for the next version", { links: NARROW }),
+      ...[1, 0.5].map((aheadShare) =>
+        arm(SMALL, `ahead-${aheadShare}`, `Devices train ahead, and ${aheadShare} of what that made is kept`, {
+          links: NARROW,
+          charter: { round: { ...charterOf(SMALL).round, aheadMax: SMALL.steps - 1, aheadShare } },
         }),
       ),
     ],

@@ -88,6 +88,7 @@ export async function runFederated(options: RunOptions): Promise<Trained> {
     (last()?.version ?? 0) >= arm.rounds ||
     (arm.tokensMax !== null && (last()?.tokens ?? 0) >= arm.tokensMax);
   await clock.run(PATIENCE * arm.rounds * (trainMs + graceMs + judgeMs), isOver, settle);
+  const idleShare = machines.idle();
   machines.finish();
   const holdsHead = ({ contributor, alive }: ReturnType<Machines["contributors"]>[number]): boolean =>
     !alive || contributor.view().version === host.head().version;
@@ -111,7 +112,15 @@ export async function runFederated(options: RunOptions): Promise<Trained> {
     throw new BrokenRun(`Arm "${arm.name}", seed ${setting.seed}: ${book.failures.join("; ")}`);
   }
   const { accepted, refused, skipped, replicasCompared } = book;
-  const sums = { steps: machines.steps(), accepted, refused, skipped, vanished: machines.vanished(), replicasCompared };
+  const sums = {
+    steps: machines.steps(),
+    accepted,
+    refused,
+    skipped,
+    idleShare,
+    vanished: machines.vanished(),
+    replicasCompared,
+  };
   return { points, sums };
 }
 

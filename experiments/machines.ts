@@ -3,6 +3,7 @@
  * disks that outlive their processes. Steps take the virtual time of the machine's device. A machine that vanishes is killed
  * at some time of its training, whatever it had under way, and starts again from its disk when the round is over.
  */
+import { present } from "../src/base/assert.ts";
 import type { Digest } from "../src/base/bytes.ts";
 import { digestOf, floatBytes } from "../src/base/bytes.ts";
 import { sleep } from "../src/base/clock.ts";
@@ -48,6 +49,8 @@ export interface Machines {
   }[];
   readonly steps: () => number;
   readonly vanished: () => number;
+  /** Share of the time since the first round opened that a device stood idle, on average. */
+  readonly idle: () => number;
 }
 
 interface Machine {
@@ -62,6 +65,7 @@ export function createMachines(options: MachinesOptions): Machines {
   const numbers = new WeakMap<Process, number>();
   const away = new Set<number>();
   let [steps, vanished, finished] = [0, 0, false];
+  let [openedMs, busyMs] = [Number.NaN, 0];
   const training: Training = {
     began: ({ number, stepMs }, process, round) => {
       const rng = createRng("vanish", seed, round, number);
@@ -79,6 +83,9 @@ export function createMachines(options: MachinesOptions): Machines {
     },
     stepped: () => {
       steps += 1;
+    },
+    worked: (ms) => {
+      busyMs += ms;
     },
     finished: () => finished,
   };
@@ -105,6 +112,7 @@ export function createMachines(options: MachinesOptions): Machines {
     },
     numberOf: (process) => numbers.get(process) ?? -1,
     roundOpened: (round) => {
+      openedMs = Number.isNaN(openedMs) ? clock.nowMs() : openedMs;
       for (const number of away) {
         clock.after(createRng("back", seed, round, number).below(START_MS), starts[number] as () => void);
       }
@@ -117,6 +125,7 @@ export function createMachines(options: MachinesOptions): Machines {
       [...machines].map(([number, { contributor, process }]) => ({ number, contributor, alive: process.alive })),
     steps: () => steps,
     vanished: () => vanished,
+    idle: () => 1 - busyMs / (setting.contributors.length * (clock.nowMs() - openedMs)),
   };
 }
 
@@ -124,6 +133,8 @@ interface Training {
   /** Some are killed while they train. */
   began(participant: Participant, process: Process, round: number): void;
   stepped(): void;
+  /** The device was busy for so long. */
+  worked(ms: number): void;
   finished(): boolean;
 }
 
@@ -145,27 +156,30 @@ function createSession(
     work: async <T>(run: () => Promise<T>): Promise<T> => {
       const result = await run();
       await sleep(clock, stepMs);
+      training.worked(stepMs);
       return result;
     },
   };
   const watched = (work: Work): Work => ({
     ...work,
-    train: (assignment, base, job) => {
-      const digest = digestOf(floatBytes(new Float32Array(base)));
-      onReplica({ contributor: number, version: assignment.baseVersion, digest });
+    train: (assignment, from, job) => {
       if (training.finished()) {
         return new Promise(() => {});
       }
-      training.began(participant, process, assignment.round);
+      if (job.firstStep === undefined) {
+        const digest = digestOf(floatBytes(new Float32Array(present(contributor.parameters(), "the base"))));
+        onReplica({ contributor: number, version: assignment.baseVersion, digest });
+        training.began(participant, process, assignment.round);
+      } // else it goes on ahead of its next assignment
       const onStep: typeof job.onStep = (step) => {
         training.stepped();
         job.onStep(step);
       };
-      return work.train(assignment, base, { ...job, onStep });
+      return work.train(assignment, from, { ...job, onStep });
     },
   });
   const engine = seat(String(number));
-  return createContributor({
+  const contributor: Contributor = createContributor({
     dial: (attach) => network().dial(process, attach, {}),
     fetchBlob: (digest, bytesMax) => network().fetchBlob(process, digest, bytesMax),
     store: process.store,
@@ -189,4 +203,5 @@ function createSession(
     privateData: own !== undefined,
     agent: "experiment",
   });
+  return contributor;
 }

@@ -43,6 +43,8 @@ export interface Sums {
   readonly refused: Readonly<Record<string, number>>;
   /** Rounds without an accepted contribution. */
   readonly skipped: number;
+  /** Share of the time from the first round on that a contributor's device stood idle, on average. */
+  readonly idleShare: number;
   /** Contributors that were cut off in a round. */
   readonly vanished: number;
   /** Times that a contributor's replica of the base was compared with the ledger's digest; all were equal. */

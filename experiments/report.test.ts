@@ -39,7 +39,15 @@ const record = (arm: Arm, seed: number, losses: readonly number[]): RunRecord =>
   seed,
   parameters: 1_000,
   points: points(losses),
-  sums: { steps: 9, accepted: 9, refused: { harmful: 1 }, skipped: 0, vanished: 0, replicasCompared: 12 },
+  sums: {
+    steps: 9,
+    accepted: 9,
+    refused: { harmful: 1 },
+    skipped: 0,
+    idleShare: 0.25,
+    vanished: 0,
+    replicasCompared: 12,
+  },
 });
 const [theirs, ours] = [toyArm("synchronous"), toyArm("default")];
 const experiment: Experiment = {

@@ -32,6 +32,7 @@ export interface ArmSummary {
   readonly accepted: number;
   readonly refused: number;
   readonly vanished: number;
+  readonly idleShare: number;
   readonly replicasCompared: number;
 }
 
@@ -87,6 +88,7 @@ function summariseArm(arm: Arm, runs: readonly RunRecord[], references: readonly
     accepted: sum(({ sums }) => sums.accepted),
     refused: sum(({ sums }) => Object.values(sums.refused).reduce((all, count) => all + count, 0)),
     vanished: sum(({ sums }) => sums.vanished),
+    idleShare: sum(({ sums }) => sums.idleShare) / runs.length,
     replicasCompared: sum(({ sums }) => sums.replicasCompared),
   };
 }

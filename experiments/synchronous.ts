@@ -60,7 +60,10 @@ export async function runSynchronous({ setting, seats, onPoint }: RunOptions): P
     await add(await trainer.parameters());
   }
   const steps = arm.rounds * round.stepsMax * contributors.length;
-  return { points, sums: { steps, accepted: 0, refused: {}, skipped: 0, vanished: 0, replicasCompared: 0 } };
+  return {
+    points,
+    sums: { steps, accepted: 0, refused: {}, skipped: 0, idleShare: 0, vanished: 0, replicasCompared: 0 },
+  };
 }
 
 /** What all contributors would train on in one step of a round, one after the other. */

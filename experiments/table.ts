@@ -19,6 +19,7 @@ export function tableOf({ name, question, reference }: Experiment, summaries: re
     "judging",
     "once",
     "time",
+    "idle",
     "accepted",
     "refused",
   ];
@@ -36,6 +37,7 @@ export function tableOf({ name, question, reference }: Experiment, summaries: re
     bytesText(summary.judging),
     bytesText(summary.joining),
     timeText(summary.timeMs),
+    summary.arm.way === "synchronous" ? "" : `${(100 * summary.idleShare).toFixed(1)} %`,
     summary.arm.way === "synchronous" ? "" : String(summary.accepted),
     summary.arm.way === "synchronous" ? "" : String(summary.refused),
   ]);
@@ -45,7 +47,8 @@ export function tableOf({ name, question, reference }: Experiment, summaries: re
         ? " (†: at each one's end, tokens differ)."
         : "."),
     "Up and down: bytes of one contributor; fewer: than 4 bytes a parameter and step each way, for the same steps; judging: what of" +
-      " that validators fetch of others' contributions; once: texts and the first checkpoint. Time is simulated.",
+      " that validators fetch of others' contributions; once: texts and the first checkpoint. Time is simulated; idle:" +
+      " share of it, from the first round on, that a device neither trained nor checked others' work.",
   ];
   return [`### ${name}`, "", question, "", ...markdown([head, ...rows]), "", ...notes, ""].join("\n");
 }

@@ -81,7 +81,10 @@ function dropEndedWork(draft: Draft): void {
       set(draft, { assigned: null, readied: null });
     }
   }
-  if (draft.state.job !== null && draft.state.job.assignment !== draft.state.assigned?.assignment.id) {
+  const { job } = draft.state;
+  const wanted =
+    job?.type === "ahead" ? mayGoAhead(draft.state) : job?.assignment === draft.state.assigned?.assignment.id;
+  if (job !== null && !wanted) {
     abort(draft);
   }
 }
@@ -149,7 +152,7 @@ function advanceUpload(draft: Draft): void {
 function advanceWork(draft: Draft): void {
   const { state, nowMs } = draft;
   const { assigned, base, pending } = state;
-  if (state.preparation !== "done" || state.job !== null) {
+  if (state.preparation !== "done" || (state.job !== null && (state.job.type !== "ahead" || assigned !== null))) {
     return;
   }
   if (assigned !== null) {
@@ -160,6 +163,9 @@ function advanceWork(draft: Draft): void {
       set(draft, { assigned: null, readied: null });
     } else if (mayStart && base?.digest === assignment.baseDigest) {
       set(draft, { job: { assignment: assignment.id, type: assignment.type, aborted: false } });
+      if (assignment.type === "train") {
+        set(draft, { trail: null }); // it begins with what was trained ahead
+      }
       draft.effects.push({ type: "work", assignment, deadlineMs });
       return;
     } else {
@@ -171,6 +177,23 @@ function advanceWork(draft: Draft): void {
     set(draft, { readied: base.version });
     draft.effects.push({ type: "send", message: { type: "ready", version: base.version } });
   }
+  goAhead(draft);
+}
+
+/** Nothing is assigned: training goes on from where it ended, so that an update that travels costs no idle device. */
+function goAhead(draft: Draft): void {
+  const { trail, run, job } = draft.state;
+  const stepsMax = run?.charter.round.aheadMax ?? 0;
+  if (job === null && trail !== null && trail.steps < stepsMax && mayGoAhead(draft.state)) {
+    set(draft, { job: { assignment: trail.assignment, type: "ahead", aborted: false }, step: trail.steps, stepsMax });
+    draft.effects.push({ type: "ahead", assignment: trail.assignment, stepsMax });
+  }
+}
+
+/** Until the next assignment is here; what leads past the version after the one it began at would be thrown away. */
+function mayGoAhead({ intent, trail, assigned, head }: ContributorState): boolean {
+  const current = trail !== null && head !== null && head.version <= trail.baseVersion + 1;
+  return intent === "working" && assigned === null && current;
 }
 
 function isBehind(state: ContributorState): boolean {

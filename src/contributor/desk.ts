@@ -53,6 +53,11 @@ export interface Desk {
   parameters(): Float32Array | null;
   /** A signed contribution that is written down, or null when the work was stopped before its end. */
   train(assignment: TrainAssignment, options: JobOptions): Promise<Pending | null>;
+  /**
+   * Trains on from where the last assignment ended, until `stepsMax` steps are taken there; resolves to how many are. What
+   * they made of the parameters goes into the next contribution.
+   */
+  goAhead(stepsMax: number, options: JobOptions): Promise<number>;
   /** A signed report, or null when the work was stopped or the update cannot be read. */
   validate(
     assignment: ValidateAssignment,
@@ -69,6 +74,7 @@ export function createDesk(options: DeskOptions): Desk {
   const notebook = openNotebook(store, run);
   let work: Work | undefined;
   let held: Held | undefined;
+  let trail: Trail | undefined;
   let page: Page | undefined;
   let reading: Promise<Page> | undefined;
   /** What changes the page happens one after the other. */
@@ -94,11 +100,11 @@ export function createDesk(options: DeskOptions): Desk {
     return params;
   };
 
-  const contribute = async (assignment: TrainAssignment, local: LocalRun): Promise<Pending> => {
+  const contribute = async (assignment: TrainAssignment, { local, ahead }: Trained): Promise<Pending> => {
     const before = await readOnce();
     const residual = feed(before, { assignment, charter, base: baseOf(assignment.baseDigest), local });
     const payload = packUpdate(residual, charter.uplink);
-    const signed = await sign({ run, key, privateData, assignment, local, payload });
+    const signed = await sign({ run, key, privateData, assignment, local, ahead, payload });
     const moments = (await work?.moments()) ?? null;
     await write({ base: before.base, residual, round: assignment.round, moments, signed });
     return signed.pending;
@@ -133,8 +139,38 @@ export function createDesk(options: DeskOptions): Desk {
       }),
     parameters: () => held?.params ?? null,
     train: async (assignment, job) => {
-      const local = await present(work, "the engine").train(assignment, baseOf(assignment.baseDigest), job);
-      return job.signal.aborted || local.steps === 0 ? null : inTurn(() => contribute(assignment, local));
+      const { aheadMax, aheadShare } = charter.round;
+      const before = trail;
+      trail = undefined;
+      const lead = before !== undefined && isNext(before, assignment) && before.steps > 0 ? before : null;
+      const base = baseOf(assignment.baseDigest);
+      const from = lead === null ? base : moved(base, lead, aheadShare);
+      const ahead = lead?.steps ?? 0;
+      const left = { ...assignment, stepsMax: Math.max(1, assignment.stepsMax - ahead) };
+      const local = await present(work, "the engine").train(left, from, job);
+      if (job.signal.aborted || local.steps === 0) {
+        return null;
+      }
+      const pending = await inTurn(() => contribute(assignment, { local, ahead }));
+      if (aheadMax > 0) {
+        trail = { assignment, taken: local.steps, ended: local.after, params: local.after, steps: 0 };
+      }
+      return pending;
+    },
+    goAhead: async (stepsMax, job) => {
+      const at = present(trail, "where training goes on");
+      const firstStep = at.taken + at.steps;
+      const left = { ...at.assignment, stepsMax: stepsMax - at.steps };
+      const local = await present(work, "the engine").train(left, at.params, {
+        ...job,
+        firstStep,
+        onStep: (step) => job.onStep({ ...step, step: at.steps + step.step }),
+      });
+      const steps = at.steps + local.steps;
+      if (trail === at) {
+        trail = { ...at, params: local.after, steps };
+      }
+      return steps;
     },
     validate: async (assignment, job) => {
       const base = baseOf(assignment.baseDigest);
@@ -162,6 +198,9 @@ export function createDesk(options: DeskOptions): Desk {
     },
     settle: (id, outcome) =>
       inTurn(async () => {
+        if (outcome === "discarded") {
+          trail = undefined;
+        }
         if (page?.signed?.pending.id === id) {
           await write({ ...page, residual: settled(page, outcome), signed: null });
         }
@@ -244,6 +283,34 @@ function updatesSince(digest: Digest, versions: readonly VersionInfo[]): Update[
   return null;
 }
 
+/** Training that goes on where an assignment ended. */
+interface Trail {
+  readonly assignment: TrainAssignment;
+  /** Steps that were contributed. */
+  readonly taken: number;
+  /** The parameters [P] after them, and now. */
+  readonly ended: Float32Array;
+  readonly params: Float32Array;
+  /** Steps between the two. */
+  readonly steps: number;
+}
+
+/** What came between belongs to the round of `assignment`: the next version, or the same one after a round that was skipped. */
+function isNext({ assignment: { baseVersion: last } }: Trail, { baseVersion }: TrainAssignment): boolean {
+  return baseVersion === last || baseVersion === last + 1;
+}
+
+/** `base` [P] and a share of what the steps ahead made of the parameters. */
+function moved(base: Float32Array, { ended, params }: Trail, share: number): Float32Array<ArrayBuffer> {
+  return Float32Array.from(base, (value, i) => value + share * ((params[i] as number) - (ended[i] as number)));
+}
+
+interface Trained {
+  readonly local: LocalRun;
+  /** Steps taken before. */
+  readonly ahead: number;
+}
+
 interface Fed {
   readonly assignment: TrainAssignment;
   readonly charter: Charter;
@@ -271,10 +338,11 @@ interface Signing {
   readonly privateData: boolean;
   readonly assignment: TrainAssignment;
   readonly local: LocalRun;
+  readonly ahead: number;
   readonly payload: Bytes;
 }
 
-async function sign({ run, key, privateData, assignment, local, payload }: Signing): Promise<Signed> {
+async function sign({ run, key, privateData, assignment, local, ahead, payload }: Signing): Promise<Signed> {
   if (payload.length > CONTRIBUTION_BYTES_MAX) {
     throw new HeddleError(
       "limit",
@@ -282,7 +350,8 @@ async function sign({ run, key, privateData, assignment, local, payload }: Signi
     );
   }
   const { id: name, round, baseVersion, baseDigest } = assignment;
-  const { steps, tokens, losses } = local;
+  const { steps, losses } = local;
+  const tokens = (local.tokens / steps) * (steps + ahead); // every step has as many
   const loss = losses.reduce((sum, each) => sum + each, 0) / losses.length;
   const header = encodeHeader({
     run,
@@ -292,6 +361,7 @@ async function sign({ run, key, privateData, assignment, local, payload }: Signi
     baseVersion,
     baseDigest,
     steps,
+    ahead,
     tokens,
     loss,
     privateData,
@@ -299,7 +369,7 @@ async function sign({ run, key, privateData, assignment, local, payload }: Signi
   });
   const signature = await key.sign("contribution", header);
   const wireBytes = header.length + signature.length + payload.length;
-  const pending = { id: contributionIdOf(header), round, baseVersion, wireBytes, steps, loss };
+  const pending = { id: contributionIdOf(header), round, baseVersion, wireBytes, steps: steps + ahead, loss };
   return { pending, header, signature, payload };
 }
 

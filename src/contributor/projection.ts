@@ -48,7 +48,7 @@ function statusOf(state: ContributorState): ContributorStatus {
     return state.intent;
   }
   if (state.job !== null && !state.job.aborted) {
-    return state.job.type === "train" ? "training" : "validating";
+    return state.job.type === "validate" ? "validating" : "training";
   }
   if (state.link.type !== "open") {
     return "connecting";
@@ -75,7 +75,9 @@ function sentenceOf(state: ContributorState, status: ContributorStatus, nowMs: n
       }
       return state.preparation === "done" ? "Fetching the shared base." : "Fetching the data and preparing the engine.";
     case "training":
-      return "Training on this device.";
+      return state.job?.type === "ahead"
+        ? "Training ahead on this device while the last update is sent and checked."
+        : "Training on this device.";
     case "validating":
       return "Checking another contributor's update.";
     case "uploading":

@@ -18,7 +18,7 @@ import { viewOf } from "./projection.ts";
 import { createState, type ContributorEvent, type Effect, type JobResult } from "./state.ts";
 import { tick, wakeMs } from "./tick.ts";
 import type { ContributorView } from "./view.ts";
-import type { CreateWork, EngineInUse } from "./work.ts";
+import type { CreateWork, EngineInUse, JobOptions } from "./work.ts";
 
 export type { OpenRtc } from "./lanes.ts";
 
@@ -186,6 +186,10 @@ class Session {
         this.#stop = createStop();
         this.#run(this.#work(effect.assignment, effect.deadlineMs, this.#stop));
         return;
+      case "ahead":
+        this.#stop = createStop();
+        this.#run(this.#ahead(effect, this.#stop));
+        return;
       case "abort":
         this.#stop.abort();
         return;
@@ -250,15 +254,29 @@ class Session {
     this.dispatch({ type: "finished", assignment: assignment.id, result });
   }
 
-  async #resultOf(assignment: Assignment, job: Parameters<Desk["train"]>[1]): Promise<JobResult> {
-    try {
-      assert(this.#desk !== undefined, "Cannot work: no run has begun");
+  async #ahead({ assignment, stepsMax }: Extract<Effect, { type: "ahead" }>, signal: StopSignal): Promise<void> {
+    const onStep = ({ step, tokens }: { readonly step: number; readonly tokens: number }): void =>
+      this.dispatch({ type: "stepped", assignment, step, tokens });
+    const job = { deadlineMs: Number.POSITIVE_INFINITY, signal, onStep };
+    const result = await this.#orFailure(async (desk) => ({ type: "ahead", steps: await desk.goAhead(stepsMax, job) }));
+    this.dispatch({ type: "finished", assignment, result });
+  }
+
+  #resultOf(assignment: Assignment, job: JobOptions): Promise<JobResult> {
+    return this.#orFailure(async (desk) => {
       if (assignment.type === "train") {
-        const pending = await this.#desk.train(assignment, job);
+        const pending = await desk.train(assignment, job);
         return pending === null ? { type: "dropped" } : { type: "contribution", pending };
       }
-      const report = await this.#desk.validate(assignment, job);
+      const report = await desk.validate(assignment, job);
       return report === null ? { type: "dropped" } : { type: "report", ...report };
+    });
+  }
+
+  async #orFailure(work: (desk: Desk) => Promise<JobResult>): Promise<JobResult> {
+    try {
+      assert(this.#desk !== undefined, "Cannot work: no run has begun");
+      return await work(this.#desk);
     } catch (error) {
       const code = error instanceof HeddleError ? error.code : null;
       if (code === "unreachable" || code === "integrity" || code === "model-too-big") {

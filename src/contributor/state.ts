@@ -112,7 +112,9 @@ export interface ContributorState {
   readonly readyMs: number;
   readonly assigned: { readonly assignment: Assignment; readonly deadlineMs: number } | null;
   /** What the engine is doing; outlives a dropped assignment for the moment it takes to stop. */
-  readonly job: { readonly assignment: string; readonly type: Assignment["type"]; readonly aborted: boolean } | null;
+  readonly job: { readonly assignment: string; readonly type: JobType; readonly aborted: boolean } | null;
+  /** Where training may go on ahead of the next assignment, and the steps taken there; null when there is nothing to go on from. */
+  readonly trail: Trail | null;
   readonly pending: Pending | null;
   readonly upload: Upload | null;
   /** The last verdicts, newest first. */
@@ -130,8 +132,20 @@ export interface ContributorState {
   readonly contributions: readonly ContributionView[];
 }
 
+/** "ahead" is training without an assignment, from where the last one ended. */
+export type JobType = Assignment["type"] | "ahead";
+
+export interface Trail {
+  /** The assignment whose end it goes on from. */
+  readonly assignment: string;
+  readonly baseVersion: number;
+  readonly steps: number;
+}
+
 /** How a job ended. */
 export type JobResult =
+  /** `steps`: taken ahead since the last assignment. */
+  | { readonly type: "ahead"; readonly steps: number }
   | { readonly type: "contribution"; readonly pending: Pending }
   | { readonly type: "report"; readonly body: Bytes; readonly signature: Bytes }
   | { readonly type: "dropped" }
@@ -173,6 +187,8 @@ export type Effect =
   | { readonly type: "prepare"; readonly run: Digest; readonly charter: Charter; readonly losses: number }
   | { readonly type: "fetch"; readonly head: VersionInfo; readonly earlier: readonly VersionInfo[] }
   | { readonly type: "work"; readonly assignment: Assignment; readonly deadlineMs: number }
+  /** Train ahead, from where the last assignment ended, until `stepsMax` steps are taken there. */
+  | { readonly type: "ahead"; readonly assignment: string; readonly stepsMax: number }
   | { readonly type: "abort" }
   | { readonly type: "upload"; readonly id: ContributionId; readonly lane: "ws" | "rtc"; readonly dial: number }
   | { readonly type: "settle"; readonly id: ContributionId; readonly outcome: Outcome }
@@ -213,6 +229,7 @@ export function createState(identity: Identity, rtcAvailable: boolean): Contribu
     readyMs: 0,
     assigned: null,
     job: null,
+    trail: null,
     pending: null,
     upload: null,
     heard: [],

@@ -54,8 +54,19 @@ const pending: Pending = {
   loss: 4,
 };
 
+const validation = {
+  contribution: digest("e") as string as ContributionId,
+  author: digest("f") as string as ContributorId,
+  authorSeed: 1,
+  authorSteps: 2,
+  privateData: false,
+  payload: { digest: digest("b"), bytes: 10 },
+  judgeMs: 1000,
+};
+
 /** A contributor that a test walks event by event. */
 class Walk {
+  aheadMax = 0;
   state: ContributorState;
   nowMs = 1000;
   effects: readonly Effect[] = [];
@@ -83,7 +94,16 @@ class Walk {
     this.on({ type: "linked", dial: this.state.dial });
     this.receive({ type: "challenge", nonce: new Uint8Array(32) });
     const contributor = digest("d") as string as ContributorId;
-    return this.receive({ type: "welcome", run: digest("r"), charter, contributor, head: head(version), earlier: [] });
+    const round = { ...charter.round, aheadMax: this.aheadMax };
+    const served = { ...charter, round };
+    return this.receive({
+      type: "welcome",
+      run: digest("r"),
+      charter: served,
+      contributor,
+      head: head(version),
+      earlier: [],
+    });
   }
   /** Connected, prepared, holding the head, ready. */
   settle(version = 0, unanswered: Pending | null = null): readonly Effect[] {
@@ -184,6 +204,78 @@ describe("tick()", () => {
     ]);
     walk.receive({ type: "version", head: head(23) });
     expect(versions()).toEqual([]);
+  });
+
+  describe("training ahead", () => {
+    const made = { type: "finished", assignment: "t0", result: { type: "contribution", pending } } as const;
+    const ahead = (steps: number): ContributorEvent => ({
+      type: "finished",
+      assignment: "t0",
+      result: { type: "ahead", steps },
+    });
+    const verdict = (reason: "late" | "harmful") =>
+      ({ type: "verdict", contribution: pending.id, verdict: { type: "refused", reason } }) as const;
+    const walked = (): Walk => {
+      const walk = new Walk();
+      walk.aheadMax = 5;
+      walk.settle();
+      walk.receive({ type: "assign", assignment: train("t0", 0) });
+      return walk;
+    };
+
+    test("begins when the contribution is on its way and ends with the next assignment, which begins after it", () => {
+      const walk = walked();
+      expect(walk.on(made)).toContainEqual({ type: "ahead", assignment: "t0", stepsMax: 5 });
+      expect(types(walk.effects)).toEqual(["upload", "ready", "ahead"]);
+      expect(types(walk.receive({ type: "version", head: head(1) }))).toEqual(["fetch"]);
+      walk.receive(verdict("late"));
+      expect(types(walk.on({ type: "fetched", version: 1, digest: digest("1") }))).toEqual(["ready"]);
+      expect(types(walk.receive({ type: "assign", assignment: train("t1", 1) }))).toEqual(["abort"]);
+      expect(types(walk.on(ahead(2)))).toEqual(["work"]);
+      expect(walk.state.trail).toBeNull();
+    });
+
+    test("goes on after a validation, and until its steps are taken", () => {
+      const walk = walked();
+      walk.on(made);
+      const { id, ...given } = train("v0", 0);
+      const validate = { ...validation, ...given, id, type: "validate" } as const;
+      expect(types(walk.receive({ type: "assign", assignment: validate }))).toEqual(["abort"]);
+      expect(types(walk.on(ahead(2)))).toEqual(["work"]);
+      const report = { type: "report", body: new Uint8Array(1), signature: new Uint8Array(1) } as const;
+      expect(types(walk.on({ type: "finished", assignment: "v0", result: report }))).toEqual([
+        "report",
+        "ready",
+        "ahead",
+      ]);
+      expect(types(walk.on(ahead(5)))).toEqual([]);
+    });
+
+    test("stops for a pause, for a verdict of harm, and when the base has moved on twice", () => {
+      for (const stop of [
+        (walk: Walk) => walk.on({ type: "pause" }),
+        (walk: Walk) => walk.receive(verdict("harmful")),
+        (walk: Walk) => walk.receive({ type: "version", head: head(2) }),
+      ]) {
+        const walk = walked();
+        walk.on(made);
+        expect(types(stop(walk))).toContain("abort");
+        walk.on(ahead(1));
+        expect(walk.state.job).toBeNull();
+      }
+    });
+
+    test("is not begun where the charter has none, and a failure of it ends no round", () => {
+      const none = new Walk();
+      none.settle();
+      none.receive({ type: "assign", assignment: train("t0", 0) });
+      expect(types(none.on(made))).toEqual(["upload", "ready"]);
+      const walk = walked();
+      walk.on(made);
+      const broken = { type: "broken", reason: "lost", lost: true } as const;
+      expect(types(walk.on({ type: "finished", assignment: "t0", result: broken }))).toEqual([]);
+      expect(walk.state).toMatchObject({ trail: null, job: null, failure: null, preparation: "none", pending });
+    });
   });
 
   test("sends an unanswered contribution again on every new link", () => {

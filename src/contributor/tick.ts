@@ -162,6 +162,7 @@ function begin(draft: Draft): void {
       run: null,
       head: null,
       earlier: [],
+      trail: null,
       base: null,
       fetching: null,
       pending: null,
@@ -263,8 +264,9 @@ function takeVerdict(draft: Draft, id: Pending["id"], verdict: Verdict): void {
     });
   }
   if (state.pending?.id === id) {
-    set(draft, { pending: null, upload: null });
-    draft.effects.push({ type: "settle", id, outcome: outcomeOf(verdict) });
+    const outcome = outcomeOf(verdict);
+    set(draft, { pending: null, upload: null, trail: outcome === "discarded" ? null : draft.state.trail });
+    draft.effects.push({ type: "settle", id, outcome });
   }
 }
 
@@ -304,11 +306,16 @@ function noteStep(draft: Draft, assignment: string, step: number, tokens: number
 
 function finishJob(draft: Draft, id: string, result: JobResult): void {
   const { state } = draft;
+  if (state.job?.type === "ahead") {
+    finishAhead(draft, state.job.assignment, result);
+    return;
+  }
   const own = state.assigned?.assignment.id === id;
   set(draft, { job: null, assigned: own ? null : state.assigned, readied: own ? null : state.readied });
   switch (result.type) {
     case "contribution":
       set(draft, { pending: result.pending, upload: null, rebuilds: 0 });
+      set(draft, { trail: { assignment: id, baseVersion: result.pending.baseVersion, steps: 0 } });
       showContribution(draft, result.pending);
       return;
     case "report": // measuring forgives no failures: training may still fail from moments that are broken
@@ -323,15 +330,37 @@ function finishJob(draft: Draft, id: string, result: JobResult): void {
       return;
     case "broken":
       release(draft, id);
-      if (result.lost && state.rebuilds < REBUILDS_MAX) {
-        const prepareMs = draft.nowMs + RETRY_MS;
-        set(draft, { preparation: "none", prepareMs, rebuilds: state.rebuilds + 1, trouble: result.reason });
-      } else {
-        fail(draft, result.reason);
-      }
+      breakDown(draft, result);
+      return;
+    case "ahead": // of a job whose trail was given up meanwhile
       return;
     default:
       result satisfies never;
+  }
+}
+
+/** Steps taken ahead count for the next contribution; a failure ends them, not the round. */
+function finishAhead(draft: Draft, id: string, result: JobResult): void {
+  const { trail } = draft.state;
+  set(draft, { job: null });
+  if (result.type === "ahead" && trail?.assignment === id) {
+    set(draft, { trail: { ...trail, steps: result.steps } });
+  } else {
+    set(draft, { trail: null });
+  }
+  if (result.type === "broken") {
+    breakDown(draft, result);
+  }
+}
+
+/** Another engine is tried, or a person has to look. */
+function breakDown(draft: Draft, result: Extract<JobResult, { readonly type: "broken" }>): void {
+  const { state } = draft;
+  if (result.lost && state.rebuilds < REBUILDS_MAX) {
+    const prepareMs = draft.nowMs + RETRY_MS;
+    set(draft, { preparation: "none", prepareMs, rebuilds: state.rebuilds + 1, trouble: result.reason });
+  } else {
+    fail(draft, result.reason);
   }
 }
 

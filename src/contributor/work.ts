@@ -38,9 +38,17 @@ export interface JobOptions {
   readonly onStep: (step: { readonly step: number; readonly tokens: number; readonly loss: number }) => void;
 }
 
+export interface TrainOptions extends JobOptions {
+  /** Which of the assignment's batches comes first; 0 by default. */
+  readonly firstStep?: number;
+}
+
 export interface Work {
-  /** Trains until `stepsMax`, the deadline or the signal, one step at least unless stopped before it. `base` [P] stays. */
-  train(assignment: TrainAssignment, base: Float32Array, options: JobOptions): Promise<LocalRun>;
+  /**
+   * Trains from parameters `from` [P], which stay, until `stepsMax`, the deadline or the signal; one step at least unless
+   * stopped before it.
+   */
+  train(assignment: TrainAssignment, from: Float32Array, options: TrainOptions): Promise<LocalRun>;
   /** Mean losses with and without `update`, nats per token. */
   validate(
     assignment: ValidateAssignment,
@@ -103,12 +111,13 @@ export async function createWork(options: WorkOptions): Promise<Work> {
   let steps = 0;
 
   return {
-    train: async (assignment, base, { deadlineMs, signal, onStep }) => {
-      trainer.load(base);
+    train: async (assignment, from, { deadlineMs, signal, onStep, firstStep = 0 }) => {
+      trainer.load(from);
       const losses: number[] = [];
       while (losses.length < assignment.stepsMax && !signal.aborted) {
         const { seed, round } = assignment;
-        const place = { seed, round, contributor, step: losses.length, batch: inner.batch, time: model.time };
+        const step = firstStep + losses.length;
+        const place = { seed, round, contributor, step, batch: inner.batch, time: model.time };
         await pace.work(
           async () => {
             const { loss, norm } = await trainer.step(batchAt(own, place), rateShare(charter.round, round));

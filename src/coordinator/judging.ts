@@ -8,7 +8,7 @@ import type { ContributionId } from "../base/bytes.ts";
 import { permutation } from "../base/rng.ts";
 import type { Losses } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
-import { judgeLosses, judgeNorm } from "../trust/judge.ts";
+import { judgeLosses, judgeNorm, type UpdateFacts } from "../trust/judge.ts";
 import { measureFacts, validateAssignment } from "./assignment.ts";
 import { decide, record, send, setLive, setSession, type Draft } from "./draft.ts";
 import {
@@ -28,10 +28,10 @@ const ROUNDS_COMPARED = 2;
 export function judgeNorms(draft: Draft): void {
   const { charter, durable } = draft.state;
   const open = undecided(draft.state);
-  const own = open.map(({ norm, header }) => ({ norm, steps: header.steps }));
+  const own = open.map(({ norm, header }) => ({ norm, steps: header.steps + header.ahead }));
   const samples = [...durable.past.flatMap(({ accepted }) => accepted), ...own];
-  for (const { id, norm, header } of open) {
-    const verdict = judgeNorm({ norm, steps: header.steps }, samples, charter.trust);
+  for (const [at, { id }] of open.entries()) {
+    const verdict = judgeNorm(own[at] as UpdateFacts, samples, charter.trust);
     if (verdict.type === "refused") {
       decide(draft, id, { verdict, by: "relay", losses: null });
     }

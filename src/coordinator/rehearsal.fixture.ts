@@ -254,6 +254,7 @@ export class Actor {
       baseVersion,
       baseDigest,
       steps: 10,
+      ahead: 0,
       tokens: 1_000,
       loss: 3,
       privateData: false,

@@ -77,11 +77,12 @@ function screenContent(
   durable: DurableState,
   header: ContributionHeader,
 ): Screened | null {
-  const { steps, tokens, loss, payload } = header;
+  const { steps, ahead, tokens, loss, payload } = header;
   if (!Number.isFinite(loss)) {
     return refused("not-finite", true);
   }
-  if (steps > round.stepsMax || tokens > steps * inner.batch * model.time) {
+  const all = steps + ahead;
+  if (ahead > round.aheadMax || all > round.stepsMax || tokens > all * inner.batch * model.time) {
     return refused("malformed", true);
   }
   const seen =

@@ -143,7 +143,16 @@ export class Stage {
       { readonly type: "train" }
     >;
     const payload = { digest: digestOf(Uint8Array.of(this.#payloads & 255, this.#payloads >> 8)), bytes: 2 };
-    const common = { run, contributor: idOf(name), privateData: false, steps: 10, tokens: 1_000, loss: 3, payload };
+    const common = {
+      run,
+      contributor: idOf(name),
+      privateData: false,
+      steps: 10,
+      ahead: 0,
+      tokens: 1_000,
+      loss: 3,
+      payload,
+    };
     return { ...common, assignment: id, round, baseVersion, baseDigest, ...change };
   }
 

@@ -183,7 +183,7 @@ function merge(state: DurableState, event: Of<"merged">, timeMs: number): Durabl
 export function acceptedIn(state: DurableState): AcceptedUpdate[] {
   return [...state.contributions.values()]
     .filter(({ verdict }) => verdict?.type === "accepted")
-    .map(({ norm, header, improvement }) => ({ norm, steps: header.steps, improvement }));
+    .map(({ norm, header, improvement }) => ({ norm, steps: header.steps + header.ahead, improvement }));
 }
 
 function endRound(state: DurableState): DurableState {

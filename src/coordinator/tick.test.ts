@@ -305,6 +305,7 @@ describe("screen()", () => {
     expect(stage.screen("ada", stage.header("ada", { loss: NaN }))).toBe("not-finite");
     expect(stage.screen("ada", stage.header("ada", { tokens: 10 * 8 * 128 + 1 }))).toBe("malformed");
     expect(stage.screen("ada", stage.header("ada", { steps: charter.round.stepsMax + 1 }))).toBe("malformed");
+    expect(stage.screen("ada", stage.header("ada", { ahead: charter.round.aheadMax + 1 }))).toBe("malformed");
     expect(stage.screen("eve", stage.header("ada"))).toBe("unknown-contributor");
     stage.contribute("ada");
     expect(stage.screen("ada", stage.header("ada"))).toBe("not-assigned");

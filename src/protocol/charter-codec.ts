@@ -100,6 +100,8 @@ const outerFields: Reader<OuterConfig> = record<OuterConfig>({
 const roundFields: Reader<RoundConfig> = record<RoundConfig>({
   trainMs: integer(1, DURATION_MS_MAX),
   stepsMax: integer(1, STEPS_MAX),
+  aheadMax: integer(0, STEPS_MAX),
+  aheadShare: real(0, 1),
   graceMs: integer(0, DURATION_MS_MAX),
   judgeMs: integer(1, DURATION_MS_MAX),
   decayRounds: integer(0, ROUNDS_MAX),
@@ -155,6 +157,21 @@ export const charterReader: Reader<Charter> = (value, path) => {
       `Cannot read ${path}.model: got ${channels} channels, ${heads} heads, ${kvHeads} key heads; ` +
         "heads must divide channels into even parts and key heads must divide heads",
     );
+  }
+  const { stepsMax, aheadMax, decayTo } = charter.round;
+  if (aheadMax >= stepsMax) {
+    throw new FieldError(
+      `Cannot read ${path}.round: got ${aheadMax} steps ahead, need less than stepsMax, ${stepsMax}`,
+    );
+  }
+  if (decayTo === 0) {
+    throw new FieldError(
+      `Cannot read ${path}.round.decayTo: at a rate of 0 nothing improves, and everything is refused`,
+    );
+  }
+  const { beta1, beta2 } = charter.inner;
+  if (beta1 === 1 || beta2 === 1) {
+    throw new FieldError(`Cannot read ${path}.inner: got ${beta1} and ${beta2}, betas must be less than 1`);
   }
   const parameters = parameterBound(charter.model);
   if (parameters > PARAMETERS_MAX) {

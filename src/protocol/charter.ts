@@ -59,8 +59,15 @@ export interface OuterConfig {
 export interface RoundConfig {
   /** Time given to train, from the assignment. */
   readonly trainMs: number;
-  /** Inner steps at most, H. */
+  /** Inner steps at most, H, those taken ahead included. */
   readonly stepsMax: number;
+  /**
+   * Steps that a contributor may take ahead of its next assignment, from where its last one ended, while the update travels
+   * and is judged; 0: none. What they made of the parameters is added to the next base.
+   */
+  readonly aheadMax: number;
+  /** Share of what steps ahead made that is added. */
+  readonly aheadShare: number;
   /** Time for uploads after the training deadline. */
   readonly graceMs: number;
   /** Time given to a validator. */

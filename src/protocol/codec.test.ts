@@ -222,7 +222,7 @@ describe("charter", () => {
   });
 
   test("checkCharter() refuses what cannot be trained or must not travel", () => {
-    const { model, evaluation } = exampleCharter;
+    const { model, round, evaluation } = exampleCharter;
     expect(checkCharter(exampleCharter).ok).toBe(true);
     for (const wrong of [
       { ...exampleCharter, model: { ...model, heads: 3 } },
@@ -232,6 +232,9 @@ describe("charter", () => {
       { ...exampleCharter, train: [{ ...evaluation, category: "private" as const }] },
       { ...exampleCharter, evaluation: { ...evaluation, shards: [] } },
       { ...exampleCharter, inner: { ...exampleCharter.inner, learningRate: NaN } },
+      { ...exampleCharter, inner: { ...exampleCharter.inner, beta2: 1 } },
+      { ...exampleCharter, round: { ...round, aheadMax: round.stepsMax } },
+      { ...exampleCharter, round: { ...round, decayTo: 0 } },
       { ...exampleCharter, uplink: { ...exampleCharter.uplink, keep: 4_097 } },
     ]) {
       expect(checkCharter(wrong)).toMatchObject({ ok: false, reason: "malformed" });

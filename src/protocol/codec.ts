@@ -177,6 +177,7 @@ const headerReader: Reader<ContributionHeader> = record<ContributionHeader>({
   baseVersion: count,
   baseDigest: digest<Digest>(),
   steps: integer(1, STEPS_MAX),
+  ahead: integer(0, STEPS_MAX),
   tokens: integer(1, TOKENS_MAX),
   loss: measured,
   privateData: boolean,

@@ -42,6 +42,7 @@ export const exampleHeader: ContributionHeader = {
   baseVersion: 2,
   baseDigest,
   steps: 40,
+  ahead: 10,
   tokens: 40_960,
   loss: 2.75,
   privateData: false,

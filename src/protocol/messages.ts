@@ -68,8 +68,11 @@ export interface ContributionHeader {
   readonly round: number;
   readonly baseVersion: number;
   readonly baseDigest: Digest;
+  /** Inner steps on the assignment's batches. */
   readonly steps: number;
-  /** Tokens trained on. */
+  /** Steps before these, on the batches after those of the last assignment, taken while its update travelled. */
+  readonly ahead: number;
+  /** Tokens trained on in both. */
   readonly tokens: number;
   /** Mean training loss over the steps, nats per token. */
   readonly loss: number;

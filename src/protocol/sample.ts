@@ -40,7 +40,16 @@ export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): C
     downlink: { keep: 1024, bits: 2, beta: 0.95 },
     outer: { learningRate: 1, momentum: 0, clipToMedian: 1 },
     // The run has no end that is known beforehand, so its learning rate does not fall.
-    round: { trainMs: 12_000, stepsMax: 100, graceMs: 8_000, judgeMs: 15_000, decayRounds: 0, decayTo: 1 },
+    round: {
+      trainMs: 12_000,
+      stepsMax: 100,
+      aheadMax: 0,
+      aheadShare: 1,
+      graceMs: 8_000,
+      judgeMs: 15_000,
+      decayRounds: 0,
+      decayTo: 1,
+    },
     trust: { normMax: 10, improvementMin: 1e-4, improvementShare: 0.1, harmMax: 0.02, auditShare: 0.25, sequences: 8 },
     train,
     evaluation,

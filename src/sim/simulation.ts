@@ -157,7 +157,16 @@ function charterOf(seed: number, uplink: Compression): Charter {
     ...sampleCharter([data], data),
     uplink,
     downlink: { keep: 4096, bits: uplink.bits, beta: 1 },
-    round: { trainMs: 2_000, stepsMax: 8, graceMs: 1_500, judgeMs: 1_500, decayRounds: 0, decayTo: 1 },
+    round: {
+      trainMs: 2_000,
+      stepsMax: 8,
+      aheadMax: seed % 2 === 0 ? 0 : 4,
+      aheadShare: 1,
+      graceMs: 1_500,
+      judgeMs: 1_500,
+      decayRounds: 0,
+      decayTo: 1,
+    },
     seed,
   };
 }

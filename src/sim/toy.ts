@@ -68,8 +68,8 @@ export interface ToyWorkOptions {
 export function createToyWork({ toy, clock, stepMs, twist }: ToyWorkOptions): Work {
   let steps = 0;
   return {
-    train: async (assignment, base, { deadlineMs, signal, onStep }) => {
-      const rng = createRng("toy step", assignment.seed, assignment.round);
+    train: async (assignment, base, { deadlineMs, signal, onStep, firstStep = 0 }) => {
+      const rng = createRng("toy step", assignment.seed, assignment.round, firstStep);
       const after = new Float32Array(base);
       const losses: number[] = [];
       while (losses.length < assignment.stepsMax && !signal.aborted) {

@@ -3,6 +3,7 @@
  * runs production code (coordinator host, contributor session, codec, merge); only the work is a toy and the keys are hashes.
  * What contributors are told and what they work on is written down as evidence for the oracle.
  */
+import { present } from "../base/assert.ts";
 import { digestOf, floatBytes, type Bytes, type ContributionId, type ContributorId } from "../base/bytes.ts";
 import { createRng, type Rng } from "../base/rng.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
@@ -277,7 +278,7 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     const offer = await exchange(`offer ${offers} of ${process.name}`);
     return network.open(process, offer, { attach, tap });
   };
-  return createContributor({
+  const contributor: Contributor = createContributor({
     dial: (attach) => network.dial(process, attach, tap),
     ...(rng.below(2) === 0 ? { openRtc } : {}),
     fetchBlob: (digest, bytesMax) => network.fetchBlob(process, digest, bytesMax),
@@ -287,9 +288,13 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     key,
     engine: { kind: "twin", device: "simulated", sentence: "" },
     createWork: async () =>
-      witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), world.used, id),
+      witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), (version) => {
+        const params = new Float32Array(present(contributor.parameters(), "the base"));
+        world.used.push({ contributor: id, version, digest: digestOf(floatBytes(params)) });
+      }),
     agent: "simulation",
   });
+  return contributor;
 }
 
 /** Whether the ledger, as it is on the disk now, says that a contribution is accepted. */
@@ -301,20 +306,18 @@ function isAccepted({ entries }: MemoryDisk, id: ContributionId): boolean {
   });
 }
 
-/** Writes down every base that is worked on. */
-function witnessed(work: Work, used: Replica[], contributor: ContributorId): Work {
-  const note = (version: number, base: Float32Array): void => {
-    const params = new Float32Array(base);
-    used.push({ contributor, version, digest: digestOf(floatBytes(params)) });
-  };
+/** Has every version noted that is worked on, as its contributor holds it then. */
+function witnessed(work: Work, note: (version: number) => void): Work {
   return {
     ...work,
-    train: (assignment, base, job) => {
-      note(assignment.baseVersion, base);
-      return work.train(assignment, base, job);
+    train: (assignment, from, job) => {
+      if (job.firstStep === undefined) {
+        note(assignment.baseVersion);
+      } // else it goes on ahead of its next assignment
+      return work.train(assignment, from, job);
     },
     validate: (assignment, base, update, job) => {
-      note(assignment.baseVersion, base);
+      note(assignment.baseVersion);
       return work.validate(assignment, base, update, job);
     },
   };

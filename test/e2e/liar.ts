@@ -226,6 +226,7 @@ async function createStudent(
         baseVersion: assignment.baseVersion,
         baseDigest: assignment.baseDigest,
         steps,
+        ahead: 0,
         tokens: steps * trainer.tokensPerStep,
         loss,
         privateData: false,

@@ -1,0 +1,122 @@
+import { describe, expect, test } from "vitest";
+import { digestOf, floatBytes, type Bytes, type Digest } from "../base/bytes.ts";
+import { createStop } from "../base/stop.ts";
+import { charterDigest } from "../protocol/charter-codec.ts";
+import { decodeContributorMessage, decodeHeader } from "../protocol/codec.ts";
+import type { ContributionHeader, TrainAssignment, VersionInfo } from "../protocol/messages.ts";
+import { sampleCharter } from "../protocol/sample.ts";
+import { createKeyRegistry } from "../sim/keys.ts";
+import { createMemoryStore } from "../store/memory.ts";
+import { unpackUpdate } from "../update/unpack.ts";
+import { createDesk, type Desk } from "./desk.ts";
+import type { Outcome, Pending } from "./state.ts";
+import type { TrainOptions } from "./work.ts";
+
+const P = 8;
+const job = { deadlineMs: 1e9, signal: createStop(), onStep: () => undefined };
+const shard = { digest: digestOf(new Uint8Array(1)), bytes: 1 };
+const data = { name: "d", licence: "CC0-1.0", category: "fully-open", shards: [shard] } as const;
+const sample = sampleCharter([], data);
+const exact = { keep: 4096, bits: 64, beta: 1 } as const;
+
+/** A desk whose work takes 1 from every parameter in a step, and what that work was asked for. */
+async function deskOf(aheadShare: number) {
+  const charter = { ...sample, uplink: exact, round: { ...sample.round, aheadMax: 5, aheadShare } };
+  const blobs = new Map<Digest, Bytes>();
+  const asked: { from: number; first: number | undefined; steps: number; assignment: string }[] = [];
+  const desk = createDesk({
+    run: charterDigest(charter),
+    charter,
+    key: createKeyRegistry().create("desk"),
+    privateData: false,
+    fetchBlob: async (digest) => blobs.get(digest) as Bytes,
+    store: createMemoryStore(),
+    createWork: async () => ({
+      train: async ({ stepsMax, id }: TrainAssignment, from: Float32Array, { firstStep }: TrainOptions) => {
+        const steps = Math.min(stepsMax, 3);
+        asked.push({ from: from[0] as number, first: firstStep, steps: stepsMax, assignment: id });
+        const losses = Array.from({ length: steps }, () => 1);
+        return { after: from.map((value) => value - steps), losses, steps, tokens: 10 * steps };
+      },
+      validate: async () => Promise.reject(new Error("Nothing is validated here")),
+      moments: async () => null,
+      restore: async () => undefined,
+      [Symbol.dispose]: () => undefined,
+    }),
+    onEngine: () => undefined,
+    onTrouble: () => undefined,
+  });
+  await desk.prepare(0);
+  const hold = async (version: number, value: number): Promise<Digest> => {
+    const params = new Float32Array(P).fill(value);
+    const digest = digestOf(floatBytes(params));
+    blobs.set(digest, floatBytes(params));
+    const head: VersionInfo = { version, digest, parent: null, update: null, checkpointBytes: 4 * P, evalLoss: 1 };
+    await desk.fetch(head, []);
+    return digest;
+  };
+  const train = async (version: number, value: number): Promise<Sent> => {
+    const baseDigest = await hold(version, value);
+    const id = `t${version}`;
+    const work = { id, round: version + 1, baseVersion: version, baseDigest, seed: 1, stepsMax: 6, trainMs: 9_000 };
+    const pending = await desk.train({ type: "train", ...work }, job);
+    return sentBy(desk, pending as Pending);
+  };
+  const settle = (sent: Sent, outcome: Outcome): Promise<void> => desk.settle(sent.pending.id, outcome);
+  return { desk, asked, train, settle };
+}
+
+interface Sent {
+  readonly pending: Pending;
+  readonly header: ContributionHeader;
+  /** What the update takes from the first parameter. */
+  readonly value: number;
+}
+
+function sentBy(desk: Desk, pending: Pending): Sent {
+  const message = decodeContributorMessage(desk.messageOf(pending.id) as Bytes);
+  if (!message.ok || message.value.type !== "contribute") {
+    throw new Error("no contribution");
+  }
+  const header = decodeHeader(message.value.header);
+  const update = unpackUpdate(message.value.payload, { parameters: P, keepMax: 4096 });
+  if (!header.ok || !update.ok) {
+    throw new Error("an unreadable contribution");
+  }
+  return { pending, header: header.value, value: update.value.values[0] as number };
+}
+
+describe("createDesk()", () => {
+  test.each([1, 0.5])("adds %f of what was trained ahead to the next base, and counts its steps", async (share) => {
+    const { desk, asked, train, settle } = await deskOf(share);
+    const first = await train(0, 100);
+    expect(first).toMatchObject({ header: { steps: 3, ahead: 0, tokens: 30 }, value: 3 });
+    expect(await desk.goAhead(5, job)).toBe(3);
+    expect(await desk.goAhead(5, job)).toBe(5);
+    await settle(first, "accepted");
+    const second = await train(1, 90);
+    expect(asked.map(({ first: firstStep, steps, from }) => [firstStep, steps, from])).toEqual([
+      [undefined, 6, 100],
+      [3, 5, 97],
+      [6, 2, 94],
+      [undefined, 1, 90 - 5 * share],
+    ]);
+    expect(asked[2]?.assignment).toBe("t0");
+    expect(second).toMatchObject({ header: { steps: 1, ahead: 5, tokens: 60 }, value: 5 * share + 1 });
+    expect(second.pending.steps).toBe(6);
+  });
+
+  test("throws away what leads past the next version, and what follows work that was found harmful", async () => {
+    const { desk, asked, train, settle } = await deskOf(1);
+    await train(0, 100);
+    await desk.goAhead(5, job);
+    const later = await train(2, 80);
+    expect(asked.at(-1)?.from).toBe(80);
+    expect(later.header.ahead).toBe(0);
+    await desk.goAhead(5, job);
+    await settle(later, "discarded");
+    await expect(desk.goAhead(5, job)).rejects.toThrow("where training goes on");
+    await train(3, 70);
+    expect(asked.at(-1)?.from).toBe(70);
+  });
+});

@@ -89,6 +89,24 @@ describe("createNetwork()", () => {
       ["up", "blob", 200],
       ["down", "blob", 20_300],
     ]);
-    expect(takenMs).toBe(200 + 2_030);
+    expect(takenMs).toBe(100 + 200 + 2_030); // the request waits for the message
+  });
+
+  test("small messages take their turns among each other, and the end of a link comes after them", async () => {
+    const { mine, arrived, run } = await stage({ ratesOf: () => RATES });
+    mine.send(new Uint8Array(500));
+    mine.send(new Uint8Array(100_000));
+    mine.send(new Uint8Array(700));
+    mine.close("done");
+    await run();
+    expect(arrived).toEqual([
+      [500, 500],
+      [1_200, 700],
+    ]);
+  });
+
+  test("a rate of nothing is a mistake of the caller", async () => {
+    const { mine } = await stage({ ratesOf: () => ({ ...RATES, upBytesPerS: 0 }) });
+    expect(() => mine.send(new Uint8Array(1))).toThrow("more than 0");
   });
 });

@@ -2,10 +2,10 @@
  * The simulated network: links between processes on the virtual clock, with every fault a link may show. A message may take
  * long, so that messages of different links overtake each other; a sender may send twice; a link may break in the middle of
  * anything; a dial may fail. Within one link order is kept, as `Link` promises. A process may have a rate each way, which
- * all that it sends and receives shares: what is large waits its turn, what fits one frame goes between others' frames. The
- * relay's own rate is infinite, and so is everyone's who has none.
+ * all that it sends and receives shares: messages that fit one frame go between the frames of larger ones and of blobs, which
+ * take their turns. The relay's own rate is infinite, and so is everyone's who has none.
  */
-import { HeddleError } from "../base/assert.ts";
+import { assert, HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
 import { digestOf } from "../base/bytes.ts";
 import { sleep, type Clock } from "../base/clock.ts";
@@ -25,7 +25,7 @@ export interface NetworkFaults {
   readonly failShare: number;
 }
 
-/** How fast a process is connected; delays are the network's. */
+/** How fast a process is connected, more than 0; delays are the network's. */
 export interface Rates {
   readonly upBytesPerS: number;
   readonly downBytesPerS: number;
@@ -115,11 +115,11 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults, opt
     },
     fetchBlob: async (from, digest, bytesMax) => {
       onCrossing?.({ process: from, way: "up", bytes: request.upBytes, blob: digest });
-      await sleep(from.clock, pipes.take(from, "up", request.upBytes) + delayMs());
+      await sleep(from.clock, pipes.take(from, "up", { bytes: request.upBytes, urgent: true }) + delayMs());
       const bytes = chance(faults.failShare) ? undefined : await network.listener?.blob(digest);
       const weight = request.downBytes + (bytes === undefined ? 0 : weigh(bytes, "blob", "down"));
       onCrossing?.({ process: from, way: "down", bytes: weight, blob: digest });
-      await sleep(from.clock, pipes.take(from, "down", weight) + delayMs());
+      await sleep(from.clock, pipes.take(from, "down", { bytes: weight, urgent: false }) + delayMs());
       if (bytes === undefined || bytes.length > bytesMax) {
         throw new HeddleError("unreachable", `Cannot fetch ${digest}: the relay does not serve it now`);
       }
@@ -149,9 +149,10 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults, opt
         if (passage.message !== null) {
           onCrossing?.({ process: from, way, bytes: weight, blob: null });
         }
-        const onWayMs = pipes.take(from, way, weight);
+        const urgent = passage.bytes <= SMALL_BYTES_MAX;
+        const onWayMs = pipes.take(from, way, { bytes: weight, urgent });
         // Later messages of a direction arrive no earlier than earlier ones.
-        const order = onWayMs > 0 && weight <= SMALL_BYTES_MAX ? quickArrivals : arrivals;
+        const order = urgent && pipes.has(from) ? quickArrivals : arrivals;
         const atMs = Math.max(order[passage.from], clock.nowMs() + onWayMs + delayMs());
         order[passage.from] = atMs;
         clock.after(atMs - clock.nowMs(), arrive);
@@ -169,25 +170,45 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults, opt
 }
 
 interface Pipes {
-  /** Milliseconds until `bytes` that are handed over now are through. */
-  take(process: Process, way: Way, bytes: number): number;
+  /** Milliseconds until `bytes` that are handed over now are through; `urgent` ones wait only for others of their kind. */
+  take(process: Process, way: Way, load: { readonly bytes: number; readonly urgent: boolean }): number;
+  /** Whether the process has a rate. */
+  has(process: Process): boolean;
 }
 
-/** Each process's line, both ways: what is large goes one after the other; what is small, between. */
+/** When a line is free again: for what is urgent, and for all else. */
+interface Line {
+  urgentMs: number;
+  restMs: number;
+}
+
+/** Each process's line, both ways. */
 function createPipes(clock: Clock, ratesOf: (process: Process) => Rates | undefined): Pipes {
-  const freeMs = new WeakMap<Process, Record<Way, number>>();
+  const lines = new WeakMap<Process, Record<Way, Line>>();
+  const linesOf = (process: Process): Record<Way, Line> => {
+    const made = lines.get(process) ?? { up: { urgentMs: 0, restMs: 0 }, down: { urgentMs: 0, restMs: 0 } };
+    lines.set(process, made);
+    return made;
+  };
   return {
-    take: (process, way, bytes) => {
+    has: (process) => ratesOf(process) !== undefined,
+    take: (process, way, { bytes, urgent }) => {
       const rates = ratesOf(process);
-      if (rates === undefined || bytes === 0) {
+      if (rates === undefined) {
         return 0;
       }
-      const takesMs = (1_000 * bytes) / (way === "up" ? rates.upBytesPerS : rates.downBytesPerS);
-      const free = freeMs.get(process) ?? { up: 0, down: 0 };
+      const rate = way === "up" ? rates.upBytesPerS : rates.downBytesPerS;
+      assert(rate > 0, `Cannot send at ${rate} bytes a second: need more than 0`);
+      const takesMs = (1_000 * bytes) / rate;
+      const line = linesOf(process)[way];
       const nowMs = clock.nowMs();
-      const endMs = Math.max(nowMs, free[way]) + takesMs;
-      freeMs.set(process, { ...free, [way]: endMs });
-      return bytes <= SMALL_BYTES_MAX ? takesMs : endMs - nowMs;
+      const rest = Math.max(nowMs, line.restMs) + takesMs; // what is urgent pushes the others back
+      line.restMs = rest;
+      if (!urgent) {
+        return rest - nowMs;
+      }
+      line.urgentMs = Math.max(nowMs, line.urgentMs) + takesMs;
+      return line.urgentMs - nowMs;
     },
   };
 }

@@ -15,6 +15,7 @@ import { createNetwork, type Network } from "../src/sim/network.ts";
 import { createProcess } from "../src/sim/process.ts";
 import { createMemoryDisk } from "../src/store/memory.ts";
 import { createReferee, heldOutLoss } from "../src/trust/referee.ts";
+import { loadMergeKernel } from "../src/wasm/merge.ts";
 import type { Idle } from "./idle.ts";
 import { createMachines, type Machines } from "./machines.ts";
 import { BrokenRun, meanTraffic, type OnPoint, type Point, type Sums } from "./record.ts";
@@ -171,6 +172,7 @@ async function startRelay({ setting, seats }: RunOptions, parts: Parts): Promise
         return referee.evaluate(params);
       },
     },
+    openMergeKernel: await loadMergeKernel(),
     initial: () => initial.slice(),
     onEntry: ({ event }) => {
       drawing.note(event);

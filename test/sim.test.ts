@@ -12,10 +12,13 @@ import { createKeyRegistry } from "../src/sim/keys.ts";
 import { LIES } from "../src/sim/liar.ts";
 import { examine, type Evidence } from "../src/sim/oracle.ts";
 import { CALM, optionsOf, runSimulation, type Outcome, type SimulationOptions } from "../src/sim/simulation.ts";
+import { loadMergeKernel } from "../src/wasm/merge.ts";
 
 const SEEDS = 1_000;
 const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-const run = (options: SimulationOptions): Promise<Outcome> => runSimulation({ ...options, settle });
+const openMergeKernel = await loadMergeKernel();
+const run = (options: Omit<SimulationOptions, "openMergeKernel">): Promise<Outcome> =>
+  runSimulation({ ...options, openMergeKernel, settle });
 const only = process.env["SEED"];
 
 describe("runSimulation()", () => {

@@ -19,12 +19,13 @@ import { contributionIdOf, decodeContributorMessage, decodeHeader } from "../src
 import type { ContributionHeader, TrainAssignment, VersionInfo } from "../src/protocol/messages.ts";
 import { verdictSentence } from "../src/protocol/verdict.ts";
 import { createTwin } from "../src/tensor/twin.ts";
-import { applyUpdate, deltaOf } from "../src/update/delta.ts";
+import { applyUpdate, deltaOf, updateNorm } from "../src/update/delta.ts";
 import { accumulate, createResidual } from "../src/update/feedback.ts";
-import { mergeUpdates } from "../src/update/merge.ts";
+import { mergePacked } from "../src/update/merge.ts";
 import { createServerState, outerStep } from "../src/update/outer.ts";
 import { packUpdate } from "../src/update/pack.ts";
 import { unpackUpdate, type SparseUpdate } from "../src/update/unpack.ts";
+import { loadMergeKernel } from "../src/wasm/merge.ts";
 import { firstOf, littleCharter, nameOf, startLittleRun, type LittleRun } from "./fixtures/little-run.ts";
 
 const charter = littleCharter();
@@ -136,10 +137,13 @@ test("10. the verdict comes after somebody measured the loss with and without th
   expect(verdict).toEqual({ type: "accepted" });
 });
 
-test("11. the merge is the mean of what was accepted, and one outer step; it gives the next version", () => {
+test("11. the merge is the mean of what was accepted, and one outer step; it gives the next version", async () => {
   const parameters = base.length;
   const { clipToMedian } = charter.outer;
-  const merged = mergeUpdates([{ id: "ours", update, weight: header.tokens }], { parameters, clipToMedian }); // [P]
+  const { length: bytes } = payload;
+  const ours = { id: "ours", weight: header.tokens, norm: updateNorm(update), bytes, read: async () => payload };
+  const kernel = (await loadMergeKernel())();
+  const merged = await mergePacked(kernel, [ours], { parameters, clipToMedian }); // [P]
   const step = outerStep(createServerState(parameters), merged, charter.outer, charter.downlink);
   head = run.host.head();
   expect(digestOf(step.broadcast)).toBe(head.update?.digest);

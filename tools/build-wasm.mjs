@@ -1,7 +1,7 @@
 /**
- * Builds `src/wasm/assembly` into `build/heddle.wasm` (plain memory) and `build/heddle-threads.wasm` (imported shared
- * memory). Takes no arguments, runs on Node 18 and later, and does nothing when the outputs were made from these sources
- * by this compiler.
+ * Builds `src/wasm/assembly` into `build/heddle.wasm` (the engine with plain memory), `build/heddle-threads.wasm` (the same
+ * with imported shared memory) and `build/heddle-merge.wasm`. Takes no arguments, runs on Node 18 and later, and does nothing
+ * when the outputs were made from these sources by this compiler.
  */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -13,11 +13,14 @@ const SOURCES = `${ROOT}src/wasm/assembly`;
 const STAMP = `${ROOT}build/heddle-wasm.stamp`;
 
 const COMMON = "-O3 --runtime stub --noAssert --enable simd --disableWarning 112".split(" ");
+const PLAIN = "--initialMemory 1 --maximumMemory 65536".split(" ");
 const BUILDS = {
-  "heddle.wasm": "--initialMemory 1 --maximumMemory 65536".split(" "),
-  "heddle-threads.wasm": "--enable threads --importMemory --sharedMemory --initialMemory 1 --maximumMemory 65536".split(
-    " ",
-  ),
+  "heddle.wasm": { entry: "index.ts", flags: PLAIN },
+  "heddle-threads.wasm": {
+    entry: "index.ts",
+    flags: [..."--enable threads --importMemory --sharedMemory".split(" "), ...PLAIN],
+  },
+  "heddle-merge.wasm": { entry: "merge.ts", flags: PLAIN },
 };
 
 /** A hash of everything that decides the outputs. */
@@ -31,9 +34,9 @@ function stamp() {
   return hash.digest("hex");
 }
 
-async function build(name, flags) {
+async function build(name, { entry, flags }) {
   const temporary = `build/${name}.${process.pid}.new`;
-  const args = ["src/wasm/assembly/index.ts", "--baseDir", ROOT, "--outFile", temporary, ...COMMON, ...flags];
+  const args = [`src/wasm/assembly/${entry}`, "--baseDir", ROOT, "--outFile", temporary, ...COMMON, ...flags];
   const { error, stderr } = await main(args);
   if (error) {
     throw new Error(`Cannot build ${name}: ${error.message}\n${stderr.toString()}`);
@@ -45,9 +48,9 @@ const wanted = stamp();
 const outputs = Object.keys(BUILDS).map((name) => `${ROOT}build/${name}`);
 if (!outputs.every(existsSync) || !existsSync(STAMP) || readFileSync(STAMP, "utf8") !== wanted) {
   mkdirSync(`${ROOT}build`, { recursive: true });
-  for (const [name, flags] of Object.entries(BUILDS)) {
-    await build(name, flags);
+  for (const [name, options] of Object.entries(BUILDS)) {
+    await build(name, options);
   }
   writeFileSync(STAMP, wanted);
-  process.stderr.write(`Built ${Object.keys(BUILDS).join(" and ")}\n`);
+  process.stderr.write(`Built ${Object.keys(BUILDS).join(", ")}\n`);
 }

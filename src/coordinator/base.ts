@@ -13,7 +13,8 @@ import type { Blobs } from "../store/store.ts";
 import type { MeasureFacts } from "../trust/measure.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { CHUNK, chunksOf, HEADER_BYTES } from "../update/format.ts";
-import { mergeUpdates } from "../update/merge.ts";
+import type { MergeKernel } from "../update/kernel.ts";
+import { mergePacked, type PackedContribution } from "../update/merge.ts";
 import { createServerState, outerStep, serverBytes, serverFromBytes, type ServerState } from "../update/outer.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
 import type { Contribution, DurableState } from "./state.ts";
@@ -51,12 +52,12 @@ export async function storeFirst(
 
 /** Reads the head's blobs. Rejects with HeddleError "integrity" when one is missing or damaged. */
 export async function loadBase(blobs: Blobs, { head, server }: Pick<DurableState, "head" | "server">): Promise<Base> {
-  const params = bytesToFloats(await read(blobs, head.digest, "checkpoint"));
+  const params = bytesToFloats(await readBlob(blobs, head.digest, "checkpoint"));
   const parameters = params.length;
   if (server === null) {
     return { params, server: createServerState(parameters) };
   }
-  const state = serverFromBytes(await read(blobs, server, "outer state"), parameters);
+  const state = serverFromBytes(await readBlob(blobs, server, "outer state"), parameters);
   if (!state.ok) {
     throw new HeddleError("integrity", `Cannot load the shared base: ${state.detail}`);
   }
@@ -91,7 +92,7 @@ export async function readUpdate(
   parameters: number,
   charter: Charter,
 ): Promise<SparseUpdate> {
-  const unpacked = unpackPayload(await read(blobs, header.payload.digest, "payload"), parameters, charter);
+  const unpacked = unpackPayload(await readBlob(blobs, header.payload.digest, "payload"), parameters, charter);
   assert(unpacked.ok, `Cannot read a stored update: ${unpacked.ok ? "" : unpacked.detail}`);
   return unpacked.value;
 }
@@ -99,6 +100,7 @@ export async function readUpdate(
 export interface MergeOptions {
   readonly blobs: Blobs;
   readonly referee: Referee;
+  readonly kernel: MergeKernel;
   readonly charter: Charter;
   readonly durable: DurableState;
   readonly base: Base;
@@ -109,20 +111,21 @@ export interface MergeOptions {
 export async function mergeRound({
   blobs,
   referee,
+  kernel,
   charter,
   durable,
   base,
   contributions,
 }: MergeOptions): Promise<NextBase> {
   const parameters = base.params.length;
-  const updates = [];
-  for (const id of contributions) {
+  const packed = contributions.map((id): PackedContribution => {
     const contribution = durable.contributions.get(id);
     assert(contribution !== undefined, `Cannot merge: contribution ${id} is not of this round`);
-    const update = await readUpdate(blobs, contribution, parameters, charter);
-    updates.push({ id, update, weight: contribution.header.tokens });
-  }
-  const merged = mergeUpdates(updates, { parameters, clipToMedian: charter.outer.clipToMedian });
+    const { tokens, payload } = contribution.header;
+    const read = () => readBlob(blobs, payload.digest, "payload");
+    return { id, weight: tokens, norm: contribution.norm, bytes: payload.bytes, read };
+  });
+  const merged = await mergePacked(kernel, packed, { parameters, clipToMedian: charter.outer.clipToMedian });
   const { server, broadcast, update } = outerStep(base.server, merged, charter.outer, charter.downlink);
   const params = applyUpdate(base.params, update);
   const serverDigest = await blobs.put(serverBytes(server));
@@ -137,7 +140,7 @@ export async function mergeRound({
   return { base: { params, server }, head, server: serverDigest };
 }
 
-async function read(blobs: Blobs, digest: Digest, what: string): Promise<Bytes> {
+async function readBlob(blobs: Blobs, digest: Digest, what: string): Promise<Bytes> {
   const bytes = await blobs.get(digest);
   if (bytes === undefined || digestOf(bytes) !== digest) {
     throw new HeddleError("integrity", `Cannot load the shared base: the ${what} ${digest} is missing or damaged`);

@@ -17,6 +17,7 @@ import { PING_MS, SESSIONS_MAX } from "../protocol/limits.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 import type { Store } from "../store/store.ts";
+import type { OpenMergeKernel } from "../update/kernel.ts";
 import { loadBase, storeFirst, type Base, type Referee } from "./base.ts";
 import { takeContribution, takeReport, type Intake } from "./intake.ts";
 import { openJournal, type Journal } from "./journal.ts";
@@ -41,6 +42,8 @@ export interface CoordinatorOptions {
   readonly key: DeviceKey;
   readonly verify: VerifySignature;
   readonly referee: Referee;
+  /** What computes merges, for this host alone. */
+  readonly openMergeKernel: OpenMergeKernel;
   /** Answers an offer of a WebRTC link and attaches the link when it opens. Without it offers stay unanswered. */
   readonly answerRtc?: (sdp: string, attach: Attach) => Promise<string>;
   /** Called for every ledger entry once it is durable. */
@@ -134,8 +137,9 @@ class Host implements CoordinatorHost {
   constructor(options: CoordinatorOptions, { journal, base, state }: HostParts) {
     this.#options = options;
     this.#journal = journal;
-    const { store, referee, charter } = options;
-    this.#workbench = new Workbench({ blobs: store.blobs, referee, charter, base, log: (line) => this.#log(line) });
+    const { store, referee, openMergeKernel, charter } = options;
+    const log = (line: string): void => this.#log(line);
+    this.#workbench = new Workbench({ blobs: store.blobs, referee, openMergeKernel, charter, base, log });
     this.#state = state;
     this.#queue = new Queue((error) => this.#fail(error));
     this.#peerHost = this.#makePeerHost();

@@ -33,6 +33,7 @@ import { createMemoryDisk, createMemoryStore, type MemoryDisk } from "../store/m
 import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
+import { loadMergeKernel } from "../wasm/merge.ts";
 import { createCoordinatorHost, type CoordinatorHost, type CoordinatorOptions } from "./host.ts";
 
 export const P = 16;
@@ -84,6 +85,7 @@ export const verify: VerifySignature = async (publicKey, purpose, message, signa
   return secret !== undefined && digestOf(mac(secret, purpose, message)) === digestOf(signature);
 };
 const relayKey = keyOf("relay");
+const openMergeKernel = await loadMergeKernel();
 
 class TestClock implements Clock {
   now = 0;
@@ -143,6 +145,7 @@ export class World {
       key: relayKey,
       verify,
       referee,
+      openMergeKernel,
       log: (sentence) => this.logged.push(sentence),
       onFailure: (error) => this.failures.push(error),
       ...change,

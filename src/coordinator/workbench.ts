@@ -7,6 +7,7 @@ import type { Charter } from "../protocol/charter.ts";
 import type { Losses, VersionInfo } from "../protocol/messages.ts";
 import type { Blobs } from "../store/store.ts";
 import type { MeasureFacts } from "../trust/measure.ts";
+import type { MergeKernel, OpenMergeKernel } from "../update/kernel.ts";
 import { mergeRound, readUpdate, type Base, type NextBase, type Referee } from "./base.ts";
 import type { Contribution, DurableState } from "./state.ts";
 import type { Effect } from "./live.ts";
@@ -14,6 +15,7 @@ import type { Effect } from "./live.ts";
 export interface WorkbenchOptions {
   readonly blobs: Blobs;
   readonly referee: Referee;
+  readonly openMergeKernel: OpenMergeKernel;
   readonly charter: Charter;
   readonly base: Base;
   readonly log: (sentence: string) => void;
@@ -23,6 +25,8 @@ export class Workbench {
   readonly #options: WorkbenchOptions;
   #base: Base;
   #next: NextBase | null = null;
+  /** Opened by the first merge and kept, as its memory is. */
+  #kernel: MergeKernel | null = null;
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(options: WorkbenchOptions) {
@@ -50,8 +54,10 @@ export class Workbench {
     durable: DurableState,
     { contributions }: Extract<Effect, { readonly type: "merge" }>,
   ): Promise<{ readonly head: VersionInfo; readonly server: Digest }> {
-    const { blobs, charter, referee } = this.#options;
-    const next = await mergeRound({ blobs, referee, charter, durable, base: this.#base, contributions });
+    const { blobs, charter, referee, openMergeKernel } = this.#options;
+    this.#kernel ??= openMergeKernel();
+    const options = { blobs, referee, kernel: this.#kernel, charter, durable, base: this.#base, contributions };
+    const next = await mergeRound(options);
     this.#next = next;
     return next;
   }

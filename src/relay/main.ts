@@ -20,6 +20,7 @@ import { serveBlob } from "../net/serve-blob.ts";
 import { systemClock } from "../net/system-clock.ts";
 import { acceptWebSockets } from "../net/ws-server.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
+import { loadMergeKernel } from "../wasm/merge.ts";
 import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
 import { createDemoHost, createHttpFace, listen } from "./http.ts";
 import { createPrinter, type Printer } from "./print.ts";
@@ -76,6 +77,7 @@ async function serve(config: RelayConfig, printer: Printer, closers: Closers, st
     key,
     verify: verifySignature,
     referee,
+    openMergeKernel: await loadMergeKernel(),
     initial: () => initialParameters(run.charter.model),
     answerRtc: (sdp, attach) => answerer.answer(sdp, attach),
     onVersion: (version) => {

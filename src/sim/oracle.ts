@@ -21,8 +21,8 @@ import type { Verdict } from "../protocol/verdict.ts";
 import { openNotebook, type Page, type Signed } from "../contributor/notebook.ts";
 import { createMemoryStore, type MemoryDisk } from "../store/memory.ts";
 import { applyUpdate } from "../update/delta.ts";
-import { mergeUpdates } from "../update/merge.ts";
 import { createServerState, outerStep, serverBytes } from "../update/outer.ts";
+import { mergeUpdates } from "../update/twin.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
 
 /** A verdict as it reached a contributor. */

@@ -11,6 +11,7 @@ import type { LedgerEvent } from "../protocol/ledger.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import type { Settle } from "./clock.ts";
 import { examine, type Evidence, type Finding, type Replica } from "./oracle.ts";
+import type { OpenMergeKernel } from "../update/kernel.ts";
 import { createWorld, TEXT, type Faults, type Machine, type World } from "./world.ts";
 
 /** Virtual time that a round may take in the storm, and that everything may take to come to rest after it. */
@@ -25,6 +26,7 @@ export interface SimulationOptions {
   /** Rounds in the storm; some more happen in the quiet. */
   readonly rounds: number;
   readonly faults: Faults;
+  readonly openMergeKernel: OpenMergeKernel;
   /** P */
   readonly parameters?: number;
   readonly uplink?: Compression;
@@ -77,7 +79,7 @@ export function faultsOf(seed: number): Faults {
 }
 
 /** What `seed` runs in the suite. */
-export function optionsOf(seed: number): SimulationOptions {
+export function optionsOf(seed: number): Omit<SimulationOptions, "openMergeKernel"> {
   const rng = createRng("options", seed);
   const faults = faultsOf(seed);
   return {
@@ -91,10 +93,10 @@ export function optionsOf(seed: number): SimulationOptions {
 }
 
 export async function runSimulation(options: SimulationOptions): Promise<Outcome> {
-  const { seed, contributors, rounds, faults, parameters = 128, settle } = options;
+  const { seed, contributors, rounds, faults, parameters = 128, openMergeKernel, settle } = options;
   const charter = charterOf(seed, options.uplink ?? { keep: 32, bits: 2, beta: 0.95 });
   const stormMs = rounds * 5_000;
-  const world = createWorld({ seed, contributors, parameters, charter, faults, stormMs });
+  const world = createWorld({ seed, contributors, parameters, charter, faults, openMergeKernel, stormMs });
   const ledger = followLedger(world);
   world.start();
 

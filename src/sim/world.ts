@@ -12,6 +12,7 @@ import { createCoordinatorHost } from "../coordinator/host.ts";
 import { decodeEntry } from "../protocol/chain.ts";
 import type { Charter } from "../protocol/charter.ts";
 import { contributorIdOf, decodeHeader, decodeRelayMessage } from "../protocol/codec.ts";
+import type { OpenMergeKernel } from "../update/kernel.ts";
 import { createMemoryDisk, type MemoryDisk } from "../store/memory.ts";
 import { createVirtualClock, type VirtualClock } from "./clock.ts";
 import { createKeyRegistry, type KeyRegistry, type SimKey } from "./keys.ts";
@@ -49,6 +50,7 @@ export interface WorldOptions {
   readonly parameters: number;
   readonly charter: Charter;
   readonly faults: Faults;
+  readonly openMergeKernel: OpenMergeKernel;
   /** Kills happen before this time. */
   readonly stormMs: number;
 }
@@ -110,7 +112,7 @@ export function createWorld(options: WorldOptions): World {
 
 /** Starts the relay, and again whenever it was killed. */
 function runRelay(world: World, options: WorldOptions): void {
-  const { seed, faults, stormMs, charter } = options;
+  const { seed, faults, stormMs, charter, openMergeKernel } = options;
   const { clock, network, registry, relayDisk: disk, toy } = world;
   const rng = createRng("relay", seed);
   const key = registry.create("relay", seed);
@@ -140,6 +142,7 @@ function runRelay(world: World, options: WorldOptions): void {
         evaluate: async (params) => toy.loss(params),
         measure: async (base, update, facts) => toy.measure(base, update, facts.privateData),
       },
+      openMergeKernel,
       initial: () => toy.initial,
       answerRtc: async (offer, attach) => {
         network.offers.set(offer, { process, attach });

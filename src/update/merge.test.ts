@@ -1,65 +1,82 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { HeddleError } from "../base/assert.ts";
+import type { Bytes } from "../base/bytes.ts";
 import { createRng, permutation } from "../base/rng.ts";
+import { loadMergeKernel } from "../wasm/merge.ts";
 import { updateNorm } from "./delta.ts";
-import { medianNorm, mergeUpdates, type WeightedUpdate } from "./merge.ts";
-import { sparse } from "./samples.fixture.ts";
+import { HEADER_BYTES } from "./format.ts";
+import { medianNorm, mergePacked, type MergeOptions, type PackedContribution } from "./merge.ts";
+import { packUpdate } from "./pack.ts";
+import { samples, updateValues } from "./samples.fixture.ts";
+import { mergeUpdates } from "./twin.ts";
+import { unpackUpdate, type SparseUpdate } from "./unpack.ts";
 
-const one = (id: string, dense: readonly number[], weight = 1): WeightedUpdate => ({
-  id,
-  update: sparse(dense),
-  weight,
-});
-const free = { parameters: 3, clipToMedian: 0 };
+const openKernel = await loadMergeKernel();
+const kernel = openKernel();
 
-function norm(values: Float64Array): number {
-  return Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
+interface Sent {
+  readonly id: string;
+  readonly bytes: Bytes;
+  readonly weight: number;
 }
 
-describe("mergeUpdates()", () => {
-  test("takes the weighted mean over those who sent an index", () => {
-    const merged = mergeUpdates([one("a", [2, 4, 0], 1), one("b", [0, 8, 0], 3)], free);
-    expect([...merged]).toEqual([2, 7, 0]);
+/** An update of `dense` in which what is zero is not sent. */
+function one(id: string, dense: readonly number[], weight = 1): Sent {
+  const keep = dense.filter((value) => value !== 0).length;
+  const form = keep === 0 ? { keep: 1, bits: 2, beta: 1 } : { keep, bits: 64, beta: 1 };
+  return { id, weight, bytes: packUpdate(Float64Array.from(dense), form as { keep: number; bits: 2 | 64; beta: 1 }) };
+}
+
+function unpacked(bytes: Bytes): SparseUpdate {
+  const parameters = new DataView(bytes.buffer, bytes.byteOffset).getUint32(8, true);
+  const update = unpackUpdate(bytes, { parameters, keepMax: 4096 });
+  if (!update.ok) {
+    throw new Error(update.detail);
+  }
+  return update.value;
+}
+
+const packed = ({ id, bytes, weight }: Sent): PackedContribution => ({
+  id,
+  weight,
+  norm: updateNorm(unpacked(bytes)),
+  bytes: bytes.length,
+  read: async () => bytes,
+});
+
+type Merge = (sent: readonly Sent[], options: MergeOptions) => Promise<Float64Array>;
+const fast: Merge = async (sent, options) => (await mergePacked(kernel, sent.map(packed), options)).slice();
+const plain: Merge = async (sent, options) =>
+  mergeUpdates(
+    sent.map(({ id, bytes, weight }) => ({ id, update: unpacked(bytes), weight })),
+    options,
+  );
+
+const free = { parameters: 3, clipToMedian: 0 };
+const bits = (values: Float64Array): Bytes => new Uint8Array(values.slice().buffer);
+const norm = (values: Float64Array): number => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
+
+describe.each([
+  ["mergePacked()", fast],
+  ["its twin", plain],
+])("%s", (_name, merge) => {
+  test("takes the weighted mean over those who sent an index", async () => {
+    expect([...(await merge([one("a", [2, 4, 0], 1), one("b", [0, 8, 0], 3)], free))]).toEqual([2, 7, 0]);
   });
 
-  test("gives exactly what was sent where there is one sender", () => {
-    fc.assert(
-      fc.property(
-        fc.double({ min: -1e9, max: 1e9, noNaN: true }),
-        fc.double({ min: 1e-9, max: 1e9, noNaN: true }),
-        (v, w) => {
-          expect(mergeUpdates([one("a", [v, 0, 0], w), one("b", [0, 1, 0], 1)], free)[0]).toBe(v === 0 ? 0 : v);
-        },
-      ),
+  test("gives exactly what was sent where there is one sender", async () => {
+    const value = fc.double({ min: -1e9, max: 1e9, noNaN: true });
+    const weight = fc.double({ min: 1e-9, max: 1e9, noNaN: true });
+    await fc.assert(
+      fc.asyncProperty(value, weight, async (v, w) => {
+        const merged = await merge([one("a", [v, 0, 0], w), one("b", [0, 1, 0], 1)], free);
+        expect(merged[0]).toBe(v === 0 ? 0 : v);
+      }),
     );
   });
 
-  test("does not depend on the order of arrival, bit for bit", () => {
-    fc.assert(
-      fc.property(
-        fc.integer(),
-        fc.integer({ min: 2, max: 9 }),
-        fc.constantFrom(0, 1, 1.5),
-        (seed, count, clipToMedian) => {
-          const rng = createRng("merge order", seed);
-          const updates = Array.from({ length: count }, (_, i) =>
-            one(
-              `id ${i}`,
-              Array.from({ length: 50 }, () => (rng.float() < 0.5 ? 0 : rng.normal() * 10 ** rng.below(5))),
-              1 + rng.below(1000),
-            ),
-          );
-          const shuffled = [...permutation(count, rng)].map((i) => updates[i] as WeightedUpdate);
-          const options = { parameters: 50, clipToMedian };
-          const merged = mergeUpdates(updates, options);
-          const bytes = new Uint8Array(merged.buffer);
-          expect(new Uint8Array(mergeUpdates(shuffled, options).buffer)).toEqual(bytes);
-        },
-      ),
-    );
-  });
-
-  test("bounds what a contributor that shouts can do", () => {
+  test("bounds what a contributor that shouts can do", async () => {
     const rng = createRng("shout");
     const dense = (): number[] => Array.from({ length: 200 }, () => rng.normal());
     const honest = Array.from({ length: 7 }, (_, i) => one(`honest ${i}`, dense()));
@@ -68,33 +85,163 @@ describe("mergeUpdates()", () => {
       dense().map((value) => value * 100),
     );
     const options = { parameters: 200, clipToMedian: 1 };
-    const without = norm(mergeUpdates(honest, options));
-    const median = medianNorm(honest.map(({ update }) => updateNorm(update)));
-    const clipped = norm(mergeUpdates([...honest, loud], options));
+    const without = norm(await merge(honest, options));
+    const median = medianNorm(honest.map(({ bytes }) => updateNorm(unpacked(bytes))));
+    const clipped = norm(await merge([...honest, loud], options));
     expect(clipped).toBeLessThanOrEqual((7 / 8) * without + median / 8 + 1e-9);
-    expect(norm(mergeUpdates([...honest, loud], { parameters: 200, clipToMedian: 0 }))).toBeGreaterThan(5 * clipped);
+    const unbounded = norm(await merge([...honest, loud], { parameters: 200, clipToMedian: 0 }));
+    expect(unbounded).toBeGreaterThan(5 * clipped);
   });
 
-  test("of two contributors the quieter one bounds the other", () => {
-    const merged = mergeUpdates([one("a", [1, 0, 0]), one("b", [0, 1000, 0])], { parameters: 3, clipToMedian: 2 });
-    expect([...merged]).toEqual([1, 2, 0]);
+  test("of two contributors the quieter one bounds the other", async () => {
+    const sent = [one("a", [1, 0, 0]), one("b", [0, 1000, 0])];
+    expect([...(await merge(sent, { parameters: 3, clipToMedian: 2 }))]).toEqual([1, 2, 0]);
   });
 
-  test("empty updates do not count to the median", () => {
-    const merged = mergeUpdates([one("a", [0, 0, 0]), one("b", [0, 0, 0]), one("c", [5, 0, 0])], {
-      parameters: 3,
-      clipToMedian: 1,
-    });
-    expect([...merged]).toEqual([5, 0, 0]);
-    expect([...mergeUpdates([], free)]).toEqual([0, 0, 0]);
+  test("empty updates do not count to the median", async () => {
+    const sent = [one("a", [0, 0, 0]), one("b", [0, 0, 0]), one("c", [5, 0, 0])];
+    expect([...(await merge(sent, { parameters: 3, clipToMedian: 1 }))]).toEqual([5, 0, 0]);
+    expect([...(await merge([], free))]).toEqual([0, 0, 0]);
   });
 
-  test("repeated ids, useless weights and other lengths are bugs", () => {
-    expect(() => mergeUpdates([one("a", [1]), one("a", [1])], { parameters: 1, clipToMedian: 0 })).toThrow(/twice/);
+  test("repeated ids and useless weights are bugs", async () => {
+    await expect(merge([one("a", [1]), one("a", [1])], { parameters: 1, clipToMedian: 0 })).rejects.toThrow(/twice/);
     for (const weight of [0, -1, NaN, Infinity]) {
-      expect(() => mergeUpdates([one("a", [1, 0, 0], weight)], free)).toThrow(/weight/);
+      await expect(merge([one("a", [1, 0, 0], weight)], free)).rejects.toThrow(/weight/);
     }
-    expect(() => mergeUpdates([one("a", [1])], free)).toThrow(/need 3/);
+  });
+});
+
+describe("mergePacked()", () => {
+  test("has its twin's bits in both forms, wherever groups are cut and whoever came first", async () => {
+    const form = fc.tuple(fc.constantFrom<2 | 64>(2, 64), fc.constantFrom(1, 3, 64, 700, 4096));
+    const round = fc.record({
+      values: updateValues(),
+      forms: fc.array(form, { maxLength: 9 }),
+      seed: fc.integer(),
+      clipToMedian: fc.constantFrom(0, 1, 1.5),
+      packedBytesMax: fc.constantFrom(1, 700, 30_000, 2 ** 30),
+    });
+    await fc.assert(
+      fc.asyncProperty(round, async ({ values, forms, seed, clipToMedian, packedBytesMax }) => {
+        const rng = createRng("merge", seed);
+        const parameters = values.length;
+        const sent = forms.map(([bits, keep], i): Sent => {
+          const own = values.map((value) => (rng.float() < 0.3 ? 0 : Math.fround(value * (0.5 + rng.float()))));
+          return { id: `id ${i}`, bytes: packUpdate(own, { keep, bits, beta: 1 }), weight: 1 + rng.below(1_000_000) };
+        });
+        const shuffled = [...permutation(sent.length, rng)].map((i) => sent[i] as Sent);
+        const merged = await fast(shuffled, { parameters, clipToMedian, packedBytesMax });
+        expect(bits(merged)).toEqual(bits(await plain(sent, { parameters, clipToMedian })));
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  test("decodes gaps of any length: a run of neighbours and one index at the end of the chunk", async () => {
+    for (const [neighbours, last] of [
+      [1, 4095],
+      [2, 4095],
+      [64, 4095],
+      [500, 4000],
+      [4094, 4095],
+    ] as const) {
+      const values = Float32Array.from({ length: 4096 }, (_, i) => (i < neighbours || i === last ? i + 1 : 0));
+      for (const width of [2, 64] as const) {
+        const bytes = packUpdate(values, { keep: neighbours + 1, bits: width, beta: 1 });
+        const sent = [{ id: "a", bytes, weight: 3 }];
+        const options = { parameters: 4096, clipToMedian: 0 };
+        expect(bits(await fast(sent, options))).toEqual(bits(await plain(sent, options)));
+      }
+    }
+  });
+
+  test("refuses damaged payloads or merges what they say, and touches nothing but its own", async () => {
+    const rng = createRng("damage");
+    const parameters = 3 * 4096 - 7;
+    const forms = [2, 64].flatMap((bits) => [5, 64, 4096].map((keep) => ({ keep, bits: bits as 2 | 64, beta: 1 })));
+    const originals = forms.map((form, i) => packUpdate(samples("laplace", parameters, i), form));
+    const whole = packed({ id: "a", bytes: originals[1] as Bytes, weight: 1 });
+    const own = openKernel();
+    await mergePacked(own, [whole], { parameters, clipToMedian: 0 });
+    own.memory.grow(8);
+    const guarded = new Uint8Array(own.memory.buffer, own.memory.buffer.byteLength - 4 * 65_536).fill(0xa5);
+    let noticed = 0;
+    for (let run = 0; run < 600; run += 1) {
+      const bytes = (originals[run % originals.length] as Bytes).slice();
+      for (let flips = rng.below(4); flips >= 0; flips -= 1) {
+        const at = rng.below(run % 5 === 0 ? 60 : bytes.length);
+        bytes[at] = (bytes[at] as number) ^ (1 << rng.below(8));
+      }
+      const damaged = { id: "b", weight: 1, norm: 1, bytes: bytes.length, read: async () => bytes };
+      const failure = await mergePacked(own, [whole, damaged], { parameters, clipToMedian: 0 }).then(
+        (merged) => {
+          const padding = new Float64Array(merged.buffer, merged.byteOffset + parameters * 8, 7);
+          expect(padding.every((value) => value === 0)).toBe(true);
+          return "integrity";
+        },
+        (error: HeddleError) => {
+          noticed += 1;
+          return error.code;
+        },
+      );
+      expect(failure).toBe("integrity");
+    }
+    expect(noticed).toBeGreaterThan(150);
+    expect(guarded.every((byte) => byte === 0xa5)).toBe(true);
+  });
+
+  test("rejects payloads that end early, go on, or are for another model", async () => {
+    const good = packUpdate(samples("gauss", 5000), { keep: 64, bits: 2, beta: 1 });
+    const exact = packUpdate(samples("gauss", 5000), { keep: 64, bits: 64, beta: 1 });
+    const ofHeader = (at: number, value: number, from = good): Bytes => {
+      const copy = from.slice();
+      new DataView(copy.buffer).setUint32(at, value, true);
+      return copy;
+    };
+    const cases: Readonly<Record<string, Bytes>> = {
+      "no header": good.slice(0, HEADER_BYTES - 1),
+      "fewer bytes than it says": good.slice(0, -1),
+      "another model": ofHeader(8, 4999),
+      "more entries than there are": ofHeader(12, 200),
+      "fewer entries than there are": ofHeader(12, 3),
+      "more exact values than bytes": ofHeader(12, 2 ** 30, exact),
+      "a bit section that ends early": ofHeader(16, 60, good.slice(0, 60)),
+      "a bit section that goes on": ofHeader(16, good.length + 1, new Uint8Array([...good, 0])),
+      "only zeros": ofHeader(16, good.length, new Uint8Array(good.length).fill(0)),
+      "zeros after the header": good.map((byte, at) => (at < HEADER_BYTES ? byte : 0)),
+      "ones after the header": good.map((byte, at) => (at < HEADER_BYTES ? byte : 255)),
+      "an exact value that is not finite": exact.map((byte, at) => (at < exact.length - 8 ? byte : 255)),
+    };
+    for (const [what, bytes] of Object.entries(cases)) {
+      const sent = { id: "a", weight: 1, norm: 1, bytes: bytes.length, read: async () => bytes };
+      const merged = mergePacked(kernel, [sent], { parameters: 5000, clipToMedian: 0 });
+      await expect(merged, what).rejects.toMatchObject({ code: "integrity" });
+    }
+    const other = { ...packed({ id: "a", bytes: good, weight: 1 }), read: async () => good.slice(1) };
+    await expect(mergePacked(kernel, [other], { parameters: 5000, clipToMedian: 0 })).rejects.toThrow(/damaged/);
+  });
+
+  test("takes 8 bytes a parameter and the payloads in one group, 16 and a group in several, however many there are", async () => {
+    const parameters = 1_000_000;
+    const bytes = packUpdate(samples("laplace", parameters), { keep: 64, bits: 2, beta: 1 });
+    const round = (count: number): Sent[] =>
+      Array.from({ length: count }, (_, i) => ({ id: `id ${i}`, bytes, weight: 1 }));
+    const memoryAfter = async (count: number, packedBytesMax: number): Promise<number> => {
+      const own = openKernel();
+      await mergePacked(own, round(count).map(packed), { parameters, clipToMedian: 1, packedBytesMax });
+      return own.memory.buffer.byteLength / parameters;
+    };
+    const share = bytes.length / parameters;
+    expect(await memoryAfter(4, 2 ** 30)).toBeLessThan(8.3 + 4 * share);
+    expect(await memoryAfter(6, 2 * bytes.length + 64)).toBeLessThan(16.3 + 2 * share);
+    expect(await memoryAfter(12, 2 * bytes.length + 64)).toBeLessThan(16.3 + 2 * share);
+  });
+
+  test("says when the memory does not suffice", async () => {
+    const bytes = new Uint8Array(64);
+    const huge = { id: "a", weight: 1, norm: 1, bytes: 2 ** 32, read: async () => bytes };
+    await expect(mergePacked(kernel, [huge], free)).rejects.toMatchObject({ code: "limit" });
   });
 });
 

@@ -5,18 +5,28 @@
  * multiple of the round's median norm, so that one contributor cannot outweigh the others by shouting.
  *
  * The order is fixed by id, not by arrival, and the mean is updated sender by sender, so that a parameter with one sender
- * gets exactly the value sent.
+ * gets exactly the value sent. `twin.ts` is the same in plain words, with the same bits.
+ *
+ * Updates stay packed: a kernel decodes them as it averages, chunk by chunk of 4,096 parameters, so that sums stay in the
+ * processor's cache. Its memory holds 8 bytes a parameter and a group of payloads; where they do not fit in one group, 8
+ * bytes more for the weights that one group leaves to the next.
  */
-import { assert } from "../base/assert.ts";
-import { updateNorm } from "./delta.ts";
-import type { SparseUpdate } from "./unpack.ts";
+import { assert, HeddleError, present } from "../base/assert.ts";
+import type { Bytes } from "../base/bytes.ts";
+import { CHUNK, chunksOf } from "./format.ts";
+import type { MergeKernel } from "./kernel.ts";
 
-export interface WeightedUpdate {
+export interface PackedContribution {
   /** Unique in the round; decides the order of summation. */
   readonly id: string;
-  readonly update: SparseUpdate;
   /** Positive and finite, for example the number of tokens trained on. */
   readonly weight: number;
+  /** Euclidean norm of the update. */
+  readonly norm: number;
+  /** Length of the packed update. */
+  readonly bytes: number;
+  /** The packed update, which `unpackUpdate` has accepted before; asked for once. */
+  readonly read: () => Promise<Bytes>;
 }
 
 export interface MergeOptions {
@@ -24,39 +34,79 @@ export interface MergeOptions {
   readonly parameters: number;
   /** Largest norm as a multiple of the median norm; 0 switches clipping off. */
   readonly clipToMedian: number;
+  /** Packed updates held at a time; a larger one is held alone. */
+  readonly packedBytesMax?: number;
 }
 
-/** The merged delta [P]; zero where nobody sent anything. Takes 16 bytes a parameter, whatever the number of updates. */
-export function mergeUpdates(
-  updates: readonly WeightedUpdate[],
-  { parameters, clipToMedian }: MergeOptions,
-): Float64Array<ArrayBuffer> {
-  const sorted = updates.toSorted((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
-  const norms = sorted.map(({ update }) => updateNorm(update));
-  const median = medianNorm(norms);
-  const mean = new Float64Array(parameters);
-  const weights = new Float64Array(parameters);
-  for (const [at, { id, update, weight }] of sorted.entries()) {
+/** Bytes of packed updates that are held at a time, for each parameter and at least: 200 contributions of 64 in 4,096. */
+const PACKED_BYTES_PER_PARAMETER = 4;
+const PACKED_BYTES_MIN = 1_048_576;
+
+const PAGE_BYTES = 65_536;
+/** What a 32-bit memory can have. */
+const MEMORY_BYTES_MAX = 65_536 * PAGE_BYTES;
+const CHUNK_BYTES = CHUNK * 8;
+const ALIGNMENT = 16;
+
+/**
+ * The merged delta [P]; zero where nobody sent anything. It lies in the kernel's memory until that merges again, and a kernel
+ * merges one round at a time. Rejects with HeddleError "integrity" when a packed update is damaged (not every damage is seen
+ * here), "limit" when the memory does not suffice.
+ */
+export async function mergePacked(
+  kernel: MergeKernel,
+  contributions: readonly PackedContribution[],
+  { parameters, clipToMedian, packedBytesMax }: MergeOptions,
+): Promise<Float64Array<ArrayBuffer>> {
+  const sorted = inOrder(contributions);
+  const scales = clipScales(
+    sorted.map(({ norm }) => norm),
+    clipToMedian,
+  );
+  const packedMax = packedBytesMax ?? Math.max(PACKED_BYTES_MIN, parameters * PACKED_BYTES_PER_PARAMETER);
+  const groups = groupsOf(sorted, packedMax);
+  const { mean, weights, stride, cursors, payloads } = layOut(kernel, groups, parameters);
+  let merged = 0;
+  for (const [number, group] of groups.entries()) {
+    let payload = payloads;
+    for (const [i, { id, bytes, weight, read }] of group.entries()) {
+      const packed = await read();
+      const cursor = cursors + i * kernel.CURSOR_BYTES.value;
+      const scale = present(scales[merged + i], "scale");
+      if (packed.length === bytes) {
+        new Uint8Array(kernel.memory.buffer, payload, bytes).set(packed);
+      }
+      if (packed.length !== bytes || kernel.open(cursor, payload, bytes, parameters, weight, scale) === 0) {
+        throw damaged(id);
+      }
+      payload += roomOf(bytes);
+    }
+    const failed = kernel.merge(cursors, group.length, parameters, mean, weights, stride, number === 0 ? 1 : 0);
+    if (failed !== -1) {
+      throw damaged(group[failed]?.id ?? "");
+    }
+    merged += group.length;
+  }
+  return new Float64Array(kernel.memory.buffer, mean, parameters);
+}
+
+/** By id, after a look at ids and weights. */
+export function inOrder<T extends Pick<PackedContribution, "id" | "weight">>(contributions: readonly T[]): T[] {
+  const sorted = contributions.toSorted((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
+  for (const [at, { id, weight }] of sorted.entries()) {
     assert(at === 0 || sorted[at - 1]?.id !== id, `Cannot merge updates: id "${id}" occurs twice`);
     assert(
       weight > 0 && weight < Infinity,
       `Cannot merge updates: the weight of "${id}" is ${weight}, need more than 0`,
     );
-    assert(
-      update.parameters === parameters,
-      `Cannot merge updates: "${id}" is for ${update.parameters} parameters, need ${parameters}`,
-    );
-    const scale = clipScale(norms[at] as number, clipToMedian * median);
-    const { indices, values } = update;
-    for (let i = 0; i < indices.length; i += 1) {
-      const index = indices[i] as number;
-      const before = mean[index] as number;
-      const total = (weights[index] as number) + weight;
-      weights[index] = total;
-      mean[index] = before + (scale * (values[i] as number) - before) * (weight / total);
-    }
   }
-  return mean;
+  return sorted;
+}
+
+/** What to multiply updates by so that their norms are at most `clipToMedian` times the median norm; 1 when that is 0. */
+export function clipScales(norms: readonly number[], clipToMedian: number): number[] {
+  const normMax = clipToMedian * medianNorm(norms);
+  return norms.map((norm) => (normMax > 0 && norm > normMax ? normMax / norm : 1));
 }
 
 /**
@@ -68,7 +118,54 @@ export function medianNorm(norms: readonly number[]): number {
   return sorted[(sorted.length - 1) >> 1] ?? 0;
 }
 
-/** What to multiply an update by so that its norm is at most `normMax`; 1 when `normMax` is 0 (no clipping). */
-function clipScale(norm: number, normMax: number): number {
-  return normMax > 0 && norm > normMax ? normMax / norm : 1;
+/** Cut in order so that each group's payloads have room in `packedMax` bytes; at least one group, which may be empty. */
+function groupsOf(sorted: readonly PackedContribution[], packedMax: number): PackedContribution[][] {
+  let group: PackedContribution[] = [];
+  const groups = [group];
+  let used = 0;
+  for (const contribution of sorted) {
+    const room = roomOf(contribution.bytes);
+    if (group.length > 0 && used + room > packedMax) {
+      group = [];
+      groups.push(group);
+      used = 0;
+    }
+    group.push(contribution);
+    used += room;
+  }
+  return groups;
+}
+
+function roomOf(bytes: number): number {
+  return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+}
+
+/** Addresses of all that a merge needs, in a memory that is large enough. */
+function layOut(kernel: MergeKernel, groups: readonly PackedContribution[][], parameters: number) {
+  const chunks = chunksOf(parameters);
+  const stride = groups.length > 1 ? CHUNK_BYTES : 0;
+  const mean = roomOf(kernel.heapBegin());
+  const weights = mean + chunks * CHUNK_BYTES;
+  const cursors = weights + (stride === 0 ? CHUNK_BYTES : chunks * CHUNK_BYTES);
+  const payloads = cursors + Math.max(...groups.map(({ length }) => length)) * kernel.CURSOR_BYTES.value;
+  const packed = groups.map((group) => group.reduce((sum, { bytes }) => sum + roomOf(bytes), 0));
+  const end = payloads + Math.max(...packed) + kernel.READ_AHEAD.value;
+  const missing = end - kernel.memory.buffer.byteLength;
+  try {
+    assert(end <= MEMORY_BYTES_MAX, `its addresses end at ${MEMORY_BYTES_MAX}`);
+    if (missing > 0) {
+      kernel.memory.grow(Math.ceil(missing / PAGE_BYTES));
+    }
+  } catch (error) {
+    throw new HeddleError(
+      "limit",
+      `Cannot merge updates of ${parameters} parameters: it takes ${end} bytes of memory, which are not there`,
+      { cause: error },
+    );
+  }
+  return { mean, weights, stride, cursors, payloads };
+}
+
+function damaged(id: string): HeddleError {
+  return new HeddleError("integrity", `Cannot merge updates: the payload of "${id}" is damaged`);
 }

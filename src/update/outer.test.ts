@@ -4,23 +4,25 @@ import { floatBytes } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
 import type { Compression, OuterConfig } from "../protocol/charter.ts";
 import { applyUpdate, deltaOf, updateNorm } from "./delta.ts";
-import { mergeUpdates } from "./merge.ts";
+import { loadMergeKernel } from "../wasm/merge.ts";
+import { mergePacked } from "./merge.ts";
 import { createServerState, outerStep, serverBytes, serverFromBytes } from "./outer.ts";
 import { packUpdate } from "./pack.ts";
 import { samples, sparse } from "./samples.fixture.ts";
 import { unpackUpdate } from "./unpack.ts";
 
+const kernel = (await loadMergeKernel())();
 const EXACT: Compression = { keep: 4096, bits: 64, beta: 1 };
 const PLAIN: OuterConfig = { learningRate: 1, momentum: 0, clipToMedian: 1 };
 
 describe("outerStep()", () => {
-  test("with one contributor, learning rate 1 and no compression gives the contributor's parameters, bit for bit", () => {
-    fc.assert(
-      fc.property(
+  test("with one contributor, learning rate 1 and no compression gives the contributor's parameters, bit for bit", async () => {
+    await fc.assert(
+      fc.asyncProperty(
         fc.integer(),
         fc.integer({ min: 1, max: 9000 }),
         fc.constantFrom(1e-4, 0.01, 1),
-        (seed, count, step) => {
+        async (seed, count, step) => {
           const rng = createRng("invariant", seed);
           const before = Float32Array.from({ length: count }, () => rng.normal() * 0.02);
           const after = before.map((value) => value + step * rng.normal());
@@ -30,10 +32,9 @@ describe("outerStep()", () => {
             throw new Error(update.detail);
           }
           const weight = 1 + rng.below(1e6);
-          const merged = mergeUpdates([{ id: "a", update: update.value, weight }], {
-            parameters: count,
-            clipToMedian: 1,
-          });
+          const norm = updateNorm(update.value);
+          const one = { id: "a", weight, norm, bytes: packed.length, read: async () => packed };
+          const merged = await mergePacked(kernel, [one], { parameters: count, clipToMedian: 1 });
           const result = outerStep(createServerState(count), merged, PLAIN, EXACT);
           expect(floatBytes(applyUpdate(before, result.update))).toEqual(floatBytes(after));
           expect(result.server.residual.every((value) => value === 0)).toBe(true);

@@ -11,7 +11,7 @@ import { printPlan } from "../tensor/print-plan.ts";
 import * as code from "./assembly/opcodes.ts";
 import { draft } from "./compile.ts";
 import { allocate, createMachine, floatsAt, liveOf, release, resolve, writePlan, type Machine } from "./machine.ts";
-import { loadModule } from "./module.ts";
+import { loadEngine } from "./module.ts";
 import { defaultThreads, spawnThread } from "./spawn.ts";
 import type { SpawnThread } from "./thread.ts";
 
@@ -57,7 +57,7 @@ async function startEngine(options: WasmEngineOptions): Promise<Engine> {
   if (threads > 1 && typeof document !== "undefined") {
     throw new HeddleError("no-engine", "WASM threads need a worker: a page's main thread must not wait for them");
   }
-  const bytes = given ?? (await loadModule(threads > 1));
+  const bytes = given ?? (await loadEngine(threads > 1));
   const machine = await createMachine(bytes, threads);
   const workers = threads === 1 ? [] : await startThreads(machine, bytes, spawn);
   const stateOf = (name: string) => present(machine.states.get(name), `state "${name}" in any compiled plan`);

@@ -1,11 +1,16 @@
-/** Where the bytes of the WASM engine's module come from where nobody brings them: the files that lie beside the code. */
+/** Where the bytes of WASM modules come from where nobody brings them: the files that lie beside the code. */
 import { HeddleError } from "../base/assert.ts";
 
-/** The module for threads that share memory, or the one with a memory of its own. Throws HeddleError "unreachable". */
-export async function loadModule(shared: boolean): Promise<BufferSource> {
+/** The engine's module for threads that share memory, or the one with a memory of its own. Throws HeddleError "unreachable". */
+export function loadEngine(shared: boolean): Promise<BufferSource> {
   const url = shared
     ? new URL("../../build/heddle-threads.wasm", import.meta.url)
     : new URL("../../build/heddle.wasm", import.meta.url);
+  return loadModule(url, "the processor engine");
+}
+
+/** The bytes at `url`, which are `what`. Throws HeddleError "unreachable". */
+export async function loadModule(url: URL, what: string): Promise<BufferSource> {
   try {
     if (url.protocol === "file:") {
       return new Uint8Array(await process.getBuiltinModule("node:fs/promises").readFile(url));
@@ -17,6 +22,6 @@ export async function loadModule(shared: boolean): Promise<BufferSource> {
     return await response.arrayBuffer();
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    throw new HeddleError("unreachable", `Cannot load the processor engine from ${url.href}: ${why}`, { cause: error });
+    throw new HeddleError("unreachable", `Cannot load ${what} from ${url.href}: ${why}`, { cause: error });
   }
 }

@@ -14,18 +14,20 @@ export interface MergeKernel {
   /** Makes a cursor for a payload of P `parameters`, whose values count times `scale`, with `weight`. 0: it is damaged. */
   open(cursor: number, payload: number, bytes: number, parameters: number, weight: number, scale: number): number;
   /**
-   * Merges `count` payloads, whose cursors lie one behind the other, into the means and the weights, f64 [P] in whole chunks,
-   * which it clears before if `begins`. The weights of a chunk lie `stride` bytes behind those of the one before; 0: all in one
-   * place. Returns −1, or the number of the cursor whose payload is damaged.
+   * Merges `count` payloads, whose cursors lie one behind the other in the order of their merging. A parameter is a pair
+   * meanwhile, of its mean and its weight, f64. The pairs of a chunk lie `stride` bytes behind those of the one before; 0: all in
+   * one place. `begins` clears them before, `ends` writes the means behind each other, f64, whole chunks, where the first pairs
+   * lie or elsewhere. Returns −1, or the number of the cursor whose payload is damaged.
    */
   merge(
     cursors: number,
     count: number,
     parameters: number,
-    mean: number,
-    weights: number,
+    pairs: number,
     stride: number,
-    begins: number,
+    mean: number,
+    begins: boolean,
+    ends: boolean,
   ): number;
 }
 

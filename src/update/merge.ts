@@ -45,7 +45,9 @@ const PACKED_BYTES_MIN = 1_048_576;
 const PAGE_BYTES = 65_536;
 /** What a 32-bit memory can have. */
 const MEMORY_BYTES_MAX = 65_536 * PAGE_BYTES;
-const CHUNK_BYTES = CHUNK * 8;
+const MEAN_BYTES = 8;
+/** A mean and its weight. */
+const PAIR_BYTES = 16;
 const ALIGNMENT = 16;
 
 /**
@@ -65,7 +67,7 @@ export async function mergePacked(
   );
   const packedMax = packedBytesMax ?? Math.max(PACKED_BYTES_MIN, parameters * PACKED_BYTES_PER_PARAMETER);
   const groups = groupsOf(sorted, packedMax);
-  const { mean, weights, stride, cursors, payloads } = layOut(kernel, groups, parameters);
+  const { pairs, stride, mean, cursors, payloads } = layOut(kernel, groups, parameters);
   let merged = 0;
   for (const [number, group] of groups.entries()) {
     let payload = payloads;
@@ -81,7 +83,8 @@ export async function mergePacked(
       }
       payload += roomOf(bytes);
     }
-    const failed = kernel.merge(cursors, group.length, parameters, mean, weights, stride, number === 0 ? 1 : 0);
+    const ends = number === groups.length - 1;
+    const failed = kernel.merge(cursors, group.length, parameters, pairs, stride, mean, number === 0, ends);
     if (failed !== -1) {
       throw damaged(group[failed]?.id ?? "");
     }
@@ -142,11 +145,13 @@ function roomOf(bytes: number): number {
 
 /** Addresses of all that a merge needs, in a memory that is large enough. */
 function layOut(kernel: MergeKernel, groups: readonly PackedContribution[][], parameters: number) {
-  const chunks = chunksOf(parameters);
-  const stride = groups.length > 1 ? CHUNK_BYTES : 0;
+  const slots = chunksOf(parameters) * CHUNK;
   const mean = roomOf(kernel.heapBegin());
-  const weights = mean + chunks * CHUNK_BYTES;
-  const cursors = weights + (stride === 0 ? CHUNK_BYTES : chunks * CHUNK_BYTES);
+  // The pairs of one chunk, used anew for each, or those of all, in whose place the means come in the end.
+  const alone = groups.length === 1;
+  const pairs = alone ? mean + slots * MEAN_BYTES : mean;
+  const stride = alone ? 0 : CHUNK * PAIR_BYTES;
+  const cursors = pairs + (alone ? CHUNK : slots) * PAIR_BYTES;
   const payloads = cursors + Math.max(...groups.map(({ length }) => length)) * kernel.CURSOR_BYTES.value;
   const packed = groups.map((group) => group.reduce((sum, { bytes }) => sum + roomOf(bytes), 0));
   const end = payloads + Math.max(...packed) + kernel.READ_AHEAD.value;
@@ -163,7 +168,7 @@ function layOut(kernel: MergeKernel, groups: readonly PackedContribution[][], pa
       { cause: error },
     );
   }
-  return { mean, weights, stride, cursors, payloads };
+  return { pairs, stride, mean, cursors, payloads };
 }
 
 function damaged(id: string): HeddleError {

@@ -17,6 +17,8 @@ const VALUE_MAX: f64 = 3.4028234663852886e38;
 const WORD_BITS: u64 = 57;
 /** No position. */
 const DAMAGED: u64 = u64.MAX_VALUE;
+/** No Rice parameter: all parameters of the chunk are sent. */
+const NO_GAPS: u64 = 16;
 
 /** Payloads whose next bytes are loaded together, and about how many of each; change speed only. */
 const TOUCHED: i32 = 16;
@@ -75,38 +77,47 @@ export function open(cursor: usize, payload: usize, bytes: u32, parameters: u32,
 }
 
 /**
- * Merges the `count` payloads of the cursors, which lie one behind the other in the order of their merging, into the means and
- * weights of all chunks (f64, whole chunks). Each chunk's weights lie `stride` bytes behind those of the chunk before: 0 where
- * nothing is merged into them later. `begins` clears both first. Returns −1, or the number of the cursor that is damaged.
+ * Merges `count` payloads, whose cursors lie one behind the other in the order of their merging. Sums of a parameter are a pair:
+ * its mean and its weight, f64. Those of a chunk lie `stride` bytes behind those of the chunk before, which is 0 where nothing
+ * is merged into them later. `begins` clears them first; `ends` writes the means to `mean`, f64 in whole chunks, which may be
+ * where the pairs begin. Returns −1, or the number of the cursor that is damaged.
  */
 export function merge(
   cursors: usize,
   count: i32,
   parameters: u32,
-  mean: usize,
-  weights: usize,
+  pairs: usize,
   stride: usize,
+  mean: usize,
   begins: bool,
+  ends: bool,
 ): i32 {
   for (let start: u32 = 0; start < parameters; start += CHUNK) {
     const length = <i32>min<u32>(CHUNK, parameters - start);
-    if (begins) {
-      memory.fill(mean, 0, CHUNK * 8);
-      memory.fill(weights, 0, CHUNK * 8);
-    }
+    if (begins) memory.fill(pairs, 0, CHUNK * 16);
     for (let i = 0; i < count; i++) {
       const cursor = cursors + <usize>i * CURSOR_BYTES;
       if (i % TOUCHED == 0) touch(cursor, min(TOUCHED, count - i));
-      if (!mergeChunk(cursor, length, mean, weights)) return i;
+      if (!mergeChunk(cursor, length, pairs)) return i;
     }
+    if (ends) writeMeans(pairs, mean);
     mean += CHUNK * 8;
-    weights += stride;
+    pairs += stride;
   }
   for (let i = 0; i < count; i++) {
     const cursor = cursors + <usize>i * CURSOR_BYTES;
     if (((load<u64>(cursor, AT) + 7) & ~7) != load<u64>(cursor, END) || load<u32>(cursor, LEFT) != 0) return i;
   }
   return -1;
+}
+
+/** The means of a chunk without their weights. */
+function writeMeans(pairs: usize, mean: usize): void {
+  const last = mean + CHUNK * 8;
+  for (; mean < last; mean += 16) {
+    v128.store(mean, v128.shuffle<u64>(v128.load(pairs), v128.load(pairs, 16), 0, 2));
+    pairs += 32;
+  }
 }
 
 /**
@@ -130,9 +141,8 @@ function wordAt(at: u64): u64 {
 }
 
 /** The next chunk of one payload, of `length` parameters. False if it is damaged. */
-function mergeChunk(cursor: usize, length: i32, mean: usize, weights: usize): bool {
+function mergeChunk(cursor: usize, length: i32, pairs: usize): bool {
   const keep = load<i32>(cursor, KEEP);
-  const exact = load<i32>(cursor, BITS) == 64;
   let at = load<u64>(cursor, AT);
   const word = wordAt(at);
   let count = min(keep, length);
@@ -145,39 +155,35 @@ function mergeChunk(cursor: usize, length: i32, mean: usize, weights: usize): bo
   }
   const left = load<u32>(cursor, LEFT);
   if (<u32>count > left) return false;
-  if (count > 0) {
-    let rice: u64 = 0;
-    if (count < length) {
-      rice = (word >> used) & 15;
-      used += RICE_BITS;
-    }
-    let values: usize;
-    let valueBits: u64 = 0;
-    if (exact) {
-      values = <usize>load<u32>(cursor, EXACT);
-      if (!areSound(values, count)) return false;
-      store<u32>(cursor, <u32>values + ((<u32>count) << 3), EXACT);
-    } else {
-      const low = <i32>(word >> used) & 255;
-      const high = <i32>(word >> (used + 8)) & 255;
-      used += 16;
-      if (low == 0 || low > high || high > EXPONENT_MAX) return false;
-      valueBits = low == high ? 1 : 2;
-      values = VALUES;
-      const small = <f64>reinterpret<f32>(low << 23);
-      const large = <f64>reinterpret<f32>(high << 23);
-      store<f64>(VALUES, small, 0);
-      store<f64>(VALUES, -small, 8);
-      store<f64>(VALUES, large, 16);
-      store<f64>(VALUES, -large, 24);
-    }
-    store<u32>(cursor, left - count, LEFT);
-    at =
-      count < length
-        ? mergeSome(cursor, at + used, rice, valueBits, count, length, values, mean, weights)
-        : mergeAll(cursor, at + used, valueBits, count, values, mean, weights);
-  } else {
+  store<u32>(cursor, left - count, LEFT);
+  let rice: u64 = NO_GAPS;
+  if (count > 0 && count < length) {
+    rice = (word >> used) & 15;
+    used += RICE_BITS;
+  }
+  if (count == 0) {
     at += used;
+  } else if (load<i32>(cursor, BITS) == 64) {
+    const values = <usize>load<u32>(cursor, EXACT);
+    if (!areSound(values, count)) return false;
+    store<u32>(cursor, <u32>values + ((<u32>count) << 3), EXACT);
+    at = mergeEntries<f64>(cursor, at + used, rice, count, length, values, pairs);
+  } else {
+    const low = <i32>(word >> used) & 255;
+    const high = <i32>(word >> (used + 8)) & 255;
+    if (low == 0 || low > high || high > EXPONENT_MAX) return false;
+    const scale = load<f64>(cursor, SCALE);
+    const small = scale * <f64>reinterpret<f32>(low << 23);
+    const large = scale * <f64>reinterpret<f32>(high << 23);
+    store<f64>(VALUES, small, 0);
+    store<f64>(VALUES, -small, 8);
+    store<f64>(VALUES, large, 16);
+    store<f64>(VALUES, -large, 24);
+    at += used + 16;
+    at =
+      low == high
+        ? mergeEntries<u8>(cursor, at, rice, count, length, VALUES, pairs)
+        : mergeEntries<u16>(cursor, at, rice, count, length, VALUES, pairs);
   }
   if (at > load<u64>(cursor, END)) return false;
   store<u64>(cursor, at, AT);
@@ -194,61 +200,63 @@ function areSound(values: usize, count: i32): bool {
 }
 
 /**
- * Merges `count` entries, each a gap with Rice parameter `rice` and the `valueBits` bits that pick one of the values; without
- * such bits the values are one for each entry. Four entries are taken from one load where their bits fit in it, which is the
- * rule, and averaged before the next are decoded, so that the processor does both at once. Returns the position behind them,
- * DAMAGED if they do not fit.
+ * Merges `count` entries, each a gap with Rice parameter `rice` (or none) and, but for exact values (T f64), one (T u8) or two
+ * (T u16) bits that pick one of the values; exact ones are one for each entry. Four entries are taken from one load where their
+ * bits fit in it, which is the rule, and averaged before the next are decoded, so that the processor does both at once. Returns
+ * the position behind them, DAMAGED if they do not fit.
  */
-function mergeSome(
-  cursor: usize,
-  at: u64,
-  rice: u64,
-  valueBits: u64,
-  count: i32,
-  length: i32,
-  values: usize,
-  mean: usize,
-  weights: usize,
-): u64 {
+function mergeEntries<T>(cursor: usize, at: u64, rice: u64, count: i32, length: i32, values: usize, pairs: usize): u64 {
+  const bits: u64 = isFloat<T>() ? 0 : sizeof<T>();
   const end = load<u64>(cursor, END);
   const scale = load<f64>(cursor, SCALE);
   const weight = load<f64>(cursor, WEIGHT);
-  const advance: usize = valueBits == 0 ? 8 : 0;
-  const mask: u64 = (1 << rice) - 1;
-  const codes: u64 = (1 << valueBits) - 1;
-  const step = rice + valueBits + 1;
-  let index: u64 = u64.MAX_VALUE;
   let i = 0;
+  if (rice == NO_GAPS) {
+    if (at + <u64>count * bits > end) return DAMAGED;
+    for (; i < count; i++) {
+      average<T>(i, wordAt(at), values, scale, weight, pairs);
+      at += bits;
+      if (isFloat<T>()) values += 8;
+    }
+    return at;
+  }
+  const mask: u64 = (1 << rice) - 1;
+  const step = rice + 1;
+  let index: u64 = u64.MAX_VALUE;
   while (i < count) {
     if (at > end) return DAMAGED;
     if (i + 4 <= count) {
-      let word = wordAt(at);
+      const word = wordAt(at);
       const zeros0 = ctz(word);
-      const rest0 = word >> (zeros0 + 1);
-      word >>= zeros0 + step;
-      const zeros1 = ctz(word);
-      const rest1 = word >> (zeros1 + 1);
-      word >>= zeros1 + step;
-      const zeros2 = ctz(word);
-      const rest2 = word >> (zeros2 + 1);
-      word >>= zeros2 + step;
-      const zeros3 = ctz(word);
-      const rest3 = word >> (zeros3 + 1);
-      const used = zeros0 + zeros1 + zeros2 + zeros3 + 4 * step;
+      const rest0 = word >> zeros0;
+      const picked0 = rest0 >> step;
+      const word1 = picked0 >> bits;
+      const zeros1 = ctz(word1);
+      const rest1 = word1 >> zeros1;
+      const picked1 = rest1 >> step;
+      const word2 = picked1 >> bits;
+      const zeros2 = ctz(word2);
+      const rest2 = word2 >> zeros2;
+      const picked2 = rest2 >> step;
+      const word3 = picked2 >> bits;
+      const zeros3 = ctz(word3);
+      const rest3 = word3 >> zeros3;
+      const picked3 = rest3 >> step;
+      const used = zeros0 + zeros1 + zeros2 + zeros3 + 4 * (step + bits);
       if (used <= WORD_BITS) {
         at += used;
-        index += 1 + ((zeros0 << rice) | (rest0 & mask));
-        average(index, values + ((<usize>((rest0 >> rice) & codes)) << 3), scale, weight, mean, weights);
-        values += advance;
-        index += 1 + ((zeros1 << rice) | (rest1 & mask));
-        average(index, values + ((<usize>((rest1 >> rice) & codes)) << 3), scale, weight, mean, weights);
-        values += advance;
-        index += 1 + ((zeros2 << rice) | (rest2 & mask));
-        average(index, values + ((<usize>((rest2 >> rice) & codes)) << 3), scale, weight, mean, weights);
-        values += advance;
-        index += 1 + ((zeros3 << rice) | (rest3 & mask));
-        average(index, values + ((<usize>((rest3 >> rice) & codes)) << 3), scale, weight, mean, weights);
-        values += advance;
+        index += 1 + ((zeros0 << rice) | ((rest0 >> 1) & mask));
+        average<T>(index, picked0, values, scale, weight, pairs);
+        if (isFloat<T>()) values += 8;
+        index += 1 + ((zeros1 << rice) | ((rest1 >> 1) & mask));
+        average<T>(index, picked1, values, scale, weight, pairs);
+        if (isFloat<T>()) values += 8;
+        index += 1 + ((zeros2 << rice) | ((rest2 >> 1) & mask));
+        average<T>(index, picked2, values, scale, weight, pairs);
+        if (isFloat<T>()) values += 8;
+        index += 1 + ((zeros3 << rice) | ((rest3 >> 1) & mask));
+        average<T>(index, picked3, values, scale, weight, pairs);
+        if (isFloat<T>()) values += 8;
         i += 4;
         continue;
       }
@@ -265,35 +273,26 @@ function mergeSome(
     zeros += more;
     at += more + 1;
     word = wordAt(at);
-    at += rice + valueBits;
+    at += rice + bits;
     index += 1 + ((zeros << rice) | (word & mask));
-    average(index, values + ((<usize>((word >> rice) & codes)) << 3), scale, weight, mean, weights);
-    values += advance;
+    average<T>(index, word >> rice, values, scale, weight, pairs);
+    if (isFloat<T>()) values += 8;
     i++;
   }
   return index < <u64>length ? at : DAMAGED;
 }
 
-/** The same where all parameters are sent, so that there are no gaps. */
-function mergeAll(cursor: usize, at: u64, valueBits: u64, count: i32, values: usize, mean: usize, weights: usize): u64 {
-  if (at + <u64>count * valueBits > load<u64>(cursor, END)) return DAMAGED;
-  const scale = load<f64>(cursor, SCALE);
-  const weight = load<f64>(cursor, WEIGHT);
-  const advance: usize = valueBits == 0 ? 8 : 0;
-  const codes: u64 = (1 << valueBits) - 1;
-  for (let i = 0; i < count; i++) {
-    average(i, values + ((<usize>(wordAt(at) & codes)) << 3), scale, weight, mean, weights);
-    at += valueBits;
-    values += advance;
-  }
-  return at;
-}
-
-/** One more sender of a parameter of the chunk: where it is the first, the mean is its value. */
-function average(index: u64, value: usize, scale: f64, weight: f64, mean: usize, weights: usize): void {
-  const offset = (<usize>(index & (CHUNK - 1))) << 3;
-  const before = load<f64>(mean + offset);
-  const total = load<f64>(weights + offset) + weight;
-  store<f64>(weights + offset, total);
-  store<f64>(mean + offset, before + (scale * load<f64>(value) - before) * (weight / total));
+/**
+ * One more sender of a parameter of the chunk: where it is the first, the mean is its value. That is the next of `values` times
+ * the scale if exact, or else the one that the low bits of `picked` say, which has been scaled.
+ */
+function average<T>(index: u64, picked: u64, values: usize, scale: f64, weight: f64, pairs: usize): void {
+  const pair = pairs + ((<usize>(index & (CHUNK - 1))) << 4);
+  const value = isFloat<T>()
+    ? scale * load<f64>(values)
+    : load<f64>(values + ((<usize>picked & (sizeof<T>() * 2 - 1)) << 3));
+  const before = load<f64>(pair);
+  const total = load<f64>(pair, 8) + weight;
+  store<f64>(pair, total, 8);
+  store<f64>(pair, before + (value - before) * (weight / total));
 }

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
-import type { Bytes, ContributionId } from "../base/bytes.ts";
+import { digestOf, type Bytes, type ContributionId } from "../base/bytes.ts";
 import { verifyChain } from "../protocol/chain.ts";
 import type { ContributorMessage } from "../protocol/messages.ts";
 import { createMemoryStore } from "../store/memory.ts";
 import type { Store } from "../store/store.ts";
-import { Actor, calm, charter, honestDelta, keyOf, pack, started, verify, World } from "./rehearsal.fixture.ts";
+import { Actor, calm, charter, honestDelta, joined, keyOf, pack, started, verify, World } from "./rehearsal.fixture.ts";
 
 describe("restarts", () => {
   test("a store of another run, another relay or broken bytes is not gone on with", async () => {
@@ -27,6 +27,25 @@ describe("restarts", () => {
     await expect(world.host.settled()).rejects.toMatchObject({ code: "store" });
     expect(failures.length).toBe(1);
     expect(ada.closed).toMatch(/stopping/);
+    await world.host.close();
+  });
+
+  test("a payload that was damaged on the disk is not merged: the relay stops, and says so", async () => {
+    const failures: unknown[] = [];
+    const world = await started({ onFailure: (error) => failures.push(error) });
+    const [ada, bob] = (await joined(world, "ada", "bob")) as [Actor, Actor];
+    const payload = pack(honestDelta(ada.base, 0.2));
+    await ada.contribute(payload);
+    await bob.contribute(pack(honestDelta(bob.base, 0.3)));
+    await bob.validate();
+    const stored = world.disk.blobs.get(digestOf(payload)) as Bytes;
+    world.disk.blobs.set(
+      digestOf(payload),
+      stored.map((byte, i) => (i === stored.length - 1 ? byte ^ 1 : byte)),
+    );
+    await ada.validate().catch(() => undefined);
+    await expect(world.host.settled()).rejects.toMatchObject({ code: "integrity" });
+    expect(failures.length).toBe(1);
     await world.host.close();
   });
 

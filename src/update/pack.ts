@@ -1,7 +1,7 @@
 /**
  * Packs a dense update into the few bytes that travel: per chunk of 4,096 the largest entries, their indices near their
- * entropy, their values as 2 bits or exactly. `format.ts` is the layout, `select.ts` what is kept, `magnitude.ts` how it
- * is rounded; what is not sent stays with the sender (`feedback.ts`). The recipe is SparseLoCo's (Sarfi et al., 2025) with
+ * entropy, their values as 2 bits or exactly. `format.ts` is the layout, `select.ts` what is kept, `tensor/magnitude.ts` how
+ * it is rounded; what is not sent stays with the sender (`feedback.ts`). The recipe is SparseLoCo's (Sarfi et al., 2025) with
  * a better quantiser and index code. Integer operations and exact powers of two only: one input, one packing, everywhere.
  */
 import { assert } from "../base/assert.ts";
@@ -20,7 +20,7 @@ import {
   VALUE_MAX,
   widthOf,
 } from "./format.ts";
-import { classOf, createMagnitudeSearch } from "./magnitude.ts";
+import { classOf, createMagnitudeSearch } from "../tensor/magnitude.ts";
 import { bestRice } from "./rice.ts";
 import { createSelector, selectBySorting } from "./select.ts";
 

@@ -20,7 +20,7 @@ import {
   VALUE_MAX,
   widthOf,
 } from "./format.ts";
-import { powerOf } from "./magnitude.ts";
+import { powerOf } from "../tensor/magnitude.ts";
 import { isBestRice } from "./rice.ts";
 
 /** Some entries of an update [P]: `values[i]` belongs to parameter `indices[i]`; indices ascend. */

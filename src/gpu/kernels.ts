@@ -8,14 +8,17 @@ import adamw from "../../shaders/adamw.wgsl" with { type: "text" };
 import add from "../../shaders/add.wgsl" with { type: "text" };
 import embeddingBackward from "../../shaders/embedding-backward.wgsl" with { type: "text" };
 import embedding from "../../shaders/embedding.wgsl" with { type: "text" };
+import feedback from "../../shaders/feedback.wgsl" with { type: "text" };
 import mean from "../../shaders/mean.wgsl" with { type: "text" };
 import normPartial from "../../shaders/norm-partial.wgsl" with { type: "text" };
 import norm from "../../shaders/norm.wgsl" with { type: "text" };
+import pack from "../../shaders/pack.wgsl" with { type: "text" };
 import rope from "../../shaders/rope.wgsl" with { type: "text" };
 import sumRows from "../../shaders/sum-rows.wgsl" with { type: "text" };
 import swigluBackward from "../../shaders/swiglu-backward.wgsl" with { type: "text" };
 import swiglu from "../../shaders/swiglu.wgsl" with { type: "text" };
 import type { Op, OpOf, OpType, TensorId } from "../tensor/program.ts";
+import { CHUNK } from "../tensor/slots.ts";
 import {
   attentionBackwardDispatches,
   attentionDispatches,
@@ -234,6 +237,32 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
         groups,
       };
     }),
+
+  feedback: (op, context) =>
+    windowsOf(context.countOf(op.residual), context.bindingBytesMax).map((window) => {
+      const part = (id: TensorId, access: Access): Binding => ({ type: "tensor", id, access, window });
+      const bindings = [part(op.residual, "write"), part(op.base, "read"), part(op.params, "read"), read(op.scale)];
+      return elementwise({ kernel: "feedback", text: feedback, bindings }, window.count, context);
+    }),
+
+  pack: (op, { countOf, shapeOf, bindingBytesMax }) => {
+    const slot = at(shapeOf(op.slots), 1);
+    // 64 chunks, so that windows of slots begin at multiples of 256 bytes, too.
+    return windowsOf(countOf(op.residual), bindingBytesMax, 64 * CHUNK).map((window) => {
+      const chunks = share(window.count, CHUNK);
+      const own = { offset: (window.offset / CHUNK) * slot, count: chunks * slot };
+      return {
+        kernel: "pack",
+        text: pack,
+        constants: { COUNT: u32(window.count), KEEP: u32(op.keep), SLOT: u32(slot) },
+        bindings: [
+          { type: "tensor", id: op.residual, access: "read", window },
+          { type: "tensor", id: op.slots, access: "write", window: own },
+        ],
+        groups: chunks,
+      };
+    });
+  },
 };
 
 /** The dispatches of `group`, in order; one, if several ops share it, and one more for the sums of its products that were cut. */
@@ -324,9 +353,9 @@ function inBlocks(text: string, count: number, width: Width): Pick<Dispatch, "te
   return { text: inValues(text, width), constants, groups: share(count, 1024) };
 }
 
-/** Cuts a flat tensor of `count` elements into windows that one binding can span; they begin at multiples of 256 bytes. */
-function windowsOf(count: number, bindingBytesMax: number): { offset: number; count: number }[] {
-  const length = Math.floor(bindingBytesMax / 256) * 64;
+/** Cuts a flat tensor of `count` elements into windows that one binding can span; they begin at multiples of `unit`: 256 bytes. */
+function windowsOf(count: number, bindingBytesMax: number, unit = 64): { offset: number; count: number }[] {
+  const length = Math.floor(bindingBytesMax / (4 * unit)) * unit;
   return Array.from({ length: share(count, length) }, (_, i) => ({
     offset: i * length,
     count: Math.min(length, count - i * length),

@@ -62,6 +62,10 @@ function flopsOf(op: Op, shape: (id: TensorId) => readonly number[], count: (id:
       return 2 * count(op.x);
     case "adamw":
       return 16 * count(op.params);
+    case "feedback":
+      return 3 * count(op.residual);
+    case "pack":
+      return 0;
     default:
       return op satisfies never;
   }

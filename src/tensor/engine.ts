@@ -23,7 +23,7 @@ export interface Engine {
   [Symbol.dispose](): void;
 }
 
-/** Copies of outputs by name. */
+/** Copies of outputs by name; what is u32 comes as its bits. */
 export type Outputs<Name extends string> = Readonly<Record<Name, Float32Array<ArrayBuffer>>>;
 
 export interface Plan {

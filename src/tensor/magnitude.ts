@@ -11,7 +11,8 @@
  *
  * Sums are fixed-point. A value counts 2^16 units and more of its own octave, its mantissa cut to 16 bits. The sum of the
  * lower part is kept in units of its own highest octave, so that small values far from large ones still find their power;
- * that of the upper part and all errors are in units of the highest octave of all. What lies below a unit is cut off.
+ * that of the upper part and all errors are in units of the highest octave of all. What lies below a unit is cut off. Values
+ * more than 31 octaves below the highest are dust: one class for all, so that a kernel needs no more than 129.
  */
 
 /** Classes per octave, and all of them: one octave for each biased f32 exponent. */
@@ -19,6 +20,8 @@ const CLASSES = 4;
 const ALL = 256 * CLASSES;
 /** Bits of a unit below its octave's power of two. */
 const UNIT_BITS = 16;
+/** Octaves that are told apart. */
+const OCTAVES = 32;
 /** Biased exponent of the largest finite f32. */
 const EXPONENT_MAX = 254;
 
@@ -59,30 +62,45 @@ export function createMagnitudeSearch(): MagnitudeSearch {
   const counts = new Uint32Array(ALL);
   const sums = new Uint32Array(ALL);
 
-  /** Fills `counts` and `sums` of all classes between the smallest and the largest octave of a value; returns those two. */
-  const classify = (magnitudes: Uint32Array, picked: Uint16Array, count: number): { first: number; last: number } => {
-    let first = EXPONENT_MAX;
+  /** Fills `counts` and `sums` of all classes between two octaves, the smallest above the dust and the highest; sums up the dust. */
+  const classify = (magnitudes: Uint32Array, picked: Uint16Array, count: number) => {
+    const sizeAt = (i: number): number => magnitudes[picked[i] as number] as number;
     let last = 0;
     for (let i = 0; i < count; i += 1) {
-      const octave = (magnitudes[picked[i] as number] as number) >>> 23;
-      first = octave < first ? octave : first;
-      last = octave > last ? octave : last;
+      last = Math.max(last, sizeAt(i) >>> 23);
+    }
+    let first = last;
+    let top = 0;
+    for (let i = 0; i < count; i += 1) {
+      const octave = sizeAt(i) >>> 23;
+      if (octave > last - OCTAVES) {
+        first = octave < first ? octave : first;
+      } else {
+        top = octave > top ? octave : top;
+      }
     }
     counts.fill(0, first * CLASSES, (last + 1) * CLASSES);
     sums.fill(0, first * CLASSES, (last + 1) * CLASSES);
+    let [n, sum] = [0, 0];
     for (let i = 0; i < count; i += 1) {
-      const magnitude = magnitudes[picked[i] as number] as number;
-      const at = classOf(magnitude);
-      counts[at] = (counts[at] as number) + 1;
-      sums[at] = (sums[at] as number) + (((magnitude & 0x7fffff) | 0x800000) >>> (23 - UNIT_BITS));
+      const size = sizeAt(i);
+      const units = ((size & 0x7fffff) | 0x800000) >>> (23 - UNIT_BITS);
+      if (size >>> 23 < first) {
+        n += 1;
+        sum += units >>> Math.min(31, top - (size >>> 23));
+      } else {
+        const at = classOf(size);
+        counts[at] = (counts[at] as number) + 1;
+        sums[at] = (sums[at] as number) + units;
+      }
     }
-    return { first, last };
+    return { first, last, dust: { n, sum, top: n === 0 ? first : top } };
   };
 
   return (magnitudes, picked, count) => {
-    const { first, last } = classify(magnitudes, picked, count);
+    const { first, last, dust } = classify(magnitudes, picked, count);
     const [start, end] = [first * CLASSES, (last + 1) * CLASSES];
-    const inLast = (at: number): number => (sums[at] as number) >>> Math.min(31, last - (at >>> 2));
+    const inLast = (at: number): number => (sums[at] as number) >>> (last - (at >>> 2));
     let total = 0;
     for (let at = start; at < end; at += 1) {
       total += inLast(at);
@@ -91,7 +109,7 @@ export function createMagnitudeSearch(): MagnitudeSearch {
     const only = powerFor(all);
     let best: Magnitudes = { low: only, high: only, split: end };
     let least = errorOf(all, only, last);
-    let below = { n: 0, sum: 0, top: first };
+    let below = dust;
     let belowInLast = 0;
     for (let at = start; at < end; at += 1) {
       const n = counts[at] as number;

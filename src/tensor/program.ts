@@ -64,6 +64,10 @@ export interface HeadShape {
  *                       params = params − lr·(m·c1 / (√(v·c2) + eps) + wd·params); wd only for index < decayCount.
  *                       hyper [8] f32: lr, β1, β2, eps, wd, clip, c1 = 1/(1−β1^t), c2 = 1/(1−β2^t)
  *                       Source: Loshchilov and Hutter, arXiv 1711.05101; PyTorch clip_grad_norm_
+ * feedback              residual = scale[0]·residual + (base − params), in place; all [P], scale [1]
+ * pack                  slots[chunk] = what is sent of chunk 0 … ⌈P/4096⌉ − 1 of residual [P]: the `keep` largest magnitudes, of
+ *                       equal ones the lower index, zeros and subnormal numbers never, as signs and two powers of two
+ *                       (`magnitude.ts`). slots [⌈P/4096⌉, slotWords(keep)] u32 (`slots.ts`). Every bit is defined
  */
 export type Op =
   | { readonly type: "embedding"; readonly table: TensorId; readonly tokens: TensorId; readonly out: TensorId }
@@ -168,7 +172,15 @@ export type Op =
       readonly norm: TensorId;
       readonly hyper: TensorId;
       readonly decayCount: number;
-    };
+    }
+  | {
+      readonly type: "feedback";
+      readonly base: TensorId;
+      readonly params: TensorId;
+      readonly scale: TensorId;
+      readonly residual: TensorId;
+    }
+  | { readonly type: "pack"; readonly residual: TensorId; readonly keep: number; readonly slots: TensorId };
 
 export type OpType = Op["type"];
 export type OpOf<K extends OpType> = Extract<Op, { type: K }>;
@@ -201,6 +213,8 @@ export const WRITES: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
   mean: ["out"],
   norm: ["out"],
   adamw: ["params", "m", "v"],
+  feedback: ["residual"],
+  pack: ["slots"],
 };
 
 /** Field names of each op that hold tensors it reads (optional ones may be absent). */
@@ -222,6 +236,8 @@ export const READS: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
   mean: ["x"],
   norm: ["x"],
   adamw: ["params", "grads", "m", "v", "norm", "hyper"],
+  feedback: ["residual", "base", "params", "scale"],
+  pack: ["residual"],
 };
 
 /** The tensor called `name`. Throws when the Program has none. */

@@ -13,6 +13,7 @@ import {
   type Tensor,
   type TensorId,
 } from "./program.ts";
+import { CHUNK, chunksOf, slotWords } from "./slots.ts";
 
 export interface Recorder {
   input(name: string, shape: readonly number[], dtype?: DType): TensorId;
@@ -41,6 +42,10 @@ export interface Recorder {
   crossEntropy(logits: TensorId, targets: TensorId): { losses: TensorId; loss: TensorId };
   mean(x: TensorId, out?: TensorId): TensorId;
   norm(x: TensorId): TensorId;
+  /** residual ← scale · residual + base − params. */
+  feedback(residual: TensorId, change: { base: TensorId; params: TensorId; scale: TensorId }): void;
+  /** The slots of all chunks of `residual` [P], `keep` entries in each at most. */
+  pack(residual: TensorId, keep: number): TensorId;
 
   /** The Program so far; `outputs` may be read by the host after a run. */
   finish(outputs: readonly string[]): Program;
@@ -222,6 +227,20 @@ export function record(name: string, from?: Program): Recorder {
       const out = value("norm", [1]);
       ops.push({ type: "norm", x, out });
       return out;
+    },
+    feedback: (residual, { base, params, scale }) => {
+      same(residual, base, "feedback");
+      same(residual, params, "feedback");
+      ops.push({ type: "feedback", residual, base, params, scale });
+    },
+    pack: (residual, keep) => {
+      assert(
+        Number.isInteger(keep) && keep >= 1 && keep <= CHUNK,
+        `Cannot record pack: keep is ${keep}, need 1 to ${CHUNK}`,
+      );
+      const slots = value("slots", [chunksOf(elementCount(shapeOf(residual))), slotWords(keep)], "u32");
+      ops.push({ type: "pack", residual, keep, slots });
+      return slots;
     },
     finish: (outputs) => {
       for (const output of outputs) {

@@ -6,6 +6,7 @@
  */
 /* oxlint-disable typescript/no-non-null-assertion -- every index below is inside its tensor; the formulas stay readable */
 import { assert } from "../base/assert.ts";
+import { packInto } from "./twin-pack.ts";
 import { type HeadShape, type OpOf, type OpType, type TensorId } from "./program.ts";
 
 export type Floats = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>;
@@ -268,6 +269,20 @@ export const TWIN_OPS: { readonly [K in OpType]: Run<K> } = {
       params[i]! -= rate * ((m[i]! * c1) / (Math.sqrt(v[i]! * c2) + eps) + wd * params[i]!);
     }
   },
+
+  feedback: (op, { floats }) => {
+    const [base, params, scale, residual] = [
+      floats(op.base),
+      floats(op.params),
+      floats(op.scale)[0]!,
+      floats(op.residual),
+    ];
+    for (let i = 0; i < residual.length; i += 1) {
+      residual[i] = scale * residual[i]! + (base[i]! - params[i]!);
+    }
+  },
+
+  pack: (op, { floats, words, shape }) => packInto(words(op.slots), floats(op.residual), op.keep, shape(op.slots)[1]!),
 };
 
 /**

@@ -95,7 +95,8 @@ function createPlan(program: Program, states: Map<string, Floats>, precision: Pr
       }
       const read = (output: string): Float32Array<ArrayBuffer> => {
         assert(program.outputs.includes(output), `Cannot read "${output}": it is not an output of "${program.name}"`);
-        return new Float32Array(held(arrays, tensorNamed(program, output).id));
+        const values = held(arrays, tensorNamed(program, output).id);
+        return values instanceof Uint32Array ? new Float32Array(values.slice().buffer) : new Float32Array(values);
       };
       return Object.fromEntries(outputs.map((output) => [output, read(output)])) as Outputs<Name>;
     },

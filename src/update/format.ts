@@ -28,13 +28,11 @@
  * indices cost 12.
  */
 
-export const CHUNK = 4096;
+export { CHUNK, chunksOf, RICE_BITS, RICE_MAX } from "../tensor/slots.ts";
+
 export const MAGIC = 0x556c6448; // "HdlU", read little-endian
 export const FORMAT_VERSION = 1;
 export const HEADER_BYTES = 20;
-export const RICE_BITS = 4;
-/** Gaps are below 4,096 = 2^12, so a larger Rice parameter never helps. */
-export const RICE_MAX = 12;
 /** Biased f32 exponents of normal numbers. */
 export const EXPONENT_MIN = 1;
 export const EXPONENT_MAX = 254;
@@ -49,12 +47,18 @@ export interface Header {
   readonly bytes: number;
 }
 
-/** Chunks that P parameters are cut into. */
-export function chunksOf(parameters: number): number {
-  return Math.ceil(parameters / CHUNK);
-}
-
 /** Bits needed to write `value`; 0 for 0. */
 export function widthOf(value: number): number {
   return 32 - Math.clz32(value);
+}
+
+/** Writes the header to the first bytes of `view`. */
+export function putHeader(view: DataView, { bits, keep, parameters, entries, bytes }: Header): void {
+  view.setUint32(0, MAGIC, true);
+  view.setUint8(4, FORMAT_VERSION);
+  view.setUint8(5, bits);
+  view.setUint16(6, keep, true);
+  view.setUint32(8, parameters, true);
+  view.setUint32(12, entries, true);
+  view.setUint32(16, bytes, true);
 }

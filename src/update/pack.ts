@@ -9,17 +9,7 @@ import type { Bytes } from "../base/bytes.ts";
 import type { Compression } from "../protocol/charter.ts";
 import { PARAMETERS_MAX } from "../protocol/limits.ts";
 import { alignWriter, type BitWriter, createBitWriter, putBits, putUnary } from "./bits.ts";
-import {
-  CHUNK,
-  chunksOf,
-  FORMAT_VERSION,
-  type Header,
-  HEADER_BYTES,
-  MAGIC,
-  RICE_BITS,
-  VALUE_MAX,
-  widthOf,
-} from "./format.ts";
+import { CHUNK, chunksOf, type Header, HEADER_BYTES, putHeader, RICE_BITS, VALUE_MAX, widthOf } from "./format.ts";
 import { classOf, createMagnitudeSearch } from "../tensor/magnitude.ts";
 import { bestRice } from "./rice.ts";
 import { createSelector, selectBySorting } from "./select.ts";
@@ -209,13 +199,6 @@ function finish(writer: BitWriter, shape: Omit<Header, "bytes">, tail: Uint8Arra
   bytes.set(writer.bytes.subarray(0, writer.length));
   bytes.set(tail, writer.length);
   assert(bytes.length < 2 ** 32, `Cannot pack update: it has ${bytes.length} bytes, need less than 2^32`);
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, MAGIC, true);
-  view.setUint8(4, FORMAT_VERSION);
-  view.setUint8(5, shape.bits);
-  view.setUint16(6, shape.keep, true);
-  view.setUint32(8, shape.parameters, true);
-  view.setUint32(12, shape.entries, true);
-  view.setUint32(16, bytes.length, true);
+  putHeader(new DataView(bytes.buffer), { ...shape, bytes: bytes.length });
   return bytes;
 }

@@ -70,6 +70,9 @@ export function emitOp(pen: Pen, op: Op): void {
       const words = [pen.place(op.x), pen.place(op.out), rows, columns];
       return pen.emit(code.SUM_ROWS, Math.ceil(columns / code.SUM_COLUMNS), words);
     }
+    case "feedback":
+    case "pack":
+      return emitUpdate(pen, op);
     case "mean":
       return pen.emit(code.MEAN, 1, [pen.place(op.x), pen.place(op.out), pen.count(op.x)]);
     default:
@@ -407,4 +410,15 @@ function emitCrossEntropy(pen: Pen, op: OpOf<"crossEntropy"> | OpOf<"crossEntrop
 /** The bits of `value` as a 32-bit float. */
 function floatBits(value: number): number {
   return new Uint32Array(new Float32Array([value]).buffer)[0] as number;
+}
+
+function emitUpdate(pen: Pen, op: OpOf<"feedback"> | OpOf<"pack">): void {
+  const count = pen.count(op.residual);
+  if (op.type === "feedback") {
+    const words = [pen.place(op.residual), pen.place(op.base), pen.place(op.params), pen.place(op.scale), count];
+    return pen.emit(code.FEEDBACK, Math.ceil(count / code.BLOCK), words);
+  }
+  const [chunks, slotWords] = pen.shape(op.slots);
+  pen.emit(code.PACK_CHUNK, chunks, [pen.place(op.residual), pen.place(op.slots), count, op.keep, slotWords]);
+  pen.need({ thread: code.PACK_BYTES });
 }

@@ -165,7 +165,13 @@ function elements(count: number): Program[] {
       r.push({ type: "adamw", params, grads, m, v, norm, hyper, decayCount });
       return [norm, params, m, v];
     });
-  return [gated, adamw(count), adamw(Math.floor(count / 2)), adamw(0)];
+  const feedback = program(`feedback ${count}`, (r) => {
+    const residual = r.state(`residual ${count}`, [count]);
+    const [base, params, scale] = [r.input("base", [count]), r.input("params", [count]), r.input("scale", [1])];
+    r.feedback(residual, { base, params, scale });
+    return [residual];
+  });
+  return [gated, adamw(count), adamw(Math.floor(count / 2)), adamw(0), feedback];
 }
 
 const CASES: readonly Program[] = [
@@ -237,4 +243,41 @@ test("the plain build and the threaded build on three threads compute the same b
   for (const one of CASES) {
     expect(await outputsOf(threaded, one), one.name).toEqual(await outputsOf(plain, one));
   }
+});
+
+/** Values with many zeros, ties, tiny and huge ones. */
+const VALUES: Readonly<Record<string, (rng: ReturnType<typeof createRng>) => number>> = {
+  plain: (rng) => rng.normal(),
+  ties: (rng) => rng.below(5) - 2,
+  sparse: (rng) => (rng.float() < 0.01 ? rng.normal() : 0),
+  wide: (rng) => (rng.float() - 0.5) * 2 ** (rng.below(270) - 145),
+  "far apart": (rng) => rng.normal() * (rng.below(9) === 0 ? 1 : 2 ** -30),
+};
+
+describe("pack() leaves the twin's bits", () => {
+  test.each(Object.keys(VALUES))("of values that are %s", async (kind) => {
+    using wasm = await createWasmEngine({ bytes: built("heddle-threads.wasm"), threads: 2 });
+    using twin = createTwin();
+    const rng = createRng("pack", kind);
+    for (const count of [1, 40, 4095, 4096, 4097, 9001]) {
+      const values = Float32Array.from({ length: count }, () => VALUES[kind]?.(rng) ?? 0);
+      for (const keep of [1, 3, 64, 256, 4095, 4096]) {
+        const slots = async (engine: Engine): Promise<Uint32Array> => {
+          using plan = await engine.compile(program("pack", (r) => [r.pack(r.input("residual", [count]), keep)]));
+          plan.write("residual", values);
+          return new Uint32Array((await plan.run(["slots"]))["slots"]?.buffer ?? []);
+        };
+        expect(await slots(wasm), `${count} values, ${keep} kept`).toEqual(await slots(twin));
+      }
+    }
+  });
+
+  test("of values that are not finite", async () => {
+    using wasm = await createWasmEngine({ bytes: built("heddle.wasm") });
+    using plan = await wasm.compile(program("pack", (r) => [r.pack(r.input("residual", [4099]), 7)]));
+    plan.write("residual", new Float32Array(4099).fill(Number.NaN, 4098));
+    const { slots } = await plan.run(["slots"]);
+    const heads = new Uint32Array(slots.buffer).filter((_, i) => i % (slots.length / 2) === 0);
+    expect([...heads]).toEqual([0, 0xffff_ffff]);
+  });
 });

@@ -10,6 +10,7 @@ import { microBatchName, trainProgram, type TrainOptions } from "../../src/model
 import type { ModelConfig } from "../../src/protocol/charter.ts";
 import { elementCount, type OpType, type Program, type TensorId } from "../../src/tensor/program.ts";
 import { record, sortTokens, type Recorder } from "../../src/tensor/record.ts";
+import { updateCases } from "./update-cases.ts";
 
 export type Values = Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
 
@@ -142,6 +143,7 @@ export const cases: readonly Case[] = [
   ...[1, 7, 255, 257, 70_001].map(normCase),
   ...[1, 7, 1023, 1025, 1028].map((count) => adamwCase(count, count === 7 ? 0 : 1)),
   ...[4, 1020, 1024, 1028].map((count) => adamwCase(count, 1, 4 * Math.floor(count / 8))),
+  ...updateCases,
   modelCase("tied", { tied: true, kvHeads: 2, channels: 32 }),
   modelCase("untied", { tied: false, kvHeads: 2, channels: 32 }),
   {

@@ -154,10 +154,16 @@ export async function execute(engine: Engine, setup: Setup): Promise<Map<string,
     }
     const outputs = await plan.run(step === setup.steps ? setup.program.outputs : []);
     if (step === setup.steps) {
-      return new Map(Object.entries(outputs));
+      const isWords = (name: string): boolean => tensorNamed(setup.program, name).dtype === "u32";
+      return new Map(Object.entries(outputs).map(([name, values]) => [name, isWords(name) ? halves(values) : values]));
     }
   }
   return new Map();
+}
+
+/** The bits of words as numbers that a float holds exactly. */
+function halves(words: Float32Array): Float32Array {
+  return Float32Array.from(new Uint16Array(words.buffer, words.byteOffset, words.length * 2));
 }
 
 let isolations = 0;

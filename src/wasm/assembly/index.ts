@@ -9,6 +9,7 @@ import { barrier, claim } from "./sync";
 import { matmulTile, packTile } from "./matmul";
 import { attentionDeltaTile, attentionKeyTile, attentionQueryTile, attentionTile, packHeadsTile } from "./attention";
 import { adamwTile, addTile, normBlockTile, normTotalTile, swigluBackwardTile, swigluTile } from "./elementwise";
+import { feedbackTile, packChunkTile } from "./pack";
 import {
   crossEntropyBackwardTile,
   crossEntropyTile,
@@ -77,6 +78,10 @@ function execute(ins: usize, tile: i32, scratch: usize): void {
       return normTotalTile(ins);
     case op.ADAMW:
       return adamwTile(ins, tile);
+    case op.FEEDBACK:
+      return feedbackTile(ins, tile);
+    case op.PACK_CHUNK:
+      return packChunkTile(ins, tile, scratch);
     default:
       unreachable();
   }

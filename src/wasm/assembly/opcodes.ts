@@ -114,3 +114,19 @@ export const NORM_BLOCKS = 18;
 export const NORM_TOTAL = 19;
 /** 2 params, 3 grads, 4 m, 5 v, 6 norm, 7 hyper, 8 elements, 9 elements that decay. */
 export const ADAMW = 20;
+/** 2 residual, 3 base, 4 params, 5 scale, 6 elements. */
+export const FEEDBACK = 24;
+/** 2 residual, 3 slots, 4 elements, 5 entries kept of a chunk, 6 words of a slot. A tile is a chunk. */
+export const PACK_CHUNK = 25;
+/** Elements of a chunk. */
+export const CHUNK = 4096;
+/**
+ * Scratch memory of PACK_CHUNK: bit patterns (u32), then, at these offsets, those in the bin at hand (u32), counts of bins (u32),
+ * picked indices (u16), and of each class of magnitudes number and sum (u32).
+ */
+export const PACK_REST = 16_384;
+export const PACK_COUNTS = 32_768;
+export const PACK_PICKED = 40_960;
+export const PACK_NUMBERS = 49_152;
+export const PACK_SUMS = 53_248;
+export const PACK_BYTES = 57_344;

@@ -1,0 +1,40 @@
+/**
+ * How the op `pack` leaves a chunk of an update: its bits as `update/format.ts` has them, but for its count, in a slot of as
+ * many words as the longest chunk could need. The count's width depends on the fullest chunk of all, so who joins the slots
+ * writes it (`update/slots.ts`).
+ *
+ * Word 0 of a slot is the count of its entries, and above its 16 bits the number of bits that follow, from the lowest bit of
+ * word 1 up. What is left of the slot is zero. A chunk with a number that is not finite has NOT_FINITE for word 0.
+ */
+
+/** Parameters that a slot is for. */
+export const CHUNK = 4096;
+export const NOT_FINITE = 0xffff_ffff;
+/** Bits that say which two powers of two a chunk's entries have, and which Rice parameter its gaps. */
+export const MAGNITUDE_BITS = 16;
+export const RICE_BITS = 4;
+/** Gaps are below 4,096 = 2^12, so a larger Rice parameter never helps. */
+export const RICE_MAX = 12;
+
+/** Words of a slot for at most `keep` entries. */
+export function slotWords(keep: number): number {
+  let bits = 0;
+  for (let n = 1; n <= keep; n += 1) {
+    bits = Math.max(bits, MAGNITUDE_BITS + 2 * n + (n < CHUNK ? RICE_BITS + gapBitsMax(n) : 0));
+  }
+  return 1 + Math.ceil(bits / 32);
+}
+
+/** The most bits that `n` gaps can take, with the best Rice parameter: they add up to CHUNK − n at most. */
+function gapBitsMax(n: number): number {
+  let least = Infinity;
+  for (let rice = 0; rice <= RICE_MAX; rice += 1) {
+    least = Math.min(least, n * (rice + 1) + ((CHUNK - n) >>> rice));
+  }
+  return least;
+}
+
+/** Slots of P parameters. */
+export function chunksOf(parameters: number): number {
+  return Math.ceil(parameters / CHUNK);
+}

@@ -25,7 +25,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { decode, encode } from "@msgpack/msgpack";
-import { assert } from "../src/base/assert.ts";
+import { assert, present } from "../src/base/assert.ts";
 import { bytesToFloats, floatBytes, type Bytes } from "../src/base/bytes.ts";
 import type { Outputs } from "../src/tensor/engine.ts";
 
@@ -88,7 +88,6 @@ export function openJournal(dir: string): Journal {
   /** The next answer, or undefined behind the saved point. */
   const next = (): Values | undefined => {
     if (at < end) {
-      remembered += 1;
       const [length = 0] = new Uint32Array(take(4).buffer);
       return bytesToFloats(take(4 * length));
     }
@@ -115,26 +114,27 @@ export function openJournal(dir: string): Journal {
 
   return {
     nextRun: <Name extends string>(outputs: readonly Name[]) => {
-      const values = next();
-      if (values === undefined) {
+      const counted = next();
+      if (counted === undefined) {
         return undefined;
       }
-      const made: Partial<Record<Name, Values>> = {};
-      outputs.forEach((name, i) => {
-        made[name] = values.slice(i, i + 1);
-      });
-      return made as Outputs<Name>;
+      const { length } = counted;
+      assert(
+        length === outputs.length,
+        `Cannot read the journal: it has ${length} outputs of a run that asks for ${outputs.length}`,
+      );
+      remembered += 1;
+      return Object.fromEntries(outputs.map((name) => [name, present(next(), `output "${name}"`)])) as Outputs<Name>;
     },
     noteRun: (outputs) => {
       const values = Object.values(outputs);
-      assert(
-        values.every(({ length }) => length === 1),
-        "Cannot keep a journal of outputs that are not numbers",
-      );
-      append(Float32Array.from(values, (each) => each[0] as number));
+      // How many there are: a run may have none.
+      append(new Float32Array(values.length));
+      values.forEach(append);
     },
     nextRead: (owner, name) => {
       const values = next();
+      remembered += values === undefined ? 0 : 1;
       if (values === undefined || !MOMENTS.has(name)) {
         return values;
       }

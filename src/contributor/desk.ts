@@ -13,11 +13,11 @@ import type { DeviceKey } from "../protocol/keys.ts";
 import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
 import type { TrainAssignment, ValidateAssignment, VersionInfo } from "../protocol/messages.ts";
 import type { Store } from "../store/store.ts";
-import { applyUpdate, deltaOf } from "../update/delta.ts";
-import { accumulate, age, createResidual, settle } from "../update/feedback.ts";
-import { packUpdate } from "../update/pack.ts";
+import { applyUpdate } from "../update/delta.ts";
+import { settle } from "../update/feedback.ts";
 import { unpackUpdate } from "../update/unpack.ts";
 import { openNotebook, type Held, type Page, type Signed } from "./notebook.ts";
+import { packOnHost, type Feed } from "./packing.ts";
 import type { Outcome, Pending } from "./state.ts";
 import type { CreateWork, EngineInUse, JobOptions, LocalRun, Work } from "./work.ts";
 
@@ -102,8 +102,14 @@ export function createDesk(options: DeskOptions): Desk {
 
   const contribute = async (assignment: TrainAssignment, { local, ahead }: Trained): Promise<Pending> => {
     const before = await readOnce();
-    const residual = feed(before, { assignment, charter, base: baseOf(assignment.baseDigest), local });
-    const payload = packUpdate(residual, charter.uplink);
+    const feed: Feed = {
+      base: baseOf(assignment.baseDigest),
+      residual: before.residual,
+      rounds: Math.max(0, assignment.round - before.round - 1),
+      uplink: charter.uplink,
+    };
+    const { after } = local;
+    const { payload, residual } = after instanceof Float32Array ? packOnHost(feed, after) : await after.pack(feed);
     const signed = await sign({ run, key, privateData, assignment, local, ahead, payload });
     const moments = (await work?.moments()) ?? null;
     await write({ base: before.base, residual, round: assignment.round, moments, signed });
@@ -153,7 +159,8 @@ export function createDesk(options: DeskOptions): Desk {
       }
       const pending = await inTurn(() => contribute(assignment, { local, ahead }));
       if (aheadMax > 0) {
-        trail = { assignment, taken: local.steps, ended: local.after, params: local.after, steps: 0 };
+        const ended = await parametersOf(local);
+        trail = { assignment, taken: local.steps, ended, params: ended, steps: 0 };
       }
       return pending;
     },
@@ -168,7 +175,7 @@ export function createDesk(options: DeskOptions): Desk {
       });
       const steps = at.steps + local.steps;
       if (trail === at) {
-        trail = { ...at, params: local.after, steps };
+        trail = { ...at, params: await parametersOf(local), steps };
       }
       return steps;
     },
@@ -295,6 +302,10 @@ interface Trail {
   readonly steps: number;
 }
 
+async function parametersOf({ after }: LocalRun): Promise<Float32Array<ArrayBuffer>> {
+  return after instanceof Float32Array ? after : after.parameters();
+}
+
 /** What came between belongs to the round of `assignment`: the next version, or the same one after a round that was skipped. */
 function isNext({ assignment: { baseVersion: last } }: Trail, { baseVersion }: TrainAssignment): boolean {
   return baseVersion === last || baseVersion === last + 1;
@@ -309,27 +320,6 @@ interface Trained {
   readonly local: LocalRun;
   /** Steps taken before. */
   readonly ahead: number;
-}
-
-interface Fed {
-  readonly assignment: TrainAssignment;
-  readonly charter: Charter;
-  readonly base: Float32Array;
-  readonly local: LocalRun;
-}
-
-/** The residual [P] after this round's delta: a copy, so that what was written down before stays as it is. */
-function feed(page: Page, { assignment, charter, base, local }: Fed): NonNullable<Page["residual"]> {
-  const { bits, beta } = charter.uplink;
-  const delta = deltaOf(base, local.after, bits);
-  if (!delta.every((value) => Number.isFinite(value))) {
-    throw new HeddleError("device-wrong", "This device computed numbers that are not finite");
-  }
-  const fits = page.residual !== null && page.residual.length === delta.length;
-  const residual = fits && page.residual !== null ? page.residual.slice() : createResidual(delta.length, bits);
-  age(residual, { beta, rounds: Math.max(0, assignment.round - page.round - 1) });
-  accumulate(residual, delta, beta);
-  return residual as NonNullable<Page["residual"]>;
 }
 
 interface Signing {

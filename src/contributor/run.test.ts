@@ -67,8 +67,9 @@ function twinWhose(outcome: (step: number, values: Outputs<string>) => Outputs<s
     const plan = await twin.compile(program);
     const run = async <Name extends string>(names: readonly Name[] = []) => {
       const values = await plan.run<string>(names);
-      steps += names.length === 2 ? 1 : 0; // a training step is read for its loss and its norm
-      return (names.length === 2 ? outcome(steps, values) : values) as Outputs<Name>;
+      const isStep = names.includes("norm" as Name); // a training step is read for its loss and its norm
+      steps += isStep ? 1 : 0;
+      return (isStep ? outcome(steps, values) : values) as Outputs<Name>;
     };
     return { ...plan, run, [Symbol.dispose]: () => plan[Symbol.dispose]() };
   };

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { HeddleError } from "../base/assert.ts";
 import type { ContributorId, Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import { createStop } from "../base/stop.ts";
@@ -9,8 +10,11 @@ import { initialParameters } from "../model/layout.ts";
 import { createTrainer } from "../model/trainer.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import type { TrainAssignment } from "../protocol/messages.ts";
+import type { Engine } from "../tensor/engine.ts";
 import { createTwin } from "../tensor/twin.ts";
-import { createWork } from "./work.ts";
+import { packUpdate } from "../update/pack.ts";
+import { packOnHost, type Packed } from "./packing.ts";
+import { createWork, type LocalRun, type OnEngine } from "./work.ts";
 
 const evaluation = { name: "e", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
 const sample = sampleCharter([], evaluation);
@@ -18,7 +22,9 @@ const charter = {
   ...sample,
   model: { ...sample.model, channels: 8, layers: 1, heads: 2, kvHeads: 1, hidden: 8, time: 8 },
   inner: { ...sample.inner, batch: 2 },
-};
+  // What travels exactly is packed by the host, so that a run comes with its parameters.
+  uplink: { keep: 4096, bits: 64, beta: 0 },
+} as const;
 const corpus = createCorpus([Uint8Array.from({ length: 500 }, (_, i) => 97 + (i % 26))]);
 const contributor = "c".repeat(64) as ContributorId;
 const assignment: TrainAssignment = {
@@ -87,8 +93,7 @@ test("createWork() trains at the share of the learning rate that the charter has
     await createWork({ ...options, engine: createTwin(), charter: falling }),
   ];
   const one = { ...assignment, stepsMax: 1 };
-  const moved = ({ after }: { readonly after: Float32Array }): number =>
-    Math.abs((after[0] as number) - (base[0] as number));
+  const moved = ({ after }: LocalRun): number => Math.abs(((after as Float32Array)[0] as number) - (base[0] as number));
   const [whole, half] = [await kept.train(one, base, free), await fallen.train({ ...one, round: 3 }, base, free)];
   expect(moved(await fallen.train({ ...one, round: 5 }, base, free))).toBe(0);
   expect(moved(half)).toBeLessThan(0.75 * moved(whole));
@@ -158,4 +163,55 @@ test("createWork() ends a round at its deadline, not after the rest that is owed
   const rests = clock.waits.filter((waitMs) => waitMs > 0);
   expect(rests.length).toBe(1);
   expect(rests[0]).toBeLessThan(60);
+});
+
+test("createWork() packs on the engine what the host would pack, round after round, and trains on undisturbed", async () => {
+  const uplink = { keep: 64, bits: 2, beta: 0.9 } as const;
+  const base = initialParameters(charter.model);
+  const pace = { work: <T>(run: () => Promise<T>) => run() };
+  const options = { contributor, corpus, clock: ticking(), pace };
+  const packing = await createWork({ ...options, engine: createTwin(), charter: { ...charter, uplink } });
+  const plain = await createWork({ ...options, engine: createTwin(), charter });
+  let last: Packed | undefined;
+  for (const round of [3, 5]) {
+    const { after } = await packing.train({ ...assignment, round }, base, free);
+    const reference = await plain.train({ ...assignment, round }, base, free);
+    const feed = { base, residual: last?.residual ?? null, rounds: last === undefined ? 0 : 1, uplink };
+    const onHost = packOnHost(feed, reference.after as Float32Array);
+    const packed = await (after as OnEngine).pack(feed);
+    expect(packed.payload).toEqual(packUpdate(packed.residual, uplink));
+    packed.residual.forEach((value, i) => expect(value).toBeCloseTo(onHost.residual[i] as number, 8));
+    if (last === undefined) {
+      expect(packed).toEqual(onHost);
+    }
+    last = packed;
+  }
+});
+
+test("createWork() packs on the host when the engine has no room", async () => {
+  const uplink = { keep: 64, bits: 2, beta: 0.9 } as const;
+  const base = initialParameters(charter.model);
+  const twin = createTwin();
+  const engine: Engine = {
+    ...twin,
+    compile: async (program) => {
+      if (program.name === "pack") {
+        throw new HeddleError("model-too-big", "No room");
+      }
+      return twin.compile(program);
+    },
+  };
+  const pace = { work: <T>(run: () => Promise<T>) => run() };
+  const work = await createWork({
+    engine,
+    charter: { ...charter, uplink },
+    contributor,
+    corpus,
+    clock: ticking(),
+    pace,
+  });
+  const { after } = await work.train(assignment, base, free);
+  const feed = { base, residual: null, rounds: 0, uplink };
+  const packed = await (after as OnEngine).pack(feed);
+  expect(packed).toEqual(packOnHost(feed, await twin.readState("params")));
 });

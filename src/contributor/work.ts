@@ -19,11 +19,19 @@ import type { Losses, TrainAssignment, ValidateAssignment } from "../protocol/me
 import type { Engine, EngineKind } from "../tensor/engine.ts";
 import { measureLosses } from "../trust/measure.ts";
 import type { SparseUpdate } from "../update/unpack.ts";
+import { packOnEngine, type Feed, type Packed } from "./packing.ts";
+
+/** Parameters [P] that are still on the engine, until its next job begins. */
+export interface OnEngine {
+  /** Packs what became of the base, there. */
+  pack(feed: Feed): Promise<Packed>;
+  parameters(): Promise<Float32Array<ArrayBuffer>>;
+}
 
 /** What training made of the base. */
 export interface LocalRun {
   /** [P] */
-  readonly after: Float32Array<ArrayBuffer>;
+  readonly after: Float32Array<ArrayBuffer> | OnEngine;
   /** Mean loss of each step, nats per token. */
   readonly losses: readonly number[];
   readonly steps: number;
@@ -135,7 +143,8 @@ export async function createWork(options: WorkOptions): Promise<Work> {
           break;
         }
       }
-      const after = await trainer.parameters();
+      const kept: OnEngine = { pack: (feed) => packOnEngine(engine, feed), parameters: () => trainer.parameters() };
+      const after = charter.uplink.bits === 2 ? kept : await trainer.parameters();
       return { after, losses, steps: losses.length, tokens: losses.length * trainer.tokensPerStep };
     },
     validate: async (assignment, base, update, { signal, deadlineMs }) => {

@@ -12,7 +12,7 @@ export type TensorId = number;
 export type DType = "f32" | "u32";
 
 /**
- * input: written by the host before a run. state: kept by the engine between runs under its name, shared by all Plans of
+ * input: written by the host before a run; an op may change it. state: kept by the engine between runs under its name, shared by all Plans of
  * one engine, zero until written. value: lives during one run only, unless the Program names it as an output.
  */
 export type Role = "input" | "state" | "value";
@@ -190,7 +190,7 @@ export interface Program {
   /** Indexed by id. */
   readonly tensors: readonly Tensor[];
   readonly ops: readonly Op[];
-  /** Names of value or state tensors that the host may read after a run. */
+  /** Names of tensors that the host may read after a run: values, states, and inputs that an op has changed. */
   readonly outputs: readonly string[];
 }
 

@@ -44,8 +44,16 @@ export function settle(residual: Float32Array | Float64Array, sent: SparseUpdate
 /** residual ← beta^rounds · residual, for rounds that passed without a contribution. */
 export function age(
   residual: Float32Array | Float64Array,
-  { beta, rounds }: { readonly beta: number; readonly rounds: number },
+  fade: { readonly beta: number; readonly rounds: number },
 ): void {
+  const factor = fadeOf(fade);
+  for (let i = 0; i < residual.length; i += 1) {
+    residual[i] = factor * (residual[i] as number);
+  }
+}
+
+/** beta^rounds, by products: the last bit of Math.pow differs between JavaScript engines. */
+export function fadeOf({ beta, rounds }: { readonly beta: number; readonly rounds: number }): number {
   let factor = 1;
   for (let round = 0; round < rounds && factor > 0; round += 1) {
     const next = factor * beta;
@@ -54,7 +62,5 @@ export function age(
     }
     factor = next;
   }
-  for (let i = 0; i < residual.length; i += 1) {
-    residual[i] = factor * (residual[i] as number);
-  }
+  return factor;
 }

@@ -1,0 +1,86 @@
+/**
+ * From what training made of the base to what is sent: the difference goes into the residual, and what is largest in it into a
+ * payload (`update/`). Where the parameters are still on an engine, it does both, and what comes back is the packed bits and,
+ * because it has to outlive this process, the residual: the notebook holds that, and the engine keeps nothing of it. On the
+ * host it is the same in plain loops, for updates that travel exactly and for engines that have no room left.
+ */
+import { HeddleError } from "../base/assert.ts";
+import type { Bytes } from "../base/bytes.ts";
+import type { Compression } from "../protocol/charter.ts";
+import type { Engine } from "../tensor/engine.ts";
+import type { Program } from "../tensor/program.ts";
+import { record } from "../tensor/record.ts";
+import { deltaOf } from "../update/delta.ts";
+import { accumulate, age, createResidual, fadeOf } from "../update/feedback.ts";
+import { packUpdate } from "../update/pack.ts";
+import { joinSlots } from "../update/slots.ts";
+
+/** What a change of the base [P] is added to. It stays as it is: it may be written down. */
+export interface Feed {
+  readonly base: Float32Array<ArrayBuffer>;
+  /** [P]; one of another length, or none, counts as zeros. */
+  readonly residual: Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | null;
+  /** Rounds that passed without a contribution. */
+  readonly rounds: number;
+  readonly uplink: Compression;
+}
+
+export interface Packed {
+  readonly payload: Bytes;
+  /** [P], with what was packed still in it. */
+  readonly residual: NonNullable<Feed["residual"]>;
+}
+
+/** Packs what became of the base; both throw HeddleError "device-wrong" where that is not finite. */
+export function packOnHost({ base, residual: before, rounds, uplink }: Feed, after: Float32Array): Packed {
+  const { bits, beta } = uplink;
+  const delta = deltaOf(base, after, bits);
+  if (!delta.every((value) => Number.isFinite(value))) {
+    throw notFinite();
+  }
+  const fits = before !== null && before.length === delta.length;
+  const residual = fits ? before.slice() : createResidual(delta.length, bits);
+  age(residual, { beta, rounds });
+  accumulate(residual, delta, beta);
+  return { payload: packUpdate(residual, uplink), residual: residual as Packed["residual"] };
+}
+
+/** Packs what became of the base in the state "params" of `engine`, there; 2 bits only. */
+export async function packOnEngine(engine: Engine, feed: Feed): Promise<Packed> {
+  const { base, residual: before, rounds, uplink } = feed;
+  const shape = { parameters: base.length, keep: uplink.keep };
+  let plan;
+  try {
+    plan = await engine.compile(packProgram(shape));
+  } catch (error) {
+    if (error instanceof HeddleError && error.code === "model-too-big") {
+      return packOnHost(feed, await engine.readState("params"));
+    }
+    throw error;
+  }
+  using compiled = plan;
+  const fits = before instanceof Float32Array && before.length === base.length;
+  compiled.write("residual", fits ? before : new Float32Array(base.length));
+  compiled.write("base", base);
+  compiled.write("scale", Float32Array.of(fadeOf({ beta: uplink.beta, rounds: rounds + 1 })));
+  const { slots, residual } = await compiled.run(["slots", "residual"]);
+  const payload = joinSlots(new Uint32Array(slots.buffer), shape);
+  if (payload === null) {
+    throw notFinite();
+  }
+  return { payload, residual };
+}
+
+/** Compiled for each round and given up after it, so that training has the memory in between. */
+function packProgram({ parameters, keep }: { readonly parameters: number; readonly keep: number }): Program {
+  const r = record("pack");
+  const residual = r.input("residual", [parameters]);
+  const base = r.input("base", [parameters]);
+  r.feedback(residual, { base, params: r.state("params", [parameters]), scale: r.input("scale", [1]) });
+  r.pack(residual, keep);
+  return r.finish(["slots", "residual"]);
+}
+
+function notFinite(): HeddleError {
+  return new HeddleError("device-wrong", "This device computed numbers that are not finite");
+}

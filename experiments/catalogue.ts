@@ -14,8 +14,12 @@ const LARGER_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 192, layers: 4, h
 
 /** So slow that a small model's update takes two thirds of a round to go up, and the new version as long to come down. */
 const NARROW: Links = { upMbitPerS: 0.03, downMbitPerS: 0.12, delayMs: 40 };
+/** A home connection in the country. */
+const RURAL: Links = { upMbitPerS: 2, downMbitPerS: 20, delayMs: 40 };
 /** A home connection in a city. */
 const HOME: Links = { upMbitPerS: 10, downMbitPerS: 50, delayMs: 40 };
+/** 25 million parameters; only with "noise". */
+const MIDDLING_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 512, layers: 8, heads: 8, kvHeads: 4, hidden: 1_536 };
 const STEADY: Devices = { stepMs: 200, spread: 1 };
 const UNEVEN: Devices = { stepMs: 200, spread: 10 };
 /** A round lasts so many times what a fast device needs for it. */
@@ -88,6 +92,7 @@ function arm(scale: Scale, name: string, sentence: string, changes: ArmChanges =
     name,
     sentence,
     way: "federated",
+    work: "training",
     contributors: scale.contributors,
     rounds: scale.rounds,
     tokensMax: null,
@@ -319,6 +324,28 @@ export const EXPERIMENTS: readonly Experiment[] = [
         }),
       ),
     ],
+  },
+  {
+    name: "links",
+    question:
+      "25 million parameters at 2 Mbit/s up and 20 down, 0.3 s a step: how long do devices stand idle? Nothing is trained",
+    seeds: [1],
+    reference: "waits",
+    arms: [
+      { name: "waits", sentence: "Devices wait for the next version", aheadMax: 0, links: RURAL },
+      { name: "ahead", sentence: "Devices train ahead", aheadMax: 29, links: RURAL },
+      {
+        name: "ahead-1-mbit",
+        sentence: "Devices train ahead, at 1 Mbit/s up",
+        aheadMax: 29,
+        links: { ...RURAL, upMbitPerS: 1 },
+      },
+    ].map(({ name, sentence, aheadMax, links }) => {
+      const scale: Scale = { model: MIDDLING_MODEL, contributors: 4, rounds: 5, steps: 30 };
+      const round = { ...charterOf(scale).round, trainMs: 60_000, graceMs: 60_000, aheadMax };
+      const devices: Devices = { stepMs: 300, spread: 1 };
+      return arm(scale, name, sentence, { work: "noise", devices, links, charter: { round, trust: TRUSTING } });
+    }),
   },
   {
     name: "small-outer",

@@ -20,8 +20,14 @@ export function stepsOf({ contributors, rounds, charter, vanishShare, tokensMax 
   return Math.min(whole, wanted / (1 - vanishShare / 2)); // who vanishes does half of its steps
 }
 
+/** Processor time of making, packing, checking and merging one update, a parameter. */
+const UPDATE_S = 2e-7;
+
 export function processorSOf(arm: Arm): number {
   const { contributors, charter, way, sources } = arm;
+  if (arm.work === "noise") {
+    return UPDATE_S * parameterLayout(charter.model).size * contributors * arm.rounds;
+  }
   const { inner, model, round } = charter;
   const steps = stepsOf(arm);
   const stepS = (6 * parameterLayout(model).size * inner.batch * model.time) / FLOPS;

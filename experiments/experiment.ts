@@ -27,6 +27,8 @@ export interface Arm {
    * every step takes the mean gradient over all contributors' batches, as data parallel training does.
    */
   readonly way: "federated" | "synchronous";
+  /** "noise": devices take their time and move the parameters at random (`noise.ts`); nothing is learned. */
+  readonly work: "training" | "noise";
   readonly contributors: number;
   /** Ends with the version of this number; a synchronous arm takes `charter.round.stepsMax` steps for each. */
   readonly rounds: number;

@@ -5,7 +5,7 @@
  */
 import { digestOf, floatBytes, type Digest } from "../src/base/bytes.ts";
 import { createRng } from "../src/base/rng.ts";
-import { createCoordinatorHost, type CoordinatorHost } from "../src/coordinator/host.ts";
+import { createCoordinatorHost, type CoordinatorHost, type Referee } from "../src/coordinator/host.ts";
 import { createEvaluator, type Evaluator } from "../src/model/evaluator.ts";
 import { decodeHeader } from "../src/protocol/codec.ts";
 import type { LedgerEvent } from "../src/protocol/ledger.ts";
@@ -18,6 +18,7 @@ import { createReferee, heldOutLoss } from "../src/trust/referee.ts";
 import { loadMergeKernel } from "../src/wasm/merge.ts";
 import type { Idle } from "./idle.ts";
 import { createMachines, type Machines } from "./machines.ts";
+import { NOISE_LOSSES } from "./noise.ts";
 import { BrokenRun, meanTraffic, type OnPoint, type Point, type Sums } from "./record.ts";
 import { createCoordinatorRng } from "./seeds.ts";
 import type { Seats } from "./seats.ts";
@@ -137,14 +138,13 @@ interface Parts {
 /** The production host on the simulated network; adds a point for each version, the first included. */
 async function startRelay({ setting, seats }: RunOptions, parts: Parts): Promise<CoordinatorHost> {
   const { clock, network, machines, meter, book, add } = parts;
-  const { charter, seed, registry, train, evaluation, initial } = setting;
+  const { charter, seed, registry, initial } = setting;
   const disk = createMemoryDisk();
   for (const [digest, bytes] of setting.shards) {
     disk.blobs.set(digest, bytes);
   }
   const process = createProcess({ name: "relay", clock, disk, rng: createRng("disk", seed, "relay"), writeMsMax: 0 });
-  const evaluator = await createEvaluator(seats.take("relay"), { model: charter.model, batch: charter.inner.batch });
-  const referee = createReferee({ evaluator, charter, train, evaluation });
+  const referee = await createJudge({ setting, seats, book });
   const drawing = createCoordinatorRng(seed);
   const point = ({ version, evalLoss, digest, accepted, refused }: RunView["versions"][number]): void =>
     add({
@@ -165,13 +165,7 @@ async function startRelay({ setting, seats }: RunOptions, parts: Parts): Promise
     rng: drawing.rng,
     key: registry.create("relay", seed),
     verify: registry.verify,
-    referee: {
-      measure: referee.measure,
-      evaluate: async (params) => {
-        book.losses.set(digestOf(floatBytes(params)), await lossesOf(evaluator, setting, params));
-        return referee.evaluate(params);
-      },
-    },
+    referee,
     openMergeKernel: await loadMergeKernel(),
     initial: () => initial.slice(),
     onEntry: ({ event }) => {
@@ -194,6 +188,27 @@ async function startRelay({ setting, seats }: RunOptions, parts: Parts): Promise
     blob: async (digest) => (host.isPublic(digest) ? disk.blobs.get(digest) : undefined),
   };
   return host;
+}
+
+/** The relay's referee; it notes the losses of each source, too. */
+async function createJudge({
+  setting,
+  seats,
+  book,
+}: Pick<RunOptions, "setting" | "seats"> & Pick<Parts, "book">): Promise<Referee> {
+  const { arm, charter, train, evaluation } = setting;
+  if (arm.work === "noise") {
+    return { measure: async () => NOISE_LOSSES, evaluate: async () => NOISE_LOSSES.randomAfter };
+  }
+  const evaluator = await createEvaluator(seats.take("relay"), { model: charter.model, batch: charter.inner.batch });
+  const referee = createReferee({ evaluator, charter, train, evaluation });
+  return {
+    measure: referee.measure,
+    evaluate: async (params) => {
+      book.losses.set(digestOf(floatBytes(params)), await lossesOf(evaluator, setting, params));
+      return referee.evaluate(params);
+    },
+  };
 }
 
 function trafficOf(meter: Meter, { contributors }: Setting): Pick<Point, "up" | "down"> {

@@ -15,6 +15,7 @@ import type { Network } from "../src/sim/network.ts";
 import { createProcess, type Process } from "../src/sim/process.ts";
 import { createMemoryDisk } from "../src/store/memory.ts";
 import type { Engine } from "../src/tensor/engine.ts";
+import { createNoiseWork } from "./noise.ts";
 import type { Participant, Setting } from "./setting.ts";
 
 /** Machines begin within this time. */
@@ -187,19 +188,15 @@ function createSession(
     rng: createRng("session", seed, process.name),
     key,
     engine: { kind: engine.kind, device: engine.device, sentence: "" },
-    createWork: async ({ contributor }) =>
-      watched(
-        // The texts that it has fetched are the setting's, which all share.
-        await createWork({
-          engine,
-          charter,
-          contributor,
-          corpus: setting.train,
-          clock,
-          pace,
-          ...(own === undefined ? {} : { privateCorpus: own }),
-        }),
-      ),
+    createWork: async ({ contributor: id }) => {
+      if (setting.arm.work === "noise") {
+        const tokensPerStep = charter.inner.batch * charter.model.time;
+        return watched(createNoiseWork({ seed, number, tokensPerStep, pace }));
+      }
+      // The texts that it has fetched are the setting's, which all share.
+      const [corpus, privateCorpus] = [setting.train, own === undefined ? {} : { privateCorpus: own }];
+      return watched(await createWork({ engine, charter, contributor: id, corpus, clock, pace, ...privateCorpus }));
+    },
     privateData: own !== undefined,
     agent: "experiment",
   });

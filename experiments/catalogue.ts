@@ -276,6 +276,28 @@ export const EXPERIMENTS: readonly Experiment[] = [
     arms: atRates(SMALL),
   },
   {
+    name: "small-averaging",
+    question:
+      "Small model: averaging takes noise away, so does it bear a larger inner rate, and what outer rate goes with it?",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: [
+      synchronous(SMALL),
+      ...[2e-3, 4e-3, 6e-3, 8e-3].map((learningRate) => ({
+        ...fedAvg({ ...SMALL, learningRate }),
+        name: `fedavg-${learningRate}`,
+      })),
+      ...[2e-3, 4e-3, 6e-3].flatMap((learningRate) =>
+        [0.3, 0.5, 0.7, 1].map((rate) => {
+          const scale = { ...SMALL, learningRate };
+          const sentence = `The default's compression, no clipping, outer rate ${rate}, inner rate ${learningRate}`;
+          const charter = { outer: { learningRate: rate, momentum: 0, clipToMedian: 0 } };
+          return arm(scale, `default-${learningRate}-outer-${rate}`, sentence, { charter });
+        }),
+      ),
+    ],
+  },
+  {
     name: "small-uplink",
     question: "Small model, the downlink exact: how much must go up?",
     seeds: SEEDS,

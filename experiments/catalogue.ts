@@ -76,6 +76,8 @@ function charterOf({
       aheadMax: 0,
       aheadShare: 1,
       graceMs: 15_000,
+      quorum: 0.75,
+      patience: 1,
       judgeMs: 60_000,
       decayRounds: rounds,
       decayTo: 0.1,

@@ -18,6 +18,8 @@ export const RETURN_MS = 5_000;
 export const RESTART_PATIENCE_MS = 15_000;
 /** Longest wait, after a round closed, for its contributors to say that they are ready to validate. */
 export const DRAW_MS = 1_000;
+/** Once a quorum has contributed, the rest get at least this long after the training deadline. */
+export const GRACE_MS_MIN = 1_000;
 /** What a report may take on the wire beyond the validator's time. */
 export const REPORT_GRACE_MS = 2_000;
 
@@ -46,6 +48,8 @@ export interface LiveState {
   /** Training until here; contributions until `closeMs`. */
   readonly trainUntilMs: number;
   readonly closeMs: number;
+  /** When a quorum of this round's trainers had contributed; null until then. */
+  readonly quorumMs: number | null;
   /** No early close before this. */
   readonly patientUntilMs: number;
   /** Trainers whose link dropped, and until when they are waited for. */
@@ -145,6 +149,7 @@ export function startState(charter: Charter, durable: DurableState, nowMs: numbe
       sessions: new Map(),
       trainUntilMs,
       closeMs: trainUntilMs + charter.round.graceMs,
+      quorumMs: null,
       patientUntilMs: nowMs + RESTART_PATIENCE_MS,
       absent: new Map(),
       ended: new Set(),

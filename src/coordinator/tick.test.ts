@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { digestOf, type ContributionId } from "../base/bytes.ts";
 import { contributionIdOf } from "../protocol/codec.ts";
 import { countingBytes } from "../protocol/examples.ts";
-import { DRAW_MS, REPORT_GRACE_MS, RESTART_PATIENCE_MS, RETURN_MS, SKIP_PAUSE_MS } from "./live.ts";
+import { DRAW_MS, GRACE_MS_MIN, REPORT_GRACE_MS, RESTART_PATIENCE_MS, RETURN_MS, SKIP_PAUSE_MS } from "./live.ts";
 import { screen } from "./screen.ts";
 import { charter, GOOD, HARMFUL, idOf, Stage } from "./stage.fixture.ts";
 import { blobsOf, CHECKPOINTS_KEPT, ROUNDS_KEPT } from "./state.ts";
@@ -89,6 +89,31 @@ describe("a round", () => {
     stage.pass(1);
     expect(stage.state.durable.stage).toBe("closed");
     expect(stage.screen("bob", late)).toBe("late");
+  });
+
+  test.each([
+    [0, GRACE_MS_MIN],
+    [1_500, 2 * 1_500],
+  ])("a quorum that took %i ms after the deadline leaves the rest %i ms", (tookMs, leftMs) => {
+    stage.come("ada", "bob", "cyd", "dan");
+    stage.contribute("ada");
+    stage.pass(trainMs + tookMs);
+    stage.contribute("bob");
+    stage.contribute("cyd"); // three of four
+    stage.pass(leftMs - tookMs - 1);
+    expect(stage.state.durable.stage).toBe("open");
+    stage.pass(1);
+    expect(stage.state.durable.stage).toBe("closed");
+    expect(stage.told("dan").at(-1)?.type).toBe("assign");
+  });
+
+  test("a quorum before the training deadline takes no time from slow devices", () => {
+    stage.come("ada", "bob", "cyd", "dan");
+    ["ada", "bob", "cyd"].forEach((name) => stage.contribute(name));
+    stage.pass(trainMs + GRACE_MS_MIN - 1);
+    expect(stage.state.durable.stage).toBe("open");
+    stage.contribute("dan");
+    expect(stage.state.durable.stage).toBe("closed");
   });
 
   test("does not wait for somebody who leaves or gives the assignment back", () => {

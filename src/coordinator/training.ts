@@ -2,9 +2,10 @@
  * Gathering and training: opens a round as soon as one contributor is ready, gives work to whoever comes while at least
  * half of the time remains, and closes the round when nothing more can be expected, at the deadline at the latest.
  */
+import type { Charter } from "../protocol/charter.ts";
 import { send, setLive, setSession, record, type Draft } from "./draft.ts";
 import { trainAssignment } from "./assignment.ts";
-import { DRAW_MS, type CoordinatorState, type Session } from "./live.ts";
+import { DRAW_MS, GRACE_MS_MIN, type CoordinatorState, type LiveState, type Session } from "./live.ts";
 import { judgeNorms } from "./judging.ts";
 
 /** A joiner gets an assignment while at least this share of the round's time remains. */
@@ -22,12 +23,17 @@ export function advanceTraining(draft: Draft): void {
 }
 
 /** When training next needs a look. */
-export function trainingDueMs({ durable, live }: CoordinatorState): number[] {
+export function trainingDueMs({ charter, durable, live }: CoordinatorState): number[] {
   switch (durable.stage) {
     case "idle":
       return [live.pauseUntilMs];
     case "open":
-      return [live.closeMs, live.patientUntilMs, ...[...live.absent.values()].map(({ untilMs }) => untilMs)];
+      return [
+        live.closeMs,
+        graceEndMs(charter, live),
+        live.patientUntilMs,
+        ...[...live.absent.values()].map(({ untilMs }) => untilMs),
+      ];
     case "closed":
       return [];
     default:
@@ -46,6 +52,7 @@ function openRound(draft: Draft): void {
   setLive(draft, {
     trainUntilMs,
     closeMs: trainUntilMs + charter.round.graceMs,
+    quorumMs: null,
     patientUntilMs: draft.nowMs,
     absent: new Map(),
     ended: new Set(),
@@ -80,14 +87,30 @@ function mayTrain({ durable, live }: CoordinatorState, { contributor, ready, tas
   return durable.stage === "idle" || !(answered || live.ended.has(contributor));
 }
 
+/**
+ * Until when the rest is waited for once there is a quorum: its uploads show what is usual now. Infinite before. Slow devices
+ * keep their time to train, so nothing ends before the training deadline.
+ */
+function graceEndMs({ round }: Charter, { quorumMs, trainUntilMs }: LiveState): number {
+  if (quorumMs === null) {
+    return Number.POSITIVE_INFINITY;
+  }
+  const tookMs = Math.max(0, quorumMs - trainUntilMs);
+  return trainUntilMs + Math.max(GRACE_MS_MIN, (1 + round.patience) * tookMs);
+}
+
 function closeRound(draft: Draft): void {
-  const { durable, live } = draft.state;
   const { nowMs } = draft;
-  const awaited =
-    nowMs < live.patientUntilMs ||
-    [...live.sessions.values()].some(({ task }) => task?.type === "train") ||
-    [...live.absent.values()].some(({ untilMs }) => nowMs < untilMs);
-  if (awaited && nowMs < live.closeMs) {
+  const { charter, durable, live } = draft.state;
+  const training = [...live.sessions.values()].filter(({ task }) => task?.type === "train").length;
+  const absent = [...live.absent.values()].filter(({ untilMs }) => nowMs < untilMs).length;
+  const [here, all] = [durable.contributions.size, durable.contributions.size + training + absent];
+  if (live.quorumMs === null && here > 0 && here >= charter.round.quorum * all) {
+    setLive(draft, { quorumMs: nowMs });
+  }
+  const patient = nowMs < live.patientUntilMs;
+  const endMs = patient ? live.closeMs : Math.min(live.closeMs, graceEndMs(charter, draft.state.live));
+  if ((patient || here < all) && nowMs < endMs) {
     return;
   }
   record(draft, { type: "closed", round: durable.round });

@@ -103,6 +103,8 @@ const roundFields: Reader<RoundConfig> = record<RoundConfig>({
   aheadMax: integer(0, STEPS_MAX),
   aheadShare: real(0, 1),
   graceMs: integer(0, DURATION_MS_MAX),
+  quorum: real(0, 1),
+  patience: real(0, SETTING_MAX),
   judgeMs: integer(1, DURATION_MS_MAX),
   decayRounds: integer(0, ROUNDS_MAX),
   decayTo: real(0, 1),

@@ -68,8 +68,12 @@ export interface RoundConfig {
   readonly aheadMax: number;
   /** Share of what steps ahead made that is added. */
   readonly aheadShare: number;
-  /** Time for uploads after the training deadline. */
+  /** Time for uploads after the training deadline, at most. */
   readonly graceMs: number;
+  /** Share of those who train whose contributions make a quorum: once there is one, the rest get less time than `graceMs`. */
+  readonly quorum: number;
+  /** For the rest: how much longer than the quorum took after the training deadline, in proportion. */
+  readonly patience: number;
   /** Time given to a validator. */
   readonly judgeMs: number;
   /** Rounds in which the inner learning rate falls, in a straight line, to `decayTo` of it; 0 keeps it as it is. */

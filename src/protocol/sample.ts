@@ -46,6 +46,8 @@ export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): C
       aheadMax: 0,
       aheadShare: 1,
       graceMs: 8_000,
+      quorum: 0.75,
+      patience: 1,
       judgeMs: 15_000,
       decayRounds: 0,
       decayTo: 1,

@@ -165,6 +165,8 @@ function charterOf(seed: number, uplink: Compression): Charter {
       aheadMax: seed % 2 === 0 ? 0 : 4,
       aheadShare: 1,
       graceMs: 1_500,
+      quorum: 0.5,
+      patience: 0.5,
       judgeMs: 1_500,
       decayRounds: 0,
       decayTo: 1,

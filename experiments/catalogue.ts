@@ -300,6 +300,21 @@ export const EXPERIMENTS: readonly Experiment[] = [
     ],
   },
   {
+    name: "small-batch",
+    question:
+      "Small model, batches of two and as many tokens, so four times the steps: is averaging better where noise is the limit?",
+    seeds: SEEDS,
+    reference: "synchronous-0.002",
+    arms: [1e-3, 2e-3, 4e-3].flatMap((learningRate) => {
+      const scale: Scale = { ...SMALL, batch: 2, rounds: 80, steps: 30, learningRate };
+      return [
+        synchronous(scale, `synchronous-${learningRate}`),
+        { ...fedAvg(scale), name: `fedavg-${learningRate}` },
+        { ...standard(scale), name: `default-${learningRate}` },
+      ];
+    }),
+  },
+  {
     name: "small-uplink",
     question: "Small model, the downlink exact: how much must go up?",
     seeds: SEEDS,

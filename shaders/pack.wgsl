@@ -1,6 +1,6 @@
 // pack: what is sent of each chunk of 4,096 elements, as bits in a slot of SLOT words (tensor/slots.ts). One workgroup has one
 // chunk, one invocation 16 neighbours of it. Bit patterns without sign are ordered like the magnitudes: the smallest one kept is
-// found bit by bit, from the highest down, by counting. Sums are atomic integers, so no order shows. The bits of the residual
+// found two bits at a time, from the highest down, by counting. Sums are atomic integers, so no order shows. The bits of the residual
 // are read as u32, because WGSL lets a compiler take it that nothing is infinite.
 //
 // Bindings   0 residual [COUNT], f32   1 slots [ceil(COUNT / 4096), SLOT]
@@ -20,8 +20,9 @@ const EXPONENT_MAX = 254u;
 // Classes of magnitudes: the dust, then 4 in each of 32 octaves, the last of which is the highest in the chunk.
 const CLASSES = 129u;
 
-// How many patterns reach the one tried for each bit.
-var<workgroup> reach: array<atomic<u32>, 31>;
+// Two bits of the smallest pattern kept are found in a step: how many patterns reach each of the three tried.
+const STEPS = 16u;
+var<workgroup> reach: array<atomic<u32>, 3u * STEPS>;
 var<workgroup> above: atomic<u32>;
 var<workgroup> flaws: atomic<u32>;
 var<workgroup> ties: array<u32, 256>;
@@ -162,19 +163,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
   // The largest pattern that KEEP reach, or 0 where fewer can be sent.
   var least = 0u;
-  for (var bit = 0u; bit < 31u; bit++) {
-    let tried = least | (0x40000000u >> bit);
-    var n = 0u;
+  for (var step = 0u; step < STEPS; step++) {
+    let shift = 2u * (STEPS - 1u - step);
+    var n = vec3(0u);
     for (var i = 0u; i < OWN; i++) {
-      n += select(0u, 1u, own[i] >= tried);
+      n += select(vec3(0u), vec3(1u), vec3(own[i]) >= (vec3(least) | (vec3(1u, 2u, 3u) << vec3(shift))));
     }
-    if (n > 0u) {
-      atomicAdd(&reach[bit], n);
+    for (var digit = 0u; digit < 3u && n[digit] > 0u; digit++) {
+      atomicAdd(&reach[3u * step + digit], n[digit]);
     }
     workgroupBarrier();
-    if (atomicLoad(&reach[bit]) >= KEEP) {
-      least = tried;
+    var found = 0u;
+    for (var digit = 0u; digit < 3u; digit++) {
+      found += select(0u, 1u, atomicLoad(&reach[3u * step + digit]) >= KEEP);
     }
+    least |= found << shift;
   }
   var more = 0u;
   var equal = 0u;

@@ -20,6 +20,7 @@ type Kind = keyof typeof VALUES;
 
 export const updateCases: readonly Case[] = [
   ...[1, 1023, 1028].map(feedbackCase),
+  contributionCase(8200, 64),
   packCase(1, 64, "plain"),
   ...(["plain", "wide"] as const).map((kind) => packCase(4095, 4096, kind)),
   ...(Object.keys(VALUES) as Kind[]).map((kind) => packCase(8200, 64, kind)),
@@ -41,6 +42,29 @@ function feedbackCase(count: number): Case {
       const inputs = { base: floats(), scale: Float32Array.of(0.9) };
       const states = { residual: floats(), params: floats() };
       return { program: r.finish(["residual"]), inputs: () => inputs, states, steps: 2 };
+    },
+  };
+}
+
+/** As a contributor does it: an input that is changed in place, packed and read. No number is rounded, so all bits are defined. */
+function contributionCase(count: number, keep: number): Case {
+  const name = `feedback ${count}, then pack ${keep}`;
+  return {
+    name,
+    op: "pack",
+    tolerance: 0,
+    setup: () => {
+      const rng = createRng("engines", name);
+      const exact = (): Float32Array<ArrayBuffer> =>
+        Float32Array.from({ length: count }, () => rng.below(2001) / 2 ** 12);
+      const r = record(name);
+      const shape = [count];
+      const [residual, base] = [r.input("residual", shape), r.input("base", shape)];
+      r.feedback(residual, { base, params: r.state("params", shape), scale: r.input("scale", [1]) });
+      r.pack(residual, keep);
+      const inputs = { residual: exact(), base: exact(), scale: Float32Array.of(0.5) };
+      const program = r.finish(["slots", "residual"]);
+      return { program, inputs: () => inputs, states: { params: exact() }, steps: 1 };
     },
   };
 }

@@ -54,6 +54,8 @@ if (wants("wasm")) {
 }
 if (wants("webgpu")) {
   const { gpu, identity } = await findAdapter();
+  // Dawn in Node asks on every turn of the event loop whether the GPU is done: a core that would count as packing.
+  Object.assign(globalThis, { setImmediate: (poll: () => void) => setTimeout(poll, 1) });
   using engine = await createGpuEngine({ gpu });
   results[identity] = await measure(engine);
 }

@@ -4,7 +4,15 @@
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import { printPlan } from "../tensor/print-plan.ts";
-import { baseOf, elementCount, type Op, type Program, type Tensor, type TensorId } from "../tensor/program.ts";
+import {
+  baseOf,
+  elementCount,
+  tensorNamed,
+  type Op,
+  type Program,
+  type Tensor,
+  type TensorId,
+} from "../tensor/program.ts";
 import { inMiB, type OpenDevice } from "./device.ts";
 import type { Binding, Dispatch } from "./dispatch.ts";
 import { fuse, type Group } from "./fuse.ts";
@@ -320,6 +328,9 @@ function checkSizes(
     }
   }
   refuse(Math.max(0, ...slotBytes), bufferBytesMax, `what "${program.name}" computes`, "one buffer");
+  const outputs = program.outputs.map((name) => 4 * elementCount(tensorNamed(program, name).shape));
+  const read = outputs.reduce((sum, size) => sum + size, 0);
+  refuse(read, bufferBytesMax, `what is read of "${program.name}"`, "one buffer");
   let bytes = slotBytes.reduce((sum, size) => sum + size, 0) + stateBytes();
   for (const tensor of program.tensors) {
     if (tensor.view === undefined && tensor.role !== "value") {

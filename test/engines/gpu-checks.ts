@@ -424,6 +424,11 @@ async function checkTooBig(gpu: GPU): Promise<string> {
   if (!slot.includes("one buffer")) {
     throw new Error(`Got "${slot}", need the limit of one buffer`);
   }
+  // Outputs that fit one by one are read through one buffer.
+  const many = record("many");
+  const part = many.input("a", [2 ** 18]);
+  const outputs = [0, 1, 2].map((i) => many.add(part, part, many.value(`sum${i}`, [2 ** 18])));
+  await expectCode("model-too-big", () => narrow.compile(many.finish(outputs.map((_unused, i) => `sum${i}`))));
   return refusal;
 }
 

@@ -394,6 +394,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
     arms: [
       [1, 0, 1],
       [1, 0, 0],
+      [1, 0, 2],
       [0.7, 0, 1],
       [1.4, 0, 1],
       [1, 0.3, 1],

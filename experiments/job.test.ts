@@ -61,6 +61,20 @@ describe("runJob()", () => {
     expect(last).toBeGreaterThan(1.5 * ((updates[2] ?? 0) - (updates[1] ?? 0)));
   });
 
+  test.each(["training", "noise"] as const)("%s ahead fills the time that a narrow link takes", async (work) => {
+    const links = { upMbitPerS: 0.02, downMbitPerS: 0.05, delayMs: 40 };
+    const { round } = toyArm("default").charter;
+    const at = (aheadMax: number): Arm =>
+      toyArm("default", { work, links, rounds: 4, charter: { round: { ...round, stepsMax: 6, aheadMax } } });
+    const [waits, ahead] = [await run(at(0)), await run(at(5))];
+    const last = (record: RunRecord) => record.points[4] as RunRecord["points"][number];
+    expect(waits.sums.idleShare).toBeGreaterThan(0.2);
+    expect(ahead.sums.idleShare).toBeLessThan(waits.sums.idleShare - 0.1);
+    expect(last(ahead).timeMs).toBeLessThan(last(waits).timeMs);
+    expect(last(ahead).tokens).toBe(last(waits).tokens);
+    expect(roundBytes(last(ahead).up) / roundBytes(last(waits).up)).toBeCloseTo(1, 1);
+  });
+
   test("ends with the first version that enough tokens went into", async () => {
     const { points } = await run(toyArm("default", { rounds: 9, tokensMax: 500 }));
     expect(points.findIndex(({ tokens }) => tokens >= 500)).toBe(points.length - 1);

@@ -26,7 +26,7 @@ const UNEVEN: Devices = { stepMs: 200, spread: 10 };
 const ROUND_TIMES = 3;
 
 const SEEDS = [1, 2, 3];
-const { uplink, downlink, outer, trust } = sampleCharter([], {
+const { uplink, newcomers, downlink, outer, trust } = sampleCharter([], {
   name: "none",
   licence: "CC0-1.0",
   category: "fully-open",
@@ -68,6 +68,7 @@ function charterOf({
     model,
     inner: { ...SAMPLE_INNER, batch, learningRate },
     uplink,
+    newcomers,
     downlink,
     outer,
     round: {
@@ -102,6 +103,7 @@ function arm(scale: Scale, name: string, sentence: string, changes: ArmChanges =
     split: scale.split ?? "whole",
     devices: STEADY,
     links: HOME,
+    forgets: false,
     vanishShare: 0,
     ...rest,
     charter: { ...charterOf(scale), ...charter },
@@ -348,6 +350,25 @@ export const EXPERIMENTS: readonly Experiment[] = [
         }),
       ),
     ],
+  },
+  {
+    name: "small-newcomers",
+    question:
+      "Small model, of 8 contributors 30 % vanish each round and come back with an empty disk: should they send denser updates?",
+    seeds: SEEDS,
+    reference: "as-all",
+    arms: [uplink.keep, 512, 1_024, 2_048].map((keep) =>
+      arm(
+        SMALL,
+        keep === uplink.keep ? "as-all" : `keep-${keep}`,
+        `Newcomers keep ${keep} of 4,096 values in their first two contributions`,
+        {
+          vanishShare: VANISH_SHARE,
+          forgets: true,
+          charter: { newcomers: { contributions: 2, keep } },
+        },
+      ),
+    ),
   },
   {
     name: "small-ahead",

@@ -16,7 +16,10 @@ export interface Experiment {
 }
 
 /** What the arm's charter has in place of the sample charter's settings. */
-export type CharterChanges = Pick<Charter, "model" | "inner" | "uplink" | "downlink" | "outer" | "round" | "trust">;
+export type CharterChanges = Pick<
+  Charter,
+  "model" | "inner" | "uplink" | "newcomers" | "downlink" | "outer" | "round" | "trust"
+>;
 
 export interface Arm {
   /** Part of file names: lower-case letters, digits and hyphens. */
@@ -40,6 +43,8 @@ export interface Arm {
   readonly split: "whole" | "by-source";
   readonly devices: Devices;
   readonly links: Links;
+  /** Whoever was cut off has lost its disk. */
+  readonly forgets: boolean;
   /** Chance of each contributor to be cut off in a round, at any time of its training, and to come back when it is over. */
   readonly vanishShare: number;
 }

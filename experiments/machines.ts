@@ -92,10 +92,11 @@ export function createMachines(options: MachinesOptions): Machines {
   };
 
   const boot = (participant: Participant): (() => void) => {
-    const disk = createMemoryDisk();
+    let disk = createMemoryDisk();
     let life = 0;
     return () => {
       life += 1;
+      disk = arm.forgets ? createMemoryDisk() : disk;
       const name = `contributor ${participant.number}.${life}`;
       const process = createProcess({ name, clock, disk, rng: createRng("disk", seed, name), writeMsMax: 0 });
       numbers.set(process, participant.number);

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { digestOf, floatBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { createStop } from "../base/stop.ts";
+import type { Charter } from "../protocol/charter.ts";
 import { charterDigest } from "../protocol/charter-codec.ts";
 import { decodeContributorMessage, decodeHeader } from "../protocol/codec.ts";
 import type { ContributionHeader, TrainAssignment, VersionInfo } from "../protocol/messages.ts";
@@ -20,8 +21,8 @@ const sample = sampleCharter([], data);
 const exact = { keep: 4096, bits: 64, beta: 1 } as const;
 
 /** A desk whose work takes 1 from every parameter in a step, and what that work was asked for. */
-async function deskOf(aheadShare: number) {
-  const charter = { ...sample, uplink: exact, round: { ...sample.round, aheadMax: 5, aheadShare } };
+async function deskOf(aheadShare: number, changes: Partial<Charter> = {}) {
+  const charter = { ...sample, uplink: exact, round: { ...sample.round, aheadMax: 5, aheadShare }, ...changes };
   const blobs = new Map<Digest, Bytes>();
   const asked: { from: number; first: number | undefined; steps: number; assignment: string }[] = [];
   const desk = createDesk({
@@ -69,7 +70,8 @@ async function deskOf(aheadShare: number) {
 interface Sent {
   readonly pending: Pending;
   readonly header: ContributionHeader;
-  /** What the update takes from the first parameter. */
+  readonly entries: number;
+  /** What the update takes from the first parameter that it has. */
   readonly value: number;
 }
 
@@ -83,7 +85,8 @@ function sentBy(desk: Desk, pending: Pending): Sent {
   if (!header.ok || !update.ok) {
     throw new Error("an unreadable contribution");
   }
-  return { pending, header: header.value, value: update.value.values[0] as number };
+  const { values } = update.value;
+  return { pending, header: header.value, entries: values.length, value: values[0] as number };
 }
 
 describe("createDesk()", () => {
@@ -104,6 +107,20 @@ describe("createDesk()", () => {
     expect(asked[2]?.assignment).toBe("t0");
     expect(second).toMatchObject({ header: { steps: 1, ahead: 5, tokens: 60 }, value: 5 * share + 1 });
     expect(second.pending.steps).toBe(6);
+  });
+
+  test("sends more of its first contributions, where the charter says so", async () => {
+    const { train, settle } = await deskOf(1, {
+      uplink: { ...exact, keep: 2 },
+      newcomers: { contributions: 2, keep: 4 },
+    });
+    const entries: number[] = [];
+    for (let version = 0; version < 4; version += 1) {
+      const sent = await train(version, 100 - version);
+      entries.push(sent.entries);
+      await settle(sent, version === 2 ? "kept" : "accepted");
+    }
+    expect(entries).toEqual([4, 4, 2, 2]);
   });
 
   test("throws away what leads past the next version, and what follows work that was found harmful", async () => {

@@ -7,7 +7,7 @@ import { HeddleError, present } from "../base/assert.ts";
 import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import { createTurn } from "../base/turn.ts";
 import type { FetchBlob } from "../net/link.ts";
-import type { Charter } from "../protocol/charter.ts";
+import { keepMaxOf, type Charter, type Compression } from "../protocol/charter.ts";
 import { contributionIdOf, contributorIdOf, encodeHeader, encodeMessage, encodeReport } from "../protocol/codec.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
 import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
@@ -106,13 +106,13 @@ export function createDesk(options: DeskOptions): Desk {
       base: baseOf(assignment.baseDigest),
       residual: before.residual,
       rounds: Math.max(0, assignment.round - before.round - 1),
-      uplink: charter.uplink,
+      uplink: uplinkOf(charter, before.made),
     };
     const { after } = local;
     const { payload, residual } = after instanceof Float32Array ? packOnHost(feed, after) : await after.pack(feed);
     const signed = await sign({ run, key, privateData, assignment, local, ahead, payload });
     const moments = (await work?.moments()) ?? null;
-    await write({ base: before.base, residual, round: assignment.round, moments, signed });
+    await write({ base: before.base, residual, round: assignment.round, made: before.made + 1, moments, signed });
     return signed.pending;
   };
 
@@ -182,7 +182,7 @@ export function createDesk(options: DeskOptions): Desk {
     validate: async (assignment, job) => {
       const base = baseOf(assignment.baseDigest);
       const payload = await fetchBlob(assignment.payload.digest, assignment.payload.bytes);
-      const update = unpackUpdate(payload, { parameters: base.length, keepMax: charter.uplink.keep });
+      const update = unpackUpdate(payload, { parameters: base.length, keepMax: keepMaxOf(charter) });
       if (!update.ok || job.signal.aborted) {
         return null;
       }
@@ -268,6 +268,11 @@ async function fetchBase(head: VersionInfo, options: FetchBaseOptions): Promise<
     throw new HeddleError("integrity", `Cannot use the checkpoint: its digest is ${digest}, need ${head.digest}`);
   }
   return params;
+}
+
+/** What a device that has made so many contributions keeps of them. */
+function uplinkOf({ uplink, newcomers }: Charter, made: number): Compression {
+  return made < newcomers.contributions ? { ...uplink, keep: newcomers.keep } : uplink;
 }
 
 type Update = NonNullable<VersionInfo["update"]>;

@@ -31,11 +31,13 @@ export interface Page {
   readonly residual: Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | null;
   /** Round of the last delta in the residual. */
   readonly round: number;
+  /** Contributions made. */
+  readonly made: number;
   readonly moments: Moments | null;
   readonly signed: Signed | null;
 }
 
-export const EMPTY_PAGE: Page = { base: null, residual: null, round: 0, moments: null, signed: null };
+export const EMPTY_PAGE: Page = { base: null, residual: null, round: 0, made: 0, moments: null, signed: null };
 
 export interface Notebook {
   /** The last page that was written; an empty one where there is none or it cannot be read any more. */
@@ -49,6 +51,7 @@ interface Written {
   readonly base: Digest | null;
   readonly residual: { readonly digest: Digest; readonly bits: 32 | 64 } | null;
   readonly round: number;
+  readonly made: number;
   readonly moments: { readonly m: Digest; readonly v: Digest; readonly t: number } | null;
   readonly signed: {
     readonly pending: Pending;
@@ -103,12 +106,13 @@ function namesIn({ base, residual, moments, signed }: Written): Set<Digest> {
 
 type Put = (values: Bytes | Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>) => Promise<Digest>;
 
-async function writePage(put: Put, { base, residual, round, moments, signed }: Page): Promise<Written> {
+async function writePage(put: Put, { base, residual, round, made, moments, signed }: Page): Promise<Written> {
   return {
     base: base === null ? null : await put(base.params),
     residual:
       residual === null ? null : { digest: await put(residual), bits: residual instanceof Float64Array ? 64 : 32 },
     round,
+    made,
     moments: moments === null ? null : { m: await put(moments.m), v: await put(moments.v), t: moments.t },
     signed: signed === null ? null : { ...signed, payload: await put(signed.payload) },
   };
@@ -138,6 +142,7 @@ async function readPage(store: Store, written: Written): Promise<Page> {
           ? new Float64Array(residualBytes.slice().buffer)
           : bytesToFloats(residualBytes),
     round: written.round,
+    made: written.made,
     moments:
       moments === null || m === undefined || v === undefined
         ? null

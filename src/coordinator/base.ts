@@ -5,7 +5,7 @@
  */
 import { assert, HeddleError } from "../base/assert.ts";
 import { bytesToFloats, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
-import type { Charter } from "../protocol/charter.ts";
+import { keepMaxOf, type Charter } from "../protocol/charter.ts";
 import { CONTRIBUTION_BYTES_MAX, CONTROL_BYTES_MAX, HEADER_BYTES_MAX } from "../protocol/limits.ts";
 import type { Losses, VersionInfo } from "../protocol/messages.ts";
 import { refuse, type Checked } from "../protocol/verdict.ts";
@@ -65,24 +65,25 @@ export async function loadBase(blobs: Blobs, { head, server }: Pick<DurableState
 }
 
 /** Largest packed update of P parameters that the charter's uplink can make, with room to spare. */
-function payloadBytesMax(parameters: number, { keep, bits }: Charter["uplink"]): number {
+function payloadBytesMax(parameters: number, charter: Charter): number {
+  const [keep, { bits }] = [keepMaxOf(charter), charter.uplink];
   const entryBits = 16 + (bits === 64 ? 64 : 0); // a gap coded with the best Rice parameter, sign and magnitude
   return HEADER_BYTES + chunksOf(parameters) * Math.ceil((64 + Math.min(keep, CHUNK) * entryBits) / 8);
 }
 
 /** Largest message that a run of P parameters needs: what a link may be made to hold before anything in it is checked. */
-export function messageBytesMax(parameters: number, { uplink }: Charter): number {
-  const contribution = payloadBytesMax(parameters, uplink) + HEADER_BYTES_MAX + 512; // names of fields and the signature
+export function messageBytesMax(parameters: number, charter: Charter): number {
+  const contribution = payloadBytesMax(parameters, charter) + HEADER_BYTES_MAX + 512; // names of fields and the signature
   return Math.min(CONTRIBUTION_BYTES_MAX, Math.max(CONTROL_BYTES_MAX, contribution));
 }
 
 /** Unpacks a contribution's payload under the charter's limits. */
-export function unpackPayload(payload: Uint8Array, parameters: number, { uplink }: Charter): Checked<SparseUpdate> {
-  const bytesMax = payloadBytesMax(parameters, uplink);
+export function unpackPayload(payload: Uint8Array, parameters: number, charter: Charter): Checked<SparseUpdate> {
+  const bytesMax = payloadBytesMax(parameters, charter);
   if (payload.length > bytesMax) {
     return refuse("oversized", `Cannot unpack update: got ${payload.length} bytes, need at most ${bytesMax}`);
   }
-  return unpackUpdate(payload, { parameters, keepMax: uplink.keep, bits: uplink.bits });
+  return unpackUpdate(payload, { parameters, keepMax: keepMaxOf(charter), bits: charter.uplink.bits });
 }
 
 /** The update of a contribution that was received: its payload is in the store and has been unpacked before. */

@@ -12,6 +12,7 @@ import {
   type Dataset,
   type InnerConfig,
   type ModelConfig,
+  type NewcomerConfig,
   type OuterConfig,
   type RoundConfig,
   type Shard,
@@ -91,6 +92,11 @@ const compressionFields: Reader<Compression> = record<Compression>({
   beta: real(0, 1),
 });
 
+const newcomerFields: Reader<NewcomerConfig> = record<NewcomerConfig>({
+  contributions: integer(0, ROUNDS_MAX),
+  keep: integer(1, 4_096),
+});
+
 const outerFields: Reader<OuterConfig> = record<OuterConfig>({
   learningRate: real(0, 1_000),
   momentum: real(0, 1),
@@ -141,6 +147,7 @@ const charterFields: Reader<Charter> = record<Charter>({
   model: modelFields,
   inner: innerFields,
   uplink: compressionFields,
+  newcomers: newcomerFields,
   downlink: compressionFields,
   outer: outerFields,
   round: roundFields,

@@ -47,6 +47,19 @@ export interface Compression {
   readonly beta: number;
 }
 
+/** What a device sends that has no residual yet, or loses it again and again: what it leaves out is likely to be lost. */
+export interface NewcomerConfig {
+  /** Contributions to the run, as far as this device remembers, with which it counts as a newcomer; 0: nobody does. */
+  readonly contributions: number;
+  /** Entries that a newcomer keeps of each chunk, in place of the uplink's. */
+  readonly keep: number;
+}
+
+/** Entries of a chunk that anybody may send. */
+export function keepMaxOf({ uplink, newcomers }: Pick<Charter, "uplink" | "newcomers">): number {
+  return newcomers.contributions === 0 ? uplink.keep : Math.max(uplink.keep, newcomers.keep);
+}
+
 /** Outer optimiser on the relay. */
 export interface OuterConfig {
   readonly learningRate: number;
@@ -121,6 +134,7 @@ export interface Charter {
   readonly model: ModelConfig;
   readonly inner: InnerConfig;
   readonly uplink: Compression;
+  readonly newcomers: NewcomerConfig;
   readonly downlink: Compression;
   readonly outer: OuterConfig;
   readonly round: RoundConfig;

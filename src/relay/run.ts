@@ -23,6 +23,7 @@ const CHANGEABLE = [
   "model",
   "inner",
   "uplink",
+  "newcomers",
   "downlink",
   "outer",
   "round",

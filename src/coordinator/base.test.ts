@@ -1,0 +1,22 @@
+import { expect, test } from "vitest";
+import { sampleCharter } from "../protocol/sample.ts";
+import { packUpdate } from "../update/pack.ts";
+import { messageBytesMax, unpackPayload } from "./base.ts";
+
+const P = 10_000;
+const data = { name: "d", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
+const sample = sampleCharter([], data);
+const dense = packUpdate(
+  Float32Array.from({ length: P }, (_, i) => Math.sin(i * i)),
+  { ...sample.uplink, keep: 1024 },
+);
+
+test("unpackPayload() takes as many entries as a newcomer may send, and no more than others may where there are none", () => {
+  const charter = { ...sample, newcomers: { contributions: 1, keep: 1024 } };
+  expect(unpackPayload(dense, P, charter).ok).toBe(true);
+  expect(dense.length).toBeLessThan(messageBytesMax(P, charter));
+  expect(unpackPayload(dense, P, { ...charter, newcomers: { contributions: 1, keep: 1023 } })).toMatchObject({
+    reason: "oversized",
+  });
+  expect(unpackPayload(dense, P, sample)).toMatchObject({ ok: false, reason: "oversized" });
+});

@@ -302,6 +302,30 @@ export const EXPERIMENTS: readonly Experiment[] = [
     ],
   },
   {
+    name: "small-long",
+    question: "Small model, four times as many rounds: does the distance to data parallel shrink as training goes on?",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: five({ ...SMALL, rounds: 160 }),
+  },
+  {
+    name: "small-inner",
+    question: "Small model: do other moments of AdamW suit short runs of local steps better?",
+    seeds: SEEDS,
+    reference: "beta1-0.9-beta2-0.95",
+    arms: [
+      [0.9, 0.95],
+      [0.95, 0.95],
+      [0.98, 0.95],
+      [0.9, 0.99],
+      [0.95, 0.99],
+    ].map(([beta1 = 0.9, beta2 = 0.95]) =>
+      varied(`beta1-${beta1}-beta2-${beta2}`, `AdamW with beta1 ${beta1} and beta2 ${beta2}`, {
+        inner: { ...charterOf(SMALL).inner, beta1, beta2 },
+      }),
+    ),
+  },
+  {
     name: "small-batch",
     question:
       "Small model, batches of two and as many tokens, so four times the steps: is averaging better where noise is the limit?",

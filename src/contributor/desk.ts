@@ -55,9 +55,9 @@ export interface Desk {
   train(assignment: TrainAssignment, options: JobOptions): Promise<Pending | null>;
   /**
    * Trains on from where the last assignment ended, until `stepsMax` steps are taken there; resolves to how many are. What
-   * they made of the parameters goes into the next contribution.
+   * they made of the parameters goes into the next contribution. Null when there is nothing to go on from.
    */
-  goAhead(stepsMax: number, options: JobOptions): Promise<number>;
+  goAhead(stepsMax: number, options: JobOptions): Promise<number | null>;
   /** A signed report, or null when the work was stopped or the update cannot be read. */
   validate(
     assignment: ValidateAssignment,
@@ -75,6 +75,11 @@ export function createDesk(options: DeskOptions): Desk {
   let work: Work | undefined;
   let held: Held | undefined;
   let trail: Trail | undefined;
+  /** The trail on which training goes on at the moment. */
+  let going: Trail | undefined;
+  const giveUpTrail = (): void => {
+    [trail, going] = [undefined, undefined];
+  };
   let page: Page | undefined;
   let reading: Promise<Page> | undefined;
   /** What changes the page happens one after the other. */
@@ -88,7 +93,10 @@ export function createDesk(options: DeskOptions): Desk {
     }
   };
   const readOnce = async (): Promise<Page> => {
-    reading ??= notebook.read();
+    reading ??= notebook.read().catch((error: unknown) => {
+      reading = undefined; // it may be readable the next time
+      throw error;
+    });
     page ??= await reading;
     return page;
   };
@@ -147,7 +155,7 @@ export function createDesk(options: DeskOptions): Desk {
     train: async (assignment, job) => {
       const { aheadMax, aheadShare } = charter.round;
       const before = trail;
-      trail = undefined;
+      giveUpTrail();
       const lead = before !== undefined && isNext(before, assignment) && before.steps > 0 ? before : null;
       const base = baseOf(assignment.baseDigest);
       const from = lead === null ? base : moved(base, lead, aheadShare);
@@ -159,13 +167,19 @@ export function createDesk(options: DeskOptions): Desk {
       }
       const pending = await inTurn(() => contribute(assignment, { local, ahead }));
       if (aheadMax > 0) {
-        const ended = await parametersOf(local);
-        trail = { assignment, taken: local.steps, ended, params: ended, steps: 0 };
+        // What is signed and written down does not depend on it.
+        const ended = await parametersOf(local).catch(() => undefined);
+        trail = ended && { assignment, taken: local.steps, ended, params: ended, steps: 0 };
       }
       return pending;
     },
     goAhead: async (stepsMax, job) => {
-      const at = present(trail, "where training goes on");
+      const at = trail;
+      if (at === undefined) {
+        return null;
+      }
+      trail = undefined; // until it has gone well
+      going = at;
       const firstStep = at.taken + at.steps;
       const left = { ...at.assignment, stepsMax: stepsMax - at.steps };
       const local = await present(work, "the engine").train(left, at.params, {
@@ -174,9 +188,11 @@ export function createDesk(options: DeskOptions): Desk {
         onStep: (step) => job.onStep({ ...step, step: at.steps + step.step }),
       });
       const steps = at.steps + local.steps;
-      if (trail === at) {
-        trail = { ...at, params: await parametersOf(local), steps };
+      const params = await parametersOf(local);
+      if (going !== at) {
+        return null; // given up meanwhile
       }
+      trail = { ...at, params, steps };
       return steps;
     },
     validate: async (assignment, job) => {
@@ -203,16 +219,18 @@ export function createDesk(options: DeskOptions): Desk {
       const { header, signature, payload } = signed;
       return encodeMessage({ type: "contribute", header, signature, payload });
     },
-    settle: (id, outcome) =>
-      inTurn(async () => {
-        if (outcome === "discarded") {
-          trail = undefined;
-        }
+    settle: (id, outcome) => {
+      if (outcome === "discarded") {
+        giveUpTrail();
+      }
+      return inTurn(async () => {
         if (page?.signed?.pending.id === id) {
           await write({ ...page, residual: settled(page, outcome), signed: null });
         }
-      }),
+      });
+    },
     putAway: () => {
+      giveUpTrail();
       work?.[Symbol.dispose]();
       work = undefined;
     },
@@ -252,14 +270,9 @@ async function fetchBase(head: VersionInfo, options: FetchBaseOptions): Promise<
   }
   const updates = held === undefined ? null : updatesSince(held.digest, [...earlier, head]);
   if (held !== undefined && updates !== null) {
-    let { params } = held;
-    const limits = { parameters: params.length, keepMax: charter.downlink.keep };
-    for (const { digest, bytes } of updates) {
-      const update = unpackUpdate(await fetchBlob(digest, bytes), limits);
-      params = update.ok ? applyUpdate(params, update.value) : params; // then the digest tells
-    }
-    if (digestOf(floatBytes(params)) === head.digest) {
-      return params;
+    const next = await followUpdates(updates, held.params, { charter, fetchBlob });
+    if (next !== null && digestOf(floatBytes(next)) === head.digest) {
+      return next;
     }
   }
   const params = bytesToFloats(await fetchBlob(head.digest, head.checkpointBytes));
@@ -268,6 +281,25 @@ async function fetchBase(head: VersionInfo, options: FetchBaseOptions): Promise<
     throw new HeddleError("integrity", `Cannot use the checkpoint: its digest is ${digest}, need ${head.digest}`);
   }
   return params;
+}
+
+/** `params` [P] after all updates; null where one cannot be fetched or read: the checkpoint is left. */
+async function followUpdates(
+  updates: readonly Update[],
+  params: Float32Array<ArrayBuffer>,
+  { charter, fetchBlob }: Pick<FetchBaseOptions, "charter" | "fetchBlob">,
+): Promise<Float32Array<ArrayBuffer> | null> {
+  const limits = { parameters: params.length, keepMax: charter.downlink.keep };
+  let next = params;
+  for (const { digest, bytes } of updates) {
+    const packed = await fetchBlob(digest, bytes).catch(() => null);
+    const update = packed === null ? null : unpackUpdate(packed, limits);
+    if (update?.ok !== true) {
+      return null;
+    }
+    next = applyUpdate(next, update.value);
+  }
+  return next;
 }
 
 /** What a device that has made so many contributions keeps of them. */

@@ -63,7 +63,9 @@ interface Written {
 
 export function openNotebook(store: Store, run: Digest): Notebook {
   const key = `contributor/${run}/notebook`;
-  let kept = new Set<Digest>();
+  let kept: ReadonlySet<Digest> = new Set();
+  /** What the write at hand has stored. */
+  const fresh = new Set<Digest>();
   /** What arrays that were written before are stored as: a page shares most of them with the one before. */
   const names = new WeakMap<object, Digest>();
   const put: Put = async (values) => {
@@ -73,7 +75,15 @@ export function openNotebook(store: Store, run: Digest): Notebook {
     }
     const digest = await store.blobs.put(values instanceof Uint8Array ? values : floatBytes(values));
     names.set(values, digest);
+    fresh.add(digest);
     return digest;
+  };
+  const forget = async (digests: ReadonlySet<Digest>, but: ReadonlySet<Digest>): Promise<void> => {
+    for (const digest of digests) {
+      if (!but.has(digest)) {
+        await store.blobs.delete(digest);
+      }
+    }
   };
   return {
     read: async () => {
@@ -81,22 +91,34 @@ export function openNotebook(store: Store, run: Digest): Notebook {
       if (bytes === undefined) {
         return EMPTY_PAGE;
       }
-      const written = decode(bytes) as Written;
+      const written = writtenIn(bytes);
+      if (written === null) {
+        return EMPTY_PAGE;
+      }
       kept = namesIn(written);
       return readPage(store, written);
     },
     write: async (page) => {
-      const written = await writePage(put, page);
+      fresh.clear();
+      const written = await writePage(put, page).catch(async (error: unknown) => {
+        await forget(fresh, kept); // no page will name them
+        throw error;
+      });
       await store.keys.set(key, new Uint8Array(encode(written)));
       const named = namesIn(written);
-      for (const digest of kept) {
-        if (!named.has(digest)) {
-          await store.blobs.delete(digest);
-        }
-      }
+      await forget(kept, named);
       kept = named;
     },
   };
+}
+
+/** Null for bytes that are damaged. */
+function writtenIn(bytes: Bytes): Written | null {
+  try {
+    return decode(bytes) as Written;
+  } catch {
+    return null;
+  }
 }
 
 function namesIn({ base, residual, moments, signed }: Written): Set<Digest> {
@@ -108,13 +130,14 @@ type Put = (values: Bytes | Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer
 
 async function writePage(put: Put, { base, residual, round, made, moments, signed }: Page): Promise<Written> {
   return {
-    base: base === null ? null : await put(base.params),
     residual:
       residual === null ? null : { digest: await put(residual), bits: residual instanceof Float64Array ? 64 : 32 },
     round,
     made,
     moments: moments === null ? null : { m: await put(moments.m), v: await put(moments.v), t: moments.t },
     signed: signed === null ? null : { ...signed, payload: await put(signed.payload) },
+    // Last, and only where there is room: it can be fetched again.
+    base: base === null ? null : await put(base.params).catch(() => null),
   };
 }
 

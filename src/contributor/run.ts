@@ -258,7 +258,10 @@ class Session {
     const onStep = ({ step, tokens }: { readonly step: number; readonly tokens: number }): void =>
       this.dispatch({ type: "stepped", assignment, step, tokens });
     const job = { deadlineMs: Number.POSITIVE_INFINITY, signal, onStep };
-    const result = await this.#orFailure(async (desk) => ({ type: "ahead", steps: await desk.goAhead(stepsMax, job) }));
+    const result = await this.#orFailure(async (desk) => {
+      const steps = await desk.goAhead(stepsMax, job);
+      return steps === null ? { type: "dropped" } : { type: "ahead", steps };
+    });
     this.dispatch({ type: "finished", assignment, result });
   }
 

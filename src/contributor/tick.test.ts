@@ -272,9 +272,25 @@ describe("tick()", () => {
       expect(types(none.on(made))).toEqual(["upload", "ready"]);
       const walk = walked();
       walk.on(made);
-      const broken = { type: "broken", reason: "lost", lost: true } as const;
+      const broken = { type: "broken", reason: "no room", lost: false } as const;
       expect(types(walk.on({ type: "finished", assignment: "t0", result: broken }))).toEqual([]);
-      expect(walk.state).toMatchObject({ trail: null, job: null, failure: null, preparation: "none", pending });
+      expect(walk.state).toMatchObject({ trail: null, failure: null, preparation: "done", trouble: "no room" });
+      const lost = walked();
+      lost.on(made);
+      expect(types(lost.on({ type: "finished", assignment: "t0", result: { ...broken, lost: true } }))).toEqual([]);
+      expect(lost.state).toMatchObject({ trail: null, job: null, failure: null, preparation: "none", pending });
+      lost.receive(verdict("late"));
+      lost.on({ type: "prepared", pending }); // read before the verdict was written down
+      expect(lost.state).toMatchObject({ refused: 1, contributions: [{ id: pending.id }] });
+    });
+
+    test("is not ended by the assignment that was answered, said again after a reconnect", () => {
+      const walk = walked();
+      walk.on(made);
+      walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "gone" });
+      walk.connect();
+      expect(types(walk.receive({ type: "assign", assignment: train("t0", 0) }))).toEqual([]);
+      expect(walk.state).toMatchObject({ assigned: null, job: { type: "ahead", aborted: false } });
     });
   });
 

@@ -230,7 +230,8 @@ function takeVersion(draft: Draft, head: VersionInfo): void {
 
 function takeAssignment(draft: Draft, assignment: Assignment): void {
   const { state, nowMs } = draft;
-  if (state.assigned?.assignment.id === assignment.id) {
+  const answered = assignment.type === "train" && state.pending?.round === assignment.round;
+  if (answered || state.assigned?.assignment.id === assignment.id) {
     return; // said again after a reconnect
   }
   const givenMs = assignment.type === "train" ? assignment.trainMs : assignment.judgeMs;
@@ -306,8 +307,8 @@ function noteStep(draft: Draft, assignment: string, step: number, tokens: number
 
 function finishJob(draft: Draft, id: string, result: JobResult): void {
   const { state } = draft;
-  if (state.job?.type === "ahead") {
-    finishAhead(draft, state.job.assignment, result);
+  if (state.job?.type === "ahead" || result.type === "ahead") {
+    finishAhead(draft, id, result);
     return;
   }
   const own = state.assigned?.assignment.id === id;
@@ -332,8 +333,6 @@ function finishJob(draft: Draft, id: string, result: JobResult): void {
       release(draft, id);
       breakDown(draft, result);
       return;
-    case "ahead": // of a job whose trail was given up meanwhile
-      return;
     default:
       result satisfies never;
   }
@@ -348,8 +347,10 @@ function finishAhead(draft: Draft, id: string, result: JobResult): void {
   } else {
     set(draft, { trail: null });
   }
-  if (result.type === "broken") {
+  if (result.type === "broken" && result.lost) {
     breakDown(draft, result);
+  } else if (result.type === "broken") {
+    set(draft, { trouble: result.reason });
   }
 }
 
@@ -366,6 +367,9 @@ function breakDown(draft: Draft, result: Extract<JobResult, { readonly type: "br
 
 function showContribution(draft: Draft, pending: Pending): void {
   const { id, round, wireBytes, steps, loss } = pending;
+  if (draft.state.contributions.some((contribution) => contribution.id === id)) {
+    return; // remembered by the notebook, and never forgotten here
+  }
   const sentence = "Sent when the relay is reached; its verdict is being waited for.";
   const shown = { id, round, sentMs: draft.nowMs, wireBytes, steps, loss, verdict: null, sentence };
   set(draft, { contributions: [shown, ...draft.state.contributions].slice(0, CONTRIBUTIONS_SHOWN_MAX) });

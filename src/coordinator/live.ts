@@ -18,8 +18,8 @@ export const RETURN_MS = 5_000;
 export const RESTART_PATIENCE_MS = 15_000;
 /** Longest wait, after a round closed, for its contributors to say that they are ready to validate. */
 export const DRAW_MS = 1_000;
-/** Once a quorum has contributed, the rest get at least this long after the training deadline. */
-export const GRACE_MS_MIN = 1_000;
+/** Once a quorum has contributed, the rest get at least this share of `graceMs` after the training deadline. */
+export const GRACE_SHARE_MIN = 0.25;
 /** What a report may take on the wire beyond the validator's time. */
 export const REPORT_GRACE_MS = 2_000;
 

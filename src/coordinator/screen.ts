@@ -6,6 +6,7 @@ import type { ContributionId, ContributorId } from "../base/bytes.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { ContributionHeader } from "../protocol/messages.ts";
 import type { Reason, Verdict } from "../protocol/verdict.ts";
+import { packedBytesMaxOf } from "../update/merge.ts";
 import { trainName } from "./assignment.ts";
 import type { CoordinatorState, SessionId } from "./live.ts";
 import { CONTRIBUTIONS_MAX, type DurableState } from "./state.ts";
@@ -68,7 +69,9 @@ function screenPlace(
   if (header.baseVersion !== head.version || header.baseDigest !== head.digest) {
     return refused("wrong-base", true);
   }
-  return contributions.size >= CONTRIBUTIONS_MAX ? refused("busy") : null;
+  const bytes = [...contributions.values()].reduce((sum, one) => sum + one.header.payload.bytes, header.payload.bytes);
+  const room = contributions.size < CONTRIBUTIONS_MAX && bytes <= packedBytesMaxOf(head.checkpointBytes / 4);
+  return room ? null : refused("busy");
 }
 
 /** Can what it says of itself be true, and is its content new? */

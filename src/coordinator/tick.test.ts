@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { digestOf, type ContributionId } from "../base/bytes.ts";
 import { contributionIdOf } from "../protocol/codec.ts";
 import { countingBytes } from "../protocol/examples.ts";
-import { DRAW_MS, GRACE_MS_MIN, REPORT_GRACE_MS, RESTART_PATIENCE_MS, RETURN_MS, SKIP_PAUSE_MS } from "./live.ts";
+import { DRAW_MS, GRACE_SHARE_MIN, REPORT_GRACE_MS, RESTART_PATIENCE_MS, RETURN_MS, SKIP_PAUSE_MS } from "./live.ts";
 import { screen } from "./screen.ts";
 import { charter, GOOD, HARMFUL, idOf, Stage } from "./stage.fixture.ts";
 import { blobsOf, CHECKPOINTS_KEPT, ROUNDS_KEPT } from "./state.ts";
@@ -92,8 +92,8 @@ describe("a round", () => {
   });
 
   test.each([
-    [0, GRACE_MS_MIN],
-    [1_500, 2 * 1_500],
+    [0, GRACE_SHARE_MIN * graceMs],
+    [0.2 * graceMs, 0.4 * graceMs],
   ])("a quorum that took %i ms after the deadline leaves the rest %i ms", (tookMs, leftMs) => {
     stage.come("ada", "bob", "cyd", "dan");
     stage.contribute("ada");
@@ -107,13 +107,25 @@ describe("a round", () => {
     expect(stage.told("dan").at(-1)?.type).toBe("assign");
   });
 
-  test("a quorum before the training deadline takes no time from slow devices", () => {
+  test("a quorum before the training deadline leaves the rest all of its time, and joiners may undo one", () => {
     stage.come("ada", "bob", "cyd", "dan");
     ["ada", "bob", "cyd"].forEach((name) => stage.contribute(name));
-    stage.pass(trainMs + GRACE_MS_MIN - 1);
+    stage.pass(trainMs / 2);
+    stage.come("eve", "fay");
+    expect(stage.state.live.quorumMs).toBeNull();
+    stage.pass(trainMs / 2 + graceMs - 1);
     expect(stage.state.durable.stage).toBe("open");
-    stage.contribute("dan");
+    stage.pass(1);
     expect(stage.state.durable.stage).toBe("closed");
+  });
+
+  test("a restart makes no quorum of those who contributed before it", () => {
+    stage.come("ada", "bob");
+    stage.contribute("ada");
+    stage.restart();
+    stage.come("bob");
+    stage.pass(Math.max(trainMs + graceMs / 2, RESTART_PATIENCE_MS));
+    expect(stage.state.durable.stage).toBe("open");
   });
 
   test("does not wait for somebody who leaves or gives the assignment back", () => {

@@ -5,7 +5,7 @@
 import type { Charter } from "../protocol/charter.ts";
 import { send, setLive, setSession, record, type Draft } from "./draft.ts";
 import { trainAssignment } from "./assignment.ts";
-import { DRAW_MS, GRACE_MS_MIN, type CoordinatorState, type LiveState, type Session } from "./live.ts";
+import { DRAW_MS, GRACE_SHARE_MIN, type CoordinatorState, type LiveState, type Session } from "./live.ts";
 import { judgeNorms } from "./judging.ts";
 
 /** A joiner gets an assignment while at least this share of the round's time remains. */
@@ -88,15 +88,15 @@ function mayTrain({ durable, live }: CoordinatorState, { contributor, ready, tas
 }
 
 /**
- * Until when the rest is waited for once there is a quorum: its uploads show what is usual now. Infinite before. Slow devices
- * keep their time to train, so nothing ends before the training deadline.
+ * Until when the rest is waited for once there is a quorum: its uploads show what is usual now. Infinite before, and where it
+ * was there before the training deadline: then it says nothing about uploads of those who train until then.
  */
 function graceEndMs({ round }: Charter, { quorumMs, trainUntilMs }: LiveState): number {
-  if (quorumMs === null) {
+  if (quorumMs === null || quorumMs < trainUntilMs) {
     return Number.POSITIVE_INFINITY;
   }
-  const tookMs = Math.max(0, quorumMs - trainUntilMs);
-  return trainUntilMs + Math.max(GRACE_MS_MIN, (1 + round.patience) * tookMs);
+  const tookMs = quorumMs - trainUntilMs;
+  return trainUntilMs + Math.max(GRACE_SHARE_MIN * round.graceMs, (1 + round.patience) * tookMs);
 }
 
 function closeRound(draft: Draft): void {
@@ -105,12 +105,10 @@ function closeRound(draft: Draft): void {
   const training = [...live.sessions.values()].filter(({ task }) => task?.type === "train").length;
   const absent = [...live.absent.values()].filter(({ untilMs }) => nowMs < untilMs).length;
   const [here, all] = [durable.contributions.size, durable.contributions.size + training + absent];
-  if (live.quorumMs === null && here > 0 && here >= charter.round.quorum * all) {
-    setLive(draft, { quorumMs: nowMs });
-  }
-  const patient = nowMs < live.patientUntilMs;
-  const endMs = patient ? live.closeMs : Math.min(live.closeMs, graceEndMs(charter, draft.state.live));
-  if ((patient || here < all) && nowMs < endMs) {
+  const patient = nowMs < live.patientUntilMs; // after a restart most are still to come back
+  const quorum = !patient && here > 0 && here >= charter.round.quorum * all;
+  setLive(draft, { quorumMs: quorum ? (live.quorumMs ?? nowMs) : null }); // joiners may undo it
+  if ((patient || here < all) && nowMs < Math.min(live.closeMs, graceEndMs(charter, draft.state.live))) {
     return;
   }
   record(draft, { type: "closed", round: durable.round });

@@ -291,8 +291,10 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     key,
     engine: { kind: "twin", device: "simulated", sentence: "" },
     createWork: async () =>
-      witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), (version) => {
-        const params = new Float32Array(present(contributor.parameters(), "the base"));
+      witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), (version, from) => {
+        // Where nobody trains ahead, it trains from the base itself; else from a point near it.
+        const exact = charter.round.aheadMax === 0;
+        const params = new Float32Array(exact ? from : present(contributor.parameters(), "the base"));
         world.used.push({ contributor: id, version, digest: digestOf(floatBytes(params)) });
       }),
     agent: "simulation",
@@ -309,18 +311,18 @@ function isAccepted({ entries }: MemoryDisk, id: ContributionId): boolean {
   });
 }
 
-/** Has every version noted that is worked on, as its contributor holds it then. */
-function witnessed(work: Work, note: (version: number) => void): Work {
+/** Has every version noted that is worked on, and the parameters that the work begins from. */
+function witnessed(work: Work, note: (version: number, from: Float32Array) => void): Work {
   return {
     ...work,
     train: (assignment, from, job) => {
       if (job.firstStep === undefined) {
-        note(assignment.baseVersion);
+        note(assignment.baseVersion, from);
       } // else it goes on ahead of its next assignment
       return work.train(assignment, from, job);
     },
     validate: (assignment, base, update, job) => {
-      note(assignment.baseVersion);
+      note(assignment.baseVersion, base);
       return work.validate(assignment, base, update, job);
     },
   };

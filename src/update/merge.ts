@@ -49,6 +49,8 @@ const MEAN_BYTES = 8;
 /** A mean and its weight. */
 const PAIR_BYTES = 16;
 const ALIGNMENT = 16;
+/** Room for what is not as large as the model: the module, cursors, a chunk's pairs, padding. */
+const OTHER_BYTES = 16 * 1_048_576;
 
 /**
  * The merged delta [P]; zero where nobody sent anything. It lies in the kernel's memory until that merges again, and a kernel
@@ -65,7 +67,7 @@ export async function mergePacked(
     sorted.map(({ norm }) => norm),
     clipToMedian,
   );
-  const packedMax = packedBytesMax ?? Math.max(PACKED_BYTES_MIN, parameters * PACKED_BYTES_PER_PARAMETER);
+  const packedMax = packedBytesMax ?? groupBytesMax(parameters);
   const groups = groupsOf(sorted, packedMax);
   const { pairs, stride, mean, cursors, payloads } = layOut(kernel, groups, parameters);
   let merged = 0;
@@ -91,6 +93,19 @@ export async function mergePacked(
     merged += group.length;
   }
   return new Float64Array(kernel.memory.buffer, mean, parameters);
+}
+
+/** Bytes of packed updates held at a time: one group where weights and sums of several do not fit the memory. */
+function groupBytesMax(parameters: number): number {
+  const several = Math.max(PACKED_BYTES_MIN, parameters * PACKED_BYTES_PER_PARAMETER);
+  const memory = parameters * PAIR_BYTES + several + OTHER_BYTES;
+  return memory <= MEMORY_BYTES_MAX ? several : packedBytesMaxOf(parameters);
+}
+
+/** Bytes that all packed updates of a round may have together; infinite where they are merged in groups. */
+export function packedBytesMaxOf(parameters: number): number {
+  const grouped = parameters * (PAIR_BYTES + PACKED_BYTES_PER_PARAMETER) + OTHER_BYTES <= MEMORY_BYTES_MAX;
+  return grouped ? Number.POSITIVE_INFINITY : MEMORY_BYTES_MAX - parameters * MEAN_BYTES - OTHER_BYTES;
 }
 
 /** By id, after a look at ids and weights. */

@@ -1,0 +1,57 @@
+import { expect, test } from "vitest";
+import { digestOf, floatBytes, type Digest } from "../base/bytes.ts";
+import { createMemoryDisk, createMemoryStore } from "../store/memory.ts";
+import type { Blobs } from "../store/store.ts";
+import { EMPTY_PAGE, openNotebook, type Page } from "./notebook.ts";
+
+const run = "a".repeat(64) as Digest;
+
+/** A notebook on a disk with room for so many blobs. */
+function notebookWith(room: number) {
+  const disk = createMemoryDisk();
+  const store = createMemoryStore({ disk });
+  const put: Blobs["put"] = async (bytes) => {
+    if (disk.blobs.size >= room && !disk.blobs.has(digestOf(bytes))) {
+      throw new Error("The disk is full");
+    }
+    return store.blobs.put(bytes);
+  };
+  return { disk, store, notebook: openNotebook({ ...store, blobs: { ...store.blobs, put } }, run) };
+}
+
+function pageOf(value: number): Page {
+  const of = (part: number): Float32Array<ArrayBuffer> => new Float32Array(8).fill(value + part);
+  const params = of(0);
+  const moments = { m: of(0.5), v: of(0.75), t: 1 };
+  return { ...EMPTY_PAGE, base: { digest: digestOf(floatBytes(params)), params }, residual: of(0.25), moments };
+}
+
+test("a page is read as it was written, and only its blobs are kept", async () => {
+  const { disk, notebook } = notebookWith(99);
+  for (const value of [1, 2, 2, 3]) {
+    await notebook.write(pageOf(value));
+  }
+  expect(await notebook.read()).toEqual(pageOf(3));
+  expect(disk.blobs.size).toBe(4);
+});
+
+test("a disk without room for the base keeps the rest", async () => {
+  const { disk, notebook } = notebookWith(3);
+  await notebook.write(pageOf(1));
+  expect(await notebook.read()).toEqual({ ...pageOf(1), base: null });
+  expect(disk.blobs.size).toBe(3);
+});
+
+test("a page that cannot be written leaves nothing behind, and the one before as it was", async () => {
+  const { disk, notebook } = notebookWith(5);
+  await notebook.write(pageOf(1));
+  await expect(notebook.write(pageOf(2))).rejects.toThrow("full");
+  expect(await notebook.read()).toEqual(pageOf(1));
+  expect(disk.blobs.size).toBe(4);
+});
+
+test("a key that is damaged is an empty page", async () => {
+  const { store, notebook } = notebookWith(9);
+  await store.keys.set(`contributor/${run}/notebook`, new Uint8Array([0xc1, 1, 2]));
+  expect(await notebook.read()).toEqual(EMPTY_PAGE);
+});

@@ -75,11 +75,6 @@ export function createDesk(options: DeskOptions): Desk {
   let work: Work | undefined;
   let held: Held | undefined;
   let trail: Trail | undefined;
-  /** The trail on which training goes on at the moment. */
-  let going: Trail | undefined;
-  const giveUpTrail = (): void => {
-    [trail, going] = [undefined, undefined];
-  };
   let page: Page | undefined;
   let reading: Promise<Page> | undefined;
   /** What changes the page happens one after the other. */
@@ -155,7 +150,7 @@ export function createDesk(options: DeskOptions): Desk {
     train: async (assignment, job) => {
       const { aheadMax, aheadShare } = charter.round;
       const before = trail;
-      giveUpTrail();
+      trail = undefined;
       const lead = before !== undefined && isNext(before, assignment) && before.steps > 0 ? before : null;
       const base = baseOf(assignment.baseDigest);
       const from = lead === null ? base : moved(base, lead, aheadShare);
@@ -178,22 +173,18 @@ export function createDesk(options: DeskOptions): Desk {
       if (at === undefined) {
         return null;
       }
-      trail = undefined; // until it has gone well
-      going = at;
-      const firstStep = at.taken + at.steps;
-      const left = { ...at.assignment, stepsMax: stepsMax - at.steps };
-      const local = await present(work, "the engine").train(left, at.params, {
-        ...job,
-        firstStep,
-        onStep: (step) => job.onStep({ ...step, step: at.steps + step.step }),
-      });
-      const steps = at.steps + local.steps;
-      const params = await parametersOf(local);
-      if (going !== at) {
+      let next: Trail;
+      try {
+        next = await stepAhead(present(work, "the engine"), at, { ...job, stepsMax });
+      } catch (error) {
+        trail = undefined; // nothing of a failed engine is used
+        throw error;
+      }
+      if (trail !== at) {
         return null; // given up meanwhile
       }
-      trail = { ...at, params, steps };
-      return steps;
+      trail = next;
+      return next.steps;
     },
     validate: async (assignment, job) => {
       const base = baseOf(assignment.baseDigest);
@@ -221,7 +212,7 @@ export function createDesk(options: DeskOptions): Desk {
     },
     settle: (id, outcome) => {
       if (outcome === "discarded") {
-        giveUpTrail();
+        trail = undefined;
       }
       return inTurn(async () => {
         if (page?.signed?.pending.id === id) {
@@ -230,7 +221,7 @@ export function createDesk(options: DeskOptions): Desk {
       });
     },
     putAway: () => {
-      giveUpTrail();
+      trail = undefined;
       work?.[Symbol.dispose]();
       work = undefined;
     },
@@ -337,6 +328,20 @@ interface Trail {
   readonly params: Float32Array;
   /** Steps between the two. */
   readonly steps: number;
+}
+
+/** The trail after steps on the batches that follow, until `stepsMax` are taken on it. */
+async function stepAhead(
+  work: Work,
+  at: Trail,
+  { stepsMax, ...job }: JobOptions & { readonly stepsMax: number },
+): Promise<Trail> {
+  const local = await work.train({ ...at.assignment, stepsMax: stepsMax - at.steps }, at.params, {
+    ...job,
+    firstStep: at.taken + at.steps,
+    onStep: (step) => job.onStep({ ...step, step: at.steps + step.step }),
+  });
+  return { ...at, params: await parametersOf(local), steps: at.steps + local.steps };
 }
 
 async function parametersOf({ after }: LocalRun): Promise<Float32Array<ArrayBuffer>> {

@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
+import { present } from "../base/assert.ts";
 import { digestOf, type ContributionId } from "../base/bytes.ts";
 import { contributionIdOf } from "../protocol/codec.ts";
 import { countingBytes } from "../protocol/examples.ts";
@@ -346,6 +347,24 @@ describe("screen()", () => {
     expect(stage.screen("eve", stage.header("ada"))).toBe("unknown-contributor");
     stage.contribute("ada");
     expect(stage.screen("ada", stage.header("ada"))).toBe("not-assigned");
+  });
+
+  test("refuses as busy what would make the round's payloads too many to merge", () => {
+    stage.come("ada", "bob");
+    stage.contribute("ada");
+    const { durable } = stage.state;
+    const header = stage.header("bob");
+    const judge = (bytes: number): string => {
+      const ada = present([...durable.contributions.values()][0], "ada's contribution");
+      const large = { ...ada, header: { ...ada.header, payload: { ...ada.header.payload, bytes } } };
+      const head = { ...durable.head, checkpointBytes: 2 ** 30 };
+      const contributions = new Map([[ada.id, large]]);
+      const state = { ...stage.state, durable: { ...durable, head, contributions } };
+      const screened = screen(state, stage.session("bob"), contributionIdOf(countingBytes(3)), header);
+      return screened.type === "refused" ? screened.reason : screened.type;
+    };
+    expect(judge(2 ** 30)).not.toBe("busy");
+    expect(judge(2 ** 31)).toBe("busy");
   });
 
   test("a rejected answer ends the assignment, so the round does not wait for another", () => {

@@ -6,7 +6,8 @@ import { createRng, permutation } from "../base/rng.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
 import { updateNorm } from "./delta.ts";
 import { HEADER_BYTES } from "./format.ts";
-import { medianNorm, mergePacked, type MergeOptions, type PackedContribution } from "./merge.ts";
+import type { MergeKernel } from "./kernel.ts";
+import { medianNorm, mergePacked, packedBytesMaxOf, type MergeOptions, type PackedContribution } from "./merge.ts";
 import { packUpdate } from "./pack.ts";
 import { samples, updateValues } from "./samples.fixture.ts";
 import { mergeUpdates } from "./twin.ts";
@@ -237,6 +238,34 @@ describe("mergePacked()", () => {
     expect(await memoryAfter(6, 2 * bytes.length + 64)).toBeLessThan(16.3 + 2 * share);
     expect(await memoryAfter(12, 2 * bytes.length + 64)).toBeLessThan(16.3 + 2 * share);
   });
+
+  test.each([2 ** 28, 214_000_000, 213_000_000, 1_000_000])(
+    "has room at %i parameters for all payloads that a round may have",
+    async (parameters) => {
+      const reached = new Error("It got as far as reading");
+      let pages = 0;
+      const onPaper: MergeKernel = {
+        heapBegin: () => 4_096,
+        open: () => 0,
+        merge: () => -1,
+        CURSOR_BYTES: { value: 64 },
+        READ_AHEAD: { value: 320 },
+        memory: {
+          buffer: new ArrayBuffer(0),
+          grow: (by) => {
+            pages += by;
+            return 0;
+          },
+        },
+      };
+      const bytes = 4_000_000;
+      const count = Math.min(1_000, Math.floor(packedBytesMaxOf(parameters) / bytes));
+      const read = () => Promise.reject(reached);
+      const all = Array.from({ length: count }, (_, i) => ({ id: `id ${i}`, weight: 1, norm: 1, bytes, read }));
+      await expect(mergePacked(onPaper, all, { parameters, clipToMedian: 1 })).rejects.toBe(reached);
+      expect(pages).toBeLessThanOrEqual(65_536);
+    },
+  );
 
   test("says when the memory does not suffice", async () => {
     const bytes = new Uint8Array(64);

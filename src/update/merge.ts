@@ -97,9 +97,8 @@ export async function mergePacked(
 
 /** Bytes of packed updates held at a time: one group where weights and sums of several do not fit the memory. */
 function groupBytesMax(parameters: number): number {
-  const several = Math.max(PACKED_BYTES_MIN, parameters * PACKED_BYTES_PER_PARAMETER);
-  const memory = parameters * PAIR_BYTES + several + OTHER_BYTES;
-  return memory <= MEMORY_BYTES_MAX ? several : packedBytesMaxOf(parameters);
+  const all = packedBytesMaxOf(parameters);
+  return all < Infinity ? all : Math.max(PACKED_BYTES_MIN, parameters * PACKED_BYTES_PER_PARAMETER);
 }
 
 /** Bytes that all packed updates of a round may have together; infinite where they are merged in groups. */

@@ -122,12 +122,16 @@ function single(scale: Scale): Arm {
 
 function diloco(scale: Scale): Arm {
   const sentence = "DiLoCo: dense deltas, outer Nesterov with learning rate 0.7 and momentum 0.9";
-  return dense(scale, { name: "diloco", sentence, outer: { learningRate: 0.7, momentum: 0.9, clipToMedian: 0 } });
+  return dense(scale, {
+    name: "diloco",
+    sentence,
+    outer: { ...outer, learningRate: 0.7, momentum: 0.9, clipToMedian: 0 },
+  });
 }
 
 function fedAvg(scale: Scale): Arm {
   const sentence = "FedAvg: the mean of the contributors' dense parameters (inner AdamW, moments kept)";
-  return dense(scale, { name: "fedavg", sentence, outer: { learningRate: 1, momentum: 0, clipToMedian: 0 } });
+  return dense(scale, { name: "fedavg", sentence, outer: { ...outer, learningRate: 1, momentum: 0, clipToMedian: 0 } });
 }
 
 function dense(scale: Scale, { name, sentence, outer }: Pick<Arm, "name" | "sentence"> & Pick<Charter, "outer">): Arm {
@@ -295,7 +299,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
         [0.3, 0.5, 0.7, 1].map((rate) => {
           const scale = { ...SMALL, learningRate };
           const sentence = `The default's compression, no clipping, outer rate ${rate}, inner rate ${learningRate}`;
-          const charter = { outer: { learningRate: rate, momentum: 0, clipToMedian: 0 } };
+          const charter = { outer: { ...outer, learningRate: rate, momentum: 0, clipToMedian: 0 } };
           return arm(scale, `default-${learningRate}-outer-${rate}`, sentence, { charter });
         }),
       ),
@@ -449,7 +453,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       varied(
         `rate-${learningRate}-momentum-${momentum}-clip-${clipToMedian}`,
         `Outer rate ${learningRate}, momentum ${momentum}, ${clipToMedian === 0 ? "no clipping" : "clipped to the median norm"}`,
-        { outer: { learningRate, momentum, clipToMedian } },
+        { outer: { ...outer, learningRate, momentum, clipToMedian } },
       ),
     ),
   },

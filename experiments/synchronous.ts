@@ -10,7 +10,7 @@
 import { digestOf, floatBytes } from "../src/base/bytes.ts";
 import { trainSeed } from "../src/coordinator/assignment.ts";
 import { batchAt, type Batch } from "../src/data/batch.ts";
-import { rateShare } from "../src/model/decay.ts";
+import { rateShare } from "../src/protocol/decay.ts";
 import { createEvaluator } from "../src/model/evaluator.ts";
 import { createTrainer } from "../src/model/trainer.ts";
 import { heldOutLoss } from "../src/trust/referee.ts";

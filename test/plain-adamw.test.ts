@@ -20,7 +20,7 @@ describe("one contributor without compression is plain AdamW", () => {
       const charter = littleCharter({
         uplink: exact,
         downlink: exact,
-        outer: { learningRate: 1, momentum: 0, clipToMedian: 0 },
+        outer: { learningRate: 1, momentum: 0, clipToMedian: 0, radial: false, endShare: 1 },
         // Every contribution counts, even a step that made the loss a little worse.
         trust: { ...littleCharter().trust, normMax: 0, improvementMin: -1, harmMax: 1 },
       });

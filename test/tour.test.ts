@@ -139,11 +139,10 @@ test("10. the verdict comes after somebody measured the loss with and without th
 
 test("11. the merge is the mean of what was accepted, and one outer step; it gives the next version", async () => {
   const parameters = base.length;
-  const { clipToMedian } = charter.outer;
   const { length: bytes } = payload;
   const ours = { id: "ours", weight: header.tokens, norm: updateNorm(update), bytes, read: async () => payload };
   const kernel = (await loadMergeKernel())();
-  const merged = await mergePacked(kernel, [ours], { parameters, clipToMedian }); // [P]
+  const merged = await mergePacked(kernel, [ours], { parameters, ...charter.outer }); // [P]
   const step = outerStep(createServerState(parameters), merged, charter.outer, charter.downlink);
   head = run.host.head();
   expect(digestOf(step.broadcast)).toBe(head.update?.digest);

@@ -10,7 +10,7 @@ import type { StopSignal } from "../base/stop.ts";
 import { batchAt } from "../data/batch.ts";
 import type { Corpus } from "../data/corpus.ts";
 import type { Neighbour } from "../engines/pace.ts";
-import { rateShare } from "../model/decay.ts";
+import { rateShare } from "../protocol/decay.ts";
 import { createEvaluator, type Evaluator } from "../model/evaluator.ts";
 import { createTrainer } from "../model/trainer.ts";
 import type { Charter } from "../protocol/charter.ts";

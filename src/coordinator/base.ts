@@ -15,7 +15,14 @@ import { applyUpdate } from "../update/delta.ts";
 import { CHUNK, chunksOf, HEADER_BYTES } from "../update/format.ts";
 import type { MergeKernel } from "../update/kernel.ts";
 import { mergePacked, type PackedContribution } from "../update/merge.ts";
-import { createServerState, outerStep, serverBytes, serverFromBytes, type ServerState } from "../update/outer.ts";
+import {
+  createServerState,
+  outerAt,
+  outerStep,
+  serverBytes,
+  serverFromBytes,
+  type ServerState,
+} from "../update/outer.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
 import type { Contribution, DurableState } from "./state.ts";
 
@@ -126,12 +133,14 @@ export async function mergeRound({
     const read = () => readBlob(blobs, payload.digest, "payload");
     return { id, weight: tokens, norm: contribution.norm, bytes: payload.bytes, read };
   });
-  const merged = await mergePacked(kernel, packed, { parameters, clipToMedian: charter.outer.clipToMedian });
-  const { server, broadcast, update } = outerStep(base.server, merged, charter.outer, charter.downlink);
+  const version = durable.head.version + 1;
+  const outer = outerAt(charter, version);
+  const merged = await mergePacked(kernel, packed, { parameters, ...outer });
+  const { server, broadcast, update } = outerStep(base.server, merged, outer, charter.downlink);
   const params = applyUpdate(base.params, update);
   const serverDigest = await blobs.put(serverBytes(server));
   const head: VersionInfo = {
-    version: durable.head.version + 1,
+    version,
     digest: await blobs.put(floatBytes(params)),
     parent: durable.head.digest,
     update: { digest: await blobs.put(broadcast), bytes: broadcast.length },

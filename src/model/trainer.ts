@@ -38,7 +38,7 @@ export interface Trainer {
   /** Overwrites the parameters [P]; moments and step counter go on. */
   load(params: Float32Array): void;
   /**
-   * One step, at `rateShare` of the learning rate (`decay.ts`). Rejects with HeddleError "device-lost" and never trains on
+   * One step, at `rateShare` of the learning rate (`protocol/decay.ts`). Rejects with HeddleError "device-lost" and never trains on
    * silently.
    */
   step(batch: TokenBatch, rateShare?: number): Promise<StepResult>;

@@ -101,6 +101,8 @@ const outerFields: Reader<OuterConfig> = record<OuterConfig>({
   learningRate: real(0, 1_000),
   momentum: real(0, 1),
   clipToMedian: real(0, SETTING_MAX),
+  radial: boolean,
+  endShare: real(0, 1_000),
 });
 
 const roundFields: Reader<RoundConfig> = record<RoundConfig>({

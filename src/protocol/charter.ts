@@ -67,6 +67,13 @@ export interface OuterConfig {
   readonly momentum: number;
   /** Clip each contribution to this multiple of the round's median norm; 0 switches it off. */
   readonly clipToMedian: number;
+  /**
+   * Radial-directional averaging: the merged delta is stretched to the weighted mean norm of what went into it, which the mean
+   * of vectors that do not point the same way falls short of.
+   */
+  readonly radial: boolean;
+  /** What the learning rate is multiplied by after `round.decayRounds` versions, on a straight line from 1; above 1 it grows. */
+  readonly endShare: number;
 }
 
 export interface RoundConfig {

@@ -39,7 +39,7 @@ export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): C
     uplink: { keep: 256, bits: 2, beta: 0.95 },
     newcomers: { contributions: 0, keep: 1024 },
     downlink: { keep: 1024, bits: 2, beta: 0.95 },
-    outer: { learningRate: 1, momentum: 0, clipToMedian: 1 },
+    outer: { learningRate: 1, momentum: 0, clipToMedian: 1, radial: false, endShare: 1 },
     // The run has no end that is known beforehand, so its learning rate does not fall.
     round: {
       trainMs: 12_000,

@@ -21,7 +21,7 @@ import type { Verdict } from "../protocol/verdict.ts";
 import { openNotebook, type Page, type Signed } from "../contributor/notebook.ts";
 import { createMemoryStore, type MemoryDisk } from "../store/memory.ts";
 import { applyUpdate } from "../update/delta.ts";
-import { createServerState, outerStep, serverBytes } from "../update/outer.ts";
+import { createServerState, outerAt, outerStep, serverBytes } from "../update/outer.ts";
 import { mergeUpdates } from "../update/twin.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
 
@@ -232,8 +232,9 @@ function checkReplay({ started, merges, headers }: History, { blobs, charter, in
       find("the payloads of merged contributions are blobs", `version ${merge.head.version}`);
       return;
     }
-    const merged = mergeUpdates(known, { parameters: params.length, clipToMedian: charter.outer.clipToMedian });
-    const outer = outerStep(server, merged, charter.outer, charter.downlink);
+    const settings = outerAt(charter, head.version + 1);
+    const merged = mergeUpdates(known, { parameters: params.length, ...settings });
+    const outer = outerStep(server, merged, settings, charter.downlink);
     params = applyUpdate(params, outer.update);
     server = outer.server;
     if (digestOf(floatBytes(params)) !== merge.head.digest || digestOf(outer.broadcast) !== merge.head.update?.digest) {

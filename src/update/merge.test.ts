@@ -54,7 +54,7 @@ const plain: Merge = async (sent, options) =>
     options,
   );
 
-const free = { parameters: 3, clipToMedian: 0 };
+const free = { parameters: 3, clipToMedian: 0, radial: false };
 const bits = (values: Float64Array): Bytes => new Uint8Array(values.slice().buffer);
 const norm = (values: Float64Array): number => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
 
@@ -85,28 +85,48 @@ describe.each([
       "loud",
       dense().map((value) => value * 100),
     );
-    const options = { parameters: 200, clipToMedian: 1 };
+    const options = { parameters: 200, clipToMedian: 1, radial: false };
     const without = norm(await merge(honest, options));
     const median = medianNorm(honest.map(({ bytes }) => updateNorm(unpacked(bytes))));
     const clipped = norm(await merge([...honest, loud], options));
     expect(clipped).toBeLessThanOrEqual((7 / 8) * without + median / 8 + 1e-9);
-    const unbounded = norm(await merge([...honest, loud], { parameters: 200, clipToMedian: 0 }));
+    const unbounded = norm(await merge([...honest, loud], { parameters: 200, clipToMedian: 0, radial: false }));
     expect(unbounded).toBeGreaterThan(5 * clipped);
   });
 
   test("of two contributors the quieter one bounds the other", async () => {
     const sent = [one("a", [1, 0, 0]), one("b", [0, 1000, 0])];
-    expect([...(await merge(sent, { parameters: 3, clipToMedian: 2 }))]).toEqual([1, 2, 0]);
+    expect([...(await merge(sent, { parameters: 3, clipToMedian: 2, radial: false }))]).toEqual([1, 2, 0]);
   });
 
   test("empty updates do not count to the median", async () => {
     const sent = [one("a", [0, 0, 0]), one("b", [0, 0, 0]), one("c", [5, 0, 0])];
-    expect([...(await merge(sent, { parameters: 3, clipToMedian: 1 }))]).toEqual([5, 0, 0]);
+    expect([...(await merge(sent, { parameters: 3, clipToMedian: 1, radial: false }))]).toEqual([5, 0, 0]);
     expect([...(await merge([], free))]).toEqual([0, 0, 0]);
   });
 
+  test("radial: the mean's direction, with the weighted mean norm of what was sent, clipped", async () => {
+    const radial = { parameters: 3, clipToMedian: 0, radial: true };
+    const apart = [one("a", [3, 4, 0], 1), one("b", [-1, 0, 0], 3)];
+    const merged = await merge(apart, radial);
+    expect(norm(merged)).toBeCloseTo((5 + 3 * 1) / 4, 12);
+    const mean = await merge(apart, free);
+    expect(mean.every((value, i) => Math.abs(value / norm(mean) - (merged[i] as number) / norm(merged)) < 1e-12)).toBe(
+      true,
+    );
+    // The louder one counts with the quieter one's norm.
+    expect(norm(await merge(apart, { ...radial, clipToMedian: 1 }))).toBeCloseTo(1, 12);
+    // What points the same way is not stretched, and what cancels out stays nothing.
+    const alike = [one("a", [3, 4, 0]), one("b", [3, 4, 0])];
+    expect([...(await merge(alike, radial))].map((value) => Math.round(value * 1e9) / 1e9)).toEqual([3, 4, 0]);
+    expect([...(await merge([one("a", [1, 0, 0]), one("b", [-1, 0, 0])], radial))]).toEqual([0, 0, 0]);
+    expect([...(await merge([], radial))]).toEqual([0, 0, 0]);
+  });
+
   test("repeated ids and useless weights are bugs", async () => {
-    await expect(merge([one("a", [1]), one("a", [1])], { parameters: 1, clipToMedian: 0 })).rejects.toThrow(/twice/);
+    await expect(
+      merge([one("a", [1]), one("a", [1])], { parameters: 1, clipToMedian: 0, radial: false }),
+    ).rejects.toThrow(/twice/);
     for (const weight of [0, -1, NaN, Infinity]) {
       await expect(merge([one("a", [1, 0, 0], weight)], free)).rejects.toThrow(/weight/);
     }
@@ -121,10 +141,11 @@ describe("mergePacked()", () => {
       forms: fc.array(form, { maxLength: 9 }),
       seed: fc.integer(),
       clipToMedian: fc.constantFrom(0, 1, 1.5),
+      radial: fc.boolean(),
       packedBytesMax: fc.constantFrom(1, 700, 30_000, 2 ** 30),
     });
     await fc.assert(
-      fc.asyncProperty(round, async ({ values, forms, seed, clipToMedian, packedBytesMax }) => {
+      fc.asyncProperty(round, async ({ values, forms, seed, packedBytesMax, ...settings }) => {
         const rng = createRng("merge", seed);
         const parameters = values.length;
         const sent = forms.map(([bits, keep], i): Sent => {
@@ -132,8 +153,8 @@ describe("mergePacked()", () => {
           return { id: `id ${i}`, bytes: packUpdate(own, { keep, bits, beta: 1 }), weight: 1 + rng.below(1_000_000) };
         });
         const shuffled = [...permutation(sent.length, rng)].map((i) => sent[i] as Sent);
-        const merged = await fast(shuffled, { parameters, clipToMedian, packedBytesMax });
-        expect(bits(merged)).toEqual(bits(await plain(sent, { parameters, clipToMedian })));
+        const merged = await fast(shuffled, { parameters, ...settings, packedBytesMax });
+        expect(bits(merged)).toEqual(bits(await plain(sent, { parameters, ...settings })));
       }),
       { numRuns: 50 },
     );
@@ -151,7 +172,7 @@ describe("mergePacked()", () => {
       for (const width of [2, 64] as const) {
         const bytes = packUpdate(values, { keep: neighbours + 1, bits: width, beta: 1 });
         const sent = [{ id: "a", bytes, weight: 3 }];
-        const options = { parameters: 4096, clipToMedian: 0 };
+        const options = { parameters: 4096, clipToMedian: 0, radial: false };
         expect(bits(await fast(sent, options))).toEqual(bits(await plain(sent, options)));
       }
     }
@@ -164,7 +185,7 @@ describe("mergePacked()", () => {
     const originals = forms.map((form, i) => packUpdate(samples("laplace", parameters, i), form));
     const whole = packed({ id: "a", bytes: originals[1] as Bytes, weight: 1 });
     const own = openKernel();
-    await mergePacked(own, [whole], { parameters, clipToMedian: 0 });
+    await mergePacked(own, [whole], { parameters, clipToMedian: 0, radial: false });
     own.memory.grow(8);
     const guarded = new Uint8Array(own.memory.buffer, own.memory.buffer.byteLength - 4 * 65_536).fill(0xa5);
     let noticed = 0;
@@ -175,7 +196,7 @@ describe("mergePacked()", () => {
         bytes[at] = (bytes[at] as number) ^ (1 << rng.below(8));
       }
       const damaged = { id: "b", weight: 1, norm: 1, bytes: bytes.length, read: async () => bytes };
-      const failure = await mergePacked(own, [whole, damaged], { parameters, clipToMedian: 0 }).then(
+      const failure = await mergePacked(own, [whole, damaged], { parameters, clipToMedian: 0, radial: false }).then(
         (merged) => {
           const padding = new Float64Array(merged.buffer, merged.byteOffset + parameters * 8, 7);
           expect(padding.every((value) => value === 0)).toBe(true);
@@ -216,11 +237,13 @@ describe("mergePacked()", () => {
     };
     for (const [what, bytes] of Object.entries(cases)) {
       const sent = { id: "a", weight: 1, norm: 1, bytes: bytes.length, read: async () => bytes };
-      const merged = mergePacked(kernel, [sent], { parameters: 5000, clipToMedian: 0 });
+      const merged = mergePacked(kernel, [sent], { parameters: 5000, clipToMedian: 0, radial: false });
       await expect(merged, what).rejects.toMatchObject({ code: "integrity" });
     }
     const other = { ...packed({ id: "a", bytes: good, weight: 1 }), read: async () => good.slice(1) };
-    await expect(mergePacked(kernel, [other], { parameters: 5000, clipToMedian: 0 })).rejects.toThrow(/damaged/);
+    await expect(mergePacked(kernel, [other], { parameters: 5000, clipToMedian: 0, radial: false })).rejects.toThrow(
+      /damaged/,
+    );
   });
 
   test("takes 8 bytes a parameter and the payloads in one group, 16 and a group in several, however many there are", async () => {
@@ -230,7 +253,7 @@ describe("mergePacked()", () => {
       Array.from({ length: count }, (_, i) => ({ id: `id ${i}`, bytes, weight: 1 }));
     const memoryAfter = async (count: number, packedBytesMax: number): Promise<number> => {
       const own = openKernel();
-      await mergePacked(own, round(count).map(packed), { parameters, clipToMedian: 1, packedBytesMax });
+      await mergePacked(own, round(count).map(packed), { parameters, clipToMedian: 1, radial: false, packedBytesMax });
       return own.memory.buffer.byteLength / parameters;
     };
     const share = bytes.length / parameters;
@@ -262,7 +285,7 @@ describe("mergePacked()", () => {
       const count = Math.min(1_000, Math.floor(packedBytesMaxOf(parameters) / bytes));
       const read = () => Promise.reject(reached);
       const all = Array.from({ length: count }, (_, i) => ({ id: `id ${i}`, weight: 1, norm: 1, bytes, read }));
-      await expect(mergePacked(onPaper, all, { parameters, clipToMedian: 1 })).rejects.toBe(reached);
+      await expect(mergePacked(onPaper, all, { parameters, clipToMedian: 1, radial: false })).rejects.toBe(reached);
       expect(pages).toBeLessThanOrEqual(65_536);
     },
   );

@@ -34,6 +34,8 @@ export interface MergeOptions {
   readonly parameters: number;
   /** Largest norm as a multiple of the median norm; 0 switches clipping off. */
   readonly clipToMedian: number;
+  /** Whether the merged delta is stretched to the weighted mean norm of the clipped updates. */
+  readonly radial: boolean;
   /** Packed updates held at a time; a larger one is held alone. */
   readonly packedBytesMax?: number;
 }
@@ -60,7 +62,7 @@ const OTHER_BYTES = 16 * 1_048_576;
 export async function mergePacked(
   kernel: MergeKernel,
   contributions: readonly PackedContribution[],
-  { parameters, clipToMedian, packedBytesMax }: MergeOptions,
+  { parameters, clipToMedian, radial, packedBytesMax }: MergeOptions,
 ): Promise<Float64Array<ArrayBuffer>> {
   const sorted = inOrder(contributions);
   const scales = clipScales(
@@ -92,7 +94,12 @@ export async function mergePacked(
     }
     merged += group.length;
   }
-  return new Float64Array(kernel.memory.buffer, mean, parameters);
+  const delta = new Float64Array(kernel.memory.buffer, mean, parameters);
+  if (radial) {
+    const clipped = sorted.map(({ norm, weight }, i) => ({ norm: norm * (scales[i] as number), weight }));
+    stretch(delta, clipped);
+  }
+  return delta;
 }
 
 /** Bytes of packed updates held at a time: one group where weights and sums of several do not fit the memory. */
@@ -124,6 +131,19 @@ export function inOrder<T extends Pick<PackedContribution, "id" | "weight">>(con
 export function clipScales(norms: readonly number[], clipToMedian: number): number[] {
   const normMax = clipToMedian * medianNorm(norms);
   return norms.map((norm) => (normMax > 0 && norm > normMax ? normMax / norm : 1));
+}
+
+/** Multiplies `delta` [P] by what gives it the weighted mean of the norms; a delta of zeros stays. */
+export function stretch(delta: Float64Array, parts: readonly Pick<PackedContribution, "norm" | "weight">[]): void {
+  const weights = parts.reduce((sum, { weight }) => sum + weight, 0);
+  const wanted = parts.reduce((sum, { norm, weight }) => sum + norm * (weight / weights), 0);
+  const has = Math.sqrt(delta.reduce((sum, value) => sum + value * value, 0));
+  if (has > 0) {
+    const factor = wanted / has;
+    for (let i = 0; i < delta.length; i += 1) {
+      delta[i] = (delta[i] as number) * factor;
+    }
+  }
 }
 
 /**

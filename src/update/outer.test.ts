@@ -4,16 +4,18 @@ import { floatBytes } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
 import type { Compression, OuterConfig } from "../protocol/charter.ts";
 import { applyUpdate, deltaOf, updateNorm } from "./delta.ts";
+import { sampleCharter } from "../protocol/sample.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
 import { mergePacked } from "./merge.ts";
-import { createServerState, outerStep, serverBytes, serverFromBytes } from "./outer.ts";
+import { createServerState, outerAt, outerStep, serverBytes, serverFromBytes } from "./outer.ts";
 import { packUpdate } from "./pack.ts";
 import { samples, sparse } from "./samples.fixture.ts";
 import { unpackUpdate } from "./unpack.ts";
 
 const kernel = (await loadMergeKernel())();
 const EXACT: Compression = { keep: 4096, bits: 64, beta: 1 };
-const PLAIN: OuterConfig = { learningRate: 1, momentum: 0, clipToMedian: 1 };
+const SET = { name: "none", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
+const PLAIN: OuterConfig = { learningRate: 1, momentum: 0, clipToMedian: 1, radial: false, endShare: 1 };
 
 describe("outerStep()", () => {
   test("with one contributor, learning rate 1 and no compression gives the contributor's parameters, bit for bit", async () => {
@@ -34,7 +36,7 @@ describe("outerStep()", () => {
           const weight = 1 + rng.below(1e6);
           const norm = updateNorm(update.value);
           const one = { id: "a", weight, norm, bytes: packed.length, read: async () => packed };
-          const merged = await mergePacked(kernel, [one], { parameters: count, clipToMedian: 1 });
+          const merged = await mergePacked(kernel, [one], { parameters: count, clipToMedian: 1, radial: false });
           const result = outerStep(createServerState(count), merged, PLAIN, EXACT);
           expect(floatBytes(applyUpdate(before, result.update))).toEqual(floatBytes(after));
           expect(result.server.residual.every((value) => value === 0)).toBe(true);
@@ -46,7 +48,7 @@ describe("outerStep()", () => {
 
   test("is Nesterov momentum as published, over three steps by hand", () => {
     // μ 0.5, lr 1, merged 1, 0, 2: momentum 1, 0.5, 2.25; steps 1 + 0.5, 0 + 0.25, 2 + 1.125.
-    const outer: OuterConfig = { learningRate: 1, momentum: 0.5, clipToMedian: 0 };
+    const outer: OuterConfig = { learningRate: 1, momentum: 0.5, clipToMedian: 0, radial: false, endShare: 1 };
     let server = createServerState(1);
     const steps: number[] = [];
     for (const merged of [1, 0, 2]) {
@@ -84,7 +86,7 @@ describe("outerStep()", () => {
 
   test("gives a replayer the same bytes and leaves its input alone", () => {
     const downlink: Compression = { keep: 64, bits: 2, beta: 0.95 };
-    const outer: OuterConfig = { learningRate: 0.7, momentum: 0.6, clipToMedian: 1 };
+    const outer: OuterConfig = { learningRate: 0.7, momentum: 0.6, clipToMedian: 1, radial: false, endShare: 1 };
     const first = outerStep(createServerState(5000), Float64Array.from(samples("gauss", 5000)), outer, downlink);
     const blob = serverBytes(first.server);
     const merged = Float64Array.from(samples("gauss", 5000, 2));
@@ -131,6 +133,19 @@ describe("serverFromBytes()", () => {
     }
     const infinite = serverBytes({ residual: Float64Array.of(1, Infinity), momentum: null });
     expect(reasonOf(infinite)).toBe("not-finite");
+  });
+});
+
+test("outerAt() leads the learning rate in a straight line to its end share, whether that is less or more", () => {
+  const round = { ...sampleCharter([], SET).round, decayRounds: 4 };
+  const outer = { ...PLAIN, learningRate: 0.5 };
+  const rates = (endShare: number): number[] =>
+    [1, 2, 3, 4, 5, 9].map((version) => outerAt({ outer: { ...outer, endShare }, round }, version).learningRate);
+  expect(rates(0.2)).toEqual([0.5, 0.4, 0.3, 0.2, 0.1, 0.1].map((rate) => expect.closeTo(rate, 12)));
+  expect(rates(3)).toEqual([0.5, 0.75, 1, 1.25, 1.5, 1.5]);
+  expect(outerAt({ outer: { ...outer, endShare: 3 }, round: { ...round, decayRounds: 0 } }, 9)).toEqual({
+    ...outer,
+    endShare: 3,
   });
 });
 

@@ -9,7 +9,8 @@
  */
 import { assert } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
-import type { Compression, OuterConfig } from "../protocol/charter.ts";
+import { rateShare } from "../protocol/decay.ts";
+import type { Charter, Compression, OuterConfig } from "../protocol/charter.ts";
 import { accept, type Checked, refuse } from "../protocol/verdict.ts";
 import { settle } from "./feedback.ts";
 import { packUpdate } from "./pack.ts";
@@ -33,6 +34,12 @@ export interface OuterResult {
 
 export function createServerState(parameters: number): ServerState {
   return { residual: new Float64Array(parameters), momentum: null };
+}
+
+/** The outer settings that lead to `version`, counted from 1: its learning rate is on its way to the charter's `endShare`. */
+export function outerAt({ outer, round }: Pick<Charter, "outer" | "round">, version: number): OuterConfig {
+  const share = rateShare({ decayRounds: round.decayRounds, decayTo: outer.endShare }, version);
+  return { ...outer, learningRate: outer.learningRate * share };
 }
 
 /** One outer step from `merged` [P]. With lr 1, μ 0, keep 4,096 and 64 bits the update is `merged` itself. */

@@ -4,7 +4,7 @@
  */
 import { assert } from "../base/assert.ts";
 import { updateNorm } from "./delta.ts";
-import { clipScales, inOrder, type MergeOptions } from "./merge.ts";
+import { clipScales, inOrder, stretch, type MergeOptions } from "./merge.ts";
 import type { SparseUpdate } from "./unpack.ts";
 
 export interface WeightedUpdate {
@@ -18,13 +18,11 @@ export interface WeightedUpdate {
 /** The merged delta [P]; zero where nobody sent anything. */
 export function mergeUpdates(
   updates: readonly WeightedUpdate[],
-  { parameters, clipToMedian }: Omit<MergeOptions, "packedBytesMax">,
+  { parameters, clipToMedian, radial }: Omit<MergeOptions, "packedBytesMax">,
 ): Float64Array<ArrayBuffer> {
   const sorted = inOrder(updates);
-  const scales = clipScales(
-    sorted.map(({ update }) => updateNorm(update)),
-    clipToMedian,
-  );
+  const norms = sorted.map(({ update }) => updateNorm(update));
+  const scales = clipScales(norms, clipToMedian);
   const mean = new Float64Array(parameters);
   const weights = new Float64Array(parameters);
   for (const [at, { id, update, weight }] of sorted.entries()) {
@@ -41,6 +39,10 @@ export function mergeUpdates(
       weights[index] = total;
       mean[index] = before + (scale * (values[i] as number) - before) * (weight / total);
     }
+  }
+  if (radial) {
+    const clipped = sorted.map(({ weight }, i) => ({ norm: (norms[i] as number) * (scales[i] as number), weight }));
+    stretch(mean, clipped);
   }
   return mean;
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { sampleCharter } from "../protocol/sample.ts";
+import { sampleCharter } from "./sample.ts";
 import { rateShare } from "./decay.ts";
 
 const data = { name: "none", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;

@@ -3,9 +3,9 @@
  * 25,000,000) and of contributions to merge (default 64): `npm run bench codec 4194304 8`. Prints JSON.
  *
  * The codec's speeds are in million parameters a second, the best of several runs, on the first 4,194,304 parameters.
- * `indexBits` is everything that is not the two bits of a value: index, count, Rice parameter, exponents, header.
+ * `indexBits` is everything that is not the bits of a value: index, count, Rice parameter, levels, header.
  *
- * The merge runs as on the relay, from packed updates in memory to the means, after it was found to have the bits of its plain
+ * The merge runs as on the relay, from packed updates of 2 bits a value in memory to the means, after it was found to have the bits of its plain
  * twin. Its runs with 64 and with 256 entries kept of 4,096 alternate; speeds are in million coded entries for each second of
  * processor time, all threads of this process together, so that others on the machine count little. `firstMs` is the first merge
  * of a kernel, which gets its memory and is compiled meanwhile.
@@ -24,6 +24,7 @@ import { loadMergeKernel } from "../src/wasm/merge.ts";
 import { takeRounds } from "./contest/statistics.ts";
 
 const KEEPS = [64, 256];
+const WIDTHS = [1, 2, 3, 4] as const;
 const CODEC_PARAMETERS_MAX = 4_194_304;
 const CODEC_RUNS = 5;
 const MERGE_ROUNDS = 15;
@@ -35,7 +36,9 @@ const values = Float32Array.from(
   () => (rng.float() < 0.5 ? 1 : -1) * Math.log(1 - rng.float()),
 );
 const openKernel = await loadMergeKernel();
-const codec = KEEPS.map((keep) => measureCodec(values.subarray(0, CODEC_PARAMETERS_MAX), keep));
+const codec = KEEPS.flatMap((keep) =>
+  WIDTHS.map((bits) => measureCodec(values.subarray(0, CODEC_PARAMETERS_MAX), { keep, bits, beta: 1 })),
+);
 const rounds = [];
 for (const keep of KEEPS) {
   rounds.push(await prepareMerge(keep));
@@ -52,17 +55,18 @@ const merge = rounds.map(({ name, keep, entries, firstMs, memoryBytesPerParamete
 const machine = { cpu: cpus()[0]?.model ?? "unknown", node: process.version };
 process.stdout.write(`${JSON.stringify({ machine, codec, parameters, contributions, merge }, null, 2)}\n`);
 
-function measureCodec(some: Float32Array, keep: number) {
-  const compression: Compression = { keep, bits: 2, beta: 1 };
+function measureCodec(some: Float32Array, compression: Compression) {
+  const { keep, bits } = compression;
   const bytes = packUpdate(some, compression);
   const update = unpack(bytes);
   const base = new Float32Array(some.length);
   return {
     keep,
+    bits,
     bytesPerParameter: round(bytes.length / some.length),
     timesSmallerThanF32: round((some.length * 4) / bytes.length),
     bitsPerEntry: round((bytes.length * 8) / update.indices.length),
-    indexBits: round((bytes.length * 8) / update.indices.length - 2),
+    indexBits: round((bytes.length * 8) / update.indices.length - bits),
     relativeError: round(relativeError(some, update)),
     packMPerS: speed(some.length, () => packUpdate(some, compression)),
     unpackMPerS: speed(some.length, () => unpack(bytes)),

@@ -4,7 +4,7 @@
 // are read as u32, because WGSL lets a compiler take it that nothing is infinite.
 //
 // Bindings   0 residual [COUNT], f32   1 slots [ceil(COUNT / 4096), SLOT]
-// Constants  COUNT; KEEP entries of a chunk at most; SLOT; GRID_X
+// Constants  COUNT; KEEP entries of a chunk at most; BITS of a value, 1 to 4; SLOT; GRID_X
 // Dispatch   ceil(COUNT / 4096) workgroups of 256, folded to rows of GRID_X
 // Twin       pack in tensor/twin-pack.ts; tolerance 0: every bit is defined
 // Source     update/pack.ts and tensor/magnitude.ts; the recipe is SparseLoCo's (Sarfi et al., 2025)
@@ -15,10 +15,16 @@ const CHUNK = 4096u;
 const OWN = 16u;
 const NOT_FINITE = 0xffffffffu;
 const RICE_MAX = 12u;
-const UNIT_BITS = 16u;
-const EXPONENT_MAX = 254u;
-// Classes of magnitudes: the dust, then 4 in each of 32 octaves, the last of which is the highest in the chunk.
-const CLASSES = 129u;
+// As in tensor/magnitude.ts: classes of magnitudes in an octave, the smallest and the largest, and octaves searched.
+const CLASS_SHIFT = 19u;
+const CLASSES = 16;
+const CLASS_MIN = 16;
+const CLASS_MAX = 4079;
+const OCTAVES = 10;
+const SEARCHED = 160;
+const STEP_MAX = 8;
+// The highest level.
+const TOP = i32((1u << (BITS - 1u)) - 1u);
 
 // Two bits of the smallest pattern kept are found in a step: how many patterns reach each of the three tried.
 const STEPS = 16u;
@@ -29,16 +35,16 @@ var<workgroup> ties: array<u32, 256>;
 // Which of its 16 each invocation keeps, and the bits that these take.
 var<workgroup> masks: array<u32, 256>;
 var<workgroup> widths: array<u32, 256>;
-// Of each class number and sum.
-var<workgroup> numbers: array<atomic<u32>, CLASSES>;
-var<workgroup> sums: array<atomic<u32>, CLASSES>;
-// The highest octave, and that of the dust.
-var<workgroup> last: atomic<u32>;
-var<workgroup> dust: atomic<u32>;
+// The highest class; how many values each class has that is searched; of those below each, how many and their sum.
+var<workgroup> highest: atomic<i32>;
+var<workgroup> numbers: array<atomic<i32>, SEARCHED>;
+var<workgroup> numbers_below: array<i32, SEARCHED + 1>;
+var<workgroup> sums_below: array<i32, SEARCHED + 1>;
+// The least error found, and the first try that has it.
+var<workgroup> least_error: atomic<u32>;
+var<workgroup> best_try: atomic<u32>;
 // What the next larger Rice parameter saves.
 var<workgroup> saved: array<atomic<u32>, RICE_MAX>;
-// The lower and the upper exponent, and the first class of the upper.
-var<workgroup> levels: vec3<u32>;
 var<workgroup> bits: array<atomic<u32>, SLOT>;
 
 // The width of the highest one.
@@ -46,89 +52,24 @@ fn width_of(x: u32) -> u32 {
   return 32u - countLeadingZeros(x);
 }
 
-// The class of a pattern, where the highest octave is `top`; 0 is the dust.
-fn class_of(pattern: u32, top: u32) -> u32 {
-  let below = top - (pattern >> 23u);
-  return select(125u - 4u * below + width_of((pattern >> 20u) & 7u), 0u, below > 31u);
+fn class_of(pattern: u32) -> i32 {
+  return min(CLASS_MAX, i32((pattern + (1u << (CLASS_SHIFT - 1u))) >> CLASS_SHIFT));
 }
 
-// How far the octave of a class is below the highest.
-fn below_top(class_number: u32) -> u32 {
-  return 31u - (class_number - 1u) / 4u;
+// A magnitude of a class in units; both count from the lowest class searched.
+fn units_of(at: i32) -> i32 {
+  return ((CLASSES + (at & (CLASSES - 1))) << 5u) >> u32(min(31, OCTAVES - (at >> 4u)));
 }
 
-// The power of two, in bits of a unit of octave `top`, that is nearest to the mean of n values.
-fn power_for(n: u32, sum: u32, top: u32) -> u32 {
-  var power = min(UNIT_BITS + 1u, UNIT_BITS + EXPONENT_MAX - top);
-  while (power > 0u && 4u * sum <= ((3u * n) << power)) {
-    power -= 1u;
-  }
-  return power;
+// What the values of the classes from `start` up to `end` add to the error when they are sent as `level`, but for their squares.
+fn error_of(level: i32, start: i32, end: i32) -> i32 {
+  let n = numbers_below[end] - numbers_below[start];
+  let sum = sums_below[end] - sums_below[start];
+  let units = units_of(level);
+  return units * (n * units - 2 * sum);
 }
 
-// Their error but for the squares of the values, in squared units of an octave that is `up` above theirs, rounded down: 64 bits,
-// the high ones first.
-fn error_of(n: u32, sum: u32, power: u32, up: u32) -> vec2<u32> {
-  let part = i32(n << power) - i32(2u * sum);
-  let shift = i32(power) - 2 * i32(up);
-  if (shift >= 0) {
-    return vec2(bitcast<u32>((part >> 1u) >> u32(31 - shift)), bitcast<u32>(part) << u32(shift));
-  }
-  let less = part >> u32(min(31, -shift));
-  return vec2(bitcast<u32>(less >> 31u), bitcast<u32>(less));
-}
-
-fn plus(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
-  let low = a.y + b.y;
-  return vec2(a.x + b.x + select(0u, 1u, low < a.y), low);
-}
-
-fn is_less(a: vec2<u32>, b: vec2<u32>) -> bool {
-  return bitcast<i32>(a.x) < bitcast<i32>(b.x) || (a.x == b.x && a.y < b.y);
-}
-
-// createMagnitudeSearch in tensor/magnitude.ts.
-fn find_levels(count: u32) -> vec3<u32> {
-  let top = atomicLoad(&last);
-  var total = 0u;
-  for (var at = 1u; at < CLASSES; at++) {
-    total += atomicLoad(&sums[at]) >> below_top(at);
-  }
-  let only = power_for(count, total, top);
-  var best = vec3(top + only - UNIT_BITS, top + only - UNIT_BITS, CLASSES);
-  var least = error_of(count, total, only, 0u);
-  var n = atomicLoad(&numbers[0]);
-  var sum = atomicLoad(&sums[0]);
-  var sum_in_top = 0u;
-  // Octaves that the part ends below the highest.
-  var down = select(31u, top - atomicLoad(&dust), n > 0u);
-  for (var at = 1u; at < CLASSES; at++) {
-    let more = atomicLoad(&numbers[at]);
-    if (more == 0u) {
-      continue;
-    }
-    if (n > 0u) {
-      let small = power_for(n, sum, top - down);
-      let large = power_for(count - n, total - sum_in_top, top);
-      let low = top + small - down - UNIT_BITS;
-      let high = top + large - UNIT_BITS;
-      let error = plus(error_of(n, sum, small, down), error_of(count - n, total - sum_in_top, large, 0u));
-      if (low < high && is_less(error, least)) {
-        least = error;
-        best = vec3(low, high, at);
-      }
-    }
-    let own = atomicLoad(&sums[at]);
-    let next = below_top(at);
-    sum = (sum >> min(31u, down - next)) + own;
-    down = next;
-    n += more;
-    sum_in_top += own >> down;
-  }
-  return best;
-}
-
-// ORs the low `count` bits (1 to 16) of `value` into the slot.
+// ORs the low `count` bits (1 to 17) of `value` into the slot.
 fn put(at: u32, value: u32, count: u32) {
   let shift = at & 31u;
   atomicOr(&bits[1u + (at >> 5u)], value << shift);
@@ -211,27 +152,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     if (kept) {
       mask |= 1u << i;
-      atomicMax(&last, pattern >> 23u);
+      atomicMax(&highest, class_of(pattern));
     }
   }
   masks[thread] = mask;
   workgroupBarrier();
 
-  let top = atomicLoad(&last);
-  for (var i = 0u; i < OWN; i++) {
-    if ((mask & (1u << i)) != 0u && class_of(own[i], top) == 0u) {
-      atomicMax(&dust, own[i] >> 23u);
-    }
-  }
-  workgroupBarrier();
-
+  // The lowest class searched; others count from it.
+  let top_class = atomicLoad(&highest);
+  let base = top_class - top_class % CLASSES + CLASSES - SEARCHED;
   for (var i = 0u; i < OWN; i++) {
     if ((mask & (1u << i)) != 0u) {
-      let at = class_of(own[i], top);
-      let units = ((own[i] & 0x7fffffu) | 0x800000u) >> (23u - UNIT_BITS);
-      let down = select(0u, min(31u, atomicLoad(&dust) - (own[i] >> 23u)), at == 0u);
-      atomicAdd(&numbers[at], 1u);
-      atomicAdd(&sums[at], units >> down);
+      atomicAdd(&numbers[max(0, class_of(own[i]) - base)], 1);
     }
   }
 
@@ -259,19 +191,92 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
   workgroupBarrier();
 
-  if (thread == 0u && count > 0u) {
-    levels = find_levels(count);
+  // Each class sums up what is below it; invocation SEARCHED what is below the end.
+  if (i32(thread) <= SEARCHED) {
+    var n = 0;
+    var sum = 0;
+    for (var at = 0; at < i32(thread); at++) {
+      let more = atomicLoad(&numbers[at]);
+      n += more;
+      sum += more * units_of(at);
+    }
+    numbers_below[thread] = n;
+    sums_below[thread] = sum;
+  }
+  if (thread == 0u) {
+    atomicStore(&least_error, 0xffffffffu);
+    atomicStore(&best_try, 0xffffffffu);
   }
   workgroupBarrier();
+
+  // createLevelSearch in tensor/magnitude.ts. Each invocation tries one first class with every step; a try's number is its place
+  // in the order there. Errors are modulo 2^32, below which they are.
+  let end = top_class - base + 1;
+  var lowest = 0;
+  var squares = 0;
+  for (var at = 0; at < end; at++) {
+    let n = atomicLoad(&numbers[at]);
+    lowest += select(0, 1, numbers_below[at + 1] == 0);
+    squares += n * units_of(at) * units_of(at);
+  }
+  let level_max = min(end + CLASSES - 2, CLASS_MAX - base);
+  var own_error = 0xffffffffu;
+  var own_try = 0xffffffffu;
+  if (lowest + i32(thread) < end) {
+    own_error = u32(squares + error_of(lowest + i32(thread), 0, end));
+    own_try = thread;
+  }
+  for (var step = select(STEP_MAX, 0, TOP == 0); step > 0; step--) {
+    let wide = 1 << u32(step - 1);
+    let half = wide >> 1u;
+    let first = lowest - wide + half + 1 + i32(thread);
+    let top = min(TOP, (end - 1 - first + half) >> u32(step - 1));
+    if (first < end - wide + half && first + base >= CLASS_MIN && first + top * wide <= level_max) {
+      var error = squares;
+      var start = 0;
+      for (var i = 0; i <= top; i++) {
+        let stop = select(first + (i + 1) * wide - half, end, i == top);
+        error += error_of(first + i * wide, start, stop);
+        start = stop;
+      }
+      if (u32(error) < own_error) {
+        own_error = u32(error);
+        own_try = u32(STEP_MAX + 1 - step) * 256u + thread;
+      }
+    }
+  }
+  atomicMin(&least_error, own_error);
+  workgroupBarrier();
+  if (own_error == atomicLoad(&least_error)) {
+    atomicMin(&best_try, own_try);
+  }
+  workgroupBarrier();
+  var first = lowest + i32(atomicLoad(&best_try) & 255u);
+  var step = 0u;
+  if (count > 0u && atomicLoad(&best_try) > 255u) {
+    step = u32(STEP_MAX + 1) - (atomicLoad(&best_try) >> 8u);
+    let wide = 1 << (step - 1u);
+    first += 1 - wide + (wide >> 1u);
+    // The same levels with the largest step that reaches all that are used.
+    var used = 0u;
+    for (var level = 1; level <= TOP; level++) {
+      let start = first + level * wide - (wide >> 1u);
+      let stop = select(min(end, start + wide), end, level == TOP);
+      if (start < end && numbers_below[stop] != numbers_below[start]) {
+        used |= u32(level);
+      }
+    }
+    step += countTrailingZeros(used);
+  }
+  first += base;
+  let half = (1 << max(step, 1u)) >> 2u;
 
   let whole = count == length;
   var rice = 0u;
   while (rice < RICE_MAX && atomicLoad(&saved[min(rice, RICE_MAX - 1u)]) > count) {
     rice++;
   }
-  let low = levels.x;
-  let high = levels.y;
-  let value_bits = select(1u, 2u, low < high);
+  let value_bits = select(1u, BITS, step > 0u);
   let header_bits = select(20u, 16u, whole);
   var width = 0u;
   var from_index = before;
@@ -295,7 +300,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       let index = thread * OWN + i;
       let gap = index - from_index;
       from_index = index + 1u;
-      // What follows the zeros of the gap: a one, its low bits, the sign, the pick.
+      // What follows the zeros of the gap: a one, its low bits, the sign, the level.
       var value = 0u;
       var taken = 0u;
       if (!whole) {
@@ -304,17 +309,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         taken = 1u + rice;
       }
       value |= ((negative >> i) & 1u) << taken;
-      if (low < high) {
-        value |= select(0u, 2u << taken, class_of(own[i], top) >= levels.z);
+      if (step > 0u) {
+        value |= u32(clamp((class_of(own[i]) - first + half) >> (step - 1u), 0, TOP)) << (taken + 1u);
       }
       put(at, value, taken + value_bits);
       at += taken + value_bits;
     }
   }
   if (thread == 255u && count > 0u) {
-    put(0u, select((rice | (low << 4u) | (high << 12u)) & 0xffffu, low | (high << 8u), whole), 16u);
-    if (!whole) {
-      put(16u, high >> 4u, 4u);
+    let levels = u32(first) | (step << 12u);
+    if (whole) {
+      put(0u, levels, 16u);
+    } else {
+      put(0u, rice | (levels << 4u), 20u);
     }
     atomicStore(&bits[0], count | (at << 16u));
   }

@@ -113,7 +113,9 @@ async function accounts(uplink: Compression, seed: number) {
 }
 
 for (const [uplink, digits] of [
+  [{ keep: 20, bits: 1, beta: 1 }, 4],
   [{ keep: 20, bits: 2, beta: 1 }, 4],
+  [{ keep: 20, bits: 4, beta: 1 }, 4],
   [{ keep: 20, bits: 64, beta: 1 }, 12],
 ] as const) {
   for (const seed of [1, 2, 3]) {

@@ -13,7 +13,7 @@ import { record } from "../tensor/record.ts";
 import { deltaOf } from "../update/delta.ts";
 import { accumulate, age, createResidual, fadeOf } from "../update/feedback.ts";
 import { packUpdate } from "../update/pack.ts";
-import { joinSlots } from "../update/slots.ts";
+import { joinSlots, type SlotShape } from "../update/slots.ts";
 
 /** What a change of the base [P] is added to. It stays as it is: it may be written down. */
 export interface Feed {
@@ -45,10 +45,10 @@ export function packOnHost({ base, residual: before, rounds, uplink }: Feed, aft
   return { payload: packUpdate(residual, uplink), residual: residual as Packed["residual"] };
 }
 
-/** Packs what became of the base in the state "params" of `engine`, there; 2 bits only. */
+/** Packs what became of the base in the state "params" of `engine`, there; not for 64 bits. */
 export async function packOnEngine(engine: Engine, feed: Feed): Promise<Packed> {
   const { base, residual: before, rounds, uplink } = feed;
-  const shape = { parameters: base.length, keep: uplink.keep };
+  const shape = { parameters: base.length, keep: uplink.keep, bits: uplink.bits };
   let plan;
   try {
     plan = await engine.compile(packProgram(shape));
@@ -72,12 +72,12 @@ export async function packOnEngine(engine: Engine, feed: Feed): Promise<Packed> 
 }
 
 /** Compiled for each round and given up after it, so that training has the memory in between. */
-function packProgram({ parameters, keep }: { readonly parameters: number; readonly keep: number }): Program {
+function packProgram({ parameters, ...form }: SlotShape): Program {
   const r = record("pack");
   const residual = r.input("residual", [parameters]);
   const base = r.input("base", [parameters]);
   r.feedback(residual, { base, params: r.state("params", [parameters]), scale: r.input("scale", [1]) });
-  r.pack(residual, keep);
+  r.pack(residual, form);
   return r.finish(["slots", "residual"]);
 }
 

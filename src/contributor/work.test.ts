@@ -165,28 +165,31 @@ test("createWork() ends a round at its deadline, not after the rest that is owed
   expect(rests[0]).toBeLessThan(60);
 });
 
-test("createWork() packs on the engine what the host would pack, round after round, and trains on undisturbed", async () => {
-  const uplink = { keep: 64, bits: 2, beta: 0.9 } as const;
-  const base = initialParameters(charter.model);
-  const pace = { work: <T>(run: () => Promise<T>) => run() };
-  const options = { contributor, corpus, clock: ticking(), pace };
-  const packing = await createWork({ ...options, engine: createTwin(), charter: { ...charter, uplink } });
-  const plain = await createWork({ ...options, engine: createTwin(), charter });
-  let last: Packed | undefined;
-  for (const round of [3, 5]) {
-    const { after } = await packing.train({ ...assignment, round }, base, free);
-    const reference = await plain.train({ ...assignment, round }, base, free);
-    const feed = { base, residual: last?.residual ?? null, rounds: last === undefined ? 0 : 1, uplink };
-    const onHost = packOnHost(feed, reference.after as Float32Array);
-    const packed = await (after as OnEngine).pack(feed);
-    expect(packed.payload).toEqual(packUpdate(packed.residual, uplink));
-    packed.residual.forEach((value, i) => expect(value).toBeCloseTo(onHost.residual[i] as number, 8));
-    if (last === undefined) {
-      expect(packed).toEqual(onHost);
+test.each([1, 2, 3, 4] as const)(
+  "createWork() packs with %i bits on the engine what the host would pack, and trains on undisturbed",
+  async (bits) => {
+    const uplink = { keep: 64, bits, beta: 0.9 } as const;
+    const base = initialParameters(charter.model);
+    const pace = { work: <T>(run: () => Promise<T>) => run() };
+    const options = { contributor, corpus, clock: ticking(), pace };
+    const packing = await createWork({ ...options, engine: createTwin(), charter: { ...charter, uplink } });
+    const plain = await createWork({ ...options, engine: createTwin(), charter });
+    let last: Packed | undefined;
+    for (const round of [3, 5]) {
+      const { after } = await packing.train({ ...assignment, round }, base, free);
+      const reference = await plain.train({ ...assignment, round }, base, free);
+      const feed = { base, residual: last?.residual ?? null, rounds: last === undefined ? 0 : 1, uplink };
+      const onHost = packOnHost(feed, reference.after as Float32Array);
+      const packed = await (after as OnEngine).pack(feed);
+      expect(packed.payload).toEqual(packUpdate(packed.residual, uplink));
+      packed.residual.forEach((value, i) => expect(value).toBeCloseTo(onHost.residual[i] as number, 8));
+      if (last === undefined) {
+        expect(packed).toEqual(onHost);
+      }
+      last = packed;
     }
-    last = packed;
-  }
-});
+  },
+);
 
 test("createWork() packs on the host when the engine has no room", async () => {
   const uplink = { keep: 64, bits: 2, beta: 0.9 } as const;

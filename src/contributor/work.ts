@@ -144,7 +144,7 @@ export async function createWork(options: WorkOptions): Promise<Work> {
         }
       }
       const kept: OnEngine = { pack: (feed) => packOnEngine(engine, feed), parameters: () => trainer.parameters() };
-      const after = charter.uplink.bits === 2 ? kept : await trainer.parameters();
+      const after = charter.uplink.bits === 64 ? await trainer.parameters() : kept;
       return { after, losses, steps: losses.length, tokens: losses.length * trainer.tokensPerStep };
     },
     validate: async (assignment, base, update, { signal, deadlineMs }) => {

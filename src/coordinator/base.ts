@@ -74,7 +74,7 @@ export async function loadBase(blobs: Blobs, { head, server }: Pick<DurableState
 /** Largest packed update of P parameters that the charter's uplink can make, with room to spare. */
 function payloadBytesMax(parameters: number, charter: Charter): number {
   const [keep, { bits }] = [keepMaxOf(charter), charter.uplink];
-  const entryBits = 16 + (bits === 64 ? 64 : 0); // a gap coded with the best Rice parameter, sign and magnitude
+  const entryBits = 16 + bits; // a gap coded with the best Rice parameter, and the value
   return HEADER_BYTES + chunksOf(parameters) * Math.ceil((64 + Math.min(keep, CHUNK) * entryBits) / 8);
 }
 

@@ -254,7 +254,7 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
       return {
         kernel: "pack",
         text: pack,
-        constants: { COUNT: u32(window.count), KEEP: u32(op.keep), SLOT: u32(slot) },
+        constants: { COUNT: u32(window.count), KEEP: u32(op.keep), BITS: u32(op.bits), SLOT: u32(slot) },
         bindings: [
           { type: "tensor", id: op.residual, access: "read", window },
           { type: "tensor", id: op.slots, access: "write", window: own },

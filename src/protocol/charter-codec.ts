@@ -88,7 +88,7 @@ const innerFields: Reader<InnerConfig> = record<InnerConfig>({
 
 const compressionFields: Reader<Compression> = record<Compression>({
   keep: integer(1, 4_096),
-  bits: oneOf([2, 64]),
+  bits: oneOf([1, 2, 3, 4, 64]),
   beta: real(0, 1),
 });
 

@@ -41,8 +41,11 @@ export interface InnerConfig {
 export interface Compression {
   /** Entries kept of each chunk of 4,096 (1 … 4,096). */
   readonly keep: number;
-  /** Bits per kept value: 2 (sign and one of two powers of two) or 64 (exact, for tests of exactness and for institutions). */
-  readonly bits: 2 | 64;
+  /**
+   * Bits per kept value: b of 1 to 4 (its sign and one of 2^(b−1) levels, which each chunk has its own) or 64 (exact, for tests
+   * of exactness and for institutions).
+   */
+  readonly bits: 1 | 2 | 3 | 4 | 64;
   /** Error-feedback decay β: residual ← β·residual + delta. */
   readonly beta: number;
 }

@@ -223,7 +223,9 @@ describe("charter", () => {
 
   test("checkCharter() refuses what cannot be trained or must not travel", () => {
     const { model, round, evaluation } = exampleCharter;
-    expect(checkCharter(exampleCharter).ok).toBe(true);
+    for (const bits of [1, 2, 3, 4, 64] as const) {
+      expect(checkCharter({ ...exampleCharter, uplink: { ...exampleCharter.uplink, bits } }).ok).toBe(true);
+    }
     for (const wrong of [
       { ...exampleCharter, model: { ...model, heads: 3 } },
       { ...exampleCharter, model: { ...model, kvHeads: 3 } },
@@ -236,6 +238,10 @@ describe("charter", () => {
       { ...exampleCharter, round: { ...round, aheadMax: round.stepsMax } },
       { ...exampleCharter, round: { ...round, decayTo: 0 } },
       { ...exampleCharter, uplink: { ...exampleCharter.uplink, keep: 4_097 } },
+      ...[0, 5, 8, 2.5, 32].map((bits) => ({
+        ...exampleCharter,
+        downlink: { ...exampleCharter.downlink, bits: bits as 2 },
+      })),
     ]) {
       expect(checkCharter(wrong)).toMatchObject({ ok: false, reason: "malformed" });
     }

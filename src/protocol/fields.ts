@@ -129,7 +129,7 @@ export function nullable<T>(reader: Reader<T>): Reader<T | null> {
 export function oneOf<const T extends string | number>(values: readonly T[]): Reader<T> {
   return (value, path) => {
     if (!(values as readonly unknown[]).includes(value)) {
-      throw new FieldError(`Cannot read ${path}: need one of ${values.join(", ")}`);
+      throw new FieldError(`Cannot read ${path}: got ${shown(value)}, need one of ${values.join(", ")}`);
     }
     return value as T;
   };

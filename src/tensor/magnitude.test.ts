@@ -1,59 +1,97 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { classOf, createMagnitudeSearch, powerOf } from "./magnitude.ts";
+import { CLASS_MAX, CLASS_MIN, classOf, createLevelSearch, levelOf, magnitudeOf, type Levels } from "./magnitude.ts";
 
-const search = createMagnitudeSearch();
+const search = createLevelSearch();
 
 function patternsOf(values: Float32Array): Uint32Array {
   return new Uint32Array(values.buffer, values.byteOffset, values.length).map((bits) => bits & 0x7fffffff);
 }
 
-/** Σ (|v| − nearer of the two)². */
-function errorOf(values: Float32Array, low: number, high: number): number {
-  return values.reduce((sum, value) => {
-    const size = Math.abs(value);
-    return sum + Math.min((size - 2 ** low) ** 2, (size - 2 ** high) ** 2);
-  }, 0);
+function find(values: Float32Array, bits: number): Levels {
+  return search(
+    patternsOf(values),
+    Uint16Array.from(values, (_, i) => i),
+    values.length,
+    bits,
+  );
 }
 
-describe("createMagnitudeSearch()", () => {
-  test("finds two powers of two whose squared error is within 1% of the least", () => {
-    const value = fc.tuple(fc.double({ min: 1, max: 2, noNaN: true }), fc.integer({ min: -8, max: 8 }));
+/** What values are sent as. */
+function sentOf(values: Float32Array, levels: Levels, bits: number): number[] {
+  const wide = levels.step === 0 ? 0 : 2 ** (levels.step - 1);
+  return Array.from(patternsOf(values), (pattern) =>
+    magnitudeOf(levels.first + wide * levelOf(classOf(pattern), levels, bits)),
+  );
+}
+
+const width = fc.constantFrom(1, 2, 3, 4);
+const value = fc
+  .tuple(fc.double({ min: 1, max: 2, noNaN: true }), fc.integer({ min: -2, max: 2 }))
+  .map(([mantissa, exponent]) => mantissa * 2 ** exponent);
+const some = fc.array(value, { minLength: 1, maxLength: 30 }).map((values) => Float32Array.from(values));
+
+describe("createLevelSearch()", () => {
+  test("finds levels whose squared error is near the least of all levels of this form", () => {
     fc.assert(
-      fc.property(fc.array(value, { minLength: 1, maxLength: 30 }), (drawn) => {
-        const values = Float32Array.from(drawn, ([mantissa, exponent]) => mantissa * 2 ** exponent);
-        const picked = Uint16Array.from(values, (_, i) => i);
-        const patterns = patternsOf(values);
-        const { low, high, split } = search(patterns, picked, values.length);
+      fc.property(some, width, (values, bits) => {
+        const errorOf = (levels: Levels): number => {
+          const sent = sentOf(values, levels, bits);
+          return values.reduce((sum, size, i) => sum + (size - (sent[i] as number)) ** 2, 0);
+        };
         let least = Infinity;
-        for (let b = -10; b <= 11; b += 1) {
-          for (let a = -10; a <= b; a += 1) {
-            least = Math.min(least, errorOf(values, a, b));
+        for (let first = 127 * 16 - 64; first <= 127 * 16 + 64; first += 1) {
+          for (let step = bits === 1 ? 0 : 7; step >= 0; step -= 1) {
+            least = Math.min(least, errorOf({ first, step }));
           }
         }
-        let error = 0;
-        values.forEach((size, i) => {
-          const exponent = low < high && classOf(patterns[i] as number) >= split ? high : low;
-          error += (size - powerOf(exponent)) ** 2;
-        });
-        expect(error).toBeLessThanOrEqual(least * 1.01);
+        const error = errorOf(find(values, bits));
+        const squares = values.reduce((sum, size) => sum + size ** 2, 0);
+        // The search takes values as their classes, which are a 32nd away at most.
+        expect(error).toBeLessThanOrEqual(least * 1.3 + squares * 0.003);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  test("makes no error where there are levels without one, and begins them low and far apart", () => {
+    const first = fc.integer({ min: 120 * 16, max: 120 * 16 + 15 });
+    const levels = fc.array(fc.integer({ min: 0, max: 7 }), { minLength: 1, maxLength: 40 });
+    fc.assert(
+      fc.property(first, fc.integer({ min: 0, max: 3 }), width, levels, (from, shift, bits, drawn) => {
+        const used = drawn.map((level) => level % 2 ** (bits - 1));
+        const values = Float32Array.from(used, (level) => magnitudeOf(from + (level << shift)));
+        const found = find(values, bits);
+        expect(sentOf(values, found, bits)).toEqual([...values]);
+        const lowest = Math.min(...used);
+        expect(found.first).toBe(from + (lowest << shift));
+        const any = used.reduce((all, level) => all | (level - lowest), 0);
+        expect(found.step).toBe(any === 0 ? 0 : 32 - Math.clz32((any & -any) << shift));
       }),
     );
   });
 
-  test("uses one magnitude when all values are the same power of two", () => {
-    expect(search(patternsOf(Float32Array.of(0.25, -0.25)), Uint16Array.of(0, 1), 2)).toMatchObject({
-      low: 125,
-      high: 125,
-    });
+  test("gives one level to one bit, and to values that are equal", () => {
+    expect(find(Float32Array.of(0.25, -0.25), 4)).toEqual({ first: 125 * 16, step: 0 });
+    expect(find(Float32Array.of(1, 2, 3), 1)).toEqual({ first: 128 * 16, step: 0 });
   });
 
-  test("stays within normal f32 at both ends", () => {
-    const { low, high } = search(
-      patternsOf(Float32Array.of(2 ** -126, 3.4028234663852886e38)),
-      Uint16Array.of(0, 1),
-      2,
-    );
-    expect([powerOf(low), powerOf(high)]).toEqual([2 ** -126, 2 ** 127]);
+  test("stays within normal, finite f32 at both ends", () => {
+    for (const bits of [1, 2, 3, 4]) {
+      for (const values of [
+        [2 ** -126, 3.4028234663852886e38],
+        [2 ** -126, 2 ** -125],
+        [3.4e38, 3e38, 1e38],
+        [2 ** -126],
+      ]) {
+        const floats = Float32Array.from(values);
+        const levels = find(floats, bits);
+        expect(levels.first).toBeGreaterThanOrEqual(CLASS_MIN);
+        for (const sent of sentOf(floats, levels, bits)) {
+          expect(sent).toBeGreaterThanOrEqual(2 ** -126);
+          expect(sent).toBeLessThanOrEqual(magnitudeOf(CLASS_MAX));
+        }
+      }
+    }
   });
 });

@@ -1,149 +1,150 @@
 /**
- * The two magnitudes of a chunk of an update (`update/format.ts`). Each kept value is sent as its sign and one of 2^a and
- * 2^b: those with the least squared error over the kept values. Kernels on every engine make the same choice, so the search
- * is defined here in integers of 32 bits and sums of two of them; no rounding depends on the order in which values come.
+ * The magnitudes that a chunk of an update is rounded to (`update/format.ts`). A kept value is sent as its sign and, with b bits, one
+ * of 2^(b−1) levels. What is kept are the largest of many values: magnitudes from some threshold up, of which more lie near it
+ * than far above. So the levels have a lowest one and a distance that grows with them: their f32 bit patterns are `first`, `first`
+ * + `step`, `first` + 2·`step` …, which is linear within an octave and doubles from one to the next. `first` has 4 bits of
+ * mantissa, 16 classes of magnitudes in an octave, and the step is a power of two of classes: halves and quarters of an octave,
+ * octaves and more.
  *
- * Values fall into classes: 4 an octave, which begin at 1, 1.125, 1.25 and 1.5 times its power of two; these are the middles
- * between two powers of two that are far, 3, 2 and 1 octaves apart. Every split of the classes into a lower and an upper
- * part is tried, and none. The best power for a part is the one nearest to its mean; of two as near the smaller. With n
- * values and sum s, power p leaves Σ v² + p·(p·n − 2s): Σ v² is the same for all splits and left out. The smallest error
- * wins, of equal ones the first: no split, then splits from the small end.
- *
- * Sums are fixed-point. A value counts 2^16 units and more of its own octave, its mantissa cut to 16 bits. The sum of the
- * lower part is kept in units of its own highest octave, so that small values far from large ones still find their power;
- * that of the upper part and all errors are in units of the highest octave of all. What lies below a unit is cut off. Values
- * more than 31 octaves below the highest are dust: one class for all, so that a kernel needs no more than 129.
+ * The search takes magnitudes as their classes, to which they are rounded, and tries every first class with every step, and one
+ * level alone. Of all it takes the one with the least squared error, of equal ones the first: one level, then steps from the
+ * largest down; of each the smaller first class. Kernels on every engine make the same choice, so it is defined in integers:
+ * a magnitude counts 256 to 496 units in the highest octave, half as many in the octave below, and so on, cut to whole units;
+ * so squares of 4,096 differences add up to less than 2^32, also for a level in the octave above. What lies more than nine octaves
+ * below the highest has no units and counts as if it were there.
  */
 
-/** Classes per octave, and all of them: one octave for each biased f32 exponent. */
-const CLASSES = 4;
-const ALL = 256 * CLASSES;
-/** Bits of a unit below its octave's power of two. */
-const UNIT_BITS = 16;
-/** Octaves that are told apart. */
-const OCTAVES = 32;
-/** Biased exponent of the largest finite f32. */
-const EXPONENT_MAX = 254;
+/** Bits of a pattern below its class. */
+const CLASS_SHIFT = 19;
+/** Classes per octave, and the smallest and the largest class: those of normal, finite numbers. */
+const CLASSES = 16;
+export const CLASS_MIN = CLASSES;
+export const CLASS_MAX = 255 * CLASSES - 1;
+/** Classes that a search tells apart: ten octaves, the last of which is the highest. */
+const SEARCHED = 10 * CLASSES;
+/** The largest step tried: 2^7 classes are eight octaves. */
+const STEP_MAX = 8;
 
-/** Biased f32 exponents `low` ≤ `high`; magnitudes whose class is at least `split` go to `high`. */
-export interface Magnitudes {
-  readonly low: number;
-  readonly high: number;
-  readonly split: number;
+/** Levels are the classes `first`, `first` + 2^(step − 1), …; where `step` is 0, there is one. */
+export interface Levels {
+  readonly first: number;
+  readonly step: number;
 }
 
-/** The class of an f32 magnitude given as its bit pattern: larger magnitudes are never in a smaller class. */
+/** The class of an f32 magnitude given as its bit pattern, rounded to the nearest; the largest numbers are in the last one. */
 export function classOf(magnitude: number): number {
-  return (magnitude >>> 23) * CLASSES + 32 - Math.clz32((magnitude >>> 20) & 7);
+  return Math.min(CLASS_MAX, (magnitude + (1 << (CLASS_SHIFT - 1))) >>> CLASS_SHIFT);
 }
 
-/** 2^(biased − 127), exactly, for biased exponents of normal f32 numbers. */
-export function powerOf(biased: number): number {
-  return POWERS[biased] as number;
+/** The magnitude in the middle of a class, exactly. */
+export function magnitudeOf(class_: number): number {
+  return MAGNITUDES[class_] as number;
 }
 
-const POWERS = powers();
+const MAGNITUDES = new Float32Array(
+  Uint32Array.from({ length: CLASS_MAX + 1 }, (_, class_) => (class_ < CLASS_MIN ? 0 : class_ << CLASS_SHIFT)).buffer,
+);
 
-function powers(): Float32Array {
-  return new Float32Array(Uint32Array.from({ length: 255 }, (_, biased) => (biased === 0 ? 0 : biased << 23)).buffer);
+/** Which of the levels, with `bits` bits a value, is nearest to a class, counted in classes. */
+export function levelOf(class_: number, { first, step }: Levels, bits: number): number {
+  if (step === 0) {
+    return 0;
+  }
+  const half = (1 << (step - 1)) >> 1;
+  return Math.max(0, Math.min((1 << (bits - 1)) - 1, (class_ - first + half) >> (step - 1)));
 }
 
-export type MagnitudeSearch = (magnitudes: Uint32Array, picked: Uint16Array, count: number) => Magnitudes;
+/**
+ * Finds levels for values of `bits` bits each, 1 to 4. Its other arguments: `count` ≥ 1 indices into bit patterns of normal f32,
+ * without sign.
+ */
+export type LevelSearch = (magnitudes: Uint32Array, picked: Uint16Array, count: number, bits: number) => Levels;
 
-/** Values of one part of a chunk: how many, and their sum in units of octave `top`. */
-interface Part {
-  readonly n: number;
-  readonly sum: number;
-  readonly top: number;
-}
+/** Makes a search with its own scratch memory. */
+export function createLevelSearch(): LevelSearch {
+  const numbers = new Uint32Array(SEARCHED);
+  // Of the classes below each: how many values, and their sum.
+  const numbersBelow = new Uint32Array(SEARCHED + 1);
+  const sumsBelow = new Uint32Array(SEARCHED + 1);
 
-/** Makes a search with its own scratch memory. Its argument: `count` ≥ 1 indices into bit patterns of normal f32, without sign. */
-export function createMagnitudeSearch(): MagnitudeSearch {
-  const counts = new Uint32Array(ALL);
-  const sums = new Uint32Array(ALL);
-
-  /** Fills `counts` and `sums` of all classes between two octaves, the smallest above the dust and the highest; sums up the dust. */
-  const classify = (magnitudes: Uint32Array, picked: Uint16Array, count: number) => {
-    const sizeAt = (i: number): number => magnitudes[picked[i] as number] as number;
-    let last = 0;
+  return (magnitudes, picked, count, bits) => {
+    let highest = 0;
     for (let i = 0; i < count; i += 1) {
-      last = Math.max(last, sizeAt(i) >>> 23);
+      highest = Math.max(highest, classOf(magnitudes[picked[i] as number] as number));
     }
-    let first = last;
-    let top = 0;
+    // Classes are counted from here on.
+    const base = highest - (highest % CLASSES) + CLASSES - SEARCHED;
+    numbers.fill(0);
     for (let i = 0; i < count; i += 1) {
-      const octave = sizeAt(i) >>> 23;
-      if (octave > last - OCTAVES) {
-        first = octave < first ? octave : first;
-      } else {
-        top = octave > top ? octave : top;
+      const at = Math.max(0, classOf(magnitudes[picked[i] as number] as number) - base);
+      numbers[at] = (numbers[at] as number) + 1;
+    }
+    let squares = 0;
+    for (let at = 0; at < SEARCHED; at += 1) {
+      const [n, units] = [numbers[at] as number, unitsOf(at)];
+      numbersBelow[at + 1] = (numbersBelow[at] as number) + n;
+      sumsBelow[at + 1] = (sumsBelow[at] as number) + n * units;
+      squares += n * units * units;
+    }
+    /** What the values of the classes from `from` up to `to` add to the error when they are sent as `level`, but for their squares. */
+    const errorOf = (level: number, from: number, to: number): number => {
+      const n = (numbersBelow[to] as number) - (numbersBelow[from] as number);
+      const sum = (sumsBelow[to] as number) - (sumsBelow[from] as number);
+      const units = unitsOf(level);
+      return units * (n * units - 2 * sum);
+    };
+    const lowest = numbers.findIndex((n) => n > 0);
+    const end = highest - base + 1;
+    let best: Levels = { first: 0, step: 0 };
+    let least = Infinity;
+    for (let first = lowest; first < end; first += 1) {
+      const error = squares + errorOf(first, 0, SEARCHED);
+      if (error < least) {
+        least = error;
+        best = { first: base + first, step: 0 };
       }
     }
-    counts.fill(0, first * CLASSES, (last + 1) * CLASSES);
-    sums.fill(0, first * CLASSES, (last + 1) * CLASSES);
-    let [n, sum] = [0, 0];
-    for (let i = 0; i < count; i += 1) {
-      const size = sizeAt(i);
-      const units = ((size & 0x7fffff) | 0x800000) >>> (23 - UNIT_BITS);
-      if (size >>> 23 < first) {
-        n += 1;
-        sum += units >>> Math.min(31, top - (size >>> 23));
-      } else {
-        const at = classOf(size);
-        counts[at] = (counts[at] as number) + 1;
-        sums[at] = (sums[at] as number) + units;
-      }
-    }
-    return { first, last, dust: { n, sum, top: n === 0 ? first : top } };
-  };
-
-  return (magnitudes, picked, count) => {
-    const { first, last, dust } = classify(magnitudes, picked, count);
-    const [start, end] = [first * CLASSES, (last + 1) * CLASSES];
-    const inLast = (at: number): number => (sums[at] as number) >>> (last - (at >>> 2));
-    let total = 0;
-    for (let at = start; at < end; at += 1) {
-      total += inLast(at);
-    }
-    const all = { n: count, sum: total, top: last };
-    const only = powerFor(all);
-    let best: Magnitudes = { low: only, high: only, split: end };
-    let least = errorOf(all, only, last);
-    let below = dust;
-    let belowInLast = 0;
-    for (let at = start; at < end; at += 1) {
-      const n = counts[at] as number;
-      if (n === 0) {
-        continue;
-      }
-      if (below.n > 0) {
-        const from = { n: count - below.n, sum: total - belowInLast, top: last };
-        const [low, high] = [powerFor(below), powerFor(from)];
-        const error = errorOf(below, low, last) + errorOf(from, high, last);
-        if (low < high && error < least) {
+    const top = (1 << (bits - 1)) - 1;
+    const levelMax = Math.min(end + CLASSES - 2, CLASS_MAX - base);
+    for (let step = top === 0 ? 0 : STEP_MAX; step > 0; step -= 1) {
+      const wide = 1 << (step - 1);
+      const half = wide >> 1;
+      // Those whose lowest level is used and not alone.
+      for (let first = lowest - wide + half + 1; first < end - wide + half; first += 1) {
+        const last = Math.min(top, (end - 1 - first + half) >> (step - 1));
+        if (first + base < CLASS_MIN || first + last * wide > levelMax) {
+          continue;
+        }
+        let error = squares;
+        let from = 0;
+        for (let i = 0; i <= last; i += 1) {
+          const to = i === last ? end : first + (i + 1) * wide - half;
+          error += errorOf(first + i * wide, from, to);
+          from = to;
+        }
+        if (error < least) {
           least = error;
-          best = { low, high, split: at };
+          best = { first: base + first, step };
         }
       }
-      const top = at >>> 2;
-      below = { n: below.n + n, sum: (below.sum >>> Math.min(31, top - below.top)) + (sums[at] as number), top };
-      belowInLast += inLast(at);
     }
-    return best;
+    if (best.step === 0) {
+      return best;
+    }
+    // The same levels with the largest step that reaches all that are used.
+    let used = 0;
+    const wide = 1 << (best.step - 1);
+    for (let level = 1; level <= top; level += 1) {
+      const from = best.first - base + level * wide - (wide >> 1);
+      const to = level === top ? end : Math.min(end, from + wide);
+      used |= from < end && numbersBelow[to] !== numbersBelow[from] ? level : 0;
+    }
+    return { first: best.first, step: best.step + 31 - Math.clz32(used & -used) };
   };
 }
 
-/** The biased exponent of the power of two that is nearest to the mean; at most one above the part's highest octave. */
-function powerFor({ n, sum, top }: Part): number {
-  let power = Math.min(UNIT_BITS + 1, UNIT_BITS + EXPONENT_MAX - top);
-  while (4 * sum <= 3 * n * 2 ** power) {
-    power -= 1;
-  }
-  return top - UNIT_BITS + power;
-}
-
-/** Σ (v − 2^exponent)² − Σ v² over a part, in squared units of octave `last`, rounded down. Below 2^48: exact. */
-function errorOf({ n, sum, top }: Part, exponent: number, last: number): number {
-  const power = exponent - top + UNIT_BITS;
-  return Math.floor((n * 2 ** power - 2 * sum) * 2 ** (power - 2 * (last - top)));
+/** A magnitude of a class in units; both count from the lowest class searched. */
+function unitsOf(at: number): number {
+  const octave = at >> 4;
+  return ((CLASSES + (at & (CLASSES - 1))) << 5) >> Math.min(31, SEARCHED / CLASSES - octave);
 }

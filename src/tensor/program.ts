@@ -66,8 +66,8 @@ export interface HeadShape {
  *                       Source: Loshchilov and Hutter, arXiv 1711.05101; PyTorch clip_grad_norm_
  * feedback              residual = scale[0]·residual + (base − params), in place; all [P], scale [1]
  * pack                  slots[chunk] = what is sent of chunk 0 … ⌈P/4096⌉ − 1 of residual [P]: the `keep` largest magnitudes, of
- *                       equal ones the lower index, zeros and subnormal numbers never, as signs and two powers of two
- *                       (`magnitude.ts`). slots [⌈P/4096⌉, slotWords(keep)] u32 (`slots.ts`). Every bit is defined
+ *                       equal ones the lower index, zeros and subnormal numbers never, as signs and 2^(bits−1) levels, `bits`
+ *                       1 to 4 (`magnitude.ts`). slots [⌈P/4096⌉, slotWords] u32 (`slots.ts`). Every bit is defined
  */
 export type Op =
   | { readonly type: "embedding"; readonly table: TensorId; readonly tokens: TensorId; readonly out: TensorId }
@@ -180,7 +180,13 @@ export type Op =
       readonly scale: TensorId;
       readonly residual: TensorId;
     }
-  | { readonly type: "pack"; readonly residual: TensorId; readonly keep: number; readonly slots: TensorId };
+  | {
+      readonly type: "pack";
+      readonly residual: TensorId;
+      readonly keep: number;
+      readonly bits: number;
+      readonly slots: TensorId;
+    };
 
 export type OpType = Op["type"];
 export type OpOf<K extends OpType> = Extract<Op, { type: K }>;

@@ -13,7 +13,7 @@ import {
   type Tensor,
   type TensorId,
 } from "./program.ts";
-import { CHUNK, chunksOf, slotWords } from "./slots.ts";
+import { CHUNK, chunksOf, type PackForm, slotWords, VALUE_BITS_MAX } from "./slots.ts";
 
 export interface Recorder {
   input(name: string, shape: readonly number[], dtype?: DType): TensorId;
@@ -45,7 +45,7 @@ export interface Recorder {
   /** residual ← scale · residual + base − params. */
   feedback(residual: TensorId, change: { base: TensorId; params: TensorId; scale: TensorId }): void;
   /** The slots of all chunks of `residual` [P], `keep` entries in each at most. */
-  pack(residual: TensorId, keep: number): TensorId;
+  pack(residual: TensorId, form: PackForm): TensorId;
 
   /** The Program so far; `outputs` may be read by the host after a run. */
   finish(outputs: readonly string[]): Program;
@@ -233,13 +233,17 @@ export function record(name: string, from?: Program): Recorder {
       same(residual, params, "feedback");
       ops.push({ type: "feedback", residual, base, params, scale });
     },
-    pack: (residual, keep) => {
+    pack: (residual, { keep, bits }) => {
       assert(
         Number.isInteger(keep) && keep >= 1 && keep <= CHUNK,
         `Cannot record pack: keep is ${keep}, need 1 to ${CHUNK}`,
       );
-      const slots = value("slots", [chunksOf(elementCount(shapeOf(residual))), slotWords(keep)], "u32");
-      ops.push({ type: "pack", residual, keep, slots });
+      assert(
+        Number.isInteger(bits) && bits >= 1 && bits <= VALUE_BITS_MAX,
+        `Cannot record pack: bits is ${bits}, need 1 to ${VALUE_BITS_MAX}`,
+      );
+      const slots = value("slots", [chunksOf(elementCount(shapeOf(residual))), slotWords({ keep, bits })], "u32");
+      ops.push({ type: "pack", residual, keep, bits, slots });
       return slots;
     },
     finish: (outputs) => {

@@ -10,17 +10,27 @@
 /** Parameters that a slot is for. */
 export const CHUNK = 4096;
 export const NOT_FINITE = 0xffff_ffff;
-/** Bits that say which two powers of two a chunk's entries have, and which Rice parameter its gaps. */
-export const MAGNITUDE_BITS = 16;
+/** Bits that say which levels a chunk's entries have: the first one's class, then the step; and which Rice parameter its gaps. */
+export const FIRST_BITS = 12;
+export const STEP_BITS = 4;
 export const RICE_BITS = 4;
 /** Gaps are below 4,096 = 2^12, so a larger Rice parameter never helps. */
 export const RICE_MAX = 12;
 
-/** Words of a slot for at most `keep` entries. */
-export function slotWords(keep: number): number {
+/** What the op `pack` sends: `keep` entries of a chunk at most, with `bits` bits a value, 1 to 4. */
+export interface PackForm {
+  readonly keep: number;
+  readonly bits: number;
+}
+
+/** Bits of a value at most. */
+export const VALUE_BITS_MAX = 4;
+
+/** Words of a slot. */
+export function slotWords({ keep, bits: valueBits }: PackForm): number {
   let bits = 0;
   for (let n = 1; n <= keep; n += 1) {
-    bits = Math.max(bits, MAGNITUDE_BITS + 2 * n + (n < CHUNK ? RICE_BITS + gapBitsMax(n) : 0));
+    bits = Math.max(bits, FIRST_BITS + STEP_BITS + valueBits * n + (n < CHUNK ? RICE_BITS + gapBitsMax(n) : 0));
   }
   return 1 + Math.ceil(bits / 32);
 }

@@ -282,7 +282,7 @@ export const TWIN_OPS: { readonly [K in OpType]: Run<K> } = {
     }
   },
 
-  pack: (op, { floats, words, shape }) => packInto(words(op.slots), floats(op.residual), op.keep, shape(op.slots)[1]!),
+  pack: (op, { floats, words, shape }) => packInto(words(op.slots), floats(op.residual), op, shape(op.slots)[1]!),
 };
 
 /**

@@ -2,29 +2,29 @@
  * The op `pack` as the twin computes it: chunk after chunk, by sorting, and bit after bit. The codec's own loops
  * (`update/pack.ts`) are faster and are compared with it, as every kernel is.
  */
-import { classOf, createMagnitudeSearch } from "./magnitude.ts";
-import { CHUNK, MAGNITUDE_BITS, NOT_FINITE, RICE_BITS, RICE_MAX } from "./slots.ts";
+import { classOf, createLevelSearch, levelOf } from "./magnitude.ts";
+import { CHUNK, FIRST_BITS, NOT_FINITE, type PackForm, RICE_BITS, RICE_MAX, STEP_BITS } from "./slots.ts";
 
 /** Fills `slots` [chunks, `slotWords`] with what is sent of `residual` [P]. */
 export function packInto(
   slots: Uint32Array,
   residual: Float32Array | Float64Array,
-  keep: number,
+  form: PackForm,
   slotWords: number,
 ): void {
   slots.fill(0);
   for (let start = 0, at = 0; start < residual.length; start += CHUNK, at += slotWords) {
-    packChunk(Float32Array.from(residual.subarray(start, start + CHUNK)), keep, slots.subarray(at, at + slotWords));
+    packChunk(Float32Array.from(residual.subarray(start, start + CHUNK)), form, slots.subarray(at, at + slotWords));
   }
 }
 
-function packChunk(values: Float32Array<ArrayBuffer>, keep: number, slot: Uint32Array): void {
+function packChunk(values: Float32Array<ArrayBuffer>, form: PackForm, slot: Uint32Array): void {
   if (!values.every((value) => Number.isFinite(value))) {
     slot[0] = NOT_FINITE;
     return;
   }
   const sizes = new Uint32Array(values.buffer).map((bits) => bits & 0x7fff_ffff);
-  const picked = pickLargest(sizes, keep);
+  const picked = pickLargest(sizes, form.keep);
   let bits = 0;
   /** Appends the low `count` bits of `value`, lowest first. */
   const put = (value: number, count: number): void => {
@@ -37,11 +37,12 @@ function packChunk(values: Float32Array<ArrayBuffer>, keep: number, slot: Uint32
     const whole = picked.length === values.length;
     const gaps = picked.map((index, i) => index - (picked[i - 1] ?? -1) - 1);
     const rice = cheapestRice(gaps);
-    const { low, high, split } = createMagnitudeSearch()(sizes, Uint16Array.from(picked), picked.length);
+    const levels = createLevelSearch()(sizes, Uint16Array.from(picked), picked.length, form.bits);
     if (!whole) {
       put(rice, RICE_BITS);
     }
-    put(low | (high << 8), MAGNITUDE_BITS);
+    put(levels.first, FIRST_BITS);
+    put(levels.step, STEP_BITS);
     picked.forEach((index, i) => {
       const gap = gaps[i] as number;
       if (!whole) {
@@ -50,8 +51,8 @@ function packChunk(values: Float32Array<ArrayBuffer>, keep: number, slot: Uint32
         put(gap, rice);
       }
       put((values[index] as number) < 0 ? 1 : 0, 1);
-      if (low < high) {
-        put(classOf(sizes[index] as number) >= split ? 1 : 0, 1);
+      if (levels.step > 0) {
+        put(levelOf(classOf(sizes[index] as number), levels, form.bits), form.bits - 1);
       }
     });
   }

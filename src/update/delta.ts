@@ -1,7 +1,7 @@
 /**
  * Deltas and how they are applied. A delta (pseudo-gradient) is the base minus what training made of it, so base − delta
  * moves towards the trained model. Applying is one f32 rounding an entry, in index order, on every machine: replicas of
- * the base stay equal bit for bit. (base − value is computed in f64 and rounded once, which for 2-bit updates equals f32
+ * the base stay equal bit for bit. (base − value is computed in f64 and rounded once, which for rounded updates equals f32
  * subtraction.)
  */
 import { assert } from "../base/assert.ts";

@@ -4,8 +4,8 @@
  *
  *     offset  bytes  field
  *          0      4  magic "HdlU"
- *          4      1  version, 1
- *          5      1  bits per value: 2 or 64
+ *          4      1  version, 2
+ *          5      1  bits per value, b: 1 to 4, or 64
  *          6      2  keep: the largest number of entries in any chunk, 0 … 4,096
  *          8      4  P, the number of parameters; chunks follow from it: ceil(P / 4,096)
  *         12      4  entries in all chunks together
@@ -18,24 +18,24 @@
  *     1                       1: it has min(keep, L) entries; 0: the count follows, and is a smaller one
  *     width(keep)             the count n, if announced (width(x): bits needed to write x)
  *     4                       Rice parameter r, if 0 < n < L
- *     8 + 8                   bits 2 and n > 0: biased f32 exponents a ≤ b (1 … 254, magnitudes 2^(a−127) and 2^(b−127))
- *     n × (gap, sign, pick)   gap: if n < L, index − previous index − 1 as (gap >> r) zeros, a one, then r low bits;
- *                             sign: bits 2, 1 is negative; pick: bits 2 and a < b, 1 is the magnitude of b
+ *     12 + 4                  b ≤ 4 and n > 0: class c of the lowest level (16 … 4,079), step s
+ *     n × (gap, sign, level)  gap: if n < L, index − previous index − 1 as (gap >> r) zeros, a one, then r low bits;
+ *                             sign: b ≤ 4, 1 bit, 1 is negative; level i: b ≤ 4 and s > 0, b − 1 bits
  *
- * What makes it the only packing: r is the smallest that costs the fewest bits, a < b only if both occur, keep is reached
- * by some chunk (bits 64: it is at least 1 and every chunk has min(keep, L) entries), padding is zero, nothing follows.
+ * A level's magnitude is that of the f32 with the bit pattern (c + i·2^(s−1))·2^19, which is finite, or c·2^19 where s is 0.
+ *
+ * What makes it the only packing: r is the smallest that costs the fewest bits; where s > 0 some entry has level 0 and some one
+ * that is odd; keep is reached by some chunk (bits 64: it is at least 1 and every chunk has min(keep, L) entries); padding is
+ * zero, nothing follows.
  * Rice coding: Rice and Plaunt (1971); for 64 of 4,096 it costs 7.5 bits an index where 7.36 is the bound and fixed-width
  * indices cost 12.
  */
 
-export { CHUNK, chunksOf, RICE_BITS, RICE_MAX } from "../tensor/slots.ts";
+export { CHUNK, chunksOf, FIRST_BITS, RICE_BITS, RICE_MAX, STEP_BITS, VALUE_BITS_MAX } from "../tensor/slots.ts";
 
 export const MAGIC = 0x556c6448; // "HdlU", read little-endian
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
 export const HEADER_BYTES = 20;
-/** Biased f32 exponents of normal numbers. */
-export const EXPONENT_MIN = 1;
-export const EXPONENT_MAX = 254;
 /** Largest finite f32; no entry may be larger, with 64 bits either, because parameters are f32. */
 export const VALUE_MAX = 3.4028234663852886e38;
 

@@ -6,6 +6,7 @@ import { createRng, permutation } from "../base/rng.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
 import { updateNorm } from "./delta.ts";
 import { HEADER_BYTES } from "./format.ts";
+import type { Compression } from "../protocol/charter.ts";
 import type { MergeKernel } from "./kernel.ts";
 import { medianNorm, mergePacked, packedBytesMaxOf, type MergeOptions, type PackedContribution } from "./merge.ts";
 import { packUpdate } from "./pack.ts";
@@ -26,7 +27,7 @@ interface Sent {
 function one(id: string, dense: readonly number[], weight = 1): Sent {
   const keep = dense.filter((value) => value !== 0).length;
   const form = keep === 0 ? { keep: 1, bits: 2, beta: 1 } : { keep, bits: 64, beta: 1 };
-  return { id, weight, bytes: packUpdate(Float64Array.from(dense), form as { keep: number; bits: 2 | 64; beta: 1 }) };
+  return { id, weight, bytes: packUpdate(Float64Array.from(dense), form as Compression) };
 }
 
 function unpacked(bytes: Bytes): SparseUpdate {
@@ -134,8 +135,8 @@ describe.each([
 });
 
 describe("mergePacked()", () => {
-  test("has its twin's bits in both forms, wherever groups are cut and whoever came first", async () => {
-    const form = fc.tuple(fc.constantFrom<2 | 64>(2, 64), fc.constantFrom(1, 3, 64, 700, 4096));
+  test("has its twin's bits in every form, wherever groups are cut and whoever came first", async () => {
+    const form = fc.tuple(fc.constantFrom<Compression["bits"]>(1, 2, 3, 4, 64), fc.constantFrom(1, 3, 64, 700, 4096));
     const round = fc.record({
       values: updateValues(),
       forms: fc.array(form, { maxLength: 9 }),
@@ -169,7 +170,7 @@ describe("mergePacked()", () => {
       [4094, 4095],
     ] as const) {
       const values = Float32Array.from({ length: 4096 }, (_, i) => (i < neighbours || i === last ? i + 1 : 0));
-      for (const width of [2, 64] as const) {
+      for (const width of [1, 2, 3, 4, 64] as const) {
         const bytes = packUpdate(values, { keep: neighbours + 1, bits: width, beta: 1 });
         const sent = [{ id: "a", bytes, weight: 3 }];
         const options = { parameters: 4096, clipToMedian: 0, radial: false };
@@ -181,7 +182,7 @@ describe("mergePacked()", () => {
   test("refuses damaged payloads or merges what they say, and touches nothing but its own", async () => {
     const rng = createRng("damage");
     const parameters = 3 * 4096 - 7;
-    const forms = [2, 64].flatMap((bits) => [5, 64, 4096].map((keep) => ({ keep, bits: bits as 2 | 64, beta: 1 })));
+    const forms = ([1, 2, 3, 4, 64] as const).flatMap((bits) => [5, 64, 4096].map((keep) => ({ keep, bits, beta: 1 })));
     const originals = forms.map((form, i) => packUpdate(samples("laplace", parameters, i), form));
     const whole = packed({ id: "a", bytes: originals[1] as Bytes, weight: 1 });
     const own = openKernel();
@@ -189,7 +190,7 @@ describe("mergePacked()", () => {
     own.memory.grow(8);
     const guarded = new Uint8Array(own.memory.buffer, own.memory.buffer.byteLength - 4 * 65_536).fill(0xa5);
     let noticed = 0;
-    for (let run = 0; run < 600; run += 1) {
+    for (let run = 0; run < 1_200; run += 1) {
       const bytes = (originals[run % originals.length] as Bytes).slice();
       for (let flips = rng.below(4); flips >= 0; flips -= 1) {
         const at = rng.below(run % 5 === 0 ? 60 : bytes.length);
@@ -209,7 +210,7 @@ describe("mergePacked()", () => {
       );
       expect(failure).toBe("integrity");
     }
-    expect(noticed).toBeGreaterThan(150);
+    expect(noticed).toBeGreaterThan(300);
     expect(guarded.every((byte) => byte === 0xa5)).toBe(true);
   });
 

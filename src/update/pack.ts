@@ -1,16 +1,27 @@
 /**
  * Packs a dense update into the few bytes that travel: per chunk of 4,096 the largest entries, their indices near their
- * entropy, their values as 2 bits or exactly. `format.ts` is the layout, `select.ts` what is kept, `tensor/magnitude.ts` how
+ * entropy, their values as 1 to 4 bits or exactly. `format.ts` is the layout, `select.ts` what is kept, `tensor/magnitude.ts` how
  * it is rounded; what is not sent stays with the sender (`feedback.ts`). The recipe is SparseLoCo's (Sarfi et al., 2025) with
- * a better quantiser and index code. Integer operations and exact powers of two only: one input, one packing, everywhere.
+ * a better quantiser and index code. Integer operations only: one input, one packing, everywhere.
  */
 import { assert } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import type { Compression } from "../protocol/charter.ts";
 import { PARAMETERS_MAX } from "../protocol/limits.ts";
 import { alignWriter, type BitWriter, createBitWriter, putBits, putUnary } from "./bits.ts";
-import { CHUNK, chunksOf, type Header, HEADER_BYTES, putHeader, RICE_BITS, VALUE_MAX, widthOf } from "./format.ts";
-import { classOf, createMagnitudeSearch } from "../tensor/magnitude.ts";
+import {
+  CHUNK,
+  chunksOf,
+  FIRST_BITS,
+  type Header,
+  HEADER_BYTES,
+  putHeader,
+  RICE_BITS,
+  STEP_BITS,
+  VALUE_MAX,
+  widthOf,
+} from "./format.ts";
+import { classOf, createLevelSearch, levelOf } from "../tensor/magnitude.ts";
 import { bestRice } from "./rice.ts";
 import { createSelector, selectBySorting } from "./select.ts";
 
@@ -21,7 +32,7 @@ const SUBNORMAL = 0x007fffff;
 const SMALLEST = 2 ** -126;
 
 /**
- * Packs `values` [P], at least one and all finite (anything else is a bug of the caller and throws). With 2 bits the values
+ * Packs `values` [P], at least one and all finite (anything else is a bug of the caller and throws). With 1 to 4 bits the values
  * are rounded to f32 first, those beyond its largest number to that; zeros and subnormal numbers are never sent. With 64
  * bits min(keep, L) entries of each chunk of L are sent exactly, zeros included; they must be within f32's range.
  */
@@ -35,16 +46,19 @@ export function packUpdate(values: Float32Array | Float64Array, { keep, bits }: 
     Number.isInteger(keep) && keep >= 1 && keep <= CHUNK,
     `Cannot pack update: keep is ${keep}, need 1 to ${CHUNK}`,
   );
-  return bits === 2 ? packRounded(values, keep) : packExact(values, keep);
+  return bits === 64 ? packExact(values, keep) : packRounded(values, { keep, bits });
 }
 
-/** The 2-bit form. */
-function packRounded(values: Float32Array | Float64Array, keepMax: number): Bytes {
+/** The form with 1 to 4 bits. */
+function packRounded(
+  values: Float32Array | Float64Array,
+  { keep: keepMax, bits }: Pick<Compression, "keep" | "bits">,
+): Bytes {
   const { keep, entries } = countEntries(values, keepMax);
   const writer = createBitWriter(HEADER_BYTES + entries * 2);
   writer.length = HEADER_BYTES;
   const select = createSelector(CHUNK);
-  const search = createMagnitudeSearch();
+  const search = createLevelSearch();
   const scratch = createScratch();
   const { floats, patterns, picked, gaps } = scratch;
   for (let start = 0; start < values.length; start += CHUNK) {
@@ -54,21 +68,21 @@ function packRounded(values: Float32Array | Float64Array, keepMax: number): Byte
     if (count === 0) {
       continue;
     }
-    const { low, high, split } = search(patterns, picked, count);
-    putBits(writer, low | (high << 8), 16);
-    const valueBits = low === high ? 1 : 2;
+    const levels = search(patterns, picked, count, bits);
+    putBits(writer, levels.first | (levels.step << FIRST_BITS), FIRST_BITS + STEP_BITS);
+    const valueBits = levels.step === 0 ? 1 : bits;
     for (let i = 0; i < count; i += 1) {
       if (count < length) {
         putGap(writer, gaps[i] as number, rice);
       }
       const index = picked[i] as number;
       const sign = (floats[index] as number) < 0 ? 1 : 0;
-      const pick = valueBits === 2 && classOf(patterns[index] as number) >= split ? 2 : 0;
-      putBits(writer, sign | pick, valueBits);
+      const level = levelOf(classOf(patterns[index] as number), levels, bits);
+      putBits(writer, sign | (level << 1), valueBits);
     }
   }
   alignWriter(writer);
-  return finish(writer, { bits: 2, keep, parameters: values.length, entries });
+  return finish(writer, { bits, keep, parameters: values.length, entries });
 }
 
 /** The exact form. */

@@ -5,21 +5,20 @@
  */
 import { assert } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
-import { NOT_FINITE, slotWords } from "../tensor/slots.ts";
+import { NOT_FINITE, type PackForm, slotWords } from "../tensor/slots.ts";
 import { CHUNK, chunksOf, HEADER_BYTES, putHeader, widthOf } from "./format.ts";
 
-export interface SlotShape {
+/** P, and what the op was told. */
+export interface SlotShape extends PackForm {
   readonly parameters: number;
-  /** Entries of a chunk at most, as the op was told. */
-  readonly keep: number;
 }
 
-/** The update in `slots` [chunks, slotWords(keep)]; null where a number is not finite. */
-export function joinSlots(slots: Uint32Array, { parameters, keep: keepMax }: SlotShape): Bytes | null {
-  const words = slotWords(keepMax);
+/** The update in `slots` [chunks, slotWords]; null where a number is not finite. */
+export function joinSlots(slots: Uint32Array, { parameters, ...form }: SlotShape): Bytes | null {
+  const words = slotWords(form);
   const chunks = chunksOf(parameters);
   assert(slots.length === chunks * words, `Cannot join slots: got ${slots.length} words, need ${chunks * words}`);
-  let [keep, entries, bits] = [0, 0, 0];
+  let [keep, entries, bodyBits] = [0, 0, 0];
   for (let at = 0; at < slots.length; at += words) {
     const head = slots[at] as number;
     if (head === NOT_FINITE) {
@@ -27,11 +26,11 @@ export function joinSlots(slots: Uint32Array, { parameters, keep: keepMax }: Slo
     }
     keep = Math.max(keep, head & 0xffff);
     entries += head & 0xffff;
-    bits += head >>> 16;
+    bodyBits += head >>> 16;
   }
   const width = widthOf(keep);
   // A word more than the bits need, so that the last one may be written whole.
-  const out = new Uint32Array(Math.ceil((bits + chunks * (1 + width)) / 32) + 2);
+  const out = new Uint32Array(Math.ceil((bodyBits + chunks * (1 + width)) / 32) + 2);
   let end = 0;
   const put = (value: number, count: number): void => {
     const [at, shift] = [end >>> 5, end & 31];
@@ -53,7 +52,7 @@ export function joinSlots(slots: Uint32Array, { parameters, keep: keepMax }: Slo
   }
   const body = Math.ceil(end / 8);
   const bytes = new Uint8Array(HEADER_BYTES + body);
-  putHeader(new DataView(bytes.buffer), { bits: 2, keep, parameters, entries, bytes: bytes.length });
+  putHeader(new DataView(bytes.buffer), { bits: form.bits, keep, parameters, entries, bytes: bytes.length });
   // Bits fill bytes from the lowest up, as bytes do words.
   for (let i = 0; i < body; i += 1) {
     bytes[HEADER_BYTES + i] = (out[i >>> 2] as number) >>> (8 * (i & 3));

@@ -1,26 +1,27 @@
 /**
  * Unpacks and checks an update from anywhere: whatever the bytes, the answer is an update or a reason. Nothing is allocated
- * before the header is known to be within the limits and the packet long enough for what it announces, and only the one
- * packing that `pack.ts` would write is accepted (`format.ts` lists what that means), so that equal updates have equal
- * digests. What the values do to the model is for others to judge.
+ * before the header is known to be within the limits and the packet long enough for what it announces, and of all packings
+ * of an update only one is accepted (`format.ts` lists what that means), so that equal updates have equal digests. What the values do to the model is for others to judge.
  */
+import type { Compression } from "../protocol/charter.ts";
 import type { Checked } from "../protocol/verdict.ts";
 import { accept, refuse } from "../protocol/verdict.ts";
 import { alignReader, type BitReader, createBitReader, overrun, takeBits, takeUnary } from "./bits.ts";
 import {
   CHUNK,
   chunksOf,
-  EXPONENT_MAX,
-  EXPONENT_MIN,
+  FIRST_BITS,
   FORMAT_VERSION,
   type Header,
   HEADER_BYTES,
   MAGIC,
   RICE_BITS,
+  STEP_BITS,
+  VALUE_BITS_MAX,
   VALUE_MAX,
   widthOf,
 } from "./format.ts";
-import { powerOf } from "../tensor/magnitude.ts";
+import { CLASS_MAX, CLASS_MIN, magnitudeOf } from "../tensor/magnitude.ts";
 import { isBestRice } from "./rice.ts";
 
 /** Some entries of an update [P]: `values[i]` belongs to parameter `indices[i]`; indices ascend. */
@@ -28,7 +29,7 @@ export interface SparseUpdate {
   /** P. */
   readonly parameters: number;
   readonly indices: Uint32Array<ArrayBuffer>;
-  /** Float32Array for 2 bits a value, Float64Array for 64. */
+  /** Float32Array for 1 to 4 bits a value, Float64Array for 64. */
   readonly values: Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>;
 }
 
@@ -40,7 +41,7 @@ export interface UnpackLimits {
   /** Longest packet; without it the other two limits bound what is allocated. */
   readonly bytesMax?: number;
   /** The form it must have, when only one is allowed. */
-  readonly bits?: 2 | 64;
+  readonly bits?: Compression["bits"];
 }
 
 /**
@@ -53,7 +54,7 @@ export function unpackUpdate(bytes: Uint8Array, limits: UnpackLimits): Checked<S
   if (!header.ok) {
     return header;
   }
-  return header.value.bits === 2 ? unpackRounded(bytes, header.value) : unpackExact(bytes, header.value);
+  return header.value.bits === 64 ? unpackExact(bytes, header.value) : unpackRounded(bytes, header.value);
 }
 
 function readHeader(bytes: Uint8Array, limits: UnpackLimits): Checked<Header> {
@@ -65,7 +66,8 @@ function readHeader(bytes: Uint8Array, limits: UnpackLimits): Checked<Header> {
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, HEADER_BYTES);
   const bits = view.getUint8(5);
-  if (view.getUint32(0, true) !== MAGIC || view.getUint8(4) !== FORMAT_VERSION || (bits !== 2 && bits !== 64)) {
+  const isForm = (bits >= 1 && bits <= VALUE_BITS_MAX) || bits === 64;
+  if (view.getUint32(0, true) !== MAGIC || view.getUint8(4) !== FORMAT_VERSION || !isForm) {
     return refuse("malformed", "Cannot unpack update: it does not begin like one of this version");
   }
   if (limits.bits !== undefined && bits !== limits.bits) {
@@ -97,7 +99,7 @@ function readHeader(bytes: Uint8Array, limits: UnpackLimits): Checked<Header> {
     return refuse("malformed", `Cannot unpack update: ${header.entries} entries are more than its chunks can have`);
   }
   // A chunk takes at least one bit, an entry at least one bit or its 64.
-  const least = bits === 2 ? (chunks + header.entries) / 8 : chunks / 8 + header.entries * 8;
+  const least = bits === 64 ? chunks / 8 + header.entries * 8 : (chunks + header.entries) / 8;
   if (bytes.length < HEADER_BYTES + least) {
     return refuse("malformed", `Cannot unpack update: ${bytes.length} bytes cannot hold ${header.entries} entries`);
   }
@@ -121,20 +123,19 @@ function unpackRounded(bytes: Uint8Array, header: Header): Checked<SparseUpdate>
     if (count === 0) {
       continue;
     }
-    const low = takeBits(reader, 8);
-    const high = takeBits(reader, 8);
-    if (low < EXPONENT_MIN || high < low) {
-      return malformed(reader, "a chunk's exponents are out of range or out of order");
+    const first = takeBits(reader, FIRST_BITS);
+    const step = takeBits(reader, STEP_BITS);
+    if (first < CLASS_MIN) {
+      return malformed(reader, "a chunk's lowest level is not a normal number");
     }
-    if (high > EXPONENT_MAX) {
-      return overrun(reader)
-        ? malformed(reader, "")
-        : refuse("not-finite", "Cannot unpack update: an exponent stands for infinity");
+    if (step > 0 && header.bits === 1) {
+      return malformed(reader, "a chunk announces levels that 1 bit cannot tell apart");
     }
-    const small = powerOf(low);
-    const large = powerOf(high);
-    const valueBits = low === high ? 1 : 2;
-    let larger = 0;
+    const wide = step === 0 ? 0 : 1 << (step - 1);
+    const valueBits = step === 0 ? 1 : header.bits;
+    let lowest = false;
+    let used = 0;
+    let highest = 0;
     let index = -1;
     for (let i = 0; i < count; i += 1) {
       const gap = count < length ? takeGap(reader, rice) : 0;
@@ -144,13 +145,22 @@ function unpackRounded(bytes: Uint8Array, header: Header): Checked<SparseUpdate>
       }
       gaps[i] = gap;
       const value = takeBits(reader, valueBits);
-      larger += value >>> 1;
-      const magnitude = value >= 2 ? large : small;
+      const level = value >>> 1;
+      lowest ||= level === 0;
+      used |= level;
+      highest = Math.max(highest, level);
+      // What is beyond the classes is refused below.
+      const magnitude = magnitudeOf(Math.min(CLASS_MAX, first + level * wide));
       indices[entries + i] = start + index;
       values[entries + i] = (value & 1) === 1 ? -magnitude : magnitude;
     }
-    if (low < high && (larger === 0 || larger === count)) {
-      return malformed(reader, "a chunk announces two magnitudes and uses one");
+    if (first + highest * wide > CLASS_MAX) {
+      return overrun(reader)
+        ? malformed(reader, "")
+        : refuse("not-finite", "Cannot unpack update: a level stands for infinity");
+    }
+    if (step > 0 && (!lowest || (used & 1) === 0)) {
+      return malformed(reader, "a chunk's levels could begin higher or lie farther apart");
     }
     if (count < length && !isBestRice(gaps, count, rice)) {
       return malformed(reader, "a chunk's Rice parameter is not the best one");

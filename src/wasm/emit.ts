@@ -419,6 +419,7 @@ function emitUpdate(pen: Pen, op: OpOf<"feedback"> | OpOf<"pack">): void {
     return pen.emit(code.FEEDBACK, Math.ceil(count / code.BLOCK), words);
   }
   const [chunks, slotWords] = pen.shape(op.slots);
-  pen.emit(code.PACK_CHUNK, chunks, [pen.place(op.residual), pen.place(op.slots), count, op.keep, slotWords]);
+  const words = [pen.place(op.residual), pen.place(op.slots), count, op.keep, slotWords, op.bits];
+  pen.emit(code.PACK_CHUNK, chunks, words);
   pen.need({ thread: code.PACK_BYTES });
 }

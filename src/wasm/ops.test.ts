@@ -254,6 +254,12 @@ const VALUES: Readonly<Record<string, (rng: ReturnType<typeof createRng>) => num
   "far apart": (rng) => rng.normal() * (rng.below(9) === 0 ? 1 : 2 ** -30),
 };
 
+/** Entries kept of a chunk, and bits of a value. */
+const FORMS = [
+  ...[1, 2, 3, 4].flatMap((bits) => [3, 64, 256].map((keep) => [keep, bits] as const)),
+  ...[1, 4095, 4096].flatMap((keep) => [[keep, 2] as const, [keep, 4] as const]),
+] as const;
+
 describe("pack() leaves the twin's bits", () => {
   test.each(Object.keys(VALUES))("of values that are %s", async (kind) => {
     using wasm = await createWasmEngine({ bytes: built("heddle-threads.wasm"), threads: 2 });
@@ -261,20 +267,24 @@ describe("pack() leaves the twin's bits", () => {
     const rng = createRng("pack", kind);
     for (const count of [1, 40, 4095, 4096, 4097, 9001]) {
       const values = Float32Array.from({ length: count }, () => VALUES[kind]?.(rng) ?? 0);
-      for (const keep of [1, 3, 64, 256, 4095, 4096]) {
+      for (const [keep, bits] of FORMS) {
         const slots = async (engine: Engine): Promise<Uint32Array> => {
-          using plan = await engine.compile(program("pack", (r) => [r.pack(r.input("residual", [count]), keep)]));
+          using plan = await engine.compile(
+            program("pack", (r) => [r.pack(r.input("residual", [count]), { keep, bits })]),
+          );
           plan.write("residual", values);
           return new Uint32Array((await plan.run(["slots"]))["slots"]?.buffer ?? []);
         };
-        expect(await slots(wasm), `${count} values, ${keep} kept`).toEqual(await slots(twin));
+        expect(await slots(wasm), `${count} values, ${keep} kept, ${bits} bits`).toEqual(await slots(twin));
       }
     }
   });
 
   test("of values that are not finite", async () => {
     using wasm = await createWasmEngine({ bytes: built("heddle.wasm") });
-    using plan = await wasm.compile(program("pack", (r) => [r.pack(r.input("residual", [4099]), 7)]));
+    using plan = await wasm.compile(
+      program("pack", (r) => [r.pack(r.input("residual", [4099]), { keep: 7, bits: 2 })]),
+    );
     plan.write("residual", new Float32Array(4099).fill(Number.NaN, 4098));
     const { slots } = await plan.run(["slots"]);
     const heads = new Uint32Array(slots.buffer).filter((_, i) => i % (slots.length / 2) === 0);

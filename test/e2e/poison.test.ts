@@ -69,7 +69,7 @@ test("an update of 100 times the norm is refused for its norm", async () => {
 
 test("an update that decodes to NaN is refused", async () => {
   const { header, delta } = await liar.work();
-  // 2-bit updates cannot say NaN; exact ones can, and a liar may send one.
+  // Rounded updates cannot say NaN; exact ones can, and a liar may send one.
   const exact = packUpdate(Float64Array.from(delta), { keep: 4096, bits: 64, beta: 0 });
   new DataView(exact.buffer).setFloat64(exact.length - 8, Number.NaN, true);
   expect(["not-finite", "malformed", "oversized"]).toContain(await liar.send(header, exact));

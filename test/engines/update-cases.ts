@@ -4,6 +4,7 @@
  */
 import { createRng, type Rng } from "../../src/base/rng.ts";
 import { record } from "../../src/tensor/record.ts";
+import type { PackForm } from "../../src/tensor/slots.ts";
 import type { Case } from "./cases.ts";
 
 /** Values with ties, zeros, tiny and huge ones; those far apart want sums that keep what is small. */
@@ -20,10 +21,13 @@ type Kind = keyof typeof VALUES;
 
 export const updateCases: readonly Case[] = [
   ...[1, 1023, 1028].map(feedbackCase),
-  contributionCase(8200, 64),
-  packCase(1, 64, "plain"),
-  ...(["plain", "wide"] as const).map((kind) => packCase(4095, 4096, kind)),
-  ...(Object.keys(VALUES) as Kind[]).map((kind) => packCase(8200, 64, kind)),
+  contributionCase(8200, { keep: 64, bits: 2 }),
+  packCase(1, { keep: 64, bits: 2 }, "plain"),
+  ...(["plain", "wide"] as const).map((kind) => packCase(4095, { keep: 4096, bits: 4 }, kind)),
+  ...(Object.keys(VALUES) as Kind[]).map((kind) => packCase(8200, { keep: 64, bits: 2 }, kind)),
+  ...[1, 3, 4].flatMap((bits) =>
+    (["plain", "ties", "wide", "far apart"] as const).map((kind) => packCase(8200, { keep: 64, bits }, kind)),
+  ),
 ];
 
 function feedbackCase(count: number): Case {
@@ -47,8 +51,8 @@ function feedbackCase(count: number): Case {
 }
 
 /** As a contributor does it: an input that is changed in place, packed and read. No number is rounded, so all bits are defined. */
-function contributionCase(count: number, keep: number): Case {
-  const name = `feedback ${count}, then pack ${keep}`;
+function contributionCase(count: number, form: PackForm): Case {
+  const name = `feedback ${count}, then pack ${form.keep}`;
   return {
     name,
     op: "pack",
@@ -61,7 +65,7 @@ function contributionCase(count: number, keep: number): Case {
       const shape = [count];
       const [residual, base] = [r.input("residual", shape), r.input("base", shape)];
       r.feedback(residual, { base, params: r.state("params", shape), scale: r.input("scale", [1]) });
-      r.pack(residual, keep);
+      r.pack(residual, form);
       const inputs = { residual: exact(), base: exact(), scale: Float32Array.of(0.5) };
       const program = r.finish(["slots", "residual"]);
       return { program, inputs: () => inputs, states: { params: exact() }, steps: 1 };
@@ -69,8 +73,8 @@ function contributionCase(count: number, keep: number): Case {
   };
 }
 
-function packCase(count: number, keep: number, kind: Kind): Case {
-  const name = `pack ${keep} of ${count}, ${kind}`;
+function packCase(count: number, form: PackForm, kind: Kind): Case {
+  const name = `pack ${form.keep} of ${count} with ${form.bits} bits, ${kind}`;
   return {
     name,
     op: "pack",
@@ -78,7 +82,7 @@ function packCase(count: number, keep: number, kind: Kind): Case {
     setup: () => {
       const rng = createRng("engines", name);
       const r = record(name);
-      r.pack(r.input("residual", [count]), keep);
+      r.pack(r.input("residual", [count]), form);
       const residual = Float32Array.from({ length: count }, () => VALUES[kind](rng));
       return { program: r.finish(["slots"]), inputs: () => ({ residual }), states: {}, steps: 1 };
     },

@@ -11,7 +11,10 @@
 const CHUNK: i32 = 4096;
 const HEADER_BYTES: usize = 20;
 const RICE_BITS: u64 = 4;
-const EXPONENT_MAX: i32 = 254;
+/** Classes of magnitudes (`src/tensor/magnitude.ts`), and bits of a pattern below them. */
+const CLASS_MIN: i32 = 16;
+const CLASS_MAX: i32 = 4079;
+const CLASS_SHIFT: i32 = 19;
 const VALUE_MAX: f64 = 3.4028234663852886e38;
 /** Bits that a load at any bit position gives at least. */
 const WORD_BITS: u64 = 57;
@@ -24,8 +27,8 @@ const NO_GAPS: u64 = 16;
 const TOUCHED: i32 = 16;
 const TOUCHED_BYTES: usize = 256;
 
-/** The four values that the entries of a chunk pick from, f64. */
-const VALUES: usize = memory.data(4 * 8, 16);
+/** The values that the entries of a chunk pick from, f64: of each level the positive and the negative one. */
+const VALUES: usize = memory.data(16 * 8, 16);
 /** Takes what is computed for nothing. */
 const SINK: usize = memory.data(8, 8);
 
@@ -59,7 +62,8 @@ export function open(cursor: usize, payload: usize, bytes: u32, parameters: u32,
     load<u32>(payload, 16) != bytes ||
     load<u32>(payload, 8) != parameters ||
     keep > CHUNK ||
-    (bits != 2 && bits != 64)
+    bits < 1 ||
+    (bits > 4 && bits != 64)
   )
     return false;
   const tail: u64 = bits == 64 ? <u64>entries * 8 : 0;
@@ -169,25 +173,32 @@ function mergeChunk(cursor: usize, length: i32, pairs: usize): bool {
     store<u32>(cursor, <u32>values + ((<u32>count) << 3), EXACT);
     at = mergeEntries<f64>(cursor, at + used, rice, count, length, values, pairs);
   } else {
-    const low = <i32>(word >> used) & 255;
-    const high = <i32>(word >> (used + 8)) & 255;
-    if (low == 0 || low > high || high > EXPONENT_MAX) return false;
-    const scale = load<f64>(cursor, SCALE);
-    const small = scale * <f64>reinterpret<f32>(low << 23);
-    const large = scale * <f64>reinterpret<f32>(high << 23);
-    store<f64>(VALUES, small, 0);
-    store<f64>(VALUES, -small, 8);
-    store<f64>(VALUES, large, 16);
-    store<f64>(VALUES, -large, 24);
+    const first = <i32>(word >> used) & 4095;
+    const step = <i32>(word >> (used + 12)) & 15;
+    if (first < CLASS_MIN || first > CLASS_MAX) return false;
     at += used + 16;
-    at =
-      low == high
-        ? mergeEntries<u8>(cursor, at, rice, count, length, VALUES, pairs)
-        : mergeEntries<u16>(cursor, at, rice, count, length, VALUES, pairs);
+    const bits = step == 0 ? 1 : load<i32>(cursor, BITS);
+    fillValues(first, step, bits, load<f64>(cursor, SCALE));
+    if (bits == 1) at = mergeEntries<u8>(cursor, at, rice, count, length, VALUES, pairs);
+    else if (bits == 2) at = mergeEntries<u16>(cursor, at, rice, count, length, VALUES, pairs);
+    else if (bits == 3) at = mergeEntries<u32>(cursor, at, rice, count, length, VALUES, pairs);
+    else at = mergeEntries<u64>(cursor, at, rice, count, length, VALUES, pairs);
   }
   if (at > load<u64>(cursor, END)) return false;
   store<u64>(cursor, at, AT);
   return true;
+}
+
+/** The scaled values of all levels that `bits` bits tell apart; those beyond f32's range, which only damaged payloads pick, are 0. */
+function fillValues(first: i32, step: i32, bits: i32, scale: f64): void {
+  const wide = step == 0 ? 0 : 1 << (step - 1);
+  const end = VALUES + ((<usize>1) << (bits + 3));
+  for (let place = VALUES; place < end; place += 16) {
+    const value = first <= CLASS_MAX ? scale * <f64>reinterpret<f32>(first << CLASS_SHIFT) : 0;
+    store<f64>(place, value, 0);
+    store<f64>(place, -value, 8);
+    first += wide;
+  }
 }
 
 /** Whether all exact values are numbers in f32's range. */
@@ -200,13 +211,13 @@ function areSound(values: usize, count: i32): bool {
 }
 
 /**
- * Merges `count` entries, each a gap with Rice parameter `rice` (or none) and, but for exact values (T f64), one (T u8) or two
- * (T u16) bits that pick one of the values; exact ones are one for each entry. Four entries are taken from one load where their
+ * Merges `count` entries, each a gap with Rice parameter `rice` (or none) and, but for exact values (T f64), bits that
+ * pick one of the values: 1 (T u8), 2 (u16), 3 (u32) or 4 (u64); exact ones are one for each entry. Four entries are taken from one load where their
  * bits fit in it, which is the rule, and averaged before the next are decoded, so that the processor does both at once. Returns
  * the position behind them, DAMAGED if they do not fit.
  */
 function mergeEntries<T>(cursor: usize, at: u64, rice: u64, count: i32, length: i32, values: usize, pairs: usize): u64 {
-  const bits: u64 = isFloat<T>() ? 0 : sizeof<T>();
+  const bits: u64 = isFloat<T>() ? 0 : ctz<u64>(sizeof<T>()) + 1;
   const end = load<u64>(cursor, END);
   const scale = load<f64>(cursor, SCALE);
   const weight = load<f64>(cursor, WEIGHT);

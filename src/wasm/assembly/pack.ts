@@ -1,6 +1,6 @@
 /**
  * What is sent of an update: error feedback, and the op `pack`, a tile of which is one chunk (`tensor/slots.ts`). Which entries
- * are sent is found by a radix search of 11, 10 and 10 bits, as in `update/select.ts`; the two magnitudes are those of
+ * are sent is found by a radix search of 11, 10 and 10 bits, as in `update/select.ts`; the levels are those of
  * `tensor/magnitude.ts`. Integers only, so that every engine leaves the same bits.
  */
 import { word, address, loadTail, storeTail } from "./math";
@@ -8,10 +8,13 @@ import { BLOCK, CHUNK, PACK_COUNTS, PACK_NUMBERS, PACK_PICKED, PACK_REST, PACK_S
 
 const NOT_FINITE: u32 = 0xffffffff;
 const RICE_MAX: i32 = 12;
-const CLASSES: i32 = 4;
-const UNIT_BITS: i32 = 16;
-const EXPONENT_MAX: i32 = 254;
-const OCTAVES: i32 = 32;
+const CLASS_SHIFT: i32 = 19;
+const CLASSES: i32 = 16;
+const CLASS_MIN: i32 = 16;
+const CLASS_MAX: i32 = 4079;
+const OCTAVES: i32 = 10;
+const SEARCHED: i32 = OCTAVES * CLASSES;
+const STEP_MAX: i32 = 8;
 
 /** residual = scale · residual + (base − params). */
 export function feedbackTile(ins: usize, tile: i32): void {
@@ -54,16 +57,18 @@ export function packChunkTile(ins: usize, tile: i32, scratch: usize): void {
     rice = bestRice(count, scratch);
     at = put(slot, at, rice, 4);
   }
-  const found = magnitudes(count, scratch);
-  const low = <i32>(found & 0xff);
-  const high = <i32>((found >> 8) & 0xff);
-  const split = <i32>(found >> 16);
-  at = put(slot, at, low | (high << 8), 16);
+  const valueBits = word(ins, 7);
+  const levels = findLevels(count, valueBits, scratch);
+  const first = levels & 4095;
+  const step = levels >> 12;
+  const half = step > 0 ? (1 << (step - 1)) >> 1 : 0;
+  const top = (1 << (valueBits - 1)) - 1;
+  at = put(slot, at, levels, 16);
   let previous = -1;
   for (let i = 0; i < count; i++) {
     const index = pickedAt(scratch, i);
     const place = (<usize>index) << 2;
-    // What follows the zeros of a gap: a one, its low bits, the sign, the pick.
+    // What follows the zeros of a gap: a one, its low bits, the sign, the level.
     let bits = 0;
     let width = 0;
     if (!whole) {
@@ -75,16 +80,17 @@ export function packChunkTile(ins: usize, tile: i32, scratch: usize): void {
     }
     bits |= (<i32>(load<u32>(values + place) >> 31)) << width;
     width += 1;
-    if (low < high) {
-      bits |= (classOf(load<u32>(scratch + place)) >= split ? 1 : 0) << width;
-      width += 1;
+    if (step > 0) {
+      const level = (classOf(load<u32>(scratch + place)) - first + half) >> (step - 1);
+      bits |= max(0, min(top, level)) << width;
+      width += valueBits - 1;
     }
     at = put(slot, at, bits, width);
   }
   store<u32>(slot, count | (at << 16));
 }
 
-/** ORs the low `count` (1 to 16) bits of `value` into the slot, from bit `at` on; returns where they end. */
+/** ORs the low `count` (1 to 17) bits of `value` into the slot, from bit `at` on; returns where they end. */
 function put(slot: usize, at: i32, value: i32, count: i32): i32 {
   const place = slot + 4 + ((<usize>(at >> 5)) << 2);
   const shifted = (<u64>value) << (at & 31);
@@ -202,86 +208,97 @@ function bestRice(count: i32, scratch: usize): i32 {
 }
 
 function classOf(size: u32): i32 {
-  return <i32>(size >> 23) * CLASSES + 32 - clz<i32>(<i32>((size >> 20) & 7));
+  return min(CLASS_MAX, <i32>((size + (1 << (CLASS_SHIFT - 1))) >> CLASS_SHIFT));
 }
 
 function sizeAt(scratch: usize, i: i32): u32 {
   return load<u32>(scratch + ((<usize>pickedAt(scratch, i)) << 2));
 }
 
-/** low | high << 8 | split << 16, as `createMagnitudeSearch` finds them. */
-function magnitudes(count: i32, scratch: usize): u32 {
+/** first | step << 12, as `createLevelSearch` finds them. */
+function findLevels(count: i32, bits: i32, scratch: usize): i32 {
   const numbers = scratch + PACK_NUMBERS;
   const sums = scratch + PACK_SUMS;
-  let last = 0;
-  for (let i = 0; i < count; i++) last = max(last, <i32>(sizeAt(scratch, i) >> 23));
-  let first = last;
-  let dust = 0;
-  for (let i = 0; i < count; i++) {
-    const octave = <i32>(sizeAt(scratch, i) >> 23);
-    if (octave > last - OCTAVES) first = min(first, octave);
-    else dust = max(dust, octave);
+  let highest = 0;
+  for (let i = 0; i < count; i++) highest = max(highest, classOf(sizeAt(scratch, i)));
+  const base = highest - (highest % CLASSES) + CLASSES - SEARCHED;
+  // Numbers of the classes, each one place higher, then of those below each.
+  memory.fill(numbers, 0, (SEARCHED + 1) << 2);
+  for (let i = 0; i < count; i++) increment(numbers, max(0, classOf(sizeAt(scratch, i)) - base) + 1);
+  let lowest = 0;
+  while (at32(numbers, lowest + 1) == 0) lowest += 1;
+  let squares = 0;
+  store<i32>(sums, 0);
+  for (let at = 0; at < SEARCHED; at++) {
+    const n = at32(numbers, at + 1);
+    const units = unitsOf(at);
+    const place = (<usize>(at + 1)) << 2;
+    store<i32>(numbers + place, at32(numbers, at) + n);
+    store<i32>(sums + place, at32(sums, at) + n * units);
+    squares += n * units * units;
   }
-  const start = first * CLASSES;
-  const end = (last + 1) * CLASSES;
-  const bytes = (<usize>(end - start)) << 2;
-  memory.fill(numbers + ((<usize>start) << 2), 0, bytes);
-  memory.fill(sums + ((<usize>start) << 2), 0, bytes);
-  let below = 0;
-  let belowSum: u32 = 0;
-  for (let i = 0; i < count; i++) {
-    const size = sizeAt(scratch, i);
-    const octave = <i32>(size >> 23);
-    const units = ((size & 0x7fffff) | 0x800000) >> (23 - UNIT_BITS);
-    if (octave < first) {
-      below += 1;
-      belowSum += units >> min(31, dust - octave);
-    } else {
-      const place = (<usize>classOf(size)) << 2;
-      store<u32>(numbers + place, load<u32>(numbers + place) + 1);
-      store<u32>(sums + place, load<u32>(sums + place) + units);
+  const end = highest - base + 1;
+  let best = 0;
+  let bestStep = 0;
+  let least: u32 = u32.MAX_VALUE;
+  for (let first = lowest; first < end; first++) {
+    const error = <u32>(squares + errorOf(first, 0, SEARCHED, scratch));
+    if (error < least) {
+      least = error;
+      best = first;
     }
   }
-  let total: u32 = 0;
-  for (let at = start; at < end; at++) total += load<u32>(sums + ((<usize>at) << 2)) >> (last - (at >> 2));
-  const only = powerFor(count, total, last);
-  let best: u32 = ((last - UNIT_BITS + only) * 257) | (end << 16);
-  let least = errorOf(count, total, only, 0);
-  let belowInLast: u32 = 0;
-  let top = below > 0 ? dust : first;
-  for (let at = start; at < end; at++) {
-    const n = <i32>load<u32>(numbers + ((<usize>at) << 2));
-    if (n == 0) continue;
-    if (below > 0) {
-      const small = powerFor(below, belowSum, top);
-      const large = powerFor(count - below, total - belowInLast, last);
-      const low = top - UNIT_BITS + small;
-      const high = last - UNIT_BITS + large;
-      const error = errorOf(below, belowSum, small, last - top) + errorOf(count - below, total - belowInLast, large, 0);
-      if (low < high && error < least) {
+  const top = (1 << (bits - 1)) - 1;
+  const levelMax = min(end + CLASSES - 2, CLASS_MAX - base);
+  for (let step = top == 0 ? 0 : STEP_MAX; step > 0; step--) {
+    const wide = 1 << (step - 1);
+    const half = wide >> 1;
+    const firstMin = max(lowest - wide + half + 1, CLASS_MIN - base);
+    for (let first = firstMin; first < end - wide + half; first++) {
+      const last = min(top, (end - 1 - first + half) >> (step - 1));
+      if (first + last * wide > levelMax) continue;
+      // Modulo 2^32, below which the sum is.
+      let error = squares;
+      let from = 0;
+      for (let i = 0; i <= last; i++) {
+        const to = i == last ? end : first + (i + 1) * wide - half;
+        error += errorOf(first + i * wide, from, to, scratch);
+        from = to;
+      }
+      if (<u32>error < least) {
         least = error;
-        best = low | (high << 8) | (at << 16);
+        best = first;
+        bestStep = step;
       }
     }
-    const sum = load<u32>(sums + ((<usize>at) << 2));
-    belowSum = (belowSum >> min(31, (at >> 2) - top)) + sum;
-    top = at >> 2;
-    below += n;
-    belowInLast += sum >> (last - top);
   }
-  return best;
+  // The same levels with the largest step that reaches all that are used.
+  if (bestStep > 0) {
+    let used = 0;
+    const wide = 1 << (bestStep - 1);
+    for (let level = 1; level <= top; level++) {
+      const from = best + level * wide - (wide >> 1);
+      const to = level == top ? end : min(end, from + wide);
+      if (from < end && at32(numbers, to) != at32(numbers, from)) used |= level;
+    }
+    bestStep += ctz(used);
+  }
+  return (base + best) | (bestStep << 12);
 }
 
-/** The power of two, in bits of a unit of octave `top`, that is nearest to the mean of `n` values. */
-function powerFor(n: i32, sum: u32, top: i32): i32 {
-  let power = min(UNIT_BITS + 1, UNIT_BITS + EXPONENT_MAX - top);
-  while (sum << 2 <= (<u32>(3 * n)) << power) power -= 1;
-  return power;
+/** What the values of the classes from `from` up to `to` add to the error when they are sent as `level`, but for their squares. */
+function errorOf(level: i32, from: i32, to: i32, scratch: usize): i32 {
+  const n = at32(scratch + PACK_NUMBERS, to) - at32(scratch + PACK_NUMBERS, from);
+  const sum = at32(scratch + PACK_SUMS, to) - at32(scratch + PACK_SUMS, from);
+  const units = unitsOf(level);
+  return units * (n * units - 2 * sum);
 }
 
-/** Their error but for the squares of the values, in squared units of an octave that is `up` above theirs, rounded down. */
-function errorOf(n: i32, sum: u32, power: i32, up: i32): i64 {
-  const part = ((<i64>n) << power) - 2 * <i64>sum;
-  const shift = power - 2 * up;
-  return shift >= 0 ? part << shift : part >> min(63, -shift);
+/** A magnitude of a class in units; both count from the lowest class searched. */
+function unitsOf(at: i32): i32 {
+  return ((CLASSES + (at & (CLASSES - 1))) << 5) >> min(31, OCTAVES - (at >> 4));
+}
+
+function at32(words: usize, at: i32): i32 {
+  return load<i32>(words + ((<usize>at) << 2));
 }

@@ -147,6 +147,9 @@ async function main(): Promise<number> {
   }
   const results = openResults(config.dir);
   const jobs = config.experiments.flatMap(jobsOf);
+  if (!config.report) {
+    config.experiments.forEach(({ name }) => results.lock(name)); // two commands would write the same journals
+  }
   if (config.fresh) {
     jobs.forEach((job) => results.forget(job));
   }

@@ -6,6 +6,8 @@
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import type { DatabaseSync } from "node:sqlite";
+import { openLocked } from "../src/store/locked.ts";
 import type { Job } from "./job.ts";
 import type { RunRecord } from "./record.ts";
 
@@ -26,6 +28,11 @@ export interface HostRecord {
 }
 
 export interface Results {
+  /**
+   * Keeps every other command away from the experiment until this process ends, however it ends. Throws HeddleError "store"
+   * when another one has it, and names its process.
+   */
+  lock(experiment: string): void;
   /** The record of a job that is finished, or undefined. */
   read(job: Job): RunRecord | undefined;
   readHost(job: Job): HostRecord | undefined;
@@ -49,7 +56,11 @@ export function openResults(dir: string): Results {
     const own = new RegExp(`^${nameOf(job)}-[0-9a-f]{12}$`);
     return names.filter((name) => own.test(name)).map((name) => join(unfinished, name));
   };
+  const locks: DatabaseSync[] = []; // a database that is collected is closed, and its lock gone
   return {
+    lock: (experiment) => {
+      locks.push(openLocked(join(folder(experiment), "lock"), `run the experiment "${experiment}"`));
+    },
     read: (job) => {
       const path = recordPath(job);
       const record = existsSync(path) ? (JSON.parse(readFileSync(path, "utf8")) as RunRecord) : undefined;

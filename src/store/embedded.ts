@@ -1,17 +1,14 @@
 /**
  * The store of a relay on one machine: SQLite (Node's own) for the log and the keys, one file per blob. Durable means
  * durable against power loss: SQLite runs with a write-ahead log and synchronous=FULL, a blob is written to a temporary file,
- * synced, renamed to `blobs/ab/<digest>` and its folder synced. SQLite's exclusive lock keeps a second process out; the kernel
- * drops it when the process ends, however it ends, so nothing stale can be left behind.
+ * synced, renamed to `blobs/ab/<digest>` and its folder synced. A second process is kept out (`locked.ts`).
  */
-import { readFileSync, writeFileSync } from "node:fs";
-import { access, constants, mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import process from "node:process";
-import { DatabaseSync } from "node:sqlite";
+import type { DatabaseSync } from "node:sqlite";
 import { AssertionError, HeddleError } from "../base/assert.ts";
 import { equalBytes, type Bytes } from "../base/bytes.ts";
 import { fileBlobs } from "./blob-files.ts";
+import { openLocked } from "./locked.ts";
 import {
   BLOB_STORED_BYTES_MAX,
   checkKey,
@@ -21,8 +18,6 @@ import {
   type Log,
   type Store,
 } from "./store.ts";
-
-const SQLITE_BUSY = 5;
 
 export interface EmbeddedOptions {
   readonly blobBytesMax?: number;
@@ -36,15 +31,7 @@ export async function openEmbeddedStore(
   dir: string,
   { blobBytesMax = BLOB_STORED_BYTES_MAX }: EmbeddedOptions = {},
 ): Promise<Store> {
-  try {
-    await mkdir(dir, { recursive: true });
-    await access(dir, constants.W_OK);
-  } catch (error) {
-    throw new HeddleError("store", `Cannot open the store: folder "${dir}" cannot be made or written`, {
-      cause: error,
-    });
-  }
-  const gate = new Gate(lockDatabase(dir));
+  const gate = new Gate(openDatabase(dir));
   const blobs = fileBlobs({ dir: join(dir, "blobs"), blobBytesMax, gate: (action, work) => gate.files(action, work) });
   try {
     await blobs.prepare();
@@ -60,40 +47,18 @@ export async function openEmbeddedStore(
   };
 }
 
-/** Opens the database and takes SQLite's exclusive lock, which is kept until the database is closed or the process ends. */
-function lockDatabase(dir: string): DatabaseSync {
-  const pidPath = join(dir, "process");
-  let database: DatabaseSync | undefined;
+/** The database with its tables, locked. */
+function openDatabase(dir: string): DatabaseSync {
+  const database = openLocked(dir, "open the store");
   try {
-    database = new DatabaseSync(join(dir, "heddle.sqlite"));
-    database.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
     database.exec("BEGIN IMMEDIATE");
     database.exec("CREATE TABLE IF NOT EXISTS log (position INTEGER PRIMARY KEY, entry BLOB NOT NULL)");
     database.exec("CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, value BLOB NOT NULL)");
     database.exec("COMMIT");
-    writeFileSync(pidPath, `${process.pid}\n`);
     return database;
   } catch (error) {
-    database?.close();
-    const sentence = isBusy(error)
-      ? `Cannot open the store: "${dir}" is in use by process ${readPid(pidPath)}`
-      : `Cannot open the store in "${dir}": ${String(error)}`;
-    throw new HeddleError("store", sentence, { cause: error });
-  }
-}
-
-/** Node gives SQLite's code, Deno only its words. */
-function isBusy(error: unknown): boolean {
-  const code = error instanceof Error && "errcode" in error ? Number(error.errcode) & 0xff : undefined;
-  return code === SQLITE_BUSY || /database is locked/.test(String(error));
-}
-
-/** The process that holds the lock wrote its id just after taking it. */
-function readPid(path: string): string {
-  try {
-    return readFileSync(path, "utf8").trim();
-  } catch {
-    return "(not known yet)"; // between taking the lock and writing the id
+    database.close();
+    throw new HeddleError("store", `Cannot open the store in "${dir}": ${String(error)}`, { cause: error });
   }
 }
 

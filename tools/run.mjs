@@ -32,8 +32,8 @@ const commands = {
     run: (args) => tool("vitest", ["run", ...args]),
   },
   sweep: {
-    steps: [install, systemPackages, lavapipe, buildWasm, everyRung],
-    run: () => tool("vitest", ["run", "test/engines/engines.test.ts"]),
+    steps: [install, systemPackages, lavapipe, buildWasm, inFull],
+    run: () => tool("vitest", ["run", "test/engines/engines.test.ts", "test/sim.test.ts"]),
   },
   bench: {
     steps: [chooseAdapter, checkBench, install, installPeers, buildWasm, buildPage],
@@ -94,8 +94,8 @@ function install() {
   installIn(root, "Installing packages (about a minute the first time) …");
 }
 
-/** The engine suite then runs every rung of the kernels' ladders, which takes too long for each change. */
-function everyRung() {
+/** What takes too long for each change: the engine suite then runs every rung of the kernels' ladders, the simulation more seeds. */
+function inFull() {
   env.HEDDLE_SWEEP = "1";
 }
 

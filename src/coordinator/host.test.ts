@@ -10,6 +10,7 @@ import type { RelayMessage } from "../protocol/messages.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate } from "../update/unpack.ts";
+import type { Fact } from "./host.ts";
 import { BUSY_RETRY_MS, HANDSHAKE_MS, OFFER_PAUSE_MS, STRIKES_MAX } from "./peer.ts";
 import {
   Actor,
@@ -32,7 +33,9 @@ describe("rounds", () => {
   test("three contributors train, judge each other and get the next version, which replays from its parts", async () => {
     const entries: string[] = [];
     const versions: number[] = [];
+    const facts: Fact[] = [];
     const world = await started({
+      onFact: (fact) => facts.push(fact),
       onEntry: (entry) => entries.push(entry.event.type),
       onVersion: ({ version }) => versions.push(version),
     });
@@ -62,7 +65,12 @@ describe("rounds", () => {
     expect(head.evalLoss).toBeLessThan(lossOf(initial));
     expect(versions).toEqual([1]);
     expect(world.host.view().versions.at(-1)).toMatchObject({ accepted: 3, contributors: 3, refused: 0 });
-    expect(world.host.view().versions.at(-1)?.bytesUp).toBeGreaterThan(500);
+    const bytesUp = world.host.view().versions.at(-1)?.bytesUp ?? 0;
+    expect(bytesUp).toBeGreaterThan(500);
+    const works = facts.flatMap((fact) => (fact.type === "assigned" ? [fact.work] : []));
+    expect(works.toSorted()).toEqual(["train", "train", "train", "validate", "validate", "validate"]);
+    expect(facts.reduce((sum, fact) => sum + (fact.type === "carried" ? fact.up : 0), 0)).toBe(bytesUp);
+    expect(world.host.lanes()).toEqual({ memory: 3, ws: 0, rtc: 0 });
     expect(entries.length).toBe(world.disk.entries.length);
     expect(await verifyChain(world.disk.entries, { verify })).toMatchObject({ ok: true });
     expect(world.host.isPublic(head.digest) && world.host.isPublic(head.parent as string)).toBe(true);

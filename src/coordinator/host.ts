@@ -7,7 +7,7 @@ import { HeddleError } from "../base/assert.ts";
 import { digestOf, floatBytes, fromHex, type Bytes, type Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
-import type { Attach, Link, LinkHandlers } from "../net/link.ts";
+import type { Attach, Lane, Link, LinkHandlers } from "../net/link.ts";
 import { charterDigest, checkCharter, encodeCharter } from "../protocol/charter-codec.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { SignedEntry } from "../protocol/chain.ts";
@@ -16,6 +16,7 @@ import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import { PING_MS, SESSIONS_MAX } from "../protocol/limits.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
+import type { Reason } from "../protocol/verdict.ts";
 import type { Store } from "../store/store.ts";
 import type { OpenMergeKernel } from "../update/kernel.ts";
 import { loadBase, storeFirst, type Base, type Referee } from "./base.ts";
@@ -30,6 +31,16 @@ import { viewOf } from "./view.ts";
 import { Workbench } from "./workbench.ts";
 
 export type { Referee } from "./base.ts";
+
+/** What the ledger does not say and a watcher may want to count. */
+export type Fact =
+  | { readonly type: "assigned"; readonly work: "train" | "validate" }
+  /** A contribution was turned away before it reached the ledger. */
+  | { readonly type: "rejected"; readonly reason: Reason }
+  /** A message or a whole session was refused. */
+  | { readonly type: "refused"; readonly reason: Reason }
+  /** Bytes that the links of a lane carried, frame headers included, since the last such fact. */
+  | { readonly type: "carried"; readonly lane: Lane; readonly up: number; readonly down: number };
 
 export interface CoordinatorOptions {
   readonly store: Store;
@@ -48,6 +59,7 @@ export interface CoordinatorOptions {
   readonly answerRtc?: (sdp: string, attach: Attach) => Promise<string>;
   /** Called for every ledger entry once it is durable. */
   readonly onEntry?: (entry: SignedEntry) => void;
+  readonly onFact?: (fact: Fact) => void;
   readonly onVersion?: (version: VersionView) => void;
   /** The phase, the round or the number of contributors has changed. */
   readonly onChange?: () => void;
@@ -63,6 +75,10 @@ export interface CoordinatorHost {
   head(): VersionInfo;
   /** Whether a blob belongs to the public record: checkpoints, updates, contributions, data and charter. */
   isPublic(digest: string): boolean;
+  /** Open sessions by the lane that carries their updates. */
+  lanes(): Readonly<Record<Lane, number>>;
+  /** Has what the links have carried so far told as facts; it is told when links end and versions are made, too. */
+  countTraffic(): void;
   /** Adds bytes that were downloaded beside the links to the record. */
   countDownload(bytes: number): void;
   /** Resolves when all queued work, measurements and merges are done; rejects when the host has failed. */
@@ -149,6 +165,7 @@ class Host implements CoordinatorHost {
 
   readonly attach: Attach = (link: Link): LinkHandlers => {
     if (this.#closed || this.#peers.size >= SESSIONS_MAX) {
+      this.#options.onFact?.({ type: "refused", reason: "busy" });
       link.send(encodeMessage({ type: "refused", reason: "busy", retryMs: BUSY_RETRY_MS }));
       link.close(this.#closed ? "The relay is stopping" : "The relay has no room for more sessions");
       return { message: () => undefined, closed: () => undefined };
@@ -174,6 +191,18 @@ class Host implements CoordinatorHost {
       this.#public = { durable, blobs: new Set([...blobsOf(durable), durable.run, ...data]) };
     }
     return this.#public.blobs.has(digest as Digest);
+  }
+
+  lanes(): Readonly<Record<Lane, number>> {
+    const lanes = { memory: 0, ws: 0, rtc: 0 };
+    for (const peer of this.#peers.values()) {
+      lanes[peer.lane] += peer.isOpen ? 1 : 0;
+    }
+    return lanes;
+  }
+
+  countTraffic(): void {
+    this.#peers.forEach((peer) => peer.countTraffic());
   }
 
   countDownload(bytes: number): void {
@@ -222,9 +251,11 @@ class Host implements CoordinatorHost {
           this.#enqueue({ type: "left", session: peer.id, leave });
         } // else the relay stops like one that is killed: what is open goes on at the next start
       },
-      traffic: (up, down) => {
+      refused: (reason) => this.#options.onFact?.({ type: "refused", reason }),
+      traffic: (lane, up, down) => {
         this.#bytesUp += up;
         this.#bytesDown += down;
+        this.#options.onFact?.({ type: "carried", lane, up, down });
       },
       log: (sentence) => this.#log(sentence),
     };
@@ -279,6 +310,7 @@ class Host implements CoordinatorHost {
       case "event":
         if (intake.event.type === "rejected") {
           this.#log(`Session ${peer.id}: contribution refused as "${intake.event.reason}": ${intake.detail}`);
+          this.#options.onFact?.({ type: "rejected", reason: intake.event.reason });
           await this.#apply(intake.event);
           if (intake.event.reason !== "late") {
             peer.strike();
@@ -328,6 +360,11 @@ class Host implements CoordinatorHost {
   async #perform(effect: Effect): Promise<void> {
     switch (effect.type) {
       case "send":
+        if (effect.message.type === "assign") {
+          this.#options.onFact?.({ type: "assigned", work: effect.message.assignment.type });
+        } else if (effect.message.type === "refused") {
+          this.#options.onFact?.({ type: "refused", reason: effect.message.reason });
+        }
         this.#peers.get(effect.session)?.send(effect.message);
         return;
       case "disconnect":
@@ -360,7 +397,7 @@ class Host implements CoordinatorHost {
   async #merge(effect: Extract<Effect, { readonly type: "merge" }>): Promise<void> {
     const { head, server } = await this.#workbench.merge(this.#state.durable, effect);
     this.#queue.add(async () => {
-      this.#peers.forEach((peer) => peer.countTraffic());
+      this.countTraffic();
       const bytesUp = this.#bytesUp;
       const bytesDown = this.#bytesDown;
       await this.#apply({ type: "merged", round: effect.round, head, server, bytesUp, bytesDown });

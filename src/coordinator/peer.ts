@@ -5,7 +5,7 @@
  */
 import { assert } from "../base/assert.ts";
 import type { Bytes, ContributorId } from "../base/bytes.ts";
-import type { Attach, Link, LinkHandlers } from "../net/link.ts";
+import type { Attach, Lane, Link, LinkHandlers } from "../net/link.ts";
 import { contributorIdOf, decodeContributorMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
 import { DEAD_MS, PING_MS } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
@@ -43,8 +43,10 @@ export interface PeerHost {
   offer(peer: Peer, sdp: string, attach: Attach): void;
   /** The session is over; `leave`: the participant said so. Called once, also for a session that never opened. */
   gone(peer: Peer, leave: boolean): void;
+  /** A message of this session was refused. */
+  refused(reason: Reason): void;
   /** Bytes that a link has carried since it was last asked. */
-  traffic(up: number, down: number): void;
+  traffic(lane: Lane, up: number, down: number): void;
   log(sentence: string): void;
 }
 
@@ -83,6 +85,11 @@ export class Peer {
     return contributorIdOf(this.publicKey);
   }
 
+  /** Of the newest link, which is the one that carries updates. */
+  get lane(): Lane {
+    return ([...this.#links.keys()].at(-1) ?? this.#first).lane;
+  }
+
   get isOpen(): boolean {
     return this.#stage === "open";
   }
@@ -104,6 +111,7 @@ export class Peer {
   /** Refuses the last message; the session goes on. */
   refuse(reason: Reason, detail: string, retryMs: number | null = null): void {
     this.#host.log(`Session ${this.id}: refused as "${reason}": ${detail}`);
+    this.#host.refused(reason);
     this.send({ type: "refused", reason, retryMs });
   }
 
@@ -305,7 +313,7 @@ export class Peer {
   #count(link: Link): void {
     const counted = this.#links.get(link);
     if (counted !== undefined) {
-      this.#host.traffic(link.bytesReceived - counted.up, link.bytesSent - counted.down);
+      this.#host.traffic(link.lane, link.bytesReceived - counted.up, link.bytesSent - counted.down);
       counted.up = link.bytesReceived;
       counted.down = link.bytesSent;
     }

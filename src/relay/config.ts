@@ -7,6 +7,9 @@ export interface RelayConfig {
   readonly port: number;
   /** Port of the demo page that embeds the widget from another origin; 0 switches it off. */
   readonly demoPort: number;
+  /** Where `/metrics`, `/healthz` and `/readyz` are served; port 0 switches them off. */
+  readonly metricsHost: string;
+  readonly metricsPort: number;
   /** Folder of the embedded store: ledger, keys, blobs, the relay's key. */
   readonly dir: string;
   /** Names of data sets (`npm run data -- list`) that a new run trains on; empty: the sample corpus. */
@@ -26,6 +29,8 @@ export const RELAY_USAGE = `npm start -- [options]
   --port N             port of the relay and its web page (default 8787)
   --host ADDRESS       address to listen on (default 127.0.0.1: this machine only)
   --demo-port N        port of the widget's demo page (default: port + 1; 0 switches it off)
+  --metrics-port N     serve /metrics, /healthz and /readyz on this port (default: off)
+  --metrics-host ADDR  address of that port (default 127.0.0.1; anyone who reaches it can read it)
   --dir FOLDER         where the run is kept (default .heddle/relay)
   --data NAME[,NAME]   data sets for a new run, added before with "npm run data -- add" (default: the sample corpus)
   --charter FILE       JSON with fields that replace the sample charter's, for a new run (model sizes, round times …)
@@ -48,6 +53,8 @@ export function parseRelayConfig(
         port: { type: "string", default: "8787" },
         host: { type: "string", default: "127.0.0.1" },
         "demo-port": { type: "string" },
+        "metrics-port": { type: "string", default: "0" },
+        "metrics-host": { type: "string", default: "127.0.0.1" },
         dir: { type: "string", default: ".heddle/relay" },
         data: { type: "string", default: "" },
         charter: { type: "string" },
@@ -67,7 +74,7 @@ export function parseRelayConfig(
   }
   const port = wholeNumber("--port", values.port, 65_535);
   return {
-    host: values.host.replace(/^\[(.*)\]$/, "$1"), // an IPv6 address as it stands in a URL
+    host: bare(values.host),
     port,
     demoPort:
       values["demo-port"] === undefined
@@ -75,6 +82,8 @@ export function parseRelayConfig(
           ? 0
           : port + 1
         : wholeNumber("--demo-port", values["demo-port"], 65_535),
+    metricsHost: bare(values["metrics-host"]),
+    metricsPort: wholeNumber("--metrics-port", values["metrics-port"], 65_535),
     dir: values.dir,
     data: values.data === "" ? [] : values.data.split(","),
     contributor: values.contributor,
@@ -83,6 +92,11 @@ export function parseRelayConfig(
     untilVersion: wholeNumber("--until-version", values["until-version"], 1e9),
     debug: /^[0-4]$/.test(env["DEBUG"] ?? "") ? Number(env["DEBUG"]) : 0, // other programs' patterns do not concern us
   };
+}
+
+/** An address without the brackets of an IPv6 address in a URL. */
+function bare(address: string): string {
+  return address.replace(/^\[(.*)\]$/, "$1");
 }
 
 /** Reads a whole number from 0 to `max` out of a flag. */

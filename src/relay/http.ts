@@ -91,10 +91,7 @@ export function createHttpFace(options: HttpOptions): HttpFace {
       for (const stream of streams) {
         stream.end();
       }
-      server.closeAllConnections();
-      await new Promise<void>((resolve) => {
-        server.close(() => resolve());
-      });
+      await shut(server);
     },
   };
 }
@@ -123,8 +120,6 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
     response.end(options.readRun());
   } else if (path === "/api/events") {
     stream(response, options);
-  } else if (path === "/api/health") {
-    plain(response, 200, "ok");
   } else {
     await file(response, options.dist, path);
   }
@@ -227,13 +222,13 @@ export async function createDemoHost(page: string, relayOrigin: string): Promise
   });
 }
 
-/** Listens, or throws HeddleError "bad-input" with a sentence when the port cannot be had. Returns the port. */
-export function listen(server: Server, port: number, host: string): Promise<number> {
+/** Listens, or throws HeddleError "bad-input" with a sentence when the port, which `flag` chose, cannot be had. Returns the port. */
+export function listen(server: Server, port: number, host: string, flag = "--port"): Promise<number> {
   return new Promise((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
       const why =
         error.code === "EADDRINUSE"
-          ? "something else on this machine uses it; choose another with --port"
+          ? `something else on this machine uses it; choose another with ${flag}`
           : error.message;
       reject(new HeddleError("bad-input", `Cannot listen on ${host}:${port}: ${why}`, { cause: error }));
     });
@@ -241,5 +236,13 @@ export function listen(server: Server, port: number, host: string): Promise<numb
       const address = server.address();
       resolve(typeof address === "object" && address !== null ? address.port : port);
     });
+  });
+}
+
+/** Ends all connections and stops listening. */
+export async function shut(server: Server): Promise<void> {
+  server.closeAllConnections();
+  await new Promise<void>((resolve) => {
+    server.close(() => resolve());
   });
 }

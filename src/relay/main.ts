@@ -22,7 +22,9 @@ import { acceptWebSockets } from "../net/ws-server.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
 import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
-import { createDemoHost, createHttpFace, listen } from "./http.ts";
+import { createDemoHost, createHttpFace, listen, shut } from "./http.ts";
+import { createMetrics } from "./metrics.ts";
+import { createOperatorFace, whyUnready, type Served } from "./operator-face.ts";
 import { createPrinter, type Printer } from "./print.ts";
 import { startReferee } from "./referee.ts";
 import { openRun } from "./run.ts";
@@ -53,8 +55,16 @@ async function serve(config: RelayConfig, printer: Printer, closers: Closers, st
   const fail = (error: unknown): void => {
     stop({ reason: `the relay cannot go on: ${error instanceof Error ? error.message : String(error)}`, code: 1 });
   };
-  const store = await openEmbeddedStore(config.dir);
-  closers.add(() => store.close());
+  const metrics = createMetrics();
+  let served: Served | null = null;
+  if (config.metricsPort !== 0) {
+    const operators = createOperatorFace({ metrics, unready: () => whyUnready(served) });
+    await listen(operators, config.metricsPort, config.metricsHost, "--metrics-port");
+    closers.add(() => shut(operators));
+  }
+  const embedded = await openEmbeddedStore(config.dir);
+  closers.add(() => embedded.close());
+  const store = metrics.watchStore(embedded);
   const key = await loadDeviceKey(join(config.dir, "relay.key"));
   const run = await openRun(store, config);
   const parameters = parameterLayout(run.charter.model).size;
@@ -76,10 +86,12 @@ async function serve(config: RelayConfig, printer: Printer, closers: Closers, st
     rng: createSecretRng(),
     key,
     verify: verifySignature,
-    referee,
+    referee: metrics.watchReferee(referee),
     openMergeKernel: await loadMergeKernel(),
     initial: () => initialParameters(run.charter.model),
     answerRtc: (sdp, attach) => answerer.answer(sdp, attach),
+    onEntry: (entry) => metrics.entry(entry),
+    onFact: (fact) => metrics.fact(fact),
     onVersion: (version) => {
       printer.version(version);
       face.announce(version);
@@ -92,6 +104,8 @@ async function serve(config: RelayConfig, printer: Printer, closers: Closers, st
     ...(config.debug > 0 ? { log: (sentence: string) => process.stderr.write(`${sentence}\n`) } : {}),
   });
   closers.add(() => host.close());
+  metrics.watch(host);
+  served = { host, store };
   const face = createHttpFace({
     dist: join(root, "dist"),
     view: () => host.view(),
@@ -102,7 +116,10 @@ async function serve(config: RelayConfig, printer: Printer, closers: Closers, st
         digest,
         blobs: store.blobs,
         isPublic: (wanted) => host.isPublic(wanted),
-        onSent: (bytes) => host.countDownload(bytes),
+        onSent: (bytes) => {
+          host.countDownload(bytes);
+          metrics.download(bytes);
+        },
       });
     },
   });

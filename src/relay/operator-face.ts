@@ -1,0 +1,89 @@
+/**
+ * What the relay shows its operator, apart from the public page: `/metrics` for Prometheus, `/healthz` (the process answers)
+ * and `/readyz` (the run is loaded and the store answers, else 503 and a sentence why not). It is served where the operator
+ * says (`--metrics-port`), never on the public port: who contributes how much and how the machine is doing is not for everyone.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { CoordinatorHost } from "../coordinator/host.ts";
+import type { Store } from "../store/store.ts";
+import type { Metrics } from "./metrics.ts";
+
+/** Open connections; a scraper needs one. */
+const CONNECTIONS_MAX = 64;
+const STALL_MS = 30_000;
+
+export interface OperatorFaceOptions {
+  readonly metrics: Pick<Metrics, "text" | "contentType">;
+  /** Why the relay cannot serve the run right now, in one sentence; null when it can. */
+  readonly unready: () => Promise<string | null>;
+}
+
+/** A run that is loaded. */
+export interface Served {
+  readonly host: Pick<CoordinatorHost, "head">;
+  readonly store: Store;
+}
+
+/** Asks both halves of the store, database and files; a store that fails is a sentence, too. */
+export async function whyUnready(served: Served | null): Promise<string | null> {
+  if (served === null) {
+    return "The run is being loaded";
+  }
+  const { host, store } = served;
+  try {
+    await store.log.length();
+    const { digest } = host.head();
+    return (await store.blobs.size(digest)) === undefined
+      ? `The shared base ${digest} is missing from the store`
+      : null;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+export function createOperatorFace(options: OperatorFaceOptions): Server {
+  const server = createServer((request, response) => {
+    answer(request, response, options).catch((error: unknown) => {
+      plain(response, 500, `The relay could not answer: ${error instanceof Error ? error.message : String(error)}`);
+    });
+  });
+  server.maxConnections = CONNECTIONS_MAX;
+  server.setTimeout(STALL_MS);
+  return server;
+}
+
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { metrics, unready }: OperatorFaceOptions,
+): Promise<void> {
+  if (request.method !== "GET" && request.method !== "HEAD") {
+    plain(response, 405, "Only GET is understood here");
+    return;
+  }
+  switch (request.url?.split("?", 1)[0]) {
+    case "/metrics":
+      response.writeHead(200, { "content-type": metrics.contentType, "cache-control": "no-store" });
+      response.end(await metrics.text());
+      return;
+    case "/healthz":
+      plain(response, 200, "ok");
+      return;
+    case "/readyz": {
+      const why = await unready();
+      plain(response, why === null ? 200 : 503, why ?? "ready");
+      return;
+    }
+    default:
+      plain(response, 404, "There are /metrics, /healthz and /readyz here");
+  }
+}
+
+function plain(response: ServerResponse, status: number, sentence: string): void {
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  response.writeHead(status, { "content-type": "text/plain; charset=utf-8", "cache-control": "no-store" });
+  response.end(`${sentence}\n`);
+}

@@ -1,6 +1,7 @@
 /** The relay's configuration: parsed once from the command line, checked, printed at the start. */
 import { parseArgs } from "node:util";
 import { HeddleError } from "../base/assert.ts";
+import type { LogFormat } from "./log.ts";
 
 export interface RelayConfig {
   readonly host: string;
@@ -18,7 +19,7 @@ export interface RelayConfig {
   readonly contributor: boolean;
   /** JSON file whose fields replace the sample charter's for a new run; null: the sample charter as it is. */
   readonly charter: string | null;
-  readonly json: boolean;
+  readonly log: LogFormat;
   /** End after this version was reached; 0: never. */
   readonly untilVersion: number;
   /** 0 … 4. */
@@ -36,13 +37,14 @@ export const RELAY_USAGE = `npm start -- [options]
   --charter FILE       JSON with fields that replace the sample charter's, for a new run (model sizes, round times …)
   --no-contributor     do not train on this machine
   --until-version N    end once version N is merged
-  --json               print JSON lines
+  --log json|text      JSON lines for programs or sentences for people (default: text on a terminal, else json)
   --help               print this text`;
 
-/** Throws HeddleError "bad-input" with a sentence for a flag that cannot be used. */
+/** `terminal`: a person reads what is printed. Throws HeddleError "bad-input" with a sentence for a flag that cannot be used. */
 export function parseRelayConfig(
   args: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
+  terminal: boolean,
 ): RelayConfig | "help" {
   let values;
   try {
@@ -60,7 +62,7 @@ export function parseRelayConfig(
         charter: { type: "string" },
         contributor: { type: "boolean", default: true },
         "until-version": { type: "string", default: "0" },
-        json: { type: "boolean", default: false },
+        log: { type: "string" },
         help: { type: "boolean", short: "h", default: false },
       },
     }));
@@ -71,6 +73,10 @@ export function parseRelayConfig(
   }
   if (values.help) {
     return "help";
+  }
+  const log = values.log ?? (terminal ? "text" : "json");
+  if (log !== "json" && log !== "text") {
+    throw new HeddleError("bad-input", `Cannot use --log "${log}": it must be json or text`);
   }
   const port = wholeNumber("--port", values.port, 65_535);
   return {
@@ -88,7 +94,7 @@ export function parseRelayConfig(
     data: values.data === "" ? [] : values.data.split(","),
     contributor: values.contributor,
     charter: values.charter ?? null,
-    json: values.json,
+    log,
     untilVersion: wholeNumber("--until-version", values["until-version"], 1e9),
     debug: /^[0-4]$/.test(env["DEBUG"] ?? "") ? Number(env["DEBUG"]) : 0, // other programs' patterns do not concern us
   };

@@ -23,9 +23,9 @@ import { openEmbeddedStore } from "../store/embedded.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
 import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
 import { createDemoHost, createHttpFace, listen, shut } from "./http.ts";
+import { createLog, type Log } from "./log.ts";
 import { createMetrics } from "./metrics.ts";
 import { createOperatorFace, whyUnready, type Served } from "./operator-face.ts";
-import { createPrinter, type Printer } from "./print.ts";
 import { startReferee } from "./referee.ts";
 import { openRun } from "./run.ts";
 import { createSecretRng } from "./secret-rng.ts";
@@ -51,9 +51,11 @@ interface End {
   readonly code: 0 | 1;
 }
 
-async function serve(config: RelayConfig, printer: Printer, closers: Closers, stop: (end: End) => void): Promise<void> {
+async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end: End) => void): Promise<void> {
   const fail = (error: unknown): void => {
-    stop({ reason: `the relay cannot go on: ${error instanceof Error ? error.message : String(error)}`, code: 1 });
+    const why = error instanceof Error ? error.message : String(error);
+    log.fail("failing", { error: why }, `The relay cannot go on: ${why}`);
+    stop({ reason: "the relay cannot go on", code: 1 });
   };
   const metrics = createMetrics();
   let served: Served | null = null;
@@ -70,7 +72,7 @@ async function serve(config: RelayConfig, printer: Printer, closers: Closers, st
   const parameters = parameterLayout(run.charter.model).size;
   if (parameters * run.charter.inner.batch * run.charter.model.time >= SLOW_WORK) {
     const sentence = `Measuring a model of ${parameters.toLocaleString("en")} parameters; on this processor that takes a while, now and for each version …`;
-    printer.say("measuring", { parameters }, sentence);
+    log.say("measuring", { parameters }, sentence);
   }
   const referee = await startReferee(run.charter, run.train, run.evaluation);
   closers.add(() => referee.close());
@@ -93,7 +95,7 @@ async function serve(config: RelayConfig, printer: Printer, closers: Closers, st
     onEntry: (entry) => metrics.entry(entry),
     onFact: (fact) => metrics.fact(fact),
     onVersion: (version) => {
-      printer.version(version);
+      log.version(version);
       face.announce(version);
       if (config.untilVersion > 0 && version.version >= config.untilVersion) {
         stop({ reason: `version ${version.version} was reached`, code: 0 });
@@ -101,7 +103,7 @@ async function serve(config: RelayConfig, printer: Printer, closers: Closers, st
     },
     onChange: () => face.announce(null),
     onFailure: fail,
-    ...(config.debug > 0 ? { log: (sentence: string) => process.stderr.write(`${sentence}\n`) } : {}),
+    log: (sentence) => log.debug(sentence),
   });
   closers.add(() => host.close());
   metrics.watch(host);
@@ -129,9 +131,9 @@ async function serve(config: RelayConfig, printer: Printer, closers: Closers, st
   const port = await listen(face.server, config.port, config.host);
   const url = `http://${urlHost(config.host)}:${port}`;
   const demo = config.demoPort === 0 ? null : await serveDemo(config, url, closers);
-  sayHello(printer, config, host, { url, demo, kept: run.kept });
+  sayHello(log, config, host, { url, demo, kept: run.kept });
   if (config.contributor) {
-    startContributor(url, config, closers, printer);
+    startContributor(url, config, closers, log);
   }
 }
 
@@ -157,7 +159,7 @@ interface Hello {
   readonly kept: boolean;
 }
 
-function sayHello(printer: Printer, config: RelayConfig, host: CoordinatorHost, { url, demo, kept }: Hello): void {
+function sayHello(log: Log, config: RelayConfig, host: CoordinatorHost, { url, demo, kept }: Hello): void {
   const view = host.view();
   const head = view.versions.at(-1);
   const version = head?.version ?? 0;
@@ -179,7 +181,7 @@ function sayHello(printer: Printer, config: RelayConfig, host: CoordinatorHost, 
     "",
     "Press Ctrl-C to stop; the run goes on where it was at the next start.",
   ];
-  printer.say(
+  log.say(
     "listening",
     { url, demo, version, digest: head?.digest, run: view.run, parameters: view.parameters },
     lines.join("\n"),
@@ -210,7 +212,7 @@ const COMPLAINT_CHARS_MAX = 2_000;
 const BAD_INPUT_CODE = 2;
 
 /** The contributor of this machine, a process of its own that ends with this one and is started again if it dies. */
-function startContributor(relay: string, config: RelayConfig, closers: Closers, printer: Printer): void {
+function startContributor(relay: string, config: RelayConfig, closers: Closers, log: Log): void {
   let closing = false;
   let child: ChildProcess;
   const begin = (): void => {
@@ -222,17 +224,17 @@ function startContributor(relay: string, config: RelayConfig, closers: Closers, 
       complaints = (complaints + chunk.toString()).slice(-COMPLAINT_CHARS_MAX);
     });
     if (child.stdout !== null) {
-      createInterface(child.stdout).on("line", (line) => tellEngine(line, printer));
+      createInterface(child.stdout).on("line", (line) => tellEngine(line, log));
     }
     const ended = (why: number | string | null): void => {
       if (closing) {
         return;
       }
       if (why === BAD_INPUT_CODE) {
-        printer.say("contributor", { ended: why, complaints }, `\nThis machine does not contribute. ${complaints}`);
+        log.warn("contributor", { ended: why, complaints }, `\nThis machine does not contribute. ${complaints}`);
       } else {
         const sentence = `This machine's contributor ended (${why}); it starts again in 5 seconds. Its last words:`;
-        printer.say("contributor", { ended: why, complaints }, `${sentence}\n${complaints}`);
+        log.warn("contributor", { ended: why, complaints }, `${sentence}\n${complaints}`);
         setTimeout(begin, 5_000).unref();
       }
     };
@@ -259,10 +261,10 @@ function startContributor(relay: string, config: RelayConfig, closers: Closers, 
 }
 
 /** The contributor's choice of engine is worth a line; the rest of what it prints shows in the versions. */
-function tellEngine(line: string, printer: Printer): void {
+function tellEngine(line: string, log: Log): void {
   if (line.startsWith('{"event":"engine"')) {
     const { sentence } = JSON.parse(line) as { sentence: string };
-    printer.say("contributor", { engine: sentence }, `\nThis machine contributes. ${sentence}`);
+    log.say("contributor", { engine: sentence }, `\nThis machine contributes. ${sentence}`);
   }
 }
 
@@ -277,46 +279,57 @@ function urlHost(host: string): string {
   return host.includes(":") ? `[${host}]` : host;
 }
 
-async function main(): Promise<number> {
-  const config = parseRelayConfig(process.argv.slice(2), process.env);
-  if (config === "help") {
-    process.stdout.write(`${RELAY_USAGE}\n`);
-    return 0;
-  }
-  const printer = createPrinter(config.json, (text) => {
-    process.stdout.write(text);
+async function main(config: RelayConfig): Promise<number> {
+  const log = createLog({
+    format: config.log,
+    debug: config.debug > 0,
+    write: (text) => process.stdout.write(text),
+    writeError: (text) => process.stderr.write(text),
   });
   const closers = new Closers();
+  let stop: (end: End) => void = () => undefined;
   const stopped = new Promise<End>((settle) => {
-    process.on("SIGINT", () => settle({ reason: "Ctrl-C", code: 0 }));
-    process.on("SIGTERM", () => settle({ reason: "asked to stop", code: 0 }));
-    process.on("disconnect", () => settle({ reason: "its starter is gone", code: 0 }));
-    process.stdout.on("error", () => settle({ reason: "nobody reads what it prints", code: 0 }));
-    stopNow = settle;
+    stop = settle;
   });
+  process.on("SIGINT", () => stop({ reason: "Ctrl-C", code: 0 }));
+  process.on("SIGTERM", () => stop({ reason: "asked to stop", code: 0 }));
+  process.on("disconnect", () => stop({ reason: "its starter is gone", code: 0 }));
+  process.stdout.on("error", () => stop({ reason: "nobody reads what it prints", code: 0 }));
   let code: End["code"];
   try {
-    await Promise.race([serve(config, printer, closers, stopNow), stopped]);
+    await Promise.race([serve(config, log, closers, stop), stopped]);
     const end = await stopped;
     code = end.code;
     // A second Ctrl-C does not wait. One press arrives more than once: from the terminal and from whoever started this.
     setTimeout(() => process.on("SIGINT", () => process.exit(130)), SAME_PRESS_MS).unref();
-    printer.say("stopping", { reason: end.reason }, `\nStopping (${end.reason}) …`);
+    log.say("stopping", { reason: end.reason }, `\nStopping (${end.reason}) …`);
+  } catch (error) {
+    const { sentence, exitCode } = endingOf(error);
+    log.fail("failed", { exitCode }, sentence);
+    return exitCode;
   } finally {
     await closers.close();
   }
-  printer.say("stopped", {}, "Stopped. Nothing was lost; start again to go on.");
+  log.say("stopped", {}, "Stopped. Nothing was lost; start again to go on.");
   return code;
 }
 
 const SAME_PRESS_MS = 500;
 
-let stopNow: (end: End) => void = () => undefined;
-
-try {
-  process.exit(await main());
-} catch (error) {
-  const { sentence, exitCode } = endingOf(error);
-  process.stderr.write(`${sentence}\n`);
-  process.exit(exitCode);
+/** The configuration; ends the process where there is nothing to run: help was asked for, or the flags cannot be used. */
+function readConfig(): RelayConfig {
+  try {
+    const config = parseRelayConfig(process.argv.slice(2), process.env, process.stdout.isTTY);
+    if (config !== "help") {
+      return config;
+    }
+    process.stdout.write(`${RELAY_USAGE}\n`);
+    process.exit(0);
+  } catch (error) {
+    const { sentence, exitCode } = endingOf(error);
+    process.stderr.write(`${sentence}\n`);
+    process.exit(exitCode);
+  }
 }
+
+process.exit(await main(readConfig()));

@@ -43,7 +43,7 @@ describe("an operator", () => {
     const relay = kept(await startRelay({ dir: folder.path, args: quiet }));
     process.kill(relay.pid, "SIGINT");
     expect(await relay.stop("SIGINT")).toBe(0);
-    expect(relay.events.at(-1)).toEqual({ event: "stopped" });
+    expect(relay.events.at(-1)).toMatchObject({ level: "info", event: "stopped" });
   });
 
   test("who stops reading the output stops the relay without a stack trace", async () => {

@@ -24,7 +24,7 @@ export interface Running {
   /** Sends a signal and resolves with the exit code (null when it was killed). */
   stop(signal: NodeJS.Signals): Promise<number | null>;
   readonly exited: Promise<number | null>;
-  /** Everything on standard error, for messages of failing tests. */
+  /** Everything on standard error, and what a relay's log calls an error, for messages of failing tests. */
   errors(): string;
 }
 
@@ -62,7 +62,8 @@ export async function startRelay({
   writeFileSync(charterFile, JSON.stringify(charter));
   const running = start([
     "src/relay/main.ts",
-    "--json",
+    "--log",
+    "json",
     "--port",
     String(port),
     "--dir",
@@ -109,7 +110,9 @@ function start(args: readonly string[], env: Readonly<Record<string, string>> = 
     const lines = `${rest}${chunk.toString()}`.split("\n");
     rest = lines.pop() ?? "";
     for (const line of lines.filter((text) => text.startsWith("{"))) {
-      events.push(JSON.parse(line) as PrintedEvent);
+      const event = JSON.parse(line) as PrintedEvent;
+      events.push(event);
+      errors += event["level"] === "error" ? `${String(event["msg"])}\n` : "";
     }
     for (const wake of waiting) {
       wake();

@@ -7,6 +7,7 @@ import { decode } from "@msgpack/msgpack";
 import { describe, expect, test } from "vitest";
 import { type Bytes } from "../src/base/bytes.ts";
 import { appendEntry, decodeEntry, EMPTY_CHAIN } from "../src/protocol/chain.ts";
+import { decodeHeader } from "../src/protocol/codec.ts";
 import type { LedgerEvent } from "../src/protocol/ledger.ts";
 import { createKeyRegistry } from "../src/sim/keys.ts";
 import { LIES } from "../src/sim/liar.ts";
@@ -53,9 +54,27 @@ describe("runSimulation()", () => {
   ];
   for (const [seed, what] of cases) {
     test(`seed ${seed}: ${what}`, async () => {
-      expect((await run(optionsOf(seed))).findings).toEqual([]);
+      const options = optionsOf(seed);
+      const faults = { ...options.faults, operator: false }; // whose commands would make it another history
+      expect((await run({ ...options, faults })).findings).toEqual([]);
     });
   }
+
+  test("an operator who pauses, bans and drains leaves nothing wrong, and everybody is back in the end", async () => {
+    const types = new Set<string>();
+    let drained = 0;
+    for (let seed = 0; seed < 40; seed += 1) {
+      const outcome = await run({ seed, contributors: 3, rounds: 3, faults: { ...CALM, operator: true } });
+      expect(outcome.findings, `seed ${seed}`).toEqual([]);
+      drained += outcome.kills; // nothing else ends a process here
+      for (const bytes of outcome.evidence.disk.entries) {
+        const entry = decodeEntry(bytes);
+        types.add(entry.ok ? entry.value.event.type : "unreadable");
+      }
+    }
+    expect(drained).toBe(40);
+    expect([...types]).toEqual(expect.arrayContaining(["paused", "resumed", "banned", "unbanned"]));
+  });
 
   test(`${SEEDS} seeds of broken links, killed machines and liars leave nothing wrong`, async () => {
     const seeds = only === undefined ? Array.from({ length: SEEDS }, (_, seed) => seed) : [Number(only)];
@@ -174,6 +193,16 @@ describe("examine() finds", () => {
       liars: new Set(evidence.final.map((one) => one.contributor)),
     }));
     expect(rules).toContain("no liar's contribution is in the base");
+  });
+  test("a round that was opened while the run was paused, and a contribution of somebody banned", async () => {
+    const rules = await findingsAfter((_, events) => {
+      const sent = events.find((event) => event.type === "contributed");
+      const header = decodeHeader(sent?.type === "contributed" ? sent.header : new Uint8Array());
+      const contributor = header.ok ? header.value.contributor : (undefined as never);
+      return events.toSpliced(1, 0, { type: "paused" }, { type: "banned", contributor, why: "a test" });
+    });
+    expect(rules).toContain("no round is opened while the run is paused");
+    expect(rules).toContain("nobody who is banned contributes");
   });
   test("a replica that differs", async () => {
     const rules = await findingsAfter((evidence) => ({

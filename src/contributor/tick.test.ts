@@ -160,6 +160,20 @@ describe("tick()", () => {
     expect(types(walk.on({ type: "woke" }, BACKOFF_MS_MAX))).toEqual(["dial"]);
   });
 
+  test("fails with the operator's reason when it is banned, and asks again only when the person starts it", () => {
+    const walk = new Walk();
+    walk.settle();
+    walk.receive({ type: "banned", why: "Sends noise" });
+    const counters = { nowMs: walk.nowMs, duty: 1, bytesUp: 0, bytesDown: 0, controlLane: null };
+    expect(viewOf(walk.state, counters)).toMatchObject({
+      status: "failed",
+      sentence: "The operator of this run has excluded this device. The reason given: Sends noise",
+    });
+    expect(wakeMs(walk.state, walk.nowMs)).toBeNull();
+    walk.on({ type: "start" });
+    expect(types(walk.on({ type: "woke" }, BACKOFF_MS_MAX))).toContain("dial");
+  });
+
   test("fails when it finds another run after a reconnect", () => {
     const walk = new Walk();
     walk.settle();

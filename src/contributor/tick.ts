@@ -208,6 +208,9 @@ function receive(draft: Draft, message: RelayMessage): void {
     case "refused":
       takeRefusal(draft, message.reason, message.retryMs);
       return;
+    case "banned":
+      fail(draft, `${REASONS.banned} The reason given: ${message.why}`);
+      return;
     case "ping":
       draft.effects.push({ type: "send", message: { type: "pong" } });
       return;

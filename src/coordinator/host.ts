@@ -22,12 +22,20 @@ import type { OpenMergeKernel } from "../update/kernel.ts";
 import { loadBase, storeFirst, type Base, type Referee } from "./base.ts";
 import { takeContribution, takeReport, type Intake } from "./intake.ts";
 import { openJournal, type Journal } from "./journal.ts";
-import { startState, type CoordinatorEvent, type CoordinatorState, type Effect } from "./live.ts";
-import { BUSY_RETRY_MS, Peer, type PeerHost, type Work } from "./peer.ts";
+import {
+  BUSY_RETRY_MS,
+  startState,
+  type CoordinatorEvent,
+  type CoordinatorState,
+  type Effect,
+  type OperatorCommand,
+} from "./live.ts";
+import { refusalOf } from "./operator.ts";
+import { Peer, type PeerHost, type Work } from "./peer.ts";
 import { Queue } from "./queue.ts";
 import { applyEvent, blobsOf, type DurableState } from "./state.ts";
 import { tick, wakeAt } from "./tick.ts";
-import { viewOf } from "./view.ts";
+import { operatorViewOf, viewOf, type OperatorView } from "./view.ts";
 import { Workbench } from "./workbench.ts";
 
 export type { Referee } from "./base.ts";
@@ -63,6 +71,8 @@ export interface CoordinatorOptions {
   readonly onVersion?: (version: VersionView) => void;
   /** The phase, the round or the number of contributors has changed. */
   readonly onChange?: () => void;
+  /** A draining relay has nothing left to do. May be called again. */
+  readonly onDrained?: () => void;
   /** The host cannot go on (its store or its referee failed); all links are closed. `settled` rejects with the same. */
   readonly onFailure: (error: unknown) => void;
   readonly log?: (sentence: string) => void;
@@ -73,6 +83,10 @@ export interface CoordinatorHost {
   readonly attach: Attach;
   view(): RunView;
   head(): VersionInfo;
+  /** What the public record does not say: for the operator. */
+  operatorView(): OperatorView;
+  /** Does what the operator wants. Resolves, when that is durable, to why it cannot be done, or to null. */
+  operate(command: OperatorCommand): Promise<string | null>;
   /** Whether a blob belongs to the public record: checkpoints, updates, contributions, data and charter. */
   isPublic(digest: string): boolean;
   /** Open sessions by the lane that carries their updates. */
@@ -191,6 +205,20 @@ class Host implements CoordinatorHost {
       this.#public = { durable, blobs: new Set([...blobsOf(durable), durable.run, ...data]) };
     }
     return this.#public.blobs.has(digest as Digest);
+  }
+
+  operatorView(): OperatorView {
+    return operatorViewOf(this.#state);
+  }
+
+  operate(command: OperatorCommand): Promise<string | null> {
+    return new Promise((resolve) => {
+      this.#queue.add(async () => {
+        const refusal = refusalOf(this.#state, command);
+        await this.#apply({ type: "operated", command });
+        resolve(refusal);
+      });
+    });
   }
 
   lanes(): Readonly<Record<Lane, number>> {
@@ -381,6 +409,9 @@ class Host implements CoordinatorHost {
           await this.#options.store.blobs.delete(digest);
         }
         return;
+      case "drained":
+        this.#options.onDrained?.();
+        return;
       default:
         effect satisfies never;
     }
@@ -444,5 +475,5 @@ class Host implements CoordinatorHost {
 
 /** What watchers are told of: changes when the phase, the round or the number of contributors does. */
 function summaryOf({ durable, live }: CoordinatorState): string {
-  return `${durable.round} ${durable.stage} ${live.merging} ${live.sessions.size}`;
+  return `${durable.round} ${durable.stage} ${durable.paused} ${live.merging} ${live.sessions.size}`;
 }

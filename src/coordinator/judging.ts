@@ -70,7 +70,11 @@ export function takeReport(
   { contribution, losses }: { readonly contribution: ContributionId; readonly losses: Losses },
 ): void {
   const { charter, durable } = draft.state;
-  const verdict = verdictOn(draft.state, durable.contributions.get(contribution) as Contribution, losses);
+  const found = durable.contributions.get(contribution) as Contribution;
+  if (found.verdict !== null) {
+    return; // its author was banned meanwhile
+  }
+  const verdict = verdictOn(draft.state, found, losses);
   const by = session.contributor;
   if (verdict.type === "accepted" && draft.rng.float() >= charter.trust.auditShare) {
     setJudging(draft, contribution, null);

@@ -20,6 +20,8 @@ export const RESTART_PATIENCE_MS = 15_000;
 export const DRAW_MS = 1_000;
 /** Once a quorum has contributed, the rest get at least this share of `graceMs` after the training deadline. */
 export const GRACE_SHARE_MIN = 0.25;
+/** When a participant that was refused as "busy" may come back. */
+export const BUSY_RETRY_MS = 30_000;
 /** What a report may take on the wire beyond the validator's time. */
 export const REPORT_GRACE_MS = 2_000;
 
@@ -62,6 +64,8 @@ export interface LiveState {
   readonly merging: boolean;
   /** No new round before this. */
   readonly pauseUntilMs: number;
+  /** The operator wants this relay to stop once the round has ended; nobody new is let in. */
+  readonly draining: boolean;
   /** Contributions refused without a ledger entry since the last version. */
   readonly refused: number;
 }
@@ -71,6 +75,13 @@ export interface CoordinatorState {
   readonly durable: DurableState;
   readonly live: LiveState;
 }
+
+export type OperatorCommand =
+  | { readonly type: "pause" }
+  | { readonly type: "resume" }
+  | { readonly type: "drain" }
+  | { readonly type: "ban"; readonly contributor: ContributorId; readonly why: string }
+  | { readonly type: "unban"; readonly contributor: ContributorId };
 
 export type CoordinatorEvent =
   | {
@@ -121,6 +132,8 @@ export type CoordinatorEvent =
       readonly bytesUp: number;
       readonly bytesDown: number;
     }
+  /** The operator wants something; what cannot be done changes nothing (`refusalOf` says why). */
+  | { readonly type: "operated"; readonly command: OperatorCommand }
   /** Time has passed, or the relay has just started. */
   | { readonly type: "time" };
 
@@ -130,7 +143,9 @@ export type Effect =
   | { readonly type: "disconnect"; readonly session: SessionId; readonly reason: string }
   | { readonly type: "measure"; readonly contribution: ContributionId; readonly facts: MeasureFacts }
   | { readonly type: "merge"; readonly round: number; readonly contributions: readonly ContributionId[] }
-  | { readonly type: "forget"; readonly blobs: readonly Digest[] };
+  | { readonly type: "forget"; readonly blobs: readonly Digest[] }
+  /** A draining relay has nothing left to do. May be asked for again. */
+  | { readonly type: "drained" };
 
 export interface Tick {
   readonly state: CoordinatorState;
@@ -157,6 +172,7 @@ export function startState(charter: Charter, durable: DurableState, nowMs: numbe
       judging: new Map(),
       merging: false,
       pauseUntilMs: 0,
+      draining: false,
       refused: 0,
     },
   };

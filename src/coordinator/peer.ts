@@ -10,7 +10,7 @@ import { contributorIdOf, decodeContributorMessage, encodeMessage, sessionProof 
 import { DEAD_MS, PING_MS } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
 import type { Reason } from "../protocol/verdict.ts";
-import type { SessionId } from "./live.ts";
+import { BUSY_RETRY_MS, type SessionId } from "./live.ts";
 
 /** Time from the first byte to a proven key. */
 export const HANDSHAKE_MS = 10_000;
@@ -21,8 +21,6 @@ const WAITING_MAX = 64;
 const CONTRIBUTIONS_WAITING_MAX = 2;
 /** Between two offers of a second link: for this long one that is never opened may take up room. */
 export const OFFER_PAUSE_MS = 15_000;
-/** When a participant that was refused as "busy" may come back. */
-export const BUSY_RETRY_MS = 30_000;
 
 type Hello = Extract<ContributorMessage, { readonly type: "hello" }>;
 export type Work = Extract<ContributorMessage, { readonly type: "ready" | "contribute" | "report" | "release" }>;

@@ -21,6 +21,8 @@ const VERSIONS_SHOWN_MAX = 10_000;
 /** Verdicts remembered for a contributor, and contributors for whom any are, the latest first. */
 const VERDICTS_KEPT = 8;
 const CONTRIBUTORS_KEPT = 10_000;
+/** Devices that can be excluded at a time. */
+export const BANS_MAX = 10_000;
 /** Contributions of one round. */
 export const CONTRIBUTIONS_MAX = 1_000;
 
@@ -65,6 +67,10 @@ export interface DurableState {
     readonly { readonly contribution: ContributionId; readonly verdict: Verdict }[]
   >;
   readonly introduced: ReadonlySet<ContributorId>;
+  /** Whom the operator has excluded, and why. */
+  readonly banned: ReadonlyMap<ContributorId, string>;
+  /** No new round is opened. */
+  readonly paused: boolean;
   readonly versions: readonly VersionView[];
   /** Contributions refused by a verdict since the last version. */
   readonly refused: number;
@@ -90,6 +96,14 @@ export function applyEvent(state: DurableState | null, event: LedgerEvent, timeM
       return { ...before, stage: "closed" };
     case "judged":
       return judge(before, event);
+    case "banned":
+      return ban(before, event);
+    case "unbanned":
+      return unban(before, event);
+    case "paused":
+    case "resumed":
+      assert(before.paused !== (event.type === "paused"), `Cannot apply event: the run is ${event.type} already`);
+      return { ...before, paused: event.type === "paused" };
     case "skipped":
       checkRound(before, event.round, "closed");
       return endRound(before);
@@ -118,6 +132,8 @@ function begin({ run, relay, head }: Of<"started">, timeMs: number): DurableStat
     past: [],
     verdicts: new Map(),
     introduced: new Set(),
+    banned: new Map(),
+    paused: false,
     versions: [
       {
         version: head.version,
@@ -158,6 +174,18 @@ function judge(state: DurableState, { contribution: id, verdict, losses }: Of<"j
   verdicts.set(author, owed);
   dropOldest(verdicts);
   return { ...state, contributions, verdicts, refused: state.refused + (verdict.type === "refused" ? 1 : 0) };
+}
+
+function ban(state: DurableState, { contributor, why }: Of<"banned">): DurableState {
+  const banned = new Map(state.banned).set(contributor, why);
+  assert(banned.size <= BANS_MAX, `Cannot apply event: more than ${BANS_MAX} devices are banned`);
+  return { ...state, banned };
+}
+
+function unban(state: DurableState, { contributor }: Of<"unbanned">): DurableState {
+  const banned = new Map(state.banned);
+  assert(banned.delete(contributor), `Cannot apply event: device ${contributor} is not banned`);
+  return { ...state, banned };
 }
 
 function merge(state: DurableState, event: Of<"merged">, timeMs: number): DurableState {

@@ -9,6 +9,7 @@ import type { Verdict } from "../protocol/verdict.ts";
 import { record, send, setLive, setSession, type Draft } from "./draft.ts";
 import { advanceJudging, judgingDueMs, takeMeasurement, takeReport } from "./judging.ts";
 import {
+  BUSY_RETRY_MS,
   RETURN_MS,
   type CoordinatorEvent,
   type CoordinatorState,
@@ -16,6 +17,7 @@ import {
   type SessionId,
   type Tick,
 } from "./live.ts";
+import { operate } from "./operator.ts";
 import { advanceTraining, giveTraining, trainingDueMs } from "./training.ts";
 
 type Of<K extends CoordinatorEvent["type"]> = Extract<CoordinatorEvent, { readonly type: K }>;
@@ -26,6 +28,9 @@ export function tick(state: CoordinatorState, event: CoordinatorEvent, nowMs: nu
   advanceTraining(draft);
   advanceJudging(draft);
   advanceTraining(draft); // a round that was skipped or merged may be followed at once
+  if (draft.state.live.draining && draft.state.durable.stage === "idle") {
+    draft.effects.push({ type: "drained" });
+  }
   return { state: draft.state, events: draft.events, effects: draft.effects };
 }
 
@@ -65,6 +70,9 @@ function take(draft: Draft, event: CoordinatorEvent): void {
     case "merged":
       merge(draft, event);
       return;
+    case "operated":
+      operate(draft, event.command);
+      return;
     case "time":
       return;
     default:
@@ -76,6 +84,17 @@ function take(draft: Draft, event: CoordinatorEvent): void {
 function join(draft: Draft, { session: id, contributor, publicKey, agent }: Of<"joined">): void {
   const { durable, live, charter } = draft.state;
   const old = [...live.sessions.values()].find((one) => one.contributor === contributor);
+  const why = durable.banned.get(contributor);
+  if (why !== undefined) {
+    send(draft, id, { type: "banned", why });
+    draft.effects.push({ type: "disconnect", session: id, reason: "The operator has excluded this device" });
+    return;
+  }
+  if (live.draining && old === undefined && awaited(draft, contributor) === null) {
+    send(draft, id, { type: "refused", reason: "busy", retryMs: BUSY_RETRY_MS });
+    draft.effects.push({ type: "disconnect", session: id, reason: "The relay is about to stop; it will be back" });
+    return;
+  }
   const sessions = new Map(live.sessions);
   if (old !== undefined) {
     sessions.delete(old.id);

@@ -44,7 +44,7 @@ export function trainingDueMs({ charter, durable, live }: CoordinatorState): num
 function openRound(draft: Draft): void {
   const { charter, durable, live } = draft.state;
   const someone = [...live.sessions.values()].some((session) => mayTrain(draft.state, session));
-  if (!someone || draft.nowMs < live.pauseUntilMs) {
+  if (!someone || durable.paused || live.draining || draft.nowMs < live.pauseUntilMs) {
     return;
   }
   record(draft, { type: "opened", round: durable.round, baseVersion: durable.head.version, seed: draft.rng.uint32() });

@@ -1,4 +1,5 @@
-/** The public record of a run, as a projection of the coordinator's state. */
+/** The public record of a run and what its operator sees beside it, as projections of the coordinator's state. */
+import type { ContributorId } from "../base/bytes.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import type { CoordinatorState } from "./live.ts";
 
@@ -8,16 +9,36 @@ export function viewOf({ charter, durable, live }: CoordinatorState): RunView {
     charter,
     parameters: durable.head.checkpointBytes / 4,
     round: durable.round,
-    phase: phaseOf(durable.stage, live.merging),
+    phase: phaseOf(durable, live.merging),
     connected: live.sessions.size,
     versions: durable.versions,
   };
 }
 
-function phaseOf(stage: CoordinatorState["durable"]["stage"], merging: boolean): RunView["phase"] {
+export interface OperatorView {
+  readonly draining: boolean;
+  readonly paused: boolean;
+  readonly banned: readonly { readonly contributor: ContributorId; readonly why: string }[];
+  /** Who is connected, and what each is doing. */
+  readonly sessions: readonly {
+    readonly contributor: ContributorId;
+    readonly work: "train" | "validate" | null;
+  }[];
+}
+
+export function operatorViewOf({ durable, live }: CoordinatorState): OperatorView {
+  return {
+    draining: live.draining,
+    paused: durable.paused,
+    banned: [...durable.banned].map(([contributor, why]) => ({ contributor, why })),
+    sessions: [...live.sessions.values()].map(({ contributor, task }) => ({ contributor, work: task?.type ?? null })),
+  };
+}
+
+function phaseOf({ stage, paused }: CoordinatorState["durable"], merging: boolean): RunView["phase"] {
   switch (stage) {
     case "idle":
-      return "gathering";
+      return paused ? "paused" : "gathering";
     case "open":
       return "training";
     case "closed":

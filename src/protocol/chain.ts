@@ -115,6 +115,14 @@ const eventReader: Reader<LedgerEvent> = tagged<LedgerEvent>({
     by: byReader,
     losses: nullable(lossesReader),
   }),
+  banned: record<Of<"banned">>({
+    type: oneOf(["banned"]),
+    contributor: digest<ContributorId>(),
+    why: text(TEXT_CHARS_MAX, { charsMin: 1 }),
+  }),
+  unbanned: record<Of<"unbanned">>({ type: oneOf(["unbanned"]), contributor: digest<ContributorId>() }),
+  paused: record<Of<"paused">>({ type: oneOf(["paused"]) }),
+  resumed: record<Of<"resumed">>({ type: oneOf(["resumed"]) }),
   skipped: record<Of<"skipped">>({ type: oneOf(["skipped"]), round: count }),
   merged: record<Of<"merged">>({
     type: oneOf(["merged"]),

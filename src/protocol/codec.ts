@@ -52,6 +52,7 @@ import {
   SDP_CHARS_MAX,
   SIGNATURE_BYTES_MAX,
   STEPS_MAX,
+  TEXT_CHARS_MAX,
   TOKENS_MAX,
   UPDATES_KEPT,
 } from "./limits.ts";
@@ -254,6 +255,7 @@ const relayReader: Reader<RelayMessage> = tagged<RelayMessage>({
   }),
   version: record<Of<RelayMessage, "version">>({ type: typeOf("version"), head: versionReader }),
   refused: record<Of<RelayMessage, "refused">>({ type: typeOf("refused"), reason, retryMs: nullable(duration) }),
+  banned: record<Of<RelayMessage, "banned">>({ type: typeOf("banned"), why: text(TEXT_CHARS_MAX, { charsMin: 1 }) }),
   rtc: rtcReader,
   ping: pingReader,
   pong: pongReader,

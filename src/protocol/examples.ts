@@ -134,6 +134,7 @@ export const exampleRelayMessages: readonly RelayMessage[] = [
   { type: "version", head: { ...exampleVersion, version: 0, parent: null, update: null } },
   { type: "refused", reason: "busy", retryMs: 30_000 },
   { type: "refused", reason: "malformed", retryMs: null },
+  { type: "banned", why: "Sends noise; write to the operator" },
   { type: "rtc", kind: "answer", sdp: "v=0" },
   { type: "ping" },
   { type: "pong" },
@@ -158,6 +159,10 @@ export const exampleEvents: readonly LedgerEvent[] = [
     losses: { assignedBefore: 3, assignedAfter: 2.5, randomBefore: 3.125, randomAfter: 3 },
   },
   { type: "judged", contribution, verdict: { type: "refused", reason: "harmful" }, by: "relay", losses: null },
+  { type: "banned", contributor, why: "Sends noise; write to the operator" },
+  { type: "unbanned", contributor },
+  { type: "paused" },
+  { type: "resumed" },
   { type: "skipped", round: 1 },
   {
     type: "merged",

@@ -40,6 +40,12 @@ export type LedgerEvent =
       readonly by: ContributorId | "relay";
       readonly losses: Losses | null;
     }
+  /** The operator excluded a device: it gets no session and its unjudged work is refused. A second one replaces the reason. */
+  | { readonly type: "banned"; readonly contributor: ContributorId; readonly why: string }
+  | { readonly type: "unbanned"; readonly contributor: ContributorId }
+  /** The operator has no more rounds opened; the one under way ends. */
+  | { readonly type: "paused" }
+  | { readonly type: "resumed" }
   /** A round ended without an accepted contribution; the base stays. */
   | { readonly type: "skipped"; readonly round: number }
   /** Accepted contributions of the round became the next version. `server` holds the outer state (residual, momentum). */

@@ -135,6 +135,8 @@ export type RelayMessage =
   | { readonly type: "version"; readonly head: VersionInfo }
   /** Refuses the last message, or the session (then the link closes). */
   | { readonly type: "refused"; readonly reason: Reason; readonly retryMs: number | null }
+  /** The operator has excluded this device, for the reason `why`; then the link closes. */
+  | { readonly type: "banned"; readonly why: string }
   | RtcSignal
   | Heartbeat;
 

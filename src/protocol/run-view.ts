@@ -20,7 +20,7 @@ export interface RunView {
   readonly charter: Charter;
   readonly parameters: number;
   readonly round: number;
-  readonly phase: "gathering" | "training" | "judging" | "merging";
+  readonly phase: "gathering" | "paused" | "training" | "judging" | "merging";
   /** Contributors connected now. */
   readonly connected: number;
   /** Every version so far, oldest first; the first is the start. At most the last 10,000. */

@@ -19,6 +19,7 @@ export const REASONS = {
   harmful: "With this update the model predicts text worse than without it.",
   "no-improvement": "The update does not improve the model on the very data it was trained on.",
   busy: "The relay cannot take more work right now; please come back later.",
+  banned: "The operator of this run has excluded this device.",
   "wrong-version": "This client speaks another version of the protocol; please reload or update it.",
 } as const;
 

@@ -98,6 +98,7 @@ export async function examine(evidence: Evidence): Promise<readonly Finding[]> {
   if (history === undefined) {
     return findings;
   }
+  checkOperator(chain.value.entries, find);
   checkOnce(history, find);
   checkTold(history, evidence, find);
   checkLiars(history, evidence.liars, find);
@@ -148,6 +149,28 @@ function readHistory(entries: readonly LedgerEntry[], find: Find): History | und
     }
   }
   return { started: first.event, merges, headers, verdicts, ended };
+}
+
+/** What the operator has forbidden does not happen until it is allowed again. */
+function checkOperator(entries: readonly LedgerEntry[], find: Find): void {
+  const banned = new Set<ContributorId>();
+  let paused = false;
+  for (const { event } of entries) {
+    if (event.type === "banned") {
+      banned.add(event.contributor);
+    } else if (event.type === "unbanned") {
+      banned.delete(event.contributor);
+    } else if (event.type === "paused" || event.type === "resumed") {
+      paused = event.type === "paused";
+    } else if (event.type === "opened" && paused) {
+      find("no round is opened while the run is paused", String(event.round));
+    } else if (event.type === "contributed") {
+      const header = decodeHeader(event.header);
+      if (header.ok && banned.has(header.value.contributor)) {
+        find("nobody who is banned contributes", event.contribution);
+      }
+    }
+  }
 }
 
 /** Accepted contributions of ended rounds are merged, once, in their round; nothing else is. */

@@ -58,6 +58,7 @@ export const CALM: Faults = {
   relayKills: 0,
   contributorKills: 0,
   whims: false,
+  operator: false,
   liars: 0,
 };
 
@@ -75,6 +76,7 @@ export function faultsOf(seed: number): Faults {
     contributorKills: oneOf([0, 1, 4]),
     whims: rng.below(3) === 0,
     liars: oneOf([0, 1, 1, 2]),
+    operator: rng.below(3) === 0,
   };
 }
 

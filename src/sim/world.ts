@@ -8,7 +8,7 @@ import { digestOf, floatBytes, type Bytes, type ContributionId, type Contributor
 import { createRng, type Rng } from "../base/rng.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
 import type { Work } from "../contributor/work.ts";
-import { createCoordinatorHost } from "../coordinator/host.ts";
+import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
 import { decodeEntry } from "../protocol/chain.ts";
 import type { Charter } from "../protocol/charter.ts";
 import { contributorIdOf, decodeHeader, decodeRelayMessage } from "../protocol/codec.ts";
@@ -17,6 +17,7 @@ import { createMemoryDisk, type MemoryDisk } from "../store/memory.ts";
 import { createVirtualClock, type VirtualClock } from "./clock.ts";
 import { createKeyRegistry, type KeyRegistry, type SimKey } from "./keys.ts";
 import { LIES, lieAbout, twistOf, type Lie } from "./liar.ts";
+import { followOperator } from "./operator.ts";
 import { createNetwork, type Network, type NetworkFaults } from "./network.ts";
 import type { Diary, Replica, Told } from "./oracle.ts";
 import { createProcess, type Process, type ProcessOptions } from "./process.ts";
@@ -24,6 +25,8 @@ import { createToy, createToyWork, type Toy } from "./toy.ts";
 
 /** A machine that was killed is started again after up to this long. */
 const RESTART_MS = 3_000;
+/** Somebody whose contributor has failed looks at it this often, and starts it again. */
+const RETURN_LOOK_MS = 2_000;
 /** Control messages of a relay that carry a verdict are shorter than this. */
 const VERDICT_BYTES_MAX = 200;
 /** The newest public payloads, from which a replaying liar chooses. */
@@ -40,6 +43,8 @@ export interface Faults extends NetworkFaults {
   readonly contributorKills: number;
   /** People pause and stop their contributors, and go on. */
   readonly whims: boolean;
+  /** The operator pauses, bans and drains. */
+  readonly operator: boolean;
   /** How many of the contributors lie. */
   readonly liars: number;
 }
@@ -73,6 +78,8 @@ export interface World {
   readonly told: Told[];
   readonly used: Replica[];
   readonly diaries: Diary[];
+  /** The present relay; null while there is none. */
+  relay: CoordinatorHost | null;
   /** Payloads that everybody can fetch. */
   readonly published: Bytes[];
   /** Why a relay could not go on, though nobody killed it. */
@@ -95,6 +102,7 @@ export function createWorld(options: WorldOptions): World {
     told: [],
     used: [],
     diaries: [],
+    relay: null,
     published: [],
     failures: [],
     kills: 0,
@@ -104,6 +112,9 @@ export function createWorld(options: WorldOptions): World {
       for (let number = 0; number < contributors; number += 1) {
         const lie = number < faults.liars ? (LIES[(seed + number) % LIES.length] as Lie) : null;
         runContributor(world, { ...options, charter, number, lie });
+      }
+      if (faults.operator) {
+        followOperator(world, { rng: createRng("operator", seed), stormMs: options.stormMs, contributors });
       }
     },
   };
@@ -129,6 +140,7 @@ function runRelay(world: World, options: WorldOptions): void {
     process.onKill(() => {
       world.kills += 1;
       network.listener = null;
+      world.relay = null;
       clock.after(rng.below(RESTART_MS), start);
     });
     void createCoordinatorHost({
@@ -156,9 +168,11 @@ function runRelay(world: World, options: WorldOptions): void {
           world.published.splice(0, world.published.length - PUBLISHED_MAX);
         }
       },
+      onDrained: () => void world.relay?.close().then(process.kill),
       onFailure: (error) => world.failures.push(String(error)),
     }).then((host) => {
       if (process.alive) {
+        world.relay = host;
         network.listener = {
           process,
           attach: (link) => host.attach(link),
@@ -210,6 +224,9 @@ function runContributor(world: World, options: MachineOptions): void {
     if (faults.whims) {
       followWhims(contributor, process, { rng, stormMs });
     }
+    if (faults.operator) {
+      returnAfterFailure(contributor, process);
+    }
     if (kills > 0) {
       kills -= 1;
       clock.after(rng.below(Math.max(1, stormMs - clock.nowMs())), process.kill);
@@ -220,6 +237,17 @@ function runContributor(world: World, options: MachineOptions): void {
     });
   };
   clock.after(rng.below(1_000), start);
+}
+
+/** The person starts again what has failed: whoever was banned may be so no longer. */
+function returnAfterFailure(contributor: Contributor, { clock }: Process): void {
+  const look = (): void => {
+    if (contributor.view().status === "failed") {
+      contributor.start();
+    }
+    clock.after(RETURN_LOOK_MS, look);
+  };
+  look();
 }
 
 /** A disk that keeps a copy of everything that was ever written to it. */

@@ -15,6 +15,7 @@ export interface Fact {
 
 const PHASES = {
   gathering: "waiting for contributors",
+  paused: "the operator has paused the run",
   training: "contributors are training",
   judging: "contributions are being checked",
   merging: "the next version is being made",

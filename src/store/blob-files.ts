@@ -20,6 +20,8 @@ export interface FileBlobsOptions {
 export interface FileBlobs extends Blobs {
   /** Makes the folders and removes writes that were cut off; called once, before anything else, by the owner of the lock. */
   prepare(): Promise<void>;
+  /** Puts off deletions until the returned function is called, so that what is listed now can be read until then. */
+  hold(): () => Promise<void>;
 }
 
 export function fileBlobs({ dir, blobBytesMax, gate }: FileBlobsOptions): FileBlobs {
@@ -28,6 +30,9 @@ export function fileBlobs({ dir, blobBytesMax, gate }: FileBlobsOptions): FileBl
   const pathOf = (digest: Digest): string => join(folderOf(digest), checkDigest(digest));
   const writing = new Map<Digest, Promise<void>>();
   let writes = 0;
+  let holds = 0;
+  const deferred = new Set<Digest>();
+  const remove = (digest: Digest): Promise<void> => gate("delete a blob", () => rm(pathOf(digest), { force: true }));
 
   /** Replaces what is there, damaged or not. */
   const write = async (digest: Digest, bytes: Bytes): Promise<void> => {
@@ -54,6 +59,7 @@ export function fileBlobs({ dir, blobBytesMax, gate }: FileBlobsOptions): FileBl
       gate("store a blob", async () => {
         checkBlob(bytes, blobBytesMax);
         const digest = await hashBytes(bytes);
+        deferred.delete(digest); // wanted again
         let written = writing.get(digest);
         if (written === undefined) {
           written = write(digest, bytes).finally(() => writing.delete(digest));
@@ -73,7 +79,24 @@ export function fileBlobs({ dir, blobBytesMax, gate }: FileBlobsOptions): FileBl
       }),
     slice: (digest, start, end) => gate("read a blob", () => ifPresent(readSlice(pathOf(digest), start, end))),
     size: (digest) => gate("read a blob", async () => (await ifPresent(stat(pathOf(digest))))?.size),
-    delete: (digest) => gate("delete a blob", () => rm(pathOf(digest), { force: true })),
+    delete: async (digest) => {
+      if (holds > 0) {
+        deferred.add(checkDigest(digest));
+      } else {
+        await remove(digest);
+      }
+    },
+    hold: () => {
+      holds += 1;
+      return async () => {
+        holds -= 1;
+        for (const digest of holds === 0 ? [...deferred] : []) {
+          if (deferred.delete(digest)) {
+            await remove(digest);
+          }
+        }
+      };
+    },
     list: () =>
       gate("list blobs", async () => {
         const folders = (await readdir(dir)).filter((name) => name.length === 2);

@@ -99,3 +99,54 @@ test("openEmbeddedStore() says why a folder cannot be used", async () => {
   await writeFile(join(dir, "file"), "");
   await expect(openEmbeddedStore(join(dir, "file"))).rejects.toMatchObject({ code: "store" });
 });
+
+describe("backup()", () => {
+  const copies: string[] = [];
+  afterEach(async () => {
+    for (const copy of copies.splice(0)) {
+      await rm(copy, { recursive: true, force: true });
+    }
+  });
+  const placeFor = (name: string): string => {
+    copies.push(`${dir}-${name}`);
+    return `${dir}-${name}`;
+  };
+
+  test("copies one moment's log, keys and blobs while writes and deletions go on, and deletes what was put off", async () => {
+    const store = await openEmbeddedStore(dir);
+    const blobs = await Promise.all(Array.from({ length: 40 }, (_, i) => store.blobs.put(roundBytes(i))));
+    await store.keys.set("charter", Uint8Array.of(7));
+    await store.log.append(0, [Uint8Array.of(1), Uint8Array.of(2)]);
+    const to = placeFor("copy");
+    const copying = store.backup(to);
+    for (const [i, digest] of blobs.entries()) {
+      await store.blobs.delete(digest);
+      await store.log.append(2 + i, [Uint8Array.of(3)]);
+    }
+    await store.blobs.put(roundBytes(0)); // wanted again
+    expect(await copying).toMatchObject({ blobs: 40 });
+    expect(await store.blobs.list()).toEqual([blobs[0]]);
+    await store.close();
+
+    const copy = await openEmbeddedStore(to);
+    const length = await copy.log.length();
+    expect(length).toBeGreaterThanOrEqual(2);
+    expect((await copy.log.read(0, 2)).map((entry) => entry[0])).toEqual([1, 2]);
+    expect(await copy.keys.get("charter")).toEqual(Uint8Array.of(7));
+    for (const [i, digest] of blobs.entries()) {
+      expect(await copy.blobs.get(digest)).toEqual(roundBytes(i));
+    }
+    await copy.close();
+  });
+
+  test("finds a damaged blob, and writes over no folder", async () => {
+    const store = await openEmbeddedStore(dir);
+    const digest = await store.blobs.put(roundBytes(1));
+    await writeFile(blobPath(digest), new Uint8Array(3));
+    await expect(store.backup(placeFor("damaged"))).rejects.toMatchObject({ code: "integrity" });
+    await expect(store.backup(dir)).rejects.toMatchObject({ code: "store" });
+    await store.blobs.delete(digest);
+    expect(await store.blobs.list()).toEqual([]);
+    await store.close();
+  });
+});

@@ -3,12 +3,13 @@
  * durable against power loss: SQLite runs with a write-ahead log and synchronous=FULL, a blob is written to a temporary file,
  * synced, renamed to `blobs/ab/<digest>` and its folder synced. A second process is kept out (`locked.ts`).
  */
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { DatabaseSync } from "node:sqlite";
+import { backup, type DatabaseSync } from "node:sqlite";
 import { AssertionError, HeddleError } from "../base/assert.ts";
 import { equalBytes, type Bytes } from "../base/bytes.ts";
-import { fileBlobs } from "./blob-files.ts";
-import { openLocked } from "./locked.ts";
+import { fileBlobs, type FileBlobs } from "./blob-files.ts";
+import { DATABASE, openLocked } from "./locked.ts";
 import {
   BLOB_STORED_BYTES_MAX,
   checkKey,
@@ -23,6 +24,15 @@ export interface EmbeddedOptions {
   readonly blobBytesMax?: number;
 }
 
+export interface EmbeddedStore extends Store {
+  /**
+   * Copies the store as it is at one moment into the folder `to`, which must not exist yet, while reads and writes go on: a
+   * folder that can be opened like this one. Every blob is checked on the way. Rejects with HeddleError "integrity" for a
+   * damaged blob, "store" when something cannot be read or written or the store is closed meanwhile.
+   */
+  backup(to: string): Promise<{ readonly blobs: number; readonly bytes: number }>;
+}
+
 /**
  * Opens the store in folder `dir`, which is made when absent. Throws HeddleError "store" when another process has it open or
  * the folder cannot be written.
@@ -30,7 +40,7 @@ export interface EmbeddedOptions {
 export async function openEmbeddedStore(
   dir: string,
   { blobBytesMax = BLOB_STORED_BYTES_MAX }: EmbeddedOptions = {},
-): Promise<Store> {
+): Promise<EmbeddedStore> {
   const gate = new Gate(openDatabase(dir));
   const blobs = fileBlobs({ dir: join(dir, "blobs"), blobBytesMax, gate: (action, work) => gate.files(action, work) });
   try {
@@ -43,8 +53,45 @@ export async function openEmbeddedStore(
     log: sqliteLog(gate),
     keys: sqliteKeys(gate),
     blobs,
+    backup: (to) => copyStore({ gate, blobs, blobBytesMax }, to),
     close: () => gate.close(),
   };
+}
+
+interface OpenParts {
+  readonly gate: Gate;
+  readonly blobs: FileBlobs;
+  readonly blobBytesMax: number;
+}
+
+/** The database first: the blobs that it knows are there already, and stay until all are copied. */
+async function copyStore(
+  { gate, blobs, blobBytesMax }: OpenParts,
+  to: string,
+): Promise<{ readonly blobs: number; readonly bytes: number }> {
+  const release = blobs.hold();
+  try {
+    await gate.files("make the copy's folder", () => mkdir(to));
+    await gate.copyDatabase(join(to, DATABASE));
+    const copy = fileBlobs({
+      dir: join(to, "blobs"),
+      blobBytesMax,
+      gate: (action, work) => gate.files(`${action} of the copy`, work),
+    });
+    await copy.prepare();
+    let [copied, bytes] = [0, 0];
+    for (const digest of await blobs.list()) {
+      const blob = await blobs.get(digest);
+      if (blob !== undefined) {
+        await copy.put(blob);
+        copied += 1;
+        bytes += blob.length;
+      } // else it was being deleted when this began, so nothing knows it
+    }
+    return { blobs: copied, bytes };
+  } finally {
+    await release();
+  }
 }
 
 /** The database with its tables, locked. */
@@ -92,6 +139,11 @@ class Gate {
     } finally {
       this.#underway.delete(working);
     }
+  }
+
+  /** SQLite copies a few pages at a time; what is written meanwhile is in the copy, too. */
+  async copyDatabase(path: string): Promise<void> {
+    await this.files("copy the database", () => backup(this.#database, path));
   }
 
   /** Waits for what is under way: the lock must not be given up before the last write. */

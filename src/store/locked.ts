@@ -9,6 +9,8 @@ import { DatabaseSync } from "node:sqlite";
 import { HeddleError } from "../base/assert.ts";
 
 const SQLITE_BUSY = 5;
+/** The file's name in its folder. */
+export const DATABASE = "heddle.sqlite";
 
 /**
  * Opens `heddle.sqlite` in folder `dir`, which is made when absent, and keeps everyone else out until the database is closed or
@@ -25,7 +27,7 @@ export function openLocked(dir: string, action: string): DatabaseSync {
   const pidPath = join(dir, "process");
   let database: DatabaseSync | undefined;
   try {
-    database = new DatabaseSync(join(dir, "heddle.sqlite"));
+    database = new DatabaseSync(join(dir, DATABASE));
     database.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
     database.exec("BEGIN IMMEDIATE; COMMIT");
     writeFileSync(pidPath, `${process.pid}\n`);

@@ -25,6 +25,7 @@ const drivers = {
 const commands = {
   start: { steps: [install, buildWasm, buildApp], run: (args) => source("src/relay/main.ts", args) },
   contribute: { steps: [install, buildWasm], run: (args) => source("src/headless/main.ts", args) },
+  admin: { steps: [install], run: (args) => source("src/relay/admin.ts", args) },
   data: { steps: [install], run: (args) => source("src/relay/data.ts", args) },
   build: { steps: [install, buildWasm, buildApp], run: () => ["true", []] },
   test: {

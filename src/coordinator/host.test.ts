@@ -10,7 +10,7 @@ import type { RelayMessage } from "../protocol/messages.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate } from "../update/unpack.ts";
-import type { Fact } from "./host.ts";
+import type { Fact } from "./fact.ts";
 import { BUSY_RETRY_MS } from "./live.ts";
 import { HANDSHAKE_MS, OFFER_PAUSE_MS, STRIKES_MAX } from "./peer.ts";
 import {

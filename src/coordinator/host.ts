@@ -16,10 +16,10 @@ import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import { PING_MS, SESSIONS_MAX } from "../protocol/limits.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
-import type { Reason } from "../protocol/verdict.ts";
 import type { Store } from "../store/store.ts";
 import type { OpenMergeKernel } from "../update/kernel.ts";
 import { loadBase, storeFirst, type Base, type Referee } from "./base.ts";
+import type { Fact } from "./fact.ts";
 import { takeContribution, takeReport, type Intake } from "./intake.ts";
 import { openJournal, type Journal } from "./journal.ts";
 import {
@@ -39,16 +39,6 @@ import { operatorViewOf, viewOf, type OperatorView } from "./view.ts";
 import { Workbench } from "./workbench.ts";
 
 export type { Referee } from "./base.ts";
-
-/** What the ledger does not say and a watcher may want to count. */
-export type Fact =
-  | { readonly type: "assigned"; readonly work: "train" | "validate" }
-  /** A contribution was turned away before it reached the ledger. */
-  | { readonly type: "rejected"; readonly reason: Reason }
-  /** A message or a whole session was refused. */
-  | { readonly type: "refused"; readonly reason: Reason }
-  /** Bytes that the links of a lane carried, frame headers included, since the last such fact. */
-  | { readonly type: "carried"; readonly lane: Lane; readonly up: number; readonly down: number };
 
 export interface CoordinatorOptions {
   readonly store: Store;
@@ -87,6 +77,11 @@ export interface CoordinatorHost {
   operatorView(): OperatorView;
   /** Does what the operator wants. Resolves, when that is durable, to why it cannot be done, or to null. */
   operate(command: OperatorCommand): Promise<string | null>;
+  /**
+   * Runs `work` when no contribution and no merge is on its way into the store: every blob is then one that the ledger knows,
+   * or superfluous. The run waits meanwhile.
+   */
+  whileStill<T>(work: (durable: DurableState) => Promise<T>): Promise<T>;
   /** Whether a blob belongs to the public record: checkpoints, updates, contributions, data and charter. */
   isPublic(digest: string): boolean;
   /** Open sessions by the lane that carries their updates. */
@@ -160,6 +155,8 @@ class Host implements CoordinatorHost {
   #nonces = 0;
   #bytesUp = 0;
   #bytesDown = 0;
+  /** The last merge's end. */
+  #merging: Promise<void> = Promise.resolve();
   #closed = false;
   #cancelWake: () => void = () => undefined;
   #cancelBeat: () => void = () => undefined;
@@ -218,6 +215,20 @@ class Host implements CoordinatorHost {
         await this.#apply({ type: "operated", command });
         resolve(refusal);
       });
+    });
+  }
+
+  whileStill<T>(work: (durable: DurableState) => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const attempt = (): void =>
+        this.#queue.add(async () => {
+          if (this.#state.live.merging) {
+            void this.#merging.then(attempt);
+          } else {
+            await work(this.#state.durable).then(resolve, reject);
+          }
+        });
+      attempt();
     });
   }
 
@@ -402,7 +413,7 @@ class Host implements CoordinatorHost {
         void this.#queue.track(() => this.#measure(effect));
         return;
       case "merge":
-        void this.#queue.track(() => this.#merge(effect));
+        this.#merging = this.#queue.track(() => this.#merge(effect));
         return;
       case "forget":
         for (const digest of effect.blobs) {

@@ -5,7 +5,7 @@ import { TEXT_CHARS_MAX } from "../protocol/limits.ts";
 import type { RelayMessage } from "../protocol/messages.ts";
 import { BUSY_RETRY_MS, type OperatorCommand } from "./live.ts";
 import { refusalOf } from "./operator.ts";
-import { Actor, calm, joined, started } from "./rehearsal.fixture.ts";
+import { Actor, calm, honestDelta, joined, pack, started } from "./rehearsal.fixture.ts";
 import { charter, GOOD, idOf, Stage } from "./stage.fixture.ts";
 import { BANS_MAX } from "./state.ts";
 
@@ -177,6 +177,36 @@ describe("createCoordinatorHost()", () => {
     expect(ada.got.at(-1)).toEqual({ type: "banned", why: "Sends noise" });
     expect(await world.host.operate({ type: "unban", contributor: ada.id })).toBeNull();
     expect(await world.host.operate({ type: "unban", contributor: ada.id })).toMatch(/^Cannot unban/);
+  });
+
+  test("whileStill() waits for a merge that is under way, and sees what it made", async () => {
+    let [gate, release]: [Promise<void>, () => void] = [Promise.resolve(), () => undefined];
+    const losses = { assignedBefore: 3, assignedAfter: 2, randomBefore: 3, randomAfter: 2 };
+    const world = await started({
+      referee: { evaluate: async () => gate.then(() => 2.5), measure: async () => losses },
+    });
+    const [ada] = (await joined(world, "ada")) as [Actor];
+    gate = new Promise((settle) => {
+      release = settle;
+    });
+    const contributing = ada.contribute(pack(honestDelta(ada.base, 0.2))); // waits for all that follows from it
+    for (let turn = 0; turn < 2_000; turn += 1) {
+      await Promise.resolve();
+    }
+    expect(world.host.view().phase).toBe("merging");
+    const versions: number[] = [];
+    const still = world.host.whileStill(async ({ head }) => versions.push(head.version));
+    for (let turn = 0; turn < 2_000; turn += 1) {
+      await Promise.resolve();
+    }
+    expect(versions).toEqual([]);
+    release();
+    await Promise.all([still, contributing]);
+    expect(versions).toEqual([1]);
+    await expect(
+      world.host.whileStill(async () => Promise.reject(new Error("the work's own failure"))),
+    ).rejects.toThrow("the work's own failure");
+    expect(await world.host.operate({ type: "pause" })).toBeNull(); // the host goes on
   });
 
   test("says when it is drained", async () => {

@@ -239,10 +239,11 @@ export function listen(server: Server, port: number, host: string, flag = "--por
   });
 }
 
-/** Ends all connections and stops listening. */
-export async function shut(server: Server): Promise<void> {
-  server.closeAllConnections();
+/** Stops listening, and ends all connections: those that are being answered after `graceMs`. */
+export async function shut(server: Server, graceMs = 0): Promise<void> {
+  const cut = setTimeout(() => server.closeAllConnections(), graceMs);
   await new Promise<void>((resolve) => {
-    server.close(() => resolve());
+    server.close(() => resolve()); // at once where it has never listened
   });
+  clearTimeout(cut);
 }

@@ -93,7 +93,7 @@ function createTextLog({ debug, write, writeError }: LogOptions): Log {
 }
 
 /** 1,234,567 → "1.23 MB". */
-function bytes(count: number): string {
+export function bytes(count: number): string {
   if (count < 1_000) {
     return `${count} B`;
   }

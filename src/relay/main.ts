@@ -21,11 +21,14 @@ import { systemClock } from "../net/system-clock.ts";
 import { acceptWebSockets } from "../net/ws-server.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
+import { KEY_FILE } from "./backup.ts";
 import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
 import { createDemoHost, createHttpFace, listen, shut } from "./http.ts";
 import { createLog, type Log } from "./log.ts";
 import { createMetrics } from "./metrics.ts";
 import { createOperatorFace, whyUnready, type Served } from "./operator-face.ts";
+import { operationsOf } from "./operations.ts";
+import { listenOnSocket } from "./operator-socket.ts";
 import { startReferee } from "./referee.ts";
 import { openRun } from "./run.ts";
 import { createSecretRng } from "./secret-rng.ts";
@@ -62,12 +65,12 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   if (config.metricsPort !== 0) {
     const operators = createOperatorFace({ metrics, unready: () => whyUnready(served) });
     await listen(operators, config.metricsPort, config.metricsHost, "--metrics-port");
-    closers.add(() => shut(operators));
+    closers.add(() => shut(operators, ANSWER_MS));
   }
   const embedded = await openEmbeddedStore(config.dir);
   closers.add(() => embedded.close());
   const store = metrics.watchStore(embedded);
-  const key = await loadDeviceKey(join(config.dir, "relay.key"));
+  const key = await loadDeviceKey(join(config.dir, KEY_FILE));
   const run = await openRun(store, config);
   const parameters = parameterLayout(run.charter.model).size;
   if (parameters * run.charter.inner.batch * run.charter.model.time >= SLOW_WORK) {
@@ -101,6 +104,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
         stop({ reason: `version ${version.version} was reached`, code: 0 });
       }
     },
+    onDrained: () => stop({ reason: "the relay is drained", code: 0 }),
     onChange: () => face.announce(null),
     onFailure: fail,
     log: (sentence) => log.debug(sentence),
@@ -128,6 +132,13 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   closers.add(() => face.close());
   const links = acceptWebSockets({ server: face.server, attach: (link) => host.attach(link), ...limits });
   closers.add(() => links.close("The relay is stopping; it will be back"));
+  const operations = operationsOf({ dir: config.dir, host, store: embedded, charter: run.charter });
+  const socket = createOperatorFace({ metrics, unready: () => whyUnready(served), operations });
+  closers.add(() => shut(socket, ANSWER_MS));
+  await listenOnSocket(socket, config.dir).catch((error: unknown) => {
+    // The run does not depend on it: a folder's path may be too long, a system may have no such sockets.
+    log.warn("operator", {}, `${endingOf(error).sentence}; "npm run admin" cannot reach this relay`);
+  });
   const port = await listen(face.server, config.port, config.host);
   const url = `http://${urlHost(config.host)}:${port}`;
   const demo = config.demoPort === 0 ? null : await serveDemo(config, url, closers);
@@ -137,6 +148,8 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   }
 }
 
+/** An operator who has the relay drained gets an answer before it ends. */
+const ANSWER_MS = 1_000;
 /** Parameters times tokens of a batch, from which on the first measurement takes so long that a person wonders. */
 const SLOW_WORK = 1e10;
 

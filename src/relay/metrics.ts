@@ -4,7 +4,8 @@
  * to alert on are in docs/operating.md. It only looks: nothing here changes the run.
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { CoordinatorHost, Fact, Referee } from "../coordinator/host.ts";
+import type { Fact } from "../coordinator/fact.ts";
+import type { CoordinatorHost, Referee } from "../coordinator/host.ts";
 import type { SignedEntry } from "../protocol/chain.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
 import type { Store } from "../store/store.ts";

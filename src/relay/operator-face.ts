@@ -2,11 +2,14 @@
  * What the relay shows its operator, apart from the public page: `/metrics` for Prometheus, `/healthz` (the process answers)
  * and `/readyz` (the run is loaded and the store answers, else 503 and a sentence why not). It is served where the operator
  * says (`--metrics-port`), never on the public port: who contributes how much and how the machine is doing is not for everyone.
+ * On the operator's socket, and only there, it also operates.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { CoordinatorHost } from "../coordinator/host.ts";
 import type { Store } from "../store/store.ts";
 import type { Metrics } from "./metrics.ts";
+import type { Operations } from "./operations.ts";
+import { answerOperator } from "./operator-socket.ts";
 
 /** Open connections; a scraper needs one. */
 const CONNECTIONS_MAX = 64;
@@ -16,6 +19,8 @@ export interface OperatorFaceOptions {
   readonly metrics: Pick<Metrics, "text" | "contentType">;
   /** Why the relay cannot serve the run right now, in one sentence; null when it can. */
   readonly unready: () => Promise<string | null>;
+  /** What can be done to the relay by whoever reaches this face. */
+  readonly operations?: Operations;
 }
 
 /** A run that is loaded. */
@@ -48,15 +53,18 @@ export function createOperatorFace(options: OperatorFaceOptions): Server {
     });
   });
   server.maxConnections = CONNECTIONS_MAX;
-  server.setTimeout(STALL_MS);
+  server.setTimeout(options.operations === undefined ? STALL_MS : 0); // a backup takes as long as it takes
   return server;
 }
 
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,
-  { metrics, unready }: OperatorFaceOptions,
+  { metrics, unready, operations }: OperatorFaceOptions,
 ): Promise<void> {
+  if (operations !== undefined && (await answerOperator(request, response, operations))) {
+    return;
+  }
   if (request.method !== "GET" && request.method !== "HEAD") {
     plain(response, 405, "Only GET is understood here");
     return;

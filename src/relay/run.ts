@@ -46,7 +46,7 @@ export interface Run {
  */
 export async function openRun(store: Store, config: RelayConfig): Promise<Run> {
   const stored = (await store.log.length()) === 0 ? undefined : await store.keys.get(CHARTER_KEY);
-  const charter = stored === undefined ? await beginRun(store, config) : readCharter(stored);
+  const charter = stored === undefined ? await beginRun(store, config) : readStored(stored);
   return {
     kept: stored !== undefined,
     charter,
@@ -71,7 +71,16 @@ async function beginRun(store: Store, config: RelayConfig): Promise<Charter> {
   return checked.value;
 }
 
-function readCharter(bytes: Uint8Array): Charter {
+/** The charter of the store's run. Throws HeddleError "bad-input" when none has begun, "integrity" for a damaged one. */
+export async function readCharter(store: Store): Promise<Charter> {
+  const stored = (await store.log.length()) === 0 ? undefined : await store.keys.get(CHARTER_KEY);
+  if (stored === undefined) {
+    throw new HeddleError("bad-input", "Cannot read the run: none has begun in this folder");
+  }
+  return readStored(stored);
+}
+
+function readStored(bytes: Uint8Array): Charter {
   const decoded = decodeCharter(bytes);
   if (!decoded.ok) {
     throw new HeddleError("integrity", `Cannot read this run's charter: ${decoded.detail}`);

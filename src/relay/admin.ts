@@ -1,0 +1,305 @@
+/**
+ * `npm run admin -- COMMAND`: what an operator does with a relay, whether it runs or not. It asks the relay that runs in the
+ * folder over the operator's socket; where none runs it works on the folder itself.
+ */
+import { createReadStream, createWriteStream } from "node:fs";
+import { rename, stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import process from "node:process";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { parseArgs } from "node:util";
+import { HeddleError } from "../base/assert.ts";
+import { isDigest, type Bytes, type ContributorId } from "../base/bytes.ts";
+import type { OperatorCommand } from "../coordinator/live.ts";
+import { restore } from "./backup.ts";
+import { checkLedger, readLedger, tallyContributors, writeLedger } from "./ledger.ts";
+import { bytes } from "./log.ts";
+import { operationsAtRest, type Operations } from "./operations.ts";
+import { connectOperations } from "./operator-socket.ts";
+import { contributorLines, statusLines } from "./admin-print.ts";
+
+const USAGE = `npm run admin -- COMMAND [--dir FOLDER]
+
+  status                        the run, who is connected, what is stored
+  contributors                  every device the ledger knows, with its verdicts
+  pause | resume                open no more rounds (the one under way ends), and open them again
+  drain                         let nobody new in, finish the round, end the relay
+  ban DEVICE --reason TEXT      exclude a device (64 hexadecimal digits, see contributors); it is told the reason,
+                                and the public ledger keeps it
+  unban DEVICE
+  ledger export FILE            write the ledger to a file that anybody can check
+  ledger verify [FILE]          check numbers, digests, signatures and sense of the ledger, or of such a file
+  backup DIR                    copy ledger, keys, blobs and the relay's key into a new folder, while the relay runs
+  restore DIR                   check a backup and make the folder of --dir from it
+  blobs prune                   delete blobs that neither the run's state nor a data set needs
+
+  --dir FOLDER                  the relay's folder (default .heddle/relay)
+  --dry-run                     with blobs prune: only say what would be deleted
+  --json                        with status and contributors: print JSON
+  --help                        print this text`;
+
+type Command =
+  | { readonly type: "status" | "contributors"; readonly json: boolean }
+  | { readonly type: "operate"; readonly command: OperatorCommand }
+  | { readonly type: "export"; readonly file: string }
+  | { readonly type: "verify"; readonly file: string | null }
+  | { readonly type: "backup"; readonly folder: string }
+  | { readonly type: "restore"; readonly folder: string }
+  | { readonly type: "prune"; readonly dryRun: boolean };
+
+/** What the command needs from outside. */
+export interface AdminSurroundings {
+  readonly print: (line: string) => void;
+  readonly printError: (line: string) => void;
+  /** Waits, when a relay is to end. */
+  readonly sleep: (ms: number) => Promise<void>;
+}
+
+/** Runs the command; resolves to the exit code: 0, 1 for what went wrong while working, 2 for what cannot be asked for. */
+export async function runAdmin(args: readonly string[], surroundings: AdminSurroundings): Promise<number> {
+  let parsed: { readonly command: Command; readonly dir: string } | null;
+  try {
+    parsed = parseAdmin(args);
+  } catch (error) {
+    surroundings.printError(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`);
+    return 2;
+  }
+  if (parsed === null) {
+    surroundings.print(USAGE);
+    return 0;
+  }
+  try {
+    await carryOut(parsed.command, parsed.dir, surroundings);
+    return 0;
+  } catch (error) {
+    if (!(error instanceof HeddleError)) {
+      throw error;
+    }
+    surroundings.printError(error.message);
+    return 1;
+  }
+}
+
+/** Null when help was asked for. */
+function parseAdmin(args: readonly string[]): { readonly command: Command; readonly dir: string } | null {
+  const { values, positionals } = parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: {
+      dir: { type: "string", default: ".heddle/relay" },
+      reason: { type: "string" },
+      "dry-run": { type: "boolean", default: false },
+      json: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (values.help) {
+    return null;
+  }
+  const { dir, reason, json } = values;
+  const command = readWords(positionals, { reason, json, dryRun: values["dry-run"] });
+  if (command === null) {
+    throw new HeddleError("bad-input", `Cannot do "${positionals.join(" ")}": it is none of the commands`);
+  }
+  return { command, dir };
+}
+
+interface Flags {
+  readonly reason: string | undefined;
+  readonly json: boolean;
+  readonly dryRun: boolean;
+}
+
+function readWords(words: readonly string[], { reason, json, dryRun }: Flags): Command | null {
+  const [first, second, third] = words;
+  const shape = `${first ?? ""} ${words.length}`;
+  switch (shape) {
+    case "status 1":
+    case "contributors 1":
+      return { type: first as "status" | "contributors", json };
+    case "pause 1":
+    case "resume 1":
+    case "drain 1":
+      return { type: "operate", command: { type: first as "pause" | "resume" | "drain" } };
+    case "ban 2":
+      if (reason === undefined) {
+        throw new HeddleError(
+          "bad-input",
+          "Cannot ban: say why with --reason; the device is told, and the ledger keeps it",
+        );
+      }
+      return { type: "operate", command: { type: "ban", contributor: readDevice(second), why: reason } };
+    case "unban 2":
+      return { type: "operate", command: { type: "unban", contributor: readDevice(second) } };
+    case "ledger 2":
+      return second === "verify" ? { type: "verify", file: null } : null;
+    case "ledger 3":
+      if (second === "export" || second === "verify") {
+        return { type: second, file: third ?? "" };
+      }
+      return null;
+    case "backup 2":
+    case "restore 2":
+      return first === "backup" ? { type: "backup", folder: second ?? "" } : { type: "restore", folder: second ?? "" };
+    case "blobs 2":
+      return second === "prune" ? { type: "prune", dryRun } : null;
+    default:
+      return null;
+  }
+}
+
+function readDevice(text: string | undefined): ContributorId {
+  if (!isDigest(text)) {
+    throw new HeddleError(
+      "bad-input",
+      `Cannot use the device "${text}": it is named by 64 lower-case hexadecimal digits`,
+    );
+  }
+  return text as string as ContributorId;
+}
+
+async function carryOut(command: Command, dir: string, surroundings: AdminSurroundings): Promise<void> {
+  const { print } = surroundings;
+  if (command.type === "restore") {
+    const { ledger, blobs } = await restore(command.folder, dir);
+    print(
+      `Restored ${ledger.entries} ledger entries and ${blobs} blobs into "${dir}"; start the relay with --dir ${dir}`,
+    );
+    return;
+  }
+  if (command.type === "verify" && command.file !== null) {
+    await verify(readLedger(createReadStream(await existing(command.file))), print);
+    return;
+  }
+  const running = await connectOperations(dir);
+  const operations = running ?? (await operationsAtRest(dir));
+  try {
+    await work(command, operations, surroundings);
+    if (command.type === "operate" && command.command.type === "drain") {
+      await waitForEnd(dir, surroundings);
+    }
+  } finally {
+    await operations.close();
+  }
+}
+
+async function work(
+  command: Exclude<Command, { readonly type: "restore" }>,
+  operations: Operations,
+  { print }: AdminSurroundings,
+): Promise<void> {
+  switch (command.type) {
+    case "status": {
+      const status = await operations.status();
+      (command.json ? [JSON.stringify(status)] : statusLines(status, Date.now())).forEach(print);
+      return;
+    }
+    case "contributors": {
+      const tallies = await tallyContributors(operations.entries());
+      const { sessions } = await operations.status();
+      const working = new Map(sessions.map(({ contributor, work: task }) => [contributor, task ?? "waits"] as const));
+      const lines = command.json
+        ? tallies.map((tally) => JSON.stringify({ ...tally, now: working.get(tally.contributor) ?? null }))
+        : contributorLines(tallies, working, Date.now());
+      lines.forEach(print);
+      return;
+    }
+    case "operate":
+      await operations.operate(command.command);
+      print(SENTENCES[command.command.type]);
+      return;
+    case "export": {
+      const entries = await exportLedger(operations.entries(), command.file);
+      print(`Wrote ${entries} ledger entries to "${command.file}"`);
+      return;
+    }
+    case "verify":
+      await verify(operations.entries(), print);
+      return;
+    case "backup": {
+      const report = await operations.backUp(resolve(command.folder));
+      print(`Backed up the ledger and ${report.blobs} blobs (${bytes(report.bytes)}) into "${report.to}"`);
+      print(
+        "It holds the relay's key: whoever has it can go on with this ledger. Keep it as secret as the relay's folder.",
+      );
+      return;
+    }
+    case "prune": {
+      const report = await operations.prune({ dryRun: command.dryRun });
+      const what = `${report.superfluous} superfluous blobs (${bytes(report.bytes)})`;
+      print(`${report.deleted ? "Deleted" : "There are"} ${what}; ${report.kept} are needed`);
+      return;
+    }
+    default:
+      command satisfies never;
+  }
+}
+
+const SENTENCES: Readonly<Record<OperatorCommand["type"], string>> = {
+  pause: "Paused: no more rounds are opened; the one under way ends",
+  resume: "Resumed: rounds are opened again",
+  drain: "Draining: nobody new is let in, and the relay ends with the round",
+  ban: "Banned: the device is told why, and its unjudged work is refused",
+  unban: "Unbanned: the device may come back when its person starts it again",
+};
+
+const LOOK_MS = 500;
+
+async function waitForEnd(dir: string, { print, sleep }: AdminSurroundings): Promise<void> {
+  while ((await connectOperations(dir).catch(() => null)) !== null) {
+    await sleep(LOOK_MS);
+  }
+  print("Drained: the relay has ended");
+}
+
+/** Writes beside `file` first: what has its name is whole. Returns how many entries it wrote. */
+async function exportLedger(entries: AsyncIterable<Bytes>, file: string): Promise<number> {
+  if ((await stat(file).catch(() => null)) !== null) {
+    throw new HeddleError("bad-input", `Cannot export the ledger: "${file}" exists; name another file`);
+  }
+  let count = 0;
+  async function* counted(): AsyncGenerator<Bytes> {
+    for await (const entry of entries) {
+      count += 1;
+      yield entry;
+    }
+  }
+  try {
+    await pipeline(Readable.from(writeLedger(counted())), createWriteStream(`${file}.partial`, { flush: true }));
+    await rename(`${file}.partial`, file);
+  } catch (error) {
+    throw error instanceof HeddleError
+      ? error
+      : new HeddleError("store", `Cannot export the ledger: ${String(error)}`, { cause: error });
+  }
+  return count;
+}
+
+async function verify(entries: AsyncIterable<Bytes>, print: (line: string) => void): Promise<void> {
+  const { entries: count, digest, relay, durable } = await checkLedger(entries);
+  print(
+    `The ledger holds together: ${count} entries, up to version ${durable.head.version} and round ${durable.round}`,
+  );
+  print(`  run         ${durable.run}`);
+  print(`  signed by   ${relay}`);
+  print(`  last entry  ${digest}`);
+  print("Compare the key or the last entry with what you know from elsewhere: a ledger cannot vouch for itself.");
+}
+
+async function existing(file: string): Promise<string> {
+  const about = await stat(file).catch(() => null);
+  if (about?.isFile() !== true) {
+    throw new HeddleError("bad-input", `Cannot read "${file}": there is no such file`);
+  }
+  return file;
+}
+
+if (import.meta.main) {
+  process.stdout.on("error", () => process.exit(1)); // nobody reads on
+  process.exitCode = await runAdmin(process.argv.slice(2), {
+    print: (line) => process.stdout.write(`${line}\n`),
+    printError: (line) => process.stderr.write(`${line}\n`),
+    sleep: (ms) => new Promise((settle) => setTimeout(settle, ms)),
+  });
+}

@@ -1,0 +1,129 @@
+/**
+ * Backups of a relay's folder and their way back: ledger, keys and blobs as the store copies them, and the relay's own key,
+ * without which nobody can go on with the ledger. A backup is a folder that a relay could serve as it is. What is being
+ * made is called `….partial` until it is whole, so that nothing half-done has the name of a backup or of a relay's folder.
+ */
+import { chmod, copyFile, cp, mkdir, readdir, rename, rm, rmdir, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { HeddleError } from "../base/assert.ts";
+import { equalBytes } from "../base/bytes.ts";
+import { loadDeviceKey } from "../net/device-key-node.ts";
+import { openEmbeddedStore, type EmbeddedStore } from "../store/embedded.ts";
+import { checkLedger, entriesOf, type CheckedLedger } from "./ledger.ts";
+import { reachableBlobs } from "./prune.ts";
+import { readCharter } from "./run.ts";
+
+const DATABASE = "heddle.sqlite";
+export const KEY_FILE = "relay.key";
+
+export interface BackupReport {
+  readonly to: string;
+  readonly blobs: number;
+  readonly bytes: number;
+}
+
+/** Backs `store`, open in the folder `dir`, up into the folder `to`, which must be absent or empty. Throws HeddleError. */
+export async function backUp(store: EmbeddedStore, dir: string, to: string): Promise<BackupReport> {
+  const place = await preparePlace(to, "back up");
+  const copied = await store.backup(place.partial);
+  await files("back up", async () => {
+    await chmod(place.partial, 0o700); // it holds the relay's key
+    await copyFile(join(dir, KEY_FILE), join(place.partial, KEY_FILE));
+    await chmod(join(place.partial, KEY_FILE), 0o600);
+  });
+  await place.finish();
+  return { to: place.path, ...copied };
+}
+
+export interface RestoreReport {
+  readonly ledger: CheckedLedger;
+  readonly blobs: number;
+}
+
+/**
+ * Makes the folder `to`, absent or empty, from the backup in `from`, after the ledger, its key and every blob that the run
+ * needs have been checked. Throws HeddleError "integrity" when something is damaged or missing.
+ */
+export async function restore(from: string, to: string): Promise<RestoreReport> {
+  const names: readonly string[] = await readdir(from).catch(() => []);
+  if (!names.includes(DATABASE) || !names.includes(KEY_FILE)) {
+    throw new HeddleError("bad-input", `Cannot restore: there is no backup in "${from}"`);
+  }
+  if (names.includes(`${DATABASE}-wal`)) {
+    const sentence = `Cannot restore: "${from}" is a relay's own folder; start a relay with it, or back it up first`;
+    throw new HeddleError("bad-input", sentence);
+  }
+  const place = await preparePlace(to, "restore");
+  await files("restore", async () => {
+    await mkdir(place.partial, { mode: 0o700 });
+    for (const name of [DATABASE, KEY_FILE]) {
+      await copyFile(join(from, name), join(place.partial, name));
+    }
+    await chmod(join(place.partial, KEY_FILE), 0o600);
+    await cp(join(from, "blobs"), join(place.partial, "blobs"), { recursive: true });
+  });
+  const store = await openEmbeddedStore(place.partial);
+  let report: RestoreReport;
+  try {
+    report = await checkCopy(store, place.partial);
+  } finally {
+    await store.close();
+  }
+  await place.finish();
+  return report;
+}
+
+async function checkCopy(store: EmbeddedStore, dir: string): Promise<RestoreReport> {
+  const ledger = await checkLedger(entriesOf(store.log));
+  const key = await loadDeviceKey(join(dir, KEY_FILE));
+  if (!equalBytes(key.publicKey, ledger.durable.relay)) {
+    throw new HeddleError("integrity", "Cannot restore: the backup's key is not the one that signed its ledger");
+  }
+  const charter = await readCharter(store);
+  const needed = await reachableBlobs(store, charter, ledger.durable);
+  for (const digest of needed) {
+    if ((await store.blobs.get(digest)) === undefined) {
+      throw new HeddleError("integrity", `Cannot restore: blob ${digest} is missing from the backup`);
+    }
+  }
+  return { ledger, blobs: needed.size };
+}
+
+interface Place {
+  readonly path: string;
+  readonly partial: string;
+  /** Gives the partial folder its name. */
+  finish(): Promise<void>;
+}
+
+async function preparePlace(to: string, action: string): Promise<Place> {
+  const path = resolve(to);
+  const partial = join(dirname(path), `${basename(path)}.partial`);
+  const found = await stat(path).catch(() => null);
+  const names = found?.isDirectory() === true ? await files(action, () => readdir(path)) : [];
+  if (found !== null && (!found.isDirectory() || names.length > 0)) {
+    throw new HeddleError("bad-input", `Cannot ${action}: "${path}" exists and is no empty folder; name another`);
+  }
+  await files(action, async () => {
+    await mkdir(dirname(path), { recursive: true });
+    await rm(partial, { recursive: true, force: true }); // of an attempt that was cut off
+  });
+  const finish = (): Promise<void> =>
+    files(action, async () => {
+      if (found !== null) {
+        await rmdir(path);
+      }
+      await rename(partial, path);
+    });
+  return { path, partial, finish };
+}
+
+/** Runs `work` on files and turns what the system says into a sentence. */
+async function files<T>(action: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new HeddleError("store", `Cannot ${action}: ${why}`, { cause: error });
+  }
+}

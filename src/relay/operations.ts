@@ -1,0 +1,167 @@
+/**
+ * What an operator can ask of a relay and have done by it (`npm run admin`). The same operations are offered by a relay that
+ * runs, over its socket (`operator-socket.ts`), and by a folder in which none does.
+ */
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import process from "node:process";
+import { HeddleError } from "../base/assert.ts";
+import type { Bytes, Digest } from "../base/bytes.ts";
+import type { Draft } from "../coordinator/draft.ts";
+import type { CoordinatorHost } from "../coordinator/host.ts";
+import { openJournal } from "../coordinator/journal.ts";
+import { startState, type OperatorCommand } from "../coordinator/live.ts";
+import { operate, refusalOf } from "../coordinator/operator.ts";
+import { operatorViewOf, viewOf, type OperatorView } from "../coordinator/view.ts";
+import { loadDeviceKey } from "../net/device-key-node.ts";
+import type { Lane } from "../net/link.ts";
+import type { Charter } from "../protocol/charter.ts";
+import type { RunView, VersionView } from "../protocol/run-view.ts";
+import { openEmbeddedStore, type EmbeddedStore } from "../store/embedded.ts";
+import type { Store } from "../store/store.ts";
+import { backUp, KEY_FILE, type BackupReport } from "./backup.ts";
+import { entriesOf } from "./ledger.ts";
+import { pruneBlobs, type PruneReport } from "./prune.ts";
+import { readCharter } from "./run.ts";
+import { createSecretRng } from "./secret-rng.ts";
+
+export interface Operations {
+  status(): Promise<Status>;
+  /** The ledger's entries, as they were written. */
+  entries(): AsyncIterable<Bytes>;
+  /** Rejects with HeddleError "bad-input" when it cannot be done. */
+  operate(command: OperatorCommand): Promise<void>;
+  /** Backs up into the folder `to`, an absolute path. */
+  backUp(to: string): Promise<BackupReport>;
+  prune(options: { readonly dryRun: boolean }): Promise<PruneReport>;
+  close(): Promise<void>;
+}
+
+export interface Status extends OperatorView {
+  /** Of the relay; null when none runs. */
+  readonly process: number | null;
+  readonly run: Digest;
+  readonly name: string;
+  readonly parameters: number;
+  readonly round: number;
+  readonly phase: RunView["phase"];
+  readonly head: VersionView | null;
+  readonly lanes: Readonly<Record<Lane, number>>;
+  readonly entries: number;
+  readonly blobs: number;
+  readonly blobBytes: number;
+}
+
+interface StatusParts {
+  readonly process: number | null;
+  readonly view: RunView;
+  readonly operatorView: OperatorView;
+  readonly lanes: Readonly<Record<Lane, number>>;
+  readonly store: Store;
+}
+
+async function statusOf({ view, operatorView, store, ...rest }: StatusParts): Promise<Status> {
+  const { run, parameters, round, phase, charter } = view;
+  const blobs = await store.blobs.list();
+  let blobBytes = 0;
+  for (const digest of blobs) {
+    blobBytes += (await store.blobs.size(digest)) ?? 0;
+  }
+  return {
+    ...operatorView,
+    ...rest,
+    run,
+    name: charter.name,
+    parameters,
+    round,
+    phase,
+    head: view.versions.at(-1) ?? null,
+    entries: await store.log.length(),
+    blobs: blobs.length,
+    blobBytes,
+  };
+}
+
+export interface RunningParts {
+  readonly dir: string;
+  readonly host: CoordinatorHost;
+  readonly store: EmbeddedStore;
+  readonly charter: Charter;
+}
+
+/** The operations of a relay that runs. */
+export function operationsOf({ dir, host, store, charter }: RunningParts): Operations {
+  let backingUp = false;
+  return {
+    status: () => {
+      const parts = { view: host.view(), operatorView: host.operatorView(), lanes: host.lanes(), store };
+      return statusOf({ process: process.pid, ...parts });
+    },
+    entries: () => entriesOf(store.log),
+    operate: async (command) => done(await host.operate(command)),
+    backUp: async (to) => {
+      if (backingUp) {
+        throw new HeddleError("bad-input", "Cannot back up: a backup is being made; wait for its end");
+      }
+      backingUp = true;
+      try {
+        return await backUp(store, dir, to);
+      } finally {
+        backingUp = false;
+      }
+    },
+    prune: ({ dryRun }) => host.whileStill((durable) => pruneBlobs(store, { charter, durable, dryRun })),
+    close: async () => undefined,
+  };
+}
+
+/** The operations of a folder in which no relay runs. Throws HeddleError when there is no run in it, or it is in use. */
+export async function operationsAtRest(dir: string): Promise<Operations> {
+  if (!(await isFile(join(dir, "heddle.sqlite"))) || !(await isFile(join(dir, KEY_FILE)))) {
+    throw new HeddleError("bad-input", `Cannot find a relay's run in "${dir}"; name its folder with --dir`);
+  }
+  const store = await openEmbeddedStore(dir);
+  const open = async () => {
+    const charter = await readCharter(store);
+    const key = await loadDeviceKey(join(dir, KEY_FILE));
+    const { journal, durable } = await openJournal({ log: store.log, key });
+    if (durable === null) {
+      throw new HeddleError("bad-input", "Cannot read the run: none has begun in this folder");
+    }
+    return { journal, charter, durable, state: startState(charter, durable, Date.now()) };
+  };
+  return {
+    status: async () => {
+      const { state } = await open();
+      const lanes = { memory: 0, ws: 0, rtc: 0 };
+      return statusOf({ process: null, view: viewOf(state), operatorView: operatorViewOf(state), lanes, store });
+    },
+    entries: () => entriesOf(store.log),
+    operate: async (command) => {
+      if (command.type === "drain") {
+        throw new HeddleError("bad-input", "Cannot drain: no relay runs in this folder");
+      }
+      const { journal, state } = await open();
+      done(refusalOf(state, command));
+      const draft: Draft = { state, events: [], effects: [], nowMs: Date.now(), rng: createSecretRng() };
+      operate(draft, command);
+      await journal.append(draft.events, draft.nowMs);
+    },
+    backUp: (to) => backUp(store, dir, to),
+    prune: async ({ dryRun }) => {
+      const { charter, durable } = await open();
+      return pruneBlobs(store, { charter, durable, dryRun });
+    },
+    close: () => store.close(),
+  };
+}
+
+function done(refusal: string | null): void {
+  if (refusal !== null) {
+    throw new HeddleError("bad-input", refusal);
+  }
+}
+
+async function isFile(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => null))?.isFile() === true;
+}

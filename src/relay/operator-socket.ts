@@ -1,0 +1,243 @@
+/**
+ * The operator's way into a relay that runs: HTTP on a Unix socket in the relay's folder, which only the owner of the folder
+ * can open (mode 0600), so that no password is needed. Both ends are here: what the relay answers, and the operations as
+ * `npm run admin` sees them. The socket also has what the operator's port has: `/metrics`, `/healthz` and `/readyz`.
+ */
+import { lstat, rm } from "node:fs/promises";
+import { request, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { join } from "node:path";
+import process from "node:process";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { HeddleError, type ErrorCode } from "../base/assert.ts";
+import { isDigest, type Bytes, type ContributorId } from "../base/bytes.ts";
+import type { OperatorCommand } from "../coordinator/live.ts";
+import type { BackupReport } from "./backup.ts";
+import { readLedger, writeLedger } from "./ledger.ts";
+import type { Operations, Status } from "./operations.ts";
+import type { PruneReport } from "./prune.ts";
+
+const SOCKET_FILE = "operator.sock";
+/** What fits the address of a Unix socket on every system. */
+const SOCKET_PATH_BYTES_MAX = 103;
+/** A request's body: a command, or a path. */
+const BODY_BYTES_MAX = 16_384;
+
+/**
+ * Listens on the socket of the relay's folder `dir`; the caller holds the store's lock, so a file in its place is left over.
+ * Throws HeddleError "store" when that cannot be, or not for the owner alone.
+ */
+export async function listenOnSocket(server: Server, dir: string): Promise<void> {
+  const path = checkedPath(dir);
+  await rm(path, { force: true });
+  const umask = process.umask(0o177); // the socket is made within the call to listen, and never open to others
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(path, resolve);
+      process.umask(umask);
+    });
+  } catch (error) {
+    throw new HeddleError("store", `Cannot listen on the operator's socket "${path}": ${String(error)}`, {
+      cause: error,
+    });
+  } finally {
+    process.umask(umask);
+  }
+  const { mode } = await lstat(path);
+  if ((mode & 0o077) !== 0) {
+    server.close();
+    throw new HeddleError("store", `Cannot listen on the operator's socket "${path}": others could open it`);
+  }
+}
+
+function checkedPath(dir: string): string {
+  const path = join(dir, SOCKET_FILE);
+  const length = Buffer.byteLength(path);
+  if (length > SOCKET_PATH_BYTES_MAX) {
+    const sentence = `Cannot use an operator's socket: its path "${path}" has ${length} bytes, need at most ${SOCKET_PATH_BYTES_MAX}`;
+    throw new HeddleError("limit", sentence);
+  }
+  return path;
+}
+
+/** Answers an operator's request; resolves to false when it is none. */
+export async function answerOperator(
+  incoming: IncomingMessage,
+  response: ServerResponse,
+  operations: Operations,
+): Promise<boolean> {
+  const asked = `${incoming.method} ${incoming.url}`;
+  try {
+    switch (asked) {
+      case "GET /status":
+        answer(response, 200, await operations.status());
+        return true;
+      case "GET /ledger":
+        response.writeHead(200, { "content-type": "application/octet-stream" });
+        await pipeline(Readable.from(writeLedger(operations.entries())), response).catch(() => response.destroy());
+        return true;
+      case "POST /operate":
+        await operations.operate(readCommand(await readBody(incoming)));
+        answer(response, 200, {});
+        return true;
+      case "POST /backup":
+        answer(response, 200, await operations.backUp(readText(await readBody(incoming), "to")));
+        return true;
+      case "POST /prune":
+        answer(response, 200, await operations.prune({ dryRun: (await readBody(incoming))["dryRun"] === true }));
+        return true;
+      default:
+        return false;
+    }
+  } catch (error) {
+    if (!(error instanceof HeddleError)) {
+      throw error;
+    }
+    answer(response, 400, { code: error.code, error: error.message });
+    return true;
+  }
+}
+
+function answer(response: ServerResponse, status: number, value: object): void {
+  response.writeHead(status, { "content-type": "application/json" });
+  response.end(JSON.stringify(value));
+}
+
+type Body = Readonly<Record<string, unknown>>;
+
+async function readBody(incoming: IncomingMessage): Promise<Body> {
+  const value: unknown = parse(await readPieces(incoming));
+  if (typeof value !== "object" || value === null) {
+    throw new HeddleError("bad-input", "Cannot read the request: need a JSON object");
+  }
+  return value as Body;
+}
+
+async function readPieces(incoming: AsyncIterable<Uint8Array>): Promise<string> {
+  const pieces: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const piece of incoming) {
+    bytes += piece.length;
+    if (bytes > BODY_BYTES_MAX) {
+      throw new HeddleError("limit", `Cannot read the request: it has more than ${BODY_BYTES_MAX} bytes`);
+    }
+    pieces.push(piece);
+  }
+  return Buffer.concat(pieces).toString();
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new HeddleError("bad-input", "Cannot read the request: need JSON", { cause: error });
+  }
+}
+
+function readText(body: Body, field: string): string {
+  const value = body[field];
+  if (typeof value !== "string") {
+    throw new HeddleError("bad-input", `Cannot read the request: need the text "${field}"`);
+  }
+  return value;
+}
+
+function readCommand(body: Body): OperatorCommand {
+  const type = readText(body, "type");
+  switch (type) {
+    case "pause":
+    case "resume":
+    case "drain":
+      return { type };
+    case "ban":
+      return { type, contributor: readContributor(body), why: readText(body, "why") };
+    case "unban":
+      return { type, contributor: readContributor(body) };
+    default:
+      throw new HeddleError("bad-input", `Cannot operate: there is no command "${type}"`);
+  }
+}
+
+function readContributor(body: Body): ContributorId {
+  const { contributor } = body;
+  if (!isDigest(contributor)) {
+    throw new HeddleError("bad-input", "Cannot read the request: a contributor is named by 64 hexadecimal digits");
+  }
+  return contributor as string as ContributorId;
+}
+
+/** The operations of the relay that runs in the folder `dir`; null when none listens there. */
+export async function connectOperations(dir: string): Promise<Operations | null> {
+  const path = join(dir, SOCKET_FILE);
+  if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX) {
+    return null;
+  }
+  try {
+    (await call(path, "GET", "/healthz")).resume();
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === "ENOENT" || code === "ECONNREFUSED" || code === "ENOTSOCK") {
+      return null;
+    }
+    throw new HeddleError("unreachable", `Cannot reach the relay in "${dir}": ${String(error)}`, { cause: error });
+  }
+  const post = async (address: string, body: object): Promise<unknown> =>
+    readAnswer(await reach(path, "POST", address, body));
+  return {
+    status: async () => (await readAnswer(await reach(path, "GET", "/status"))) as Status,
+    entries: () => readEntries(path),
+    operate: async (command) => {
+      await post("/operate", command);
+    },
+    backUp: async (to) => (await post("/backup", { to })) as BackupReport,
+    prune: async (options) => (await post("/prune", options)) as PruneReport,
+    close: async () => undefined,
+  };
+}
+
+async function* readEntries(path: string): AsyncGenerator<Bytes> {
+  const incoming = await reach(path, "GET", "/ledger");
+  try {
+    yield* readLedger(incoming);
+  } catch (error) {
+    if (error instanceof HeddleError) {
+      throw error;
+    }
+    throw new HeddleError("unreachable", `The relay ended in the middle of its ledger: ${String(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+async function readAnswer(incoming: IncomingMessage): Promise<unknown> {
+  const pieces: Uint8Array[] = [];
+  for await (const piece of incoming) {
+    pieces.push(piece as Uint8Array); // from our own relay, whose answers are as large as its status
+  }
+  const text = Buffer.concat(pieces).toString();
+  if (incoming.statusCode === 200) {
+    return JSON.parse(text);
+  }
+  if (incoming.statusCode === 400) {
+    const { code, error } = JSON.parse(text) as { readonly code: ErrorCode; readonly error: string };
+    throw new HeddleError(code, error);
+  }
+  throw new HeddleError("unreachable", `The relay answered: ${text.trim()}`);
+}
+
+async function reach(path: string, method: string, address: string, body?: object): Promise<IncomingMessage> {
+  try {
+    return await call(path, method, address, body);
+  } catch (error) {
+    throw new HeddleError("unreachable", `The relay ended before it answered: ${String(error)}`, { cause: error });
+  }
+}
+
+function call(path: string, method: string, address: string, body?: object): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const sent = request({ socketPath: path, method, path: address, agent: false }, resolve);
+    sent.once("error", reject);
+    sent.end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}

@@ -6,6 +6,8 @@ import type { LogFormat } from "./log.ts";
 export interface RelayConfig {
   readonly host: string;
   readonly port: number;
+  /** UDP port of the WebRTC lane; 0: a free one, another at every start. */
+  readonly rtcPort: number;
   /** Port of the demo page that embeds the widget from another origin; 0 switches it off. */
   readonly demoPort: number;
   /** Where `/metrics`, `/healthz` and `/readyz` are served; port 0 switches them off. */
@@ -29,6 +31,7 @@ export interface RelayConfig {
 export const RELAY_USAGE = `npm start -- [options]
   --port N             port of the relay and its web page (default 8787)
   --host ADDRESS       address to listen on (default 127.0.0.1: this machine only)
+  --rtc-port N         UDP port of the WebRTC lane (default: a free one; name one to open it in a firewall)
   --demo-port N        port of the widget's demo page (default: port + 1; 0 switches it off)
   --metrics-port N     serve /metrics, /healthz and /readyz on this port (default: off)
   --metrics-host ADDR  address of that port (default 127.0.0.1; anyone who reaches it can read it)
@@ -54,6 +57,7 @@ export function parseRelayConfig(
       options: {
         port: { type: "string", default: "8787" },
         host: { type: "string", default: "127.0.0.1" },
+        "rtc-port": { type: "string", default: "0" },
         "demo-port": { type: "string" },
         "metrics-port": { type: "string", default: "0" },
         "metrics-host": { type: "string", default: "127.0.0.1" },
@@ -82,6 +86,7 @@ export function parseRelayConfig(
   return {
     host: bare(values.host),
     port,
+    rtcPort: wholeNumber("--rtc-port", values["rtc-port"], 65_535),
     demoPort:
       values["demo-port"] === undefined
         ? port === 0

@@ -81,7 +81,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   closers.add(() => referee.close());
   void referee.died.then(fail);
   const limits = { messageBytesMax: messageBytesMax(parameters, run.charter) };
-  const answerer = await createRtcAnswerer(limits);
+  const answerer = await createRtcAnswerer({ ...limits, ...(config.rtcPort === 0 ? {} : { port: config.rtcPort }) });
   closers.add(() => answerer.close("The relay is stopping; it will be back"));
 
   const host = await createCoordinatorHost({

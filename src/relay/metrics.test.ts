@@ -75,6 +75,7 @@ test("createMetrics() reads the host when it is asked, and says nothing of a run
   let told = 0;
   made.watch({
     view: () => ({ round: 7, versions: [{ version: 3, timeMs: 60_000, evalLoss: 2.5 }] }) as unknown as RunView,
+    operatorView: () => ({ draining: false, paused: true, banned: [], sessions: [] }),
     lanes: () => ({ memory: 0, ws: 2, rtc: 1 }),
     countTraffic: () => {
       told += 1;
@@ -87,6 +88,8 @@ test("createMetrics() reads the host when it is asked, and says nothing of a run
     "heddle_round 7",
     "heddle_version 3",
     "heddle_eval_loss 2.5",
+    "heddle_paused 1",
+    "heddle_banned_devices 0",
     "heddle_last_version_timestamp_seconds 60",
     'heddle_sessions{lane="ws"} 2',
     'heddle_sessions{lane="rtc"} 1',

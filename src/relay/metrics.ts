@@ -32,7 +32,7 @@ export interface Metrics {
   close(): void;
 }
 
-type Watched = Pick<CoordinatorHost, "view" | "lanes" | "countTraffic">;
+type Watched = Pick<CoordinatorHost, "view" | "operatorView" | "lanes" | "countTraffic">;
 
 export function createMetrics(): Metrics {
   const registry = new Registry();
@@ -65,6 +65,8 @@ export function createMetrics(): Metrics {
     const timeMs = of.view().versions.at(-1)?.timeMs;
     return timeMs === undefined ? undefined : timeMs / 1_000;
   });
+  gauge("heddle_paused", "1 while the operator has paused the run", (of) => (of.operatorView().paused ? 1 : 0));
+  gauge("heddle_banned_devices", "Devices that the operator has excluded", (of) => of.operatorView().banned.length);
   const sessions: Gauge<"lane"> = new Gauge({
     name: "heddle_sessions",
     help: "Open sessions by the lane that carries their updates",

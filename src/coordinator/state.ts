@@ -232,15 +232,18 @@ function endRound(state: DurableState): DurableState {
   };
 }
 
-/** The blobs that `state` can still ask for, or be asked for, data and charter excepted: the rest may be deleted. */
-export function blobsOf(state: DurableState): Set<Digest> {
+/**
+ * The blobs that `state` can still ask for, or be asked for, data and charter excepted: the rest may be deleted. Of the
+ * newest `checkpoints` versions the whole checkpoint; one is what the run needs.
+ */
+export function blobsOf(state: DurableState, checkpoints = CHECKPOINTS_KEPT): Set<Digest> {
   const blobs = new Set<Digest>(state.server === null ? [] : [state.server]);
   for (const head of state.heads) {
     if (head.update !== null) {
       blobs.add(head.update.digest);
     }
   }
-  for (const head of state.heads.slice(-CHECKPOINTS_KEPT)) {
+  for (const head of state.heads.slice(-checkpoints)) {
     blobs.add(head.digest);
   }
   for (const { payload } of state.past.flatMap((round) => round.contributions)) {

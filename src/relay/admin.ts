@@ -12,10 +12,12 @@ import { parseArgs } from "node:util";
 import { HeddleError } from "../base/assert.ts";
 import { isDigest, type Bytes, type ContributorId } from "../base/bytes.ts";
 import type { OperatorCommand } from "../coordinator/live.ts";
+import { CHECKPOINTS_KEPT } from "../coordinator/state.ts";
 import { restore } from "./backup.ts";
 import { checkLedger, readLedger, tallyContributors, writeLedger } from "./ledger.ts";
 import { bytes } from "./log.ts";
 import { operationsAtRest, type Operations } from "./operations.ts";
+import { isCheckpoints, type PruneOptions } from "./prune.ts";
 import { connectOperations } from "./operator-socket.ts";
 import { contributorLines, statusLines } from "./admin-print.ts";
 
@@ -35,6 +37,7 @@ const USAGE = `npm run admin -- COMMAND [--dir FOLDER]
   blobs prune                   delete blobs that neither the run's state nor a data set needs
 
   --dir FOLDER                  the relay's folder (default .heddle/relay)
+  --checkpoints N               with blobs prune: keep N whole checkpoints (1 to ${CHECKPOINTS_KEPT}; default ${CHECKPOINTS_KEPT})
   --dry-run                     with blobs prune: only say what would be deleted
   --json                        with status and contributors: print JSON
   --help                        print this text`;
@@ -46,7 +49,7 @@ type Command =
   | { readonly type: "verify"; readonly file: string | null }
   | { readonly type: "backup"; readonly folder: string }
   | { readonly type: "restore"; readonly folder: string }
-  | { readonly type: "prune"; readonly dryRun: boolean };
+  | { readonly type: "prune"; readonly options: PruneOptions };
 
 /** What the command needs from outside. */
 export interface AdminSurroundings {
@@ -89,6 +92,7 @@ function parseAdmin(args: readonly string[]): { readonly command: Command; reado
     options: {
       dir: { type: "string", default: ".heddle/relay" },
       reason: { type: "string" },
+      checkpoints: { type: "string", default: String(CHECKPOINTS_KEPT) },
       "dry-run": { type: "boolean", default: false },
       json: { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false },
@@ -97,8 +101,8 @@ function parseAdmin(args: readonly string[]): { readonly command: Command; reado
   if (values.help) {
     return null;
   }
-  const { dir, reason, json } = values;
-  const command = readWords(positionals, { reason, json, dryRun: values["dry-run"] });
+  const { dir, reason, json, checkpoints } = values;
+  const command = readWords(positionals, { reason, json, dryRun: values["dry-run"], checkpoints: Number(checkpoints) });
   if (command === null) {
     throw new HeddleError("bad-input", `Cannot do "${positionals.join(" ")}": it is none of the commands`);
   }
@@ -109,9 +113,10 @@ interface Flags {
   readonly reason: string | undefined;
   readonly json: boolean;
   readonly dryRun: boolean;
+  readonly checkpoints: number;
 }
 
-function readWords(words: readonly string[], { reason, json, dryRun }: Flags): Command | null {
+function readWords(words: readonly string[], { reason, json, dryRun, checkpoints }: Flags): Command | null {
   const [first, second, third] = words;
   const shape = `${first ?? ""} ${words.length}`;
   switch (shape) {
@@ -143,7 +148,11 @@ function readWords(words: readonly string[], { reason, json, dryRun }: Flags): C
     case "restore 2":
       return first === "backup" ? { type: "backup", folder: second ?? "" } : { type: "restore", folder: second ?? "" };
     case "blobs 2":
-      return second === "prune" ? { type: "prune", dryRun } : null;
+      if (!isCheckpoints(checkpoints)) {
+        const sentence = `Cannot use --checkpoints: it must be a whole number from 1 to ${CHECKPOINTS_KEPT}, which is what a relay keeps`;
+        throw new HeddleError("bad-input", sentence);
+      }
+      return second === "prune" ? { type: "prune", options: { checkpoints, dryRun } } : null;
     default:
       return null;
   }
@@ -226,7 +235,7 @@ async function work(
       return;
     }
     case "prune": {
-      const report = await operations.prune({ dryRun: command.dryRun });
+      const report = await operations.prune(command.options);
       const what = `${report.superfluous} superfluous blobs (${bytes(report.bytes)})`;
       print(`${report.deleted ? "Deleted" : "There are"} ${what}; ${report.kept} are needed`);
       return;

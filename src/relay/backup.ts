@@ -80,7 +80,7 @@ async function checkCopy(store: EmbeddedStore, dir: string): Promise<RestoreRepo
     throw new HeddleError("integrity", "Cannot restore: the backup's key is not the one that signed its ledger");
   }
   const charter = await readCharter(store);
-  const needed = await reachableBlobs(store, charter, ledger.durable);
+  const needed = await reachableBlobs(store, { charter, durable: ledger.durable, checkpoints: 1 });
   for (const digest of needed) {
     if ((await store.blobs.get(digest)) === undefined) {
       throw new HeddleError("integrity", `Cannot restore: blob ${digest} is missing from the backup`);

@@ -21,7 +21,7 @@ import { openEmbeddedStore, type EmbeddedStore } from "../store/embedded.ts";
 import type { Store } from "../store/store.ts";
 import { backUp, KEY_FILE, type BackupReport } from "./backup.ts";
 import { entriesOf } from "./ledger.ts";
-import { pruneBlobs, type PruneReport } from "./prune.ts";
+import { pruneBlobs, type PruneOptions, type PruneReport } from "./prune.ts";
 import { readCharter } from "./run.ts";
 import { createSecretRng } from "./secret-rng.ts";
 
@@ -33,7 +33,7 @@ export interface Operations {
   operate(command: OperatorCommand): Promise<void>;
   /** Backs up into the folder `to`, an absolute path. */
   backUp(to: string): Promise<BackupReport>;
-  prune(options: { readonly dryRun: boolean }): Promise<PruneReport>;
+  prune(options: PruneOptions): Promise<PruneReport>;
   close(): Promise<void>;
 }
 
@@ -110,7 +110,7 @@ export function operationsOf({ dir, host, store, charter }: RunningParts): Opera
         backingUp = false;
       }
     },
-    prune: ({ dryRun }) => host.whileStill((durable) => pruneBlobs(store, { charter, durable, dryRun })),
+    prune: (options) => host.whileStill((durable) => pruneBlobs(store, { charter, durable, ...options })),
     close: async () => undefined,
   };
 }
@@ -148,9 +148,9 @@ export async function operationsAtRest(dir: string): Promise<Operations> {
       await journal.append(draft.events, draft.nowMs);
     },
     backUp: (to) => backUp(store, dir, to),
-    prune: async ({ dryRun }) => {
+    prune: async (options) => {
       const { charter, durable } = await open();
-      return pruneBlobs(store, { charter, durable, dryRun });
+      return pruneBlobs(store, { charter, durable, ...options });
     },
     close: () => store.close(),
   };

@@ -15,7 +15,7 @@ import type { OperatorCommand } from "../coordinator/live.ts";
 import type { BackupReport } from "./backup.ts";
 import { readLedger, writeLedger } from "./ledger.ts";
 import type { Operations, Status } from "./operations.ts";
-import type { PruneReport } from "./prune.ts";
+import { isCheckpoints, type PruneOptions, type PruneReport } from "./prune.ts";
 
 const SOCKET_FILE = "operator.sock";
 /** What fits the address of a Unix socket on every system. */
@@ -85,7 +85,7 @@ export async function answerOperator(
         answer(response, 200, await operations.backUp(readText(await readBody(incoming), "to")));
         return true;
       case "POST /prune":
-        answer(response, 200, await operations.prune({ dryRun: (await readBody(incoming))["dryRun"] === true }));
+        answer(response, 200, await operations.prune(readPruneOptions(await readBody(incoming))));
         return true;
       default:
         return false;
@@ -157,6 +157,13 @@ function readCommand(body: Body): OperatorCommand {
     default:
       throw new HeddleError("bad-input", `Cannot operate: there is no command "${type}"`);
   }
+}
+
+function readPruneOptions({ checkpoints, dryRun }: Body): PruneOptions {
+  if (!isCheckpoints(checkpoints) || typeof dryRun !== "boolean") {
+    throw new HeddleError("bad-input", "Cannot read the request: need a number of checkpoints and whether to delete");
+  }
+  return { checkpoints, dryRun };
 }
 
 function readContributor(body: Body): ContributorId {

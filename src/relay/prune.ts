@@ -3,16 +3,34 @@
  * superfluous; what is left over after kills, failed starts and replaced data sets is found here.
  */
 import type { Digest } from "../base/bytes.ts";
-import { blobsOf, type DurableState } from "../coordinator/state.ts";
+import { blobsOf, CHECKPOINTS_KEPT, type DurableState } from "../coordinator/state.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { Store } from "../store/store.ts";
 import { listDatasets } from "./data.ts";
 
-/** The blobs of the run's state, charter and data, and of the data sets that other runs could choose. */
-export async function reachableBlobs(store: Store, charter: Charter, durable: DurableState): Promise<Set<Digest>> {
+/** The blobs of the run's state with so many checkpoints, its charter and data, and of the data sets that runs could choose. */
+export async function reachableBlobs(
+  store: Store,
+  { charter, durable, checkpoints }: Pick<PruneFacts, "charter" | "durable" | "checkpoints">,
+): Promise<Set<Digest>> {
   const sets = [...charter.train, charter.evaluation, ...(await listDatasets(store))];
   const shards = sets.flatMap((set) => set.shards.map(({ digest }) => digest));
-  return new Set([...blobsOf(durable), durable.run, ...shards]);
+  return new Set([...blobsOf(durable, checkpoints), durable.run, ...shards]);
+}
+
+export interface PruneOptions {
+  /** Whole checkpoints to keep, 1 to CHECKPOINTS_KEPT: the relay itself keeps no more. */
+  readonly checkpoints: number;
+  readonly dryRun: boolean;
+}
+
+export function isCheckpoints(value: unknown): value is number {
+  return typeof value === "number" && Number.isInteger(value) && value >= 1 && value <= CHECKPOINTS_KEPT;
+}
+
+interface PruneFacts extends PruneOptions {
+  readonly charter: Charter;
+  readonly durable: DurableState;
 }
 
 export interface PruneReport {
@@ -24,11 +42,8 @@ export interface PruneReport {
 }
 
 /** Finds what nothing reaches and deletes it, unless `dryRun`. The caller sees to it that nothing is on its way into the store. */
-export async function pruneBlobs(
-  store: Store,
-  { charter, durable, dryRun }: { readonly charter: Charter; readonly durable: DurableState; readonly dryRun: boolean },
-): Promise<PruneReport> {
-  const reachable = await reachableBlobs(store, charter, durable);
+export async function pruneBlobs(store: Store, { dryRun, ...facts }: PruneFacts): Promise<PruneReport> {
+  const reachable = await reachableBlobs(store, facts);
   const all = await store.blobs.list();
   const superfluous = all.filter((digest) => !reachable.has(digest));
   let bytes = 0;

@@ -124,7 +124,7 @@ test("a backup is restored whole or not at all, and the run goes on from it", as
   await restored.waitFor(version(2));
 });
 
-test("blobs that nothing needs are found and deleted where no relay runs, and only those", async () => {
+test("blobs that nothing needs are found and deleted, only those, and older checkpoints where asked", async () => {
   using folder = temporaryFolder();
   const admin = adminOf(folder.path);
   expect(await admin("status")).toEqual({
@@ -140,7 +140,18 @@ test("blobs that nothing needs are found and deleted where no relay runs, and on
   expect((await admin("blobs", "prune", "--dry-run")).text).toMatch(/^There are 1 superfluous blobs \(1\.0 kB\)/);
   expect((await admin("blobs", "prune")).text).toMatch(/^Deleted 1 superfluous blobs \(1\.0 kB\)/);
   expect((await admin("blobs", "prune")).text).toMatch(/^Deleted 0 superfluous blobs/);
-  await (await relayIn(folder.path)).waitFor(version(2));
+  const again = await relayIn(folder.path);
+  await again.waitFor(version(3));
+  await admin("pause");
+  expect((await admin("blobs", "prune", "--checkpoints", "1")).text).toMatch(/^Deleted [1-9]\d* superfluous blobs/);
+  const backup = join(folder.path, "backup");
+  expect((await admin("backup", backup)).code).toBe(0);
+  expect(await again.stop("SIGTERM")).toBe(0);
+  using other = temporaryFolder();
+  const elsewhere = adminOf(other.path);
+  expect((await elsewhere("restore", backup)).code).toBe(0);
+  expect((await elsewhere("resume")).code).toBe(0);
+  await (await relayIn(other.path)).waitFor(version(4));
 });
 
 test("an operator who asks for what there is not is told what there is", async () => {
@@ -153,6 +164,7 @@ test("an operator who asks for what there is not is told what there is", async (
     ["ban", "x", "--reason", "y"],
     ["blobs"],
     ["--frob"],
+    ["blobs", "prune", "--checkpoints", "4"],
   ]) {
     const said = await admin(...words);
     expect(said.code).toBe(2);

@@ -4,7 +4,7 @@
  * made is called `….partial` until it is whole, so that nothing half-done has the name of a backup or of a relay's folder.
  */
 import { chmod, copyFile, cp, mkdir, readdir, rename, rm, rmdir, stat } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { HeddleError } from "../base/assert.ts";
 import { equalBytes } from "../base/bytes.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
@@ -24,15 +24,15 @@ export interface BackupReport {
 
 /** Backs `store`, open in the folder `dir`, up into the folder `to`, which must be absent or empty. Throws HeddleError. */
 export async function backUp(store: EmbeddedStore, dir: string, to: string): Promise<BackupReport> {
-  const place = await preparePlace(to, "back up");
-  const copied = await store.backup(place.partial);
-  await files("back up", async () => {
-    await chmod(place.partial, 0o700); // it holds the relay's key
-    await copyFile(join(dir, KEY_FILE), join(place.partial, KEY_FILE));
-    await chmod(join(place.partial, KEY_FILE), 0o600);
+  return fillPlace(to, "back up", async (partial) => {
+    const copied = await store.backup(partial);
+    await files("back up", async () => {
+      await chmod(partial, 0o700); // it holds the relay's key
+      await copyFile(join(dir, KEY_FILE), join(partial, KEY_FILE));
+      await chmod(join(partial, KEY_FILE), 0o600);
+    });
+    return { to: resolve(to), ...copied };
   });
-  await place.finish();
-  return { to: place.path, ...copied };
 }
 
 export interface RestoreReport {
@@ -53,24 +53,22 @@ export async function restore(from: string, to: string): Promise<RestoreReport> 
     const sentence = `Cannot restore: "${from}" is a relay's own folder; start a relay with it, or back it up first`;
     throw new HeddleError("bad-input", sentence);
   }
-  const place = await preparePlace(to, "restore");
-  await files("restore", async () => {
-    await mkdir(place.partial, { mode: 0o700 });
-    for (const name of [DATABASE, KEY_FILE]) {
-      await copyFile(join(from, name), join(place.partial, name));
+  return fillPlace(to, "restore", async (partial) => {
+    await files("restore", async () => {
+      await mkdir(partial, { mode: 0o700 });
+      for (const name of [DATABASE, KEY_FILE]) {
+        await copyFile(join(from, name), join(partial, name));
+      }
+      await chmod(join(partial, KEY_FILE), 0o600);
+      await cp(join(from, "blobs"), join(partial, "blobs"), { recursive: true });
+    });
+    const store = await openEmbeddedStore(partial);
+    try {
+      return await checkCopy(store, partial);
+    } finally {
+      await store.close();
     }
-    await chmod(join(place.partial, KEY_FILE), 0o600);
-    await cp(join(from, "blobs"), join(place.partial, "blobs"), { recursive: true });
   });
-  const store = await openEmbeddedStore(place.partial);
-  let report: RestoreReport;
-  try {
-    report = await checkCopy(store, place.partial);
-  } finally {
-    await store.close();
-  }
-  await place.finish();
-  return report;
 }
 
 async function checkCopy(store: EmbeddedStore, dir: string): Promise<RestoreReport> {
@@ -89,16 +87,10 @@ async function checkCopy(store: EmbeddedStore, dir: string): Promise<RestoreRepo
   return { ledger, blobs: needed.size };
 }
 
-interface Place {
-  readonly path: string;
-  readonly partial: string;
-  /** Gives the partial folder its name. */
-  finish(): Promise<void>;
-}
-
-async function preparePlace(to: string, action: string): Promise<Place> {
+/** Has `fill` make a folder beside `to`, absent or empty, and gives it that name; what fails leaves nothing behind. */
+async function fillPlace<T>(to: string, action: string, fill: (partial: string) => Promise<T>): Promise<T> {
   const path = resolve(to);
-  const partial = join(dirname(path), `${basename(path)}.partial`);
+  const partial = `${path}.partial`;
   const found = await stat(path).catch(() => null);
   const names = found?.isDirectory() === true ? await files(action, () => readdir(path)) : [];
   if (found !== null && (!found.isDirectory() || names.length > 0)) {
@@ -106,16 +98,21 @@ async function preparePlace(to: string, action: string): Promise<Place> {
   }
   await files(action, async () => {
     await mkdir(dirname(path), { recursive: true });
-    await rm(partial, { recursive: true, force: true }); // of an attempt that was cut off
+    await rm(partial, { recursive: true, force: true }); // of an attempt that was killed
   });
-  const finish = (): Promise<void> =>
-    files(action, async () => {
+  try {
+    const filled = await fill(partial);
+    await files(action, async () => {
       if (found !== null) {
         await rmdir(path);
       }
       await rename(partial, path);
     });
-  return { path, partial, finish };
+    return filled;
+  } catch (error) {
+    await files(action, () => rm(partial, { recursive: true, force: true }));
+    throw error;
+  }
 }
 
 /** Runs `work` on files and turns what the system says into a sentence. */

@@ -6,9 +6,10 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { backup, type DatabaseSync } from "node:sqlite";
-import { AssertionError, HeddleError } from "../base/assert.ts";
+import { HeddleError } from "../base/assert.ts";
 import { equalBytes, type Bytes } from "../base/bytes.ts";
 import { fileBlobs, type FileBlobs } from "./blob-files.ts";
+import { Gate } from "./gate.ts";
 import { DATABASE, openLocked } from "./locked.ts";
 import {
   BLOB_STORED_BYTES_MAX,
@@ -41,8 +42,10 @@ export async function openEmbeddedStore(
   dir: string,
   { blobBytesMax = BLOB_STORED_BYTES_MAX }: EmbeddedOptions = {},
 ): Promise<EmbeddedStore> {
-  const gate = new Gate(openDatabase(dir));
-  const blobs = fileBlobs({ dir: join(dir, "blobs"), blobBytesMax, gate: (action, work) => gate.files(action, work) });
+  const database = openDatabase(dir);
+  const gate = new Gate(() => database.close());
+  const sql: Sql = (action, work) => gate.run(action, async () => work(database));
+  const blobs = fileBlobs({ dir: join(dir, "blobs"), blobBytesMax, gate: (action, work) => gate.run(action, work) });
   try {
     await blobs.prepare();
   } catch (error) {
@@ -50,15 +53,16 @@ export async function openEmbeddedStore(
     throw error;
   }
   return {
-    log: sqliteLog(gate),
-    keys: sqliteKeys(gate),
+    log: sqliteLog(sql),
+    keys: sqliteKeys(sql),
     blobs,
-    backup: (to) => copyStore({ gate, blobs, blobBytesMax }, to),
+    backup: (to) => copyStore({ database, gate, blobs, blobBytesMax }, to),
     close: () => gate.close(),
   };
 }
 
 interface OpenParts {
+  readonly database: DatabaseSync;
   readonly gate: Gate;
   readonly blobs: FileBlobs;
   readonly blobBytesMax: number;
@@ -66,17 +70,18 @@ interface OpenParts {
 
 /** The database first: the blobs that it knows are there already, and stay until all are copied. */
 async function copyStore(
-  { gate, blobs, blobBytesMax }: OpenParts,
+  { database, gate, blobs, blobBytesMax }: OpenParts,
   to: string,
 ): Promise<{ readonly blobs: number; readonly bytes: number }> {
   const release = blobs.hold();
   try {
-    await gate.files("make the copy's folder", () => mkdir(to));
-    await gate.copyDatabase(join(to, DATABASE));
+    await gate.run("make the copy's folder", () => mkdir(to));
+    // SQLite copies a few pages at a time; what is written meanwhile is in the copy, too.
+    await gate.run("copy the database", () => backup(database, join(to, DATABASE)));
     const copy = fileBlobs({
       dir: join(to, "blobs"),
       blobBytesMax,
-      gate: (action, work) => gate.files(`${action} of the copy`, work),
+      gate: (action, work) => gate.run(`${action} of the copy`, work),
     });
     await copy.prepare();
     let [copied, bytes] = [0, 0];
@@ -109,60 +114,16 @@ function openDatabase(dir: string): DatabaseSync {
   }
 }
 
-/** Lets calls through while the store is open and turns SQLite's and the file system's failures into HeddleError "store". */
-class Gate {
-  readonly #database: DatabaseSync;
-  readonly #underway = new Set<Promise<unknown>>();
-  #open = true;
+/** Runs `work` on the database now. SQLite is synchronous, so nothing runs between its statements. */
+type Sql = <T>(action: string, work: (database: DatabaseSync) => T) => Promise<T>;
 
-  constructor(database: DatabaseSync) {
-    this.#database = database;
-  }
-
-  /** Runs `work` now. SQLite is synchronous, so nothing runs between its statements. */
-  async sql<T>(action: string, work: (database: DatabaseSync) => T): Promise<T> {
-    return this.files(action, async () => work(this.#database));
-  }
-
-  async files<T>(action: string, work: () => Promise<T>): Promise<T> {
-    if (!this.#open) {
-      throw new HeddleError("store", `Cannot ${action}: the store is closed`);
-    }
-    const working = work();
-    this.#underway.add(working);
-    try {
-      return await working;
-    } catch (error) {
-      throw error instanceof HeddleError || error instanceof AssertionError
-        ? error
-        : new HeddleError("store", `Cannot ${action}: ${String(error)}`, { cause: error });
-    } finally {
-      this.#underway.delete(working);
-    }
-  }
-
-  /** SQLite copies a few pages at a time; what is written meanwhile is in the copy, too. */
-  async copyDatabase(path: string): Promise<void> {
-    await this.files("copy the database", () => backup(this.#database, path));
-  }
-
-  /** Waits for what is under way: the lock must not be given up before the last write. */
-  async close(): Promise<void> {
-    if (this.#open) {
-      this.#open = false;
-      await Promise.allSettled(this.#underway);
-      this.#database.close();
-    }
-  }
-}
-
-function sqliteLog(gate: Gate): Log {
+function sqliteLog(sql: Sql): Log {
   const lengthOf = (database: DatabaseSync): number =>
     Number(database.prepare("SELECT coalesce(max(position) + 1, 0) AS length FROM log").get()?.["length"]);
   return {
-    length: () => gate.sql("read the log", lengthOf),
+    length: () => sql("read the log", lengthOf),
     append: (after, entries) =>
-      gate.sql("append to the log", (database) => {
+      sql("append to the log", (database) => {
         checkPosition(after, "append to the log");
         entries.forEach(checkValue);
         if (after !== lengthOf(database)) {
@@ -182,7 +143,7 @@ function sqliteLog(gate: Gate): Log {
         return true;
       }),
     read: (from, count) =>
-      gate.sql("read the log", (database) => {
+      sql("read the log", (database) => {
         checkPosition(from, "read the log");
         checkPosition(count, "read the log");
         const rows = database.prepare("SELECT entry FROM log WHERE position >= ? ORDER BY position LIMIT ?");
@@ -191,7 +152,7 @@ function sqliteLog(gate: Gate): Log {
   };
 }
 
-function sqliteKeys(gate: Gate): Keys {
+function sqliteKeys(sql: Sql): Keys {
   const read = (database: DatabaseSync, key: string): Bytes | undefined =>
     database.prepare("SELECT value FROM keys WHERE key = ?").get(key)?.["value"] as Bytes | undefined;
   const write = (database: DatabaseSync, key: string, value: Bytes): void => {
@@ -201,13 +162,13 @@ function sqliteKeys(gate: Gate): Keys {
   };
   return {
     get: (key) =>
-      gate.sql("read a key", (database) => {
+      sql("read a key", (database) => {
         checkKey(key);
         return read(database, key);
       }),
-    set: (key, value) => gate.sql("set a key", (database) => write(database, key, value)),
+    set: (key, value) => sql("set a key", (database) => write(database, key, value)),
     compareAndSet: (key, expected, value) =>
-      gate.sql("set a key", (database) => {
+      sql("set a key", (database) => {
         checkKey(key);
         checkValue(value);
         const present = read(database, key);
@@ -219,12 +180,12 @@ function sqliteKeys(gate: Gate): Keys {
         return same;
       }),
     delete: (key) =>
-      gate.sql("delete a key", (database) => {
+      sql("delete a key", (database) => {
         checkKey(key);
         database.prepare("DELETE FROM keys WHERE key = ?").run(key);
       }),
     list: (prefix) =>
-      gate.sql("list keys", (database) => {
+      sql("list keys", (database) => {
         const rows = database.prepare("SELECT key FROM keys WHERE key >= ?").all(prefix);
         const keys = rows.map((row) => row["key"] as string);
         return keys.filter((key) => key.startsWith(prefix)).sort();

@@ -161,12 +161,13 @@ function buildApp() {
   writeFileSync(stamp, wanted);
 }
 
-/** The tests need two browsers and a software Vulkan driver; everything else comes from npm. */
+/** The tests need two browsers, a software Vulkan driver and a NATS server; everything else comes from npm. */
 function systemPackages() {
   const needed = [
     { path: "/usr/bin/chromium", name: "chromium" },
     { path: "/usr/bin/firefox-esr", name: "firefox-esr" },
     { path: "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json", name: "mesa-vulkan-drivers" },
+    { path: "/usr/sbin/nats-server", name: "nats-server" },
   ].filter(({ path }) => !existsSync(path));
   if (needed.length === 0) {
     return;
@@ -180,7 +181,11 @@ function systemPackages() {
   }
   say(`Installing system packages for the tests: ${names.join(", ")} …`);
   must("apt-get", ["update", "-qq"]);
-  must("apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...names], { DEBIAN_FRONTEND: "noninteractive" });
+  // In runlevel 1 Debian does not start the service of what it installs: the tests start servers of their own, on loopback.
+  must("apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...names], {
+    DEBIAN_FRONTEND: "noninteractive",
+    RUNLEVEL: "1",
+  });
 }
 
 /** Gets Mesa 25. Where that fails it says why, and the tests that need it fail; the others run. */

@@ -210,6 +210,7 @@ function same(got: readonly Bytes[], expected: readonly Bytes[]): void {
   assert(got.length === expected.length, `Expected ${expected.length} values, got ${got.length}`);
   got.forEach((value, i) => {
     assert(equalBytes(value, expected[i] as Bytes), `Expected value ${i} to be the one that was stored`);
+    assert(value.constructor === Uint8Array, `Expected value ${i} to be a plain array: a Buffer's slice() is no copy`);
   });
 }
 

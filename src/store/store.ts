@@ -1,7 +1,7 @@
 /**
  * What the relay and the client need to remember: an append-only log, small keys, content-addressed blobs. Nothing above
- * knows which implementation it has: memory (tests, simulation), embedded (SQLite and files), IndexedDB (browser). One
- * contract suite runs on all of them (`contract.ts`).
+ * knows which implementation it has: memory (tests, simulation), embedded (SQLite and files), IndexedDB (browser), NATS
+ * JetStream (several machines). One contract suite runs on all of them (`contract.ts`).
  */
 import { assert, HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";

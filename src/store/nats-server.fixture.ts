@@ -1,0 +1,124 @@
+/** Real nats-servers for tests and benchmarks: on loopback, with folders of their own, stopped by process id. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { jetstreamManager, type JetStreamManager } from "@nats-io/jetstream";
+import { connect } from "@nats-io/transport-node";
+import { parseNatsAddress, type NatsAddress } from "./nats-address.ts";
+
+const DEBIAN_PATH = "/usr/sbin/nats-server";
+
+export interface NatsServer {
+  readonly name: string;
+  readonly port: number;
+  /** Starts it, also again after `kill`, and resolves when it takes clients. */
+  start(): Promise<void>;
+  /** Ends it at once, without a word to anyone. */
+  kill(): Promise<void>;
+}
+
+export interface Nats {
+  readonly servers: readonly NatsServer[];
+  /** Address of a store. */
+  address(name?: string): NatsAddress;
+  url(name?: string): string;
+  /** Works on it as an operator does, not through a store. */
+  manage<T>(work: (manager: JetStreamManager) => Promise<T>): Promise<T>;
+  close(): Promise<void>;
+}
+
+export interface NatsFixtureOptions {
+  /** Scratch folder, which the caller removes. */
+  readonly dir: string;
+  /** 1, or the size of a cluster. */
+  readonly servers?: number;
+  /** More lines for the configuration file of each server. */
+  readonly config?: string;
+  readonly jetStream?: string;
+}
+
+/** Starts servers that know each other, each with JetStream. */
+export async function startNats({
+  dir,
+  servers: count = 1,
+  config = "",
+  jetStream = "",
+}: NatsFixtureOptions): Promise<Nats> {
+  const ports = await freePorts(2 * count);
+  const routes = ports.slice(count).map((port) => `nats-route://127.0.0.1:${port}`);
+  const servers = Array.from({ length: count }, (_, i) => {
+    const home = join(dir, `server-${i}`);
+    mkdirSync(home, { recursive: true });
+    const file = join(home, "nats.conf");
+    const cluster = `cluster { name: test, listen: "127.0.0.1:${ports[count + i]}", routes: [${routes.join()}] }`;
+    const lines = [
+      `server_name: test-${i}`,
+      `listen: "127.0.0.1:${ports[i]}"`,
+      jetStream === "off" ? "" : `jetstream { store_dir: "${home}", ${jetStream} }`,
+      count === 1 ? "" : cluster,
+      config,
+    ];
+    writeFileSync(file, lines.join("\n"));
+    return natsServer(`test-${i}`, ports[i] as number, file);
+  });
+  await Promise.all(servers.map((server) => server.start()));
+  const url = (name = "heddle"): string => `nats://${servers.map(({ port }) => `127.0.0.1:${port}`).join()}/${name}`;
+  return {
+    servers,
+    url,
+    address: (name) => parseNatsAddress(url(name)),
+    manage: async (work) => {
+      const connection = await connect({ servers: servers.map(({ port }) => `127.0.0.1:${port}`) });
+      try {
+        return await work(await jetstreamManager(connection));
+      } finally {
+        await connection.close();
+      }
+    },
+    close: async () => {
+      await Promise.all(servers.map((server) => server.kill()));
+    },
+  };
+}
+
+function natsServer(name: string, port: number, file: string): NatsServer {
+  let child: ChildProcess | undefined;
+  return {
+    name,
+    port,
+    start: async () => {
+      const path = existsSync(DEBIAN_PATH) ? DEBIAN_PATH : "nats-server";
+      const started = spawn(path, ["-c", file], { stdio: ["ignore", "ignore", "pipe"] });
+      child = started;
+      const said: string[] = [];
+      await new Promise<void>((settle, reject) => {
+        started.once("error", reject);
+        started.once("exit", (code) => reject(new Error(`nats-server ended (${code}):\n${said.join("\n")}`)));
+        createInterface(started.stderr).on("line", (line) => {
+          said.push(line);
+          if (line.includes("Server is ready")) {
+            settle();
+          }
+        });
+      });
+    },
+    kill: async () => {
+      if (child !== undefined && child.exitCode === null && child.signalCode === null) {
+        const exited = once(child, "exit");
+        child.kill("SIGKILL");
+        await exited;
+      }
+    },
+  };
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const listeners = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
+  await Promise.all(listeners.map((listener) => once(listener, "listening")));
+  const ports = listeners.map((listener) => (listener.address() as AddressInfo).port);
+  await Promise.all(listeners.map((listener) => new Promise((settle) => listener.close(settle))));
+  return ports;
+}

@@ -1,0 +1,148 @@
+/**
+ * Bytes of any length as pieces, one JetStream message each, under subjects that name them: `<kind>.<name>.<i>`, and
+ * `<kind>.<name>.size` written last. Unlike NATS's object store, a slice is read by asking for just the pieces it touches.
+ */
+import { HeddleError } from "../base/assert.ts";
+import type { Bytes } from "../base/bytes.ts";
+import type { JetStream } from "./jetstream.ts";
+
+/** What the relay's HTTP face reads at a time. */
+const PIECE_BYTES_MAX = 262_144;
+/** Pieces under way at a time. */
+const WINDOW = 8;
+
+interface Size {
+  readonly bytes: number;
+  readonly pieceBytes: number;
+}
+
+export interface PiecesOptions {
+  readonly jetStream: JetStream;
+  readonly stream: string;
+  /** Subjects begin with it: two tokens. */
+  readonly kind: string;
+  /** More than this is refused before memory is allocated for it. */
+  readonly bytesMax: number;
+}
+
+export class Pieces {
+  readonly #options: PiecesOptions;
+
+  constructor(options: PiecesOptions) {
+    this.#options = options;
+  }
+
+  async put(action: string, name: string, bytes: Bytes): Promise<void> {
+    const { jetStream } = this.#options;
+    const pieceBytes = Math.min(PIECE_BYTES_MAX, jetStream.payloadBytesMax);
+    await inWindow(Math.ceil(bytes.length / pieceBytes), async (i) => {
+      const payload = bytes.subarray(i * pieceBytes, (i + 1) * pieceBytes);
+      await jetStream.write(action, { subject: this.#subject(name, i), payload });
+    });
+    const size: Size = { bytes: bytes.length, pieceBytes };
+    await jetStream.write(action, {
+      subject: this.#subject(name, "size"),
+      payload: new TextEncoder().encode(JSON.stringify(size)),
+    });
+  }
+
+  async size(action: string, name: string): Promise<number | undefined> {
+    return (await this.#size(action, name))?.bytes;
+  }
+
+  /**
+   * Bytes start … end (exclusive), or to the end of what is there; undefined when absent. `from` "leader" does not take what
+   * another replica has. Rejects with HeddleError "integrity" when a piece is missing or has another length.
+   */
+  async read(
+    action: string,
+    name: string,
+    { start = 0, end = Infinity, from = "any" }: { start?: number; end?: number; from?: "any" | "leader" } = {},
+  ): Promise<Bytes | undefined> {
+    const size = await this.#size(action, name);
+    if (size === undefined) {
+      return undefined;
+    }
+    const { jetStream, stream } = this.#options;
+    const stop = Math.min(end, size.bytes);
+    const read = new Uint8Array(Math.max(0, stop - start));
+    if (read.length === 0) {
+      return read;
+    }
+    const first = Math.floor(start / size.pieceBytes);
+    let deleted = false;
+    await inWindow(Math.ceil(stop / size.pieceBytes) - first, async (i) => {
+      const at = (first + i) * size.pieceBytes;
+      const subject = this.#subject(name, first + i);
+      const piece =
+        from === "any"
+          ? await jetStream.fixed(action, stream, { last_by_subj: subject })
+          : await jetStream.last(action, stream, subject);
+      const expected = Math.min(size.pieceBytes, size.bytes - at);
+      if (piece === undefined && (await this.#size(action, name)) === undefined) {
+        deleted = true; // meanwhile
+        return;
+      }
+      if (piece?.payload.length !== expected) {
+        const got = piece === undefined ? "nothing" : `${piece.payload.length} bytes`;
+        throw new HeddleError("integrity", `Cannot ${action}: got ${got} of "${subject}", need ${expected} bytes`);
+      }
+      read.set(piece.payload.subarray(Math.max(0, start - at), stop - at), Math.max(0, at - start));
+    });
+    return deleted ? undefined : read;
+  }
+
+  async delete(action: string, name: string): Promise<void> {
+    await this.#options.jetStream.remove(action, this.#options.stream, this.#subject(name, "*"));
+  }
+
+  /** Names of what is whole. */
+  async list(action: string): Promise<string[]> {
+    const { jetStream, stream, kind } = this.#options;
+    const subjects = await jetStream.subjects(action, stream, this.#subject("*", "size"));
+    return subjects.map((subject) => subject.slice(kind.length + 1, -".size".length)).sort();
+  }
+
+  async #size(action: string, name: string): Promise<Size | undefined> {
+    const { jetStream, stream, bytesMax } = this.#options;
+    const subject = this.#subject(name, "size");
+    const stored = await jetStream.last(action, stream, subject);
+    if (stored === undefined) {
+      return undefined;
+    }
+    let size: Partial<Size> | null;
+    try {
+      size = JSON.parse(new TextDecoder().decode(stored.payload)) as Partial<Size> | null;
+    } catch {
+      size = null;
+    }
+    const { bytes, pieceBytes } = size ?? {};
+    if (!isCount(bytes, bytesMax) || !isCount(pieceBytes, PIECE_BYTES_MAX) || pieceBytes === 0) {
+      throw new HeddleError("integrity", `Cannot ${action}: "${subject}" says no size of at most ${bytesMax} bytes`);
+    }
+    return { bytes, pieceBytes };
+  }
+
+  #subject(name: string, part: number | "size" | "*"): string {
+    return `${this.#options.kind}.${name}.${part}`;
+  }
+}
+
+/** Runs `work` for 0 … count − 1, at most WINDOW at a time; begins nothing more once one has failed. */
+export async function inWindow(count: number, work: (i: number) => Promise<void>): Promise<void> {
+  let next = 0;
+  const lane = async (): Promise<void> => {
+    while (next < count) {
+      next += 1;
+      await work(next - 1).catch((error: unknown) => {
+        next = count;
+        throw error;
+      });
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(WINDOW, count) }, lane));
+}
+
+function isCount(value: unknown, max: number): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= max;
+}

@@ -80,6 +80,9 @@ export function faultsOf(seed: number): Faults {
   };
 }
 
+/** Bits of a value that does not travel exactly. */
+const WIDTHS = [1, 2, 3, 4] as const;
+
 /** What `seed` runs in the suite. */
 export function optionsOf(seed: number): Omit<SimulationOptions, "openMergeKernel"> {
   const rng = createRng("options", seed);
@@ -89,7 +92,8 @@ export function optionsOf(seed: number): Omit<SimulationOptions, "openMergeKerne
     contributors: faults.liars + 1 + rng.below(3),
     rounds: 2 + rng.below(2),
     parameters: 64 + rng.below(200),
-    uplink: rng.below(2) === 0 ? { keep: 32, bits: 2, beta: 0.95 } : { keep: 4096, bits: 64, beta: 0.95 },
+    uplink:
+      rng.below(2) === 0 ? { keep: 32, bits: WIDTHS[seed % 4] ?? 2, beta: 0.95 } : { keep: 4096, bits: 64, beta: 0.95 },
     faults,
   };
 }

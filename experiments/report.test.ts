@@ -12,7 +12,7 @@ import { plotOf } from "./plot.ts";
 import { createProgress } from "./progress.ts";
 import type { Point, RunRecord } from "./record.ts";
 import { openResults } from "./results.ts";
-import { createSetting } from "./setting.ts";
+import { checkedCharter } from "./setting.ts";
 import { readSources, SOURCES } from "./sources.ts";
 import { lossAt, summarise } from "./summary.ts";
 import { tableOf } from "./table.ts";
@@ -74,7 +74,7 @@ describe("EXPERIMENTS", () => {
       expect(new Set(own).size).toBe(own.length);
       expect(own).toContain(reference);
       for (const arm of arms) {
-        expect(() => createSetting(arm, 1, TOY_SOURCES)).not.toThrow();
+        expect(() => checkedCharter(arm, 1, TOY_SOURCES)).not.toThrow();
       }
     }
   });

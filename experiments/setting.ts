@@ -40,6 +40,25 @@ export interface Participant {
 
 /** Throws HeddleError "bad-input" for an arm whose charter is not one. */
 export function createSetting(arm: Arm, seed: number, sources: readonly Source[] = readSources(arm.sources)): Setting {
+  const charter = checkedCharter(arm, seed, sources);
+  const cuts = sources.flatMap((source) => [source.train, source.evaluation]);
+  const registry = createKeyRegistry();
+  return {
+    arm,
+    seed,
+    charter,
+    initial: initialParameters(charter.model),
+    train: createCorpus(sources.flatMap((source) => source.train.shards)),
+    evaluation: createCorpus(sources.flatMap((source) => source.evaluation.shards)),
+    sources: sources.map(({ name, evaluation: { shards } }) => ({ name, heldOut: createCorpus(shards) })),
+    shards: new Map(cuts.flatMap(({ record, shards }) => shards.map((bytes, i) => [digestAt(record, i), bytes]))),
+    registry,
+    contributors: participants(arm, { seed, registry, sources }),
+  };
+}
+
+/** The charter of an arm's run with `seed` on `sources`. Throws HeddleError "bad-input" where that is none. */
+export function checkedCharter(arm: Arm, seed: number, sources: readonly Source[]): Charter {
   const train = sources.map((source) => source.train.record);
   const evaluation = {
     ...present(sources[0], "a source").evaluation.record,
@@ -52,20 +71,7 @@ export function createSetting(arm: Arm, seed: number, sources: readonly Source[]
   if (!checked.ok) {
     throw new HeddleError("bad-input", `Cannot run arm "${arm.name}": ${checked.detail}`);
   }
-  const cuts = sources.flatMap((source) => [source.train, source.evaluation]);
-  const registry = createKeyRegistry();
-  return {
-    arm,
-    seed,
-    charter: checked.value,
-    initial: initialParameters(checked.value.model),
-    train: createCorpus(sources.flatMap((source) => source.train.shards)),
-    evaluation: createCorpus(sources.flatMap((source) => source.evaluation.shards)),
-    sources: sources.map(({ name, evaluation: { shards } }) => ({ name, heldOut: createCorpus(shards) })),
-    shards: new Map(cuts.flatMap(({ record, shards }) => shards.map((bytes, i) => [digestAt(record, i), bytes]))),
-    registry,
-    contributors: participants(arm, { seed, registry, sources }),
-  };
+  return checked.value;
 }
 
 function digestAt({ shards }: Source["train"]["record"], i: number): Digest {

@@ -1,10 +1,11 @@
 import * as fc from "fast-check";
-import { describe, expect, test, vi } from "vitest";
+import { afterAll, describe, expect, test, vi } from "vitest";
 
 // Element classes extend HTMLElement, which Node lacks; only their pure parts are tested here, the rest in a browser.
 vi.stubGlobal("HTMLElement", EventTarget);
 const stubNode = { setAttribute: () => undefined, append: () => undefined };
 vi.stubGlobal("document", { createElement: () => stubNode, createElementNS: () => stubNode });
+afterAll(() => vi.unstubAllGlobals());
 const { laneOwners } = await import("./threads.ts");
 const { clampDuty } = await import("./power.ts");
 const { thin } = await import("./chart.ts");

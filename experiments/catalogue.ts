@@ -332,16 +332,15 @@ export const EXPERIMENTS: readonly Experiment[] = [
   {
     name: "small-batch",
     question:
-      "Small model, batches of two and as many tokens, so four times the steps: is averaging better where noise is the limit?",
+      "Small model, batches of 32 instead of 8: is averaging better where a contributor's own gradient is less noisy?",
     seeds: SEEDS,
     reference: "synchronous-0.002",
-    arms: [1e-3, 2e-3, 4e-3].flatMap((learningRate) => {
-      const scale: Scale = { ...SMALL, batch: 2, rounds: 80, steps: 30, learningRate };
-      return [
-        synchronous(scale, `synchronous-${learningRate}`),
-        { ...fedAvg(scale), name: `fedavg-${learningRate}` },
-        { ...standard(scale), name: `default-${learningRate}` },
-      ];
+    arms: [2e-3, 4e-3].flatMap((learningRate) => {
+      const scale: Scale = { ...SMALL, batch: 32, learningRate };
+      return [synchronous, fedAvg, diloco, standard].map((make) => {
+        const made = make(scale);
+        return { ...made, name: `${made.name}-${learningRate}` };
+      });
     }),
   },
   {
@@ -354,7 +353,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       ...[64, 128, 256, 512, 1_024].map((keep) =>
         varied(`up-${keep}`, `Of 4,096 values ${keep} go up`, { uplink: { ...uplink, keep }, downlink: DENSE }),
       ),
-      ...[0, 0.8, 0.9, 0.99, 1].map((beta) =>
+      ...[0, 0.2, 0.5, 0.8, 0.95, 1].map((beta) =>
         varied(`up-256-beta-${beta}`, `Of 4,096 values 256 go up; what is left fades by ${beta}`, {
           uplink: { ...uplink, beta },
           downlink: DENSE,
@@ -461,11 +460,11 @@ export const EXPERIMENTS: readonly Experiment[] = [
     name: "sample-density",
     question: "What do denser and sparser updates cost and give?",
     seeds: SEEDS,
-    reference: "up-256-down-1024",
+    reference: "up-128-down-1024",
     arms: [
       [64, 1_024],
+      [128, 512],
       [128, 1_024],
-      [256, 512],
       [256, 1_024],
       [256, 4_096],
       [1_024, 4_096],

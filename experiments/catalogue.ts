@@ -306,6 +306,25 @@ export const EXPERIMENTS: readonly Experiment[] = [
     ],
   },
   {
+    name: "small-momentum",
+    question:
+      "Small model, dense deltas, as many tokens in 40 rounds of 15 steps or 10 of 60: does large outer momentum hurt at short rounds, as published?",
+    seeds: SEEDS,
+    reference: "steps-15-momentum-0",
+    arms: [15, 60].flatMap((steps) =>
+      [0, 0.5, 0.9].map((momentum) =>
+        dense(
+          { ...SMALL, steps, rounds: 600 / steps },
+          {
+            name: `steps-${steps}-momentum-${momentum}`,
+            sentence: `Rounds of ${steps} steps, outer rate 0.7, momentum ${momentum}`,
+            outer: { ...outer, learningRate: 0.7, momentum, clipToMedian: 0 },
+          },
+        ),
+      ),
+    ),
+  },
+  {
     name: "small-long",
     question: "Small model, four times as many rounds: does the distance to data parallel shrink as training goes on?",
     seeds: SEEDS,
@@ -428,7 +447,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
         links: { ...RURAL, upMbitPerS: 1 },
       },
     ].map(({ name, sentence, aheadMax, links }) => {
-      const scale: Scale = { model: MIDDLING_MODEL, contributors: 4, rounds: 5, steps: 30 };
+      const scale: Scale = { model: MIDDLING_MODEL, contributors: 4, rounds: 12, steps: 30 };
       const round = { ...charterOf(scale).round, trainMs: 60_000, graceMs: 60_000, aheadMax };
       const devices: Devices = { stepMs: 300, spread: 1 };
       return arm(scale, name, sentence, { work: "noise", devices, links, charter: { round, trust: TRUSTING } });

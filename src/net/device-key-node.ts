@@ -1,39 +1,67 @@
-/** A device key in a file, for Node and Deno: PKCS #8, readable by its owner only. */
+/** A device key in a file (readable by its owner only) or in a store, for Node and Deno: PKCS #8. */
 import { link, mkdir, open, readFile, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import process from "node:process";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, present } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
+import type { Keys } from "../store/store.ts";
 import { createPair, deviceKeyOf } from "./device-key.ts";
 
 /** The key in the file at `path`; made when absent. Throws HeddleError "store" when the file cannot be read or made. */
-export async function loadDeviceKey(path: string): Promise<DeviceKey> {
+export function loadDeviceKey(path: string): Promise<DeviceKey> {
+  return loadFrom({
+    shown: `"${path}"`,
+    read: () => readIfPresent(path),
+    create: (pkcs8) => createKeyFile(path, pkcs8),
+  });
+}
+
+/**
+ * The key under `name` in a store that several processes share; made when absent. Whoever can read the store can sign with
+ * it. Throws HeddleError "store" when the store cannot be read or what is there is no key.
+ */
+export function loadStoredKey(keys: Keys, name: string): Promise<DeviceKey> {
+  return loadFrom({
+    shown: `the store's "${name}"`,
+    read: () => keys.get(name),
+    create: (pkcs8) => keys.compareAndSet(name, undefined, pkcs8),
+  });
+}
+
+interface KeyPlace {
+  readonly shown: string;
+  read(): Promise<Bytes | undefined>;
+  /** Never over a key that exists. */
+  create(pkcs8: Bytes): Promise<unknown>;
+}
+
+async function loadFrom({ shown, read, create }: KeyPlace): Promise<DeviceKey> {
   try {
-    const kept = await readIfPresent(path);
-    if (kept === undefined) {
-      await createKeyFile(path);
+    let pkcs8 = await read();
+    if (pkcs8 === undefined) {
+      const { privateKey } = await createPair(true);
+      await create(new Uint8Array(await crypto.subtle.exportKey("pkcs8", privateKey)));
+      pkcs8 = await read(); // another process may have been faster: its key is the key
     }
-    return await deviceKeyOf(await importPair(kept ?? new Uint8Array(await readFile(path))));
+    return await deviceKeyOf(await importPair(present(pkcs8, "the key that was just kept")));
   } catch (error) {
-    throw new HeddleError("store", `Cannot use the device key in "${path}": ${String(error)}`, { cause: error });
+    throw new HeddleError("store", `Cannot use the device key in ${shown}: ${String(error)}`, { cause: error });
   }
 }
 
-/** Writes a new key beside `path` and links it there: whole or not at all, and never over a key that exists. */
-async function createKeyFile(path: string): Promise<void> {
-  const { privateKey } = await createPair(true);
-  const bytes = new Uint8Array(await crypto.subtle.exportKey("pkcs8", privateKey));
+/** Writes a key beside `path` and links it there: whole or not at all. */
+async function createKeyFile(path: string, pkcs8: Bytes): Promise<void> {
   const temporary = `${path}.${process.pid}.${crypto.randomUUID()}`;
   await mkdir(dirname(path), { recursive: true });
   const file = await open(temporary, "wx", 0o600);
   try {
-    await file.writeFile(bytes);
+    await file.writeFile(pkcs8);
     await file.sync();
     await link(temporary, path);
   } catch (error) {
     if (!hasCode(error, "EEXIST")) {
-      throw error; // otherwise another process was faster: its key is the key
+      throw error;
     }
   } finally {
     await file.close();

@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { fromHex, toHex, type Bytes } from "../base/bytes.ts";
-import { loadDeviceKey as loadKeyFile } from "./device-key-node.ts";
+import { loadDeviceKey as loadKeyFile, loadStoredKey } from "./device-key-node.ts";
+import { createMemoryStore } from "../store/memory.ts";
 import { createDeviceKey, loadDeviceKey, verifySignature } from "./device-key.ts";
 
 const message = Uint8Array.of(1, 2, 3);
@@ -51,6 +52,14 @@ test("loadDeviceKey() keeps one key a file, whole and for its owner only, howeve
   await writeFile(path, "no key");
   await expect(loadKeyFile(path)).rejects.toMatchObject({ code: "store" });
   await rm(dir, { recursive: true });
+});
+
+test("loadStoredKey() keeps one key a store, however many start at once", async () => {
+  const { keys } = createMemoryStore();
+  const found = await Promise.all([1, 2, 3].map(() => loadStoredKey(keys, "relay.key")));
+  expect(new Set(found.map((key) => toHex(key.publicKey))).size).toBe(1);
+  await keys.set("relay.key", message);
+  await expect(loadStoredKey(keys, "relay.key")).rejects.toMatchObject({ code: "store" });
 });
 
 test("loadDeviceKey() says when there is no place to keep a key", async () => {

@@ -10,6 +10,7 @@ import { equalBytes } from "../base/bytes.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { openEmbeddedStore, type EmbeddedStore } from "../store/embedded.ts";
 import { checkLedger, entriesOf, type CheckedLedger } from "./ledger.ts";
+import type { PlacedStore } from "./place.ts";
 import { reachableBlobs } from "./prune.ts";
 import { readCharter } from "./run.ts";
 
@@ -23,9 +24,14 @@ export interface BackupReport {
 }
 
 /** Backs `store`, open in the folder `dir`, up into the folder `to`, which must be absent or empty. Throws HeddleError. */
-export async function backUp(store: EmbeddedStore, dir: string, to: string): Promise<BackupReport> {
+export async function backUp({ backup }: PlacedStore, dir: string, to: string): Promise<BackupReport> {
+  if (backup === undefined) {
+    const sentence =
+      'Cannot back up: this run is kept on NATS, whose own tool copies it: "nats account backup FOLDER" writes every stream';
+    throw new HeddleError("bad-input", sentence);
+  }
   return fillPlace(to, "back up", async (partial) => {
-    const copied = await store.backup(partial);
+    const copied = await backup(partial);
     await files("back up", async () => {
       await chmod(partial, 0o700); // it holds the relay's key
       await copyFile(join(dir, KEY_FILE), join(partial, KEY_FILE));

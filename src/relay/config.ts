@@ -2,8 +2,9 @@
 import { parseArgs } from "node:util";
 import { HeddleError } from "../base/assert.ts";
 import type { LogFormat } from "./log.ts";
+import { PLACE_OPTIONS, readPlace, type Place } from "./place.ts";
 
-export interface RelayConfig {
+export interface RelayConfig extends Place {
   readonly host: string;
   readonly port: number;
   /** UDP port of the WebRTC lane; 0: a free one, another at every start. */
@@ -13,8 +14,6 @@ export interface RelayConfig {
   /** Where `/metrics`, `/healthz` and `/readyz` are served; port 0 switches them off. */
   readonly metricsHost: string;
   readonly metricsPort: number;
-  /** Folder of the embedded store: ledger, keys, blobs, the relay's key. */
-  readonly dir: string;
   /** Names of data sets (`npm run data -- list`) that a new run trains on; empty: the sample corpus. */
   readonly data: readonly string[];
   /** Start a contributor on this machine, so that training begins by itself. */
@@ -36,6 +35,8 @@ export const RELAY_USAGE = `npm start -- [options]
   --metrics-port N     serve /metrics, /healthz and /readyz on this port (default: off)
   --metrics-host ADDR  address of that port (default 127.0.0.1; anyone who reaches it can read it)
   --dir FOLDER         where the run is kept (default .heddle/relay)
+  --nats ADDRESS       keep the run on NATS JetStream instead; the folder then holds only what is this machine's:
+                       nats://[user:password@]host[:port][,host[:port]…][/name][?replicas=N], or tls://…
   --data NAME[,NAME]   data sets for a new run, added before with "npm run data -- add" (default: the sample corpus)
   --charter FILE       JSON with fields that replace the sample charter's, for a new run (model sizes, round times …)
   --no-contributor     do not train on this machine
@@ -61,7 +62,7 @@ export function parseRelayConfig(
         "demo-port": { type: "string" },
         "metrics-port": { type: "string", default: "0" },
         "metrics-host": { type: "string", default: "127.0.0.1" },
-        dir: { type: "string", default: ".heddle/relay" },
+        ...PLACE_OPTIONS,
         data: { type: "string", default: "" },
         charter: { type: "string" },
         contributor: { type: "boolean", default: true },
@@ -95,7 +96,7 @@ export function parseRelayConfig(
         : wholeNumber("--demo-port", values["demo-port"], 65_535),
     metricsHost: bare(values["metrics-host"]),
     metricsPort: wholeNumber("--metrics-port", values["metrics-port"], 65_535),
-    dir: values.dir,
+    ...readPlace(values),
     data: values.data === "" ? [] : values.data.split(","),
     contributor: values.contributor,
     charter: values.charter ?? null,

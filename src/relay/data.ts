@@ -14,14 +14,15 @@ import { cutShards, DATASET_SHARDS_MAX, describeDataset, isDatasetName, SHARD_BY
 import { decode, encode, normaliseText } from "../data/text.ts";
 import { CATEGORIES, type Category, type Dataset, type Shard } from "../protocol/charter.ts";
 import type { Store } from "../store/store.ts";
+import { openPlace, PLACE_OPTIONS, readPlace, type Place } from "./place.ts";
 
 /** One text file; larger texts are given as several files. */
 const TEXT_FILE_BYTES_MAX = 268_435_456;
 
 const KEY_PREFIX = "dataset/";
 
-const USAGE = `npm run data -- add FILES… --name NAME --licence SPDX --category fully-open [--dir FOLDER]
-npm run data -- list [--dir FOLDER]
+const USAGE = `npm run data -- add FILES… --name NAME --licence SPDX --category fully-open [--dir FOLDER | --nats ADDRESS]
+npm run data -- list [--dir FOLDER | --nats ADDRESS]
 
   add               cut UTF-8 text files into shards and keep them as the data set NAME
   list              print the data sets that runs can train on (npm start -- --data NAME)
@@ -31,6 +32,7 @@ npm run data -- list [--dir FOLDER]
   --category WHAT   ${CATEGORIES.join(", ")}; only fully-open data may be given to a relay,
                     everything else stays with its owner, who trains on it with a headless contributor
   --dir FOLDER      the relay's folder (default .heddle/relay); the relay must not be running
+  --nats ADDRESS    the address that the relay is given, when it keeps its run on NATS; the relay may be running
   --help            print this text
 
   Limits: ${TEXT_FILE_BYTES_MAX / 1_048_576} MiB a file, ${(DATASET_SHARDS_MAX * SHARD_BYTES_MAX) / 1_048_576} MiB a data set.
@@ -38,17 +40,17 @@ npm run data -- list [--dir FOLDER]
 
 /** What the command needs from outside. */
 export interface DataSurroundings {
-  readonly openStore: (dir: string) => Promise<Store>;
+  readonly openStore: (place: Place) => Promise<Store>;
   readonly print: (line: string) => void;
   readonly printError: (line: string) => void;
 }
 
 type DataCommand =
   | { readonly type: "help" }
-  | { readonly type: "list"; readonly dir: string }
+  | { readonly type: "list"; readonly place: Place }
   | {
       readonly type: "add";
-      readonly dir: string;
+      readonly place: Place;
       readonly files: readonly string[];
       readonly name: string;
       readonly licence: string;
@@ -72,7 +74,7 @@ export async function runData(args: readonly string[], surroundings: DataSurroun
     if (command.type === "add") {
       await addFiles(command, surroundings);
     } else {
-      await withStore(surroundings, command.dir, (store) => listAll(store, surroundings.print));
+      await withStore(surroundings, command.place, (store) => listAll(store, surroundings.print));
     }
     return 0;
   } catch (error) {
@@ -129,7 +131,7 @@ function parseDataCommand(args: readonly string[]): DataCommand {
       name: { type: "string" },
       licence: { type: "string" },
       category: { type: "string" },
-      dir: { type: "string", default: ".heddle/relay" },
+      ...PLACE_OPTIONS,
       help: { type: "boolean", short: "h", default: false },
     },
   });
@@ -138,7 +140,7 @@ function parseDataCommand(args: readonly string[]): DataCommand {
     return { type: "help" };
   }
   if (verb === "list" && files.length === 0) {
-    return { type: "list", dir: values.dir };
+    return { type: "list", place: readPlace(values) };
   }
   if (verb !== "add") {
     throw new HeddleError(
@@ -163,7 +165,7 @@ function parseDataCommand(args: readonly string[]): DataCommand {
     );
   }
   checkTravel(values.name, category);
-  return { type: "add", dir: values.dir, files, name: values.name, licence: values.licence, category };
+  return { type: "add", place: readPlace(values), files, name: values.name, licence: values.licence, category };
 }
 
 async function addFiles(command: DataCommand & { type: "add" }, surroundings: DataSurroundings): Promise<void> {
@@ -172,7 +174,7 @@ async function addFiles(command: DataCommand & { type: "add" }, surroundings: Da
     shards.push(...cutShards(await readText(file)));
   }
   const record = describeDataset(command, shards);
-  await withStore(surroundings, command.dir, async (store) => {
+  await withStore(surroundings, command.place, async (store) => {
     const before = await readDataset(store, record.name);
     await storeDataset(store, { record, shards });
     surroundings.print(`${before === undefined ? "Added" : "Replaced"} ${lineOf(record)}`);
@@ -217,10 +219,10 @@ function lineOf({ name, licence, category, shards }: Dataset): string {
 
 async function withStore(
   { openStore }: DataSurroundings,
-  dir: string,
+  place: Place,
   work: (store: Store) => Promise<void>,
 ): Promise<void> {
-  const store = await openStore(dir);
+  const store = await openStore(place);
   try {
     await work(store);
   } finally {
@@ -254,9 +256,8 @@ function sentenceOf(error: unknown): string {
 }
 
 if (import.meta.main) {
-  const { openEmbeddedStore } = await import("../store/embedded.ts");
   process.exitCode = await runData(process.argv.slice(2), {
-    openStore: openEmbeddedStore,
+    openStore: openPlace,
     print: (line) => process.stdout.write(`${line}\n`),
     printError: (line) => process.stderr.write(`${line}\n`),
   });

@@ -1,5 +1,5 @@
 /**
- * `npm start`: one process that serves one run. It wires the embedded store, the coordinator, the referee, the WebSocket and
+ * `npm start`: one process that serves one run. It wires the store, the coordinator, the referee, the WebSocket and
  * WebRTC lanes and the HTTP face together, starts a contributor on this machine, prints a line for each version, and ends
  * cleanly on Ctrl-C. Killed at any moment it loses nothing: the next start folds the ledger and goes on.
  */
@@ -14,12 +14,11 @@ import { messageBytesMax } from "../coordinator/base.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
 import { initialParameters, parameterLayout } from "../model/layout.ts";
 import { verifySignature } from "../net/device-key.ts";
-import { loadDeviceKey } from "../net/device-key-node.ts";
+import { loadDeviceKey, loadStoredKey } from "../net/device-key-node.ts";
 import { createRtcAnswerer } from "../net/rtc-node.ts";
 import { serveBlob } from "../net/serve-blob.ts";
 import { systemClock } from "../net/system-clock.ts";
 import { acceptWebSockets } from "../net/ws-server.ts";
-import { openEmbeddedStore } from "../store/embedded.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
 import { KEY_FILE } from "./backup.ts";
 import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
@@ -29,6 +28,7 @@ import { createMetrics } from "./metrics.ts";
 import { createOperatorFace, whyUnready, type Served } from "./operator-face.ts";
 import { operationsOf } from "./operations.ts";
 import { listenOnSocket } from "./operator-socket.ts";
+import { openPlace, showPlace } from "./place.ts";
 import { startReferee } from "./referee.ts";
 import { openRun } from "./run.ts";
 import { createSecretRng } from "./secret-rng.ts";
@@ -67,10 +67,11 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
     await listen(operators, config.metricsPort, config.metricsHost, "--metrics-port");
     closers.add(() => shut(operators, ANSWER_MS));
   }
-  const embedded = await openEmbeddedStore(config.dir);
-  closers.add(() => embedded.close());
-  const store = metrics.watchStore(embedded);
-  const key = await loadDeviceKey(join(config.dir, KEY_FILE));
+  const place = await openPlace(config);
+  closers.add(() => place.close());
+  const store = metrics.watchStore(place);
+  const key =
+    config.nats === null ? await loadDeviceKey(join(config.dir, KEY_FILE)) : await loadStoredKey(store.keys, KEY_FILE);
   const run = await openRun(store, config);
   const parameters = parameterLayout(run.charter.model).size;
   if (parameters * run.charter.inner.batch * run.charter.model.time >= SLOW_WORK) {
@@ -132,7 +133,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   closers.add(() => face.close());
   const links = acceptWebSockets({ server: face.server, attach: (link) => host.attach(link), ...limits });
   closers.add(() => links.close("The relay is stopping; it will be back"));
-  const operations = operationsOf({ dir: config.dir, host, store: embedded, charter: run.charter });
+  const operations = operationsOf({ dir: config.dir, host, store, charter: run.charter });
   const socket = createOperatorFace({ metrics, unready: () => whyUnready(served), operations });
   closers.add(() => shut(socket, ANSWER_MS));
   await listenOnSocket(socket, config.dir).catch((error: unknown) => {
@@ -168,7 +169,7 @@ async function serveDemo(config: RelayConfig, relay: string, closers: Closers): 
 interface Hello {
   readonly url: string;
   readonly demo: string | null;
-  /** The folder held a run already. */
+  /** The place held a run already. */
   readonly kept: boolean;
 }
 
@@ -180,10 +181,10 @@ function sayHello(log: Log, config: RelayConfig, host: CoordinatorHost, { url, d
   const lines = [
     "",
     `Heddle: ${begun}. ${view.charter.purpose}.`,
-    `  ${view.parameters.toLocaleString("en")} parameters, evaluation loss ${head?.evalLoss.toFixed(4) ?? "unknown"} nats per byte, kept in ${config.dir}`,
+    `  ${view.parameters.toLocaleString("en")} parameters, evaluation loss ${head?.evalLoss.toFixed(4) ?? "unknown"} nats per byte, kept in ${showPlace(config)}`,
     ...(kept && (config.charter !== null || config.data.length > 0)
       ? [
-          "  --charter and --data are for a new run: this one keeps its own. Name another folder with --dir to begin one.",
+          `  --charter and --data are for a new run: this one keeps its own. Name another ${config.nats === null ? "folder with --dir" : "store at the end of --nats"} to begin one.`,
         ]
       : []),
     "",

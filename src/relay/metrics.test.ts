@@ -104,13 +104,18 @@ test("createMetrics() reads the host when it is asked, and says nothing of a run
 test("watchStore() counts what fails by the store's part, and passes results and failures on", async () => {
   const made = metrics();
   const inner = createMemoryStore();
-  const failing: Store = {
+  const backup = async (): Promise<void> => undefined;
+  const failing: Store & { readonly backup: typeof backup } = {
     ...inner,
+    log: Object.create(inner.log) as Store["log"], // its methods are a prototype's, as a class's are
+    backup,
     blobs: { ...inner.blobs, put: async () => Promise.reject(new HeddleError("store", "the disk is full")) },
   };
   const store = made.watchStore(failing);
   expect(await store.log.append(0, [Uint8Array.of(1)])).toBe(true);
   expect(await store.log.length()).toBe(1);
+  expect(await store.log.read(0, 1)).toEqual([Uint8Array.of(1)]);
+  expect(store.backup).toBe(backup);
   await expect(store.blobs.put(Uint8Array.of(1))).rejects.toThrow("the disk is full");
   expect(await valueOf(made, 'heddle_store_errors_total{part="blobs"}')).toBe(1);
   expect(await valueOf(made, 'heddle_store_errors_total{part="log"}')).toBe(0);

@@ -8,7 +8,7 @@ import type { Fact } from "../coordinator/fact.ts";
 import type { CoordinatorHost, Referee } from "../coordinator/host.ts";
 import type { SignedEntry } from "../protocol/chain.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
-import type { Store } from "../store/store.ts";
+import type { Log, Store } from "../store/store.ts";
 
 /** Rounds and measurements take from milliseconds with a toy to an hour with a large model. */
 const WORK_BUCKETS_S = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3_600];
@@ -26,7 +26,7 @@ export interface Metrics {
   /** Bytes of blobs that went out over HTTP. */
   download(bytes: number): void;
   /** The same store, with its failures counted and its ledger's writes timed. */
-  watchStore(store: Store): Store;
+  watchStore<S extends Store>(store: S): S;
   /** The same referee, with its work timed. */
   watchReferee<R extends Referee>(referee: R): R;
   close(): void;
@@ -152,22 +152,11 @@ export function createMetrics(): Metrics {
       }
     },
     download: (count) => bytes.inc({ direction: "down", lane: "http" }, count),
-    watchStore: ({ log, keys, blobs, close }) => ({
-      log: counted(
-        {
-          ...log,
-          append: async (after, entries) => {
-            const done = writes.startTimer();
-            const written = await log.append(after, entries);
-            done();
-            return written;
-          },
-        },
-        () => storeErrors.inc({ part: "log" }),
-      ),
-      keys: counted(keys, () => storeErrors.inc({ part: "keys" })),
-      blobs: counted(blobs, () => storeErrors.inc({ part: "blobs" })),
-      close,
+    watchStore: (store) => ({
+      ...store,
+      log: counted(timedLog(store.log, writes), () => storeErrors.inc({ part: "log" })),
+      keys: counted(store.keys, () => storeErrors.inc({ part: "keys" })),
+      blobs: counted(store.blobs, () => storeErrors.inc({ part: "blobs" })),
     }),
     watchReferee: (referee) => ({
       ...referee,
@@ -211,6 +200,14 @@ async function timed<T>(done: () => unknown, work: Promise<T>): Promise<T> {
   const result = await work;
   done();
   return result;
+}
+
+function timedLog(log: Log, writes: Histogram): Log {
+  return {
+    length: () => log.length(),
+    append: (after, entries) => timed(writes.startTimer(), log.append(after, entries)),
+    read: (from, count) => log.read(from, count),
+  };
 }
 
 /** `part` with its rejected calls counted. */

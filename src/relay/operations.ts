@@ -17,10 +17,11 @@ import { loadDeviceKey } from "../net/device-key-node.ts";
 import type { Lane } from "../net/link.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
-import { openEmbeddedStore, type EmbeddedStore } from "../store/embedded.ts";
+import { openEmbeddedStore } from "../store/embedded.ts";
 import type { Store } from "../store/store.ts";
 import { backUp, KEY_FILE, type BackupReport } from "./backup.ts";
 import { entriesOf } from "./ledger.ts";
+import type { PlacedStore } from "./place.ts";
 import { pruneBlobs, type PruneOptions, type PruneReport } from "./prune.ts";
 import { readCharter } from "./run.ts";
 import { createSecretRng } from "./secret-rng.ts";
@@ -85,7 +86,7 @@ async function statusOf({ view, operatorView, store, ...rest }: StatusParts): Pr
 export interface RunningParts {
   readonly dir: string;
   readonly host: CoordinatorHost;
-  readonly store: EmbeddedStore;
+  readonly store: PlacedStore;
   readonly charter: Charter;
 }
 

@@ -35,12 +35,12 @@ export interface Run {
   readonly charter: Charter;
   readonly train: readonly Bytes[];
   readonly evaluation: readonly Bytes[];
-  /** The folder held this run already. */
+  /** The place held this run already. */
   readonly kept: boolean;
 }
 
 /**
- * A charter counts once the ledger has begun: one that turned out to be too big for this machine leaves the folder free for
+ * A charter counts once the ledger has begun: one that turned out to be too big for this machine leaves the place free for
  * another try. Throws HeddleError "bad-input" for a charter file or data set that cannot be used, "integrity" for damaged
  * data.
  */

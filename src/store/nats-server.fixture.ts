@@ -28,6 +28,7 @@ export interface Nats {
   /** Works on it as an operator does, not through a store. */
   manage<T>(work: (manager: JetStreamManager) => Promise<T>): Promise<T>;
   close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 export interface NatsFixtureOptions {
@@ -66,6 +67,9 @@ export async function startNats({
   });
   await Promise.all(servers.map((server) => server.start()));
   const url = (name = "heddle"): string => `nats://${servers.map(({ port }) => `127.0.0.1:${port}`).join()}/${name}`;
+  const close = async (): Promise<void> => {
+    await Promise.all(servers.map((server) => server.kill()));
+  };
   return {
     servers,
     url,
@@ -78,9 +82,8 @@ export async function startNats({
         await connection.close();
       }
     },
-    close: async () => {
-      await Promise.all(servers.map((server) => server.kill()));
-    },
+    close,
+    [Symbol.asyncDispose]: close,
   };
 }
 

@@ -9,7 +9,8 @@ import { createRng } from "../../src/base/rng.ts";
 import { decodeEntry, verifyChain } from "../../src/protocol/chain.ts";
 import { verifySignature } from "../../src/net/device-key.ts";
 import type { LedgerEntry } from "../../src/protocol/ledger.ts";
-import { openEmbeddedStore } from "../../src/store/embedded.ts";
+import { openPlace, type Place } from "../../src/relay/place.ts";
+import { startNats } from "../../src/store/nats-server.fixture.ts";
 import { startContributor, startRelay, temporaryFolder, type PrintedEvent, type Running } from "./processes.ts";
 
 const running = new Set<Running>();
@@ -46,7 +47,7 @@ describe("a relay with its own contributor", () => {
       expect(tenth, field).toHaveProperty(field);
     }
     expect(await first.stop("SIGINT")).toBe(0);
-    const head = (await ledgerOf(join(folder.path, "relay"))).at(-1);
+    const head = (await ledgerOf({ dir: join(folder.path, "relay"), nats: null })).at(-1);
 
     const second = kept(await startRelay({ dir: folder.path }));
     const listening = second.events.find(({ event }) => event === "listening");
@@ -57,12 +58,18 @@ describe("a relay with its own contributor", () => {
     await second.waitFor(isVersion(Number(listening?.["version"]) + 1));
   });
 
-  test("killed at five random moments, loses no accepted contribution and counts none twice", async () => {
+  test.each([
+    { on: "the embedded store", kills: 5 },
+    { on: "NATS", kills: 2 },
+  ])("on $on, killed at $kills random moments, loses no accepted contribution and counts none twice", async (turn) => {
     using folder = temporaryFolder();
+    await using nats = turn.on === "NATS" ? await startNats({ dir: folder.path }) : null;
+    const place = { dir: join(folder.path, "relay"), nats: nats?.address() ?? null };
+    const args = nats === null ? [] : ["--nats", nats.url()];
     const rng = createRng("kill -9", 20261121);
     let highest = 0;
-    for (let i = 0; i < 5; i += 1) {
-      const relay = kept(await startRelay({ dir: folder.path }));
+    for (let i = 0; i < turn.kills; i += 1) {
+      const relay = kept(await startRelay({ dir: folder.path, args }));
       expect(
         Number(relay.events.find(({ event }) => event === "listening")?.["version"]),
         `start ${i}`,
@@ -79,7 +86,7 @@ describe("a relay with its own contributor", () => {
       );
       await relay.stop("SIGKILL");
     }
-    checkLedger(await ledgerOf(join(folder.path, "relay")), highest);
+    checkLedger(await ledgerOf(place), highest);
   });
 
   test("one that disappears in the middle of a round delays nobody beyond the deadline", async () => {
@@ -106,9 +113,9 @@ async function runView(origin: string): Promise<import("../../src/protocol/run-v
 }
 
 /** Reads and verifies the whole ledger of a relay that is not running. */
-async function ledgerOf(dir: string): Promise<LedgerEntry[]> {
-  expect(existsSync(dir)).toBe(true);
-  const store = await openEmbeddedStore(dir);
+async function ledgerOf(place: Place): Promise<LedgerEntry[]> {
+  expect(existsSync(place.dir)).toBe(true);
+  const store = await openPlace(place);
   try {
     const entries = await store.log.read(0, await store.log.length());
     const chain = await verifyChain(entries, { verify: verifySignature });

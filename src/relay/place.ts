@@ -1,0 +1,36 @@
+/** Where a relay keeps its run: the embedded store in a folder, or a NATS server or cluster. */
+import { openEmbeddedStore, type EmbeddedStore } from "../store/embedded.ts";
+import { parseNatsAddress, type NatsAddress } from "../store/nats-address.ts";
+import { openNatsStore } from "../store/nats.ts";
+import type { Store } from "../store/store.ts";
+
+export interface Place {
+  /** Folder of the embedded store. On NATS only what belongs to this machine is in it. */
+  readonly dir: string;
+  /** null: the embedded store. */
+  readonly nats: NatsAddress | null;
+}
+
+/** The store of a place. Only the embedded one can be backed up; NATS brings tools of its own. */
+export type PlacedStore = Store & Partial<Pick<EmbeddedStore, "backup">>;
+
+/** Options for parseArgs(); `readPlace` reads what they gave. */
+export const PLACE_OPTIONS = {
+  dir: { type: "string", default: ".heddle/relay" },
+  nats: { type: "string" },
+} as const;
+
+/** Throws HeddleError "bad-input" for an address that is none. */
+export function readPlace({ dir, nats }: { readonly dir: string; readonly nats?: string | undefined }): Place {
+  return { dir, nats: nats === undefined ? null : parseNatsAddress(nats) };
+}
+
+/** Throws HeddleError "store" with a sentence when the place cannot be had. */
+export function openPlace({ dir, nats }: Place): Promise<PlacedStore> {
+  return nats === null ? openEmbeddedStore(dir) : openNatsStore(nats);
+}
+
+/** For people, without passwords. */
+export function showPlace({ dir, nats }: Place): string {
+  return nats === null ? dir : nats.shown;
+}

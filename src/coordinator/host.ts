@@ -11,6 +11,7 @@ import type { Attach, Lane, Link, LinkHandlers } from "../net/link.ts";
 import { charterDigest, checkCharter, encodeCharter } from "../protocol/charter-codec.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { SignedEntry } from "../protocol/chain.ts";
+import type { LedgerEvent } from "../protocol/ledger.ts";
 import { encodeMessage } from "../protocol/codec.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import { PING_MS, SESSIONS_MAX } from "../protocol/limits.ts";
@@ -49,6 +50,8 @@ export interface CoordinatorOptions {
   readonly rng: Rng;
   /** Signs the ledger. */
   readonly key: DeviceKey;
+  /** Of the lease that this process holds among several that share the store; absent where no other can write. */
+  readonly epoch?: number;
   readonly verify: VerifySignature;
   readonly referee: Referee;
   /** What computes merges, for this host alone. */
@@ -101,12 +104,15 @@ export interface CoordinatorHost {
  * for a charter that cannot be used, "store" for a store of another run or relay, "integrity" for a damaged one.
  */
 export async function createCoordinatorHost(options: CoordinatorOptions): Promise<CoordinatorHost> {
-  const { store, charter, clock, key } = options;
+  const { store, charter, clock, key, epoch } = options;
+  const lead = epoch === undefined ? {} : { epoch };
   const valid = checkCharter(charter);
   if (!valid.ok) {
     throw new HeddleError("bad-input", `Cannot begin a run: ${valid.detail}`);
   }
-  const { journal, durable: found, superfluous } = await openJournal({ log: store.log, key });
+  const { log } = store;
+  const { journal, durable: found, superfluous, entries } = await openJournal({ log, key, clock, ...lead });
+  entries.forEach((entry) => options.onEntry?.(entry));
   if (found !== null && found.run !== charterDigest(charter)) {
     throw new HeddleError("store", `Cannot go on with the run: the store holds run ${found.run}, not this charter's`);
   }
@@ -119,17 +125,18 @@ export async function createCoordinatorHost(options: CoordinatorOptions): Promis
 }
 
 async function begin(
-  { store, charter, initial, clock, key, referee, onEntry }: CoordinatorOptions,
+  { store, charter, initial, clock, key, epoch, referee, onEntry }: CoordinatorOptions,
   journal: Journal,
 ): Promise<DurableState> {
   const run = await store.blobs.put(encodeCharter(charter));
   const head = await storeFirst(store.blobs, referee, initial());
   const timeMs = clock.nowMs();
-  const event = { type: "started", run, relay: key.publicKey, head } as const;
-  for (const entry of await journal.append([event], timeMs)) {
+  const started: LedgerEvent = { type: "started", run, relay: key.publicKey, head };
+  const events: LedgerEvent[] = epoch === undefined ? [started] : [started, { type: "led", epoch }];
+  for (const entry of await journal.append(events, timeMs)) {
     onEntry?.(entry);
   }
-  return applyEvent(null, event, timeMs);
+  return events.slice(1).reduce((state, event) => applyEvent(state, event, timeMs), applyEvent(null, started, timeMs));
 }
 
 interface HostParts {

@@ -1,9 +1,10 @@
 /**
  * The ledger on its store: read and folded when the relay starts, appended to ever after. An entry is durable before
  * `append` resolves, and nobody is told of an event earlier. A second process that writes to the same log is noticed and
- * stops this one.
+ * stops this one; processes that take turns (`store/lease.ts`) enter it when they begin, so that the one of before is stopped.
  */
 import { HeddleError } from "../base/assert.ts";
+import type { Clock } from "../base/clock.ts";
 import { equalBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { appendEntry, EMPTY_CHAIN, linkEntry, type ChainHead, type SignedEntry } from "../protocol/chain.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
@@ -13,6 +14,8 @@ import { applyEvent, blobsOf, type DurableState } from "./state.ts";
 
 /** Entries read at a time when the relay starts. */
 const PAGE_ENTRIES = 256;
+/** How often the log is read to get ahead of a leader that is still writing. */
+const READINGS_MAX = 100;
 
 export interface Journal {
   /** Makes `events` durable, with the time of their tick; rejects with HeddleError "store" when that fails. */
@@ -22,6 +25,9 @@ export interface Journal {
 export interface JournalOptions {
   readonly log: Log;
   readonly key: DeviceKey;
+  /** Of this process among several that share the store; absent where no other can write. */
+  readonly epoch?: number;
+  readonly clock: Clock;
 }
 
 export interface OpenJournal {
@@ -30,10 +36,47 @@ export interface OpenJournal {
   readonly durable: DurableState | null;
   /** Blobs that the last merge or skip made superfluous: deleted again, in case the relay died before it did. */
   readonly superfluous: readonly Digest[];
+  /** What opening it has written: that this process leads. */
+  readonly entries: readonly SignedEntry[];
 }
 
-/** Reads the whole log. Rejects with HeddleError "integrity" when its chain is broken, "store" when another key wrote it. */
-export async function openJournal({ log, key }: JournalOptions): Promise<OpenJournal> {
+/**
+ * Reads the whole log and, where there is an epoch, enters that this process leads: from then on nothing that a leader of
+ * before still appends is taken. Rejects with HeddleError "integrity" when the log's chain is broken, "store" when another
+ * key wrote it or a later epoch is in it.
+ */
+export async function openJournal(options: JournalOptions): Promise<OpenJournal> {
+  const { epoch, clock } = options;
+  for (let reading = 0; reading < READINGS_MAX; reading += 1) {
+    const { chain, durable, superfluous } = await readLog(options);
+    const writer = new Writer(options, chain);
+    const journal: Journal = { append: (events, timeMs) => writer.append(events, timeMs) };
+    if (durable === null || epoch === undefined) {
+      return { journal, durable, superfluous, entries: [] };
+    }
+    if (epoch <= durable.epoch) {
+      throw new HeddleError(
+        "store",
+        `Cannot lead the run: got epoch ${epoch}, its ledger has ${durable.epoch} already`,
+      );
+    }
+    const [event, timeMs] = [{ type: "led", epoch } as const, clock.nowMs()];
+    const entries = await writer.tryAppend([event], timeMs);
+    if (entries !== null) {
+      return { journal, durable: applyEvent(durable, event, timeMs), superfluous, entries };
+    }
+    // The leader of before was still writing: what it wrote has to be read.
+  }
+  throw new HeddleError("store", "Cannot lead the run: another process goes on writing its ledger");
+}
+
+interface ReadLog {
+  readonly chain: ChainHead;
+  readonly durable: DurableState | null;
+  readonly superfluous: readonly Digest[];
+}
+
+async function readLog({ log, key }: JournalOptions): Promise<ReadLog> {
   const length = await log.length();
   let chain = EMPTY_CHAIN;
   let durable: DurableState | null = null;
@@ -57,27 +100,42 @@ export async function openJournal({ log, key }: JournalOptions): Promise<OpenJou
   if (durable !== null && !equalBytes(durable.relay, key.publicKey)) {
     throw new HeddleError("store", "Cannot open the ledger: it belongs to another relay's key");
   }
-  return { journal: writeTo({ log, key }, chain), durable, superfluous };
+  return { chain, durable, superfluous };
 }
 
-function writeTo({ log, key }: JournalOptions, start: ChainHead): Journal {
-  let chain = start;
-  return {
-    append: async (events, timeMs) => {
-      const entries: SignedEntry[] = [];
-      const written: Bytes[] = [];
-      let next = chain;
-      for (const event of events) {
-        const appended = await appendEntry(next, event, { timeMs, key });
-        entries.push(appended.entry);
-        written.push(appended.bytes);
-        next = appended.chain;
-      }
-      if (!(await log.append(chain.length, written))) {
-        throw new HeddleError("store", "Cannot write the ledger: another process has written to it");
-      }
-      chain = next;
-      return entries;
-    },
-  };
+class Writer {
+  readonly #options: JournalOptions;
+  #chain: ChainHead;
+
+  constructor(options: JournalOptions, chain: ChainHead) {
+    this.#options = options;
+    this.#chain = chain;
+  }
+
+  async append(events: readonly LedgerEvent[], timeMs: number): Promise<readonly SignedEntry[]> {
+    const entries = await this.tryAppend(events, timeMs);
+    if (entries === null) {
+      throw new HeddleError("store", "Cannot write the ledger: another process has written to it");
+    }
+    return entries;
+  }
+
+  /** Resolves to null, with nothing written, when the log is longer than what this process knows. */
+  async tryAppend(events: readonly LedgerEvent[], timeMs: number): Promise<readonly SignedEntry[] | null> {
+    const { log, key } = this.#options;
+    const entries: SignedEntry[] = [];
+    const written: Bytes[] = [];
+    let next = this.#chain;
+    for (const event of events) {
+      const appended = await appendEntry(next, event, { timeMs, key });
+      entries.push(appended.entry);
+      written.push(appended.bytes);
+      next = appended.chain;
+    }
+    if (!(await log.append(this.#chain.length, written))) {
+      return null;
+    }
+    this.#chain = next;
+    return entries;
+  }
 }

@@ -1,9 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { digestOf, type Bytes, type ContributionId } from "../base/bytes.ts";
 import { verifyChain } from "../protocol/chain.ts";
+import type { LedgerEvent } from "../protocol/ledger.ts";
 import type { ContributorMessage } from "../protocol/messages.ts";
 import { createMemoryStore } from "../store/memory.ts";
-import type { Store } from "../store/store.ts";
+import type { Log, Store } from "../store/store.ts";
 import { Actor, calm, charter, honestDelta, joined, keyOf, pack, started, verify, World } from "./rehearsal.fixture.ts";
 
 describe("restarts", () => {
@@ -28,6 +29,45 @@ describe("restarts", () => {
     expect(failures.length).toBe(1);
     expect(ada.closed).toMatch(/stopping/);
     await world.host.close();
+  });
+
+  test("a process with a later epoch leads, also while the one before still writes, and that one is stopped", async () => {
+    const failures: unknown[] = [];
+    const world = await started({ epoch: 1, onFailure: (error) => failures.push(error) });
+    const before = world.host;
+    const store = createMemoryStore({ disk: world.disk });
+    let late = 2;
+    const log: Log = {
+      ...store.log,
+      append: async (after, entries) => {
+        if (late > 0) {
+          late -= 1;
+          await new Actor(world, `late ${late}`).connect(); // which the leader of before enters
+        }
+        return store.log.append(after, entries);
+      },
+    };
+    const entered: LedgerEvent[] = [];
+    await world.start({ epoch: 2, store: { ...store, log }, onEntry: ({ event }) => entered.push(event) });
+    expect(entered).toEqual([{ type: "led", epoch: 2 }]);
+    const after = world.host;
+    await expect(world.start({ epoch: 2 })).rejects.toMatchObject({
+      code: "store",
+      message: "Cannot lead the run: got epoch 2, its ledger has 2 already",
+    });
+    expect(failures).toEqual([]);
+    world.host = before;
+    await new Actor(world, "deceived").connect().catch(() => undefined);
+    await expect(before.settled()).rejects.toThrow("Cannot write the ledger: another process has written to it");
+    expect(failures.length).toBe(1);
+    world.host = after;
+    await new Actor(world, "ada").connect();
+    const chain = await verifyChain(world.disk.entries, { verify });
+    expect(
+      chain.ok && chain.value.entries.map(({ event }) => (event.type === "led" ? event.epoch : event.type)),
+    ).toEqual(["started", 1, "introduced", "introduced", 2, "introduced"]);
+    await after.close();
+    await before.close();
   });
 
   test("a payload that was damaged on the disk is not merged: the relay stops, and says so", async () => {

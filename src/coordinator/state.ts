@@ -48,6 +48,8 @@ interface PastRound {
 export interface DurableState {
   readonly run: Digest;
   readonly relay: Bytes;
+  /** Of the process that leads; 0 where only one ever could. */
+  readonly epoch: number;
   readonly head: VersionInfo;
   /** Blob of the outer optimiser's state; null before the first merge. */
   readonly server: Digest | null;
@@ -84,6 +86,9 @@ export function applyEvent(state: DurableState | null, event: LedgerEvent, timeM
   }
   const before = present(state, "the ledger's start");
   switch (event.type) {
+    case "led":
+      assert(event.epoch > before.epoch, `Cannot apply event: epoch ${event.epoch} comes after ${before.epoch}`);
+      return { ...before, epoch: event.epoch };
     case "introduced":
       return { ...before, introduced: withLatest(before.introduced, event.contributor) };
     case "opened":
@@ -121,6 +126,7 @@ function begin({ run, relay, head }: Of<"started">, timeMs: number): DurableStat
   return {
     run,
     relay,
+    epoch: 0,
     head,
     server: null,
     heads: [head],

@@ -87,6 +87,7 @@ const eventReader: Reader<LedgerEvent> = tagged<LedgerEvent>({
     relay: binary(PUBLIC_KEY_BYTES, PUBLIC_KEY_BYTES),
     head: versionReader,
   }),
+  led: record<Of<"led">>({ type: oneOf(["led"]), epoch: count }),
   introduced: record<Of<"introduced">>({
     type: oneOf(["introduced"]),
     contributor: digest<ContributorId>(),

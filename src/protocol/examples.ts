@@ -147,6 +147,7 @@ export const exampleEvents: readonly LedgerEvent[] = [
     relay: countingBytes(PUBLIC_KEY_BYTES, 200),
     head: { ...exampleVersion, version: 0, parent: null, update: null },
   },
+  { type: "led", epoch: 7 },
   { type: "introduced", contributor, publicKey, agent: "heddle/0.1.0 (test)" },
   { type: "opened", round: 1, baseVersion: 0, seed: 12 },
   { type: "contributed", contribution, header: encodeHeader(exampleHeader), signature, norm: 1.5, wireBytes: 800 },

@@ -10,6 +10,11 @@ import type { Verdict } from "./verdict.ts";
 export type LedgerEvent =
   /** The run began: charter and initial checkpoint are blobs. `relay` is the public key that signs this ledger. */
   | { readonly type: "started"; readonly run: Digest; readonly relay: Bytes; readonly head: VersionInfo }
+  /**
+   * Another of several processes that share the store leads the run from here on. Its epoch is higher than any before; what
+   * an earlier leader still writes expects a shorter ledger and is refused.
+   */
+  | { readonly type: "led"; readonly epoch: number }
   /** A device key was seen for the first time. */
   | {
       readonly type: "introduced";

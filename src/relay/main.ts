@@ -5,7 +5,7 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import type { Server } from "node:http";
-import { networkInterfaces } from "node:os";
+import { hostname, networkInterfaces } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
@@ -19,6 +19,8 @@ import { createRtcAnswerer } from "../net/rtc-node.ts";
 import { serveBlob } from "../net/serve-blob.ts";
 import { systemClock } from "../net/system-clock.ts";
 import { acceptWebSockets } from "../net/ws-server.ts";
+import { acquireLease, type Lease } from "../store/lease.ts";
+import type { Store } from "../store/store.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
 import { KEY_FILE } from "./backup.ts";
 import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
@@ -70,8 +72,13 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   const place = await openPlace(config);
   closers.add(() => place.close());
   const store = metrics.watchStore(place);
+  const lease = config.nats === null ? null : await takeLease(store, log);
+  if (lease !== null) {
+    closers.add(() => lease.release());
+    void lease.lost.then((reason) => fail(new Error(reason)));
+  }
   const key =
-    config.nats === null ? await loadDeviceKey(join(config.dir, KEY_FILE)) : await loadStoredKey(store.keys, KEY_FILE);
+    lease === null ? await loadDeviceKey(join(config.dir, KEY_FILE)) : await loadStoredKey(store.keys, KEY_FILE);
   const run = await openRun(store, config);
   const parameters = parameterLayout(run.charter.model).size;
   if (parameters * run.charter.inner.batch * run.charter.model.time >= SLOW_WORK) {
@@ -91,6 +98,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
     clock: systemClock,
     rng: createSecretRng(),
     key,
+    ...(lease === null ? {} : { epoch: lease.epoch }),
     verify: verifySignature,
     referee: metrics.watchReferee(referee),
     openMergeKernel: await loadMergeKernel(),
@@ -147,6 +155,18 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   if (config.contributor) {
     startContributor(url, config, closers, log);
   }
+}
+
+/** Waits, as a standby, until no other process serves the run of this store. */
+function takeLease({ keys }: Store, log: Log): Promise<Lease> {
+  return acquireLease({
+    keys,
+    key: "leader",
+    clock: systemClock,
+    holder: `process ${process.pid} on ${hostname()}`,
+    onWait: (holder) =>
+      log.say("standby", { holder }, `This run is served by ${holder}; this one takes over when that ends …`),
+  });
 }
 
 /** An operator who has the relay drained gets an answer before it ends. */

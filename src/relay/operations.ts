@@ -15,6 +15,7 @@ import { operate, refusalOf } from "../coordinator/operator.ts";
 import { operatorViewOf, viewOf, type OperatorView } from "../coordinator/view.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import type { Lane } from "../net/link.ts";
+import { systemClock } from "../net/system-clock.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
@@ -125,7 +126,7 @@ export async function operationsAtRest(dir: string): Promise<Operations> {
   const open = async () => {
     const charter = await readCharter(store);
     const key = await loadDeviceKey(join(dir, KEY_FILE));
-    const { journal, durable } = await openJournal({ log: store.log, key });
+    const { journal, durable } = await openJournal({ log: store.log, key, clock: systemClock });
     if (durable === null) {
       throw new HeddleError("bad-input", "Cannot read the run: none has begun in this folder");
     }

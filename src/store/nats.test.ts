@@ -44,14 +44,6 @@ async function damage(nats: Nats, name: string, digest: Digest): Promise<void> {
 }
 
 // All at once, since a cluster mostly waits: for elections, and for its files.
-describe.concurrent.each([1, 3])("openNatsStore() keeps the contract on %i server(s)", (servers) => {
-  let nats: Nats;
-  beforeAll(async () => {
-    nats = await start(servers);
-  });
-  test.each(STORE_CASES)("$name", ({ run }) => run(natsPlace(nats)));
-});
-
 describe.concurrent("a cluster of three", () => {
   test("loses nothing acknowledged and has nothing twice when a leader is killed in the middle of appends", async () => {
     const nats = await start(3);
@@ -81,4 +73,12 @@ describe.concurrent("a cluster of three", () => {
     await store.close();
     await another.close();
   });
+});
+
+describe.concurrent.each([1, 3])("openNatsStore() keeps the contract on %i server(s)", (servers) => {
+  let nats: Nats;
+  beforeAll(async () => {
+    nats = await start(servers);
+  });
+  test.each(STORE_CASES)("$name", ({ run }) => run(natsPlace(nats)));
 });

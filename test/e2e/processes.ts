@@ -52,15 +52,17 @@ export interface RelayOptions {
   readonly port?: number;
 }
 
-export async function startRelay({
-  dir,
-  charter = QUICK_CHARTER,
-  args = [],
-  port = 0,
-}: RelayOptions): Promise<RunningRelay> {
+/** Starts a relay and waits until it serves its run. */
+export async function startRelay(options: RelayOptions): Promise<RunningRelay> {
+  const running = launchRelay(options);
+  const listening = await running.waitFor(({ event }) => event === "listening", 60_000);
+  return { ...running, origin: String(listening["url"]), demoOrigin: String(listening["demo"] ?? "") };
+}
+
+export function launchRelay({ dir, charter = QUICK_CHARTER, args = [], port = 0 }: RelayOptions): Running {
   const charterFile = join(dir, "charter.json");
   writeFileSync(charterFile, JSON.stringify(charter));
-  const running = start([
+  return start([
     "src/relay/main.ts",
     "--log",
     "json",
@@ -72,8 +74,6 @@ export async function startRelay({
     charterFile,
     ...args,
   ]);
-  const listening = await running.waitFor(({ event }) => event === "listening", 60_000);
-  return { ...running, origin: String(listening["url"]), demoOrigin: String(listening["demo"] ?? "") };
 }
 
 export function startContributor(

@@ -42,11 +42,12 @@ export interface Run {
 /**
  * A charter counts once the ledger has begun: one that turned out to be too big for this machine leaves the place free for
  * another try. Throws HeddleError "bad-input" for a charter file or data set that cannot be used, "integrity" for damaged
- * data.
+ * data, "store" when another process has begun a run here meanwhile.
  */
 export async function openRun(store: Store, config: RelayConfig): Promise<Run> {
-  const stored = (await store.log.length()) === 0 ? undefined : await store.keys.get(CHARTER_KEY);
-  const charter = stored === undefined ? await beginRun(store, config) : readStored(stored);
+  const found = await store.keys.get(CHARTER_KEY);
+  const stored = (await store.log.length()) === 0 ? undefined : found;
+  const charter = stored === undefined ? await beginRun(store, config, found) : readStored(stored);
   return {
     kept: stored !== undefined,
     charter,
@@ -55,7 +56,8 @@ export async function openRun(store: Store, config: RelayConfig): Promise<Run> {
   };
 }
 
-async function beginRun(store: Store, config: RelayConfig): Promise<Charter> {
+/** `found` is the charter of a run that did not begin. */
+async function beginRun(store: Store, config: RelayConfig, found: Bytes | undefined): Promise<Charter> {
   const { train, evaluation } = await chooseData(store, config.data);
   const changed = config.charter === null ? {} : await readChanges(config.charter);
   const checked = checkCharter(merge(sampleCharter(train, evaluation), changed));
@@ -67,7 +69,9 @@ async function beginRun(store: Store, config: RelayConfig): Promise<Charter> {
     const message = `Cannot begin a run with this charter: got a vocabulary of ${vocabulary}, need at least ${BYTE_VALUES}, one for each byte of text`;
     throw new HeddleError("bad-input", message);
   }
-  await store.keys.set(CHARTER_KEY, encodeCharter(checked.value));
+  if (!(await store.keys.compareAndSet(CHARTER_KEY, found, encodeCharter(checked.value)))) {
+    throw new HeddleError("store", "Cannot begin a run: another process has begun one here meanwhile");
+  }
   return checked.value;
 }
 

@@ -23,7 +23,7 @@ import type { NatsAddress } from "./nats-address.ts";
 
 const CONNECT_MS_MAX = 5_000;
 /** One question; it is asked again then. */
-const ANSWER_MS_MAX = 2_000;
+const ANSWER_MS_MAX = 3_000;
 const PAUSE_MS = 100;
 /** How long a server that has just started may be without JetStream. */
 const NOT_ENABLED_MS = 2_000;
@@ -68,9 +68,10 @@ export class JetStream {
   readonly gate: Gate;
   /** The most that one message can carry beside its headers, in bytes. */
   readonly payloadBytesMax: number;
-  /** Copies of every stream. */
-  readonly replicas: number;
   readonly #shown: string;
+  readonly #replicas: number | null;
+  /** As many as are of use and can be had. */
+  readonly #replicasMax: number;
   readonly #patienceMs: number;
   readonly #manager: JetStreamManager;
   readonly #client: JetStreamClient;
@@ -86,7 +87,8 @@ export class JetStream {
   ) {
     this.gate = new Gate(() => connection.close());
     this.payloadBytesMax = (connection.info?.max_payload ?? 0) - HEADER_BYTES_MAX;
-    this.replicas = replicas ?? (connection.info?.cluster === undefined ? 1 : 3);
+    this.#replicas = replicas;
+    this.#replicasMax = connection.info?.cluster === undefined ? 1 : 3;
     this.#shown = shown;
     this.#patienceMs = patienceMs;
     this.#manager = manager;
@@ -132,7 +134,10 @@ export class JetStream {
     }
   }
 
-  /** Makes the stream when absent, and gives one that exists what it lacks. Its limits are left to the operator. */
+  /**
+   * Makes the stream when absent, and gives one that exists what it lacks. Its limits are left to the operator, and so is the
+   * number of replicas where the address says none.
+   */
   async prepareStream(config: StreamChoice): Promise<void> {
     const { streams } = this.#manager;
     const wanted = {
@@ -140,7 +145,7 @@ export class JetStream {
       retention: "limits",
       discard: "new",
       allow_direct: true,
-      num_replicas: this.replicas,
+      ...(this.#replicas === null ? {} : { num_replicas: this.#replicas }),
       ...config,
     } as const;
     await this.#ask(`open the stream "${config.name}"`, async () => {
@@ -151,7 +156,9 @@ export class JetStream {
         if (!isCode(error, STREAM_NOT_FOUND)) {
           throw error;
         }
-        ({ config: found } = await streams.add({ ...wanted, duplicate_window: DUPLICATE_WINDOW_MS * 1e6 }));
+        const num_replicas = this.#replicas ?? this.#replicasMax;
+        const added = { num_replicas, duplicate_window: DUPLICATE_WINDOW_MS * 1e6, ...wanted };
+        ({ config: found } = await streams.add(added));
       }
       if (found.subjects.join() !== wanted.subjects.join()) {
         const got = `got one with the subjects "${found.subjects.join()}", need "${wanted.subjects.join()}"`;
@@ -289,7 +296,7 @@ export class JetStream {
       return `the stream is full or cannot be written (${sentence(error)}); raise its limit or make room`;
     }
     if (isCode(error, INSUFFICIENT_RESOURCES)) {
-      return `the NATS cluster has not enough servers or room for ${this.replicas} replicas (?replicas=N sets how many)`;
+      return `the NATS cluster has not enough servers or room for ${this.#replicas ?? this.#replicasMax} replicas (?replicas=N sets how many)`;
     }
     return `NATS says "${sentence(error)}"`;
   }

@@ -81,4 +81,18 @@ describe.concurrent.each([1, 3])("openNatsStore() keeps the contract on %i serve
     nats = await start(servers);
   });
   test.each(STORE_CASES)("$name", ({ run }) => run(natsPlace(nats)));
+
+  test("prepareStream() leaves the replicas as they are where the address names none", async () => {
+    const address = nats.address("replicas");
+    for (const [replicas, expected] of [
+      [1, 1],
+      [null, 1],
+      [servers, servers],
+      [null, servers],
+    ] as const) {
+      await (await openNatsStore({ ...address, replicas })).close();
+      const { config } = await nats.manage(({ streams }) => streams.info("replicas-log"));
+      expect(config.num_replicas).toBe(expected);
+    }
+  });
 });

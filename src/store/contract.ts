@@ -97,6 +97,26 @@ export const STORE_CASES: readonly StoreCase[] = [
     },
   },
   {
+    name: "keys.compareAndSet() counts right, however many count at once",
+    run: async (place) => {
+      const { keys, close } = await place.open();
+      let counted = 0;
+      const count = async (): Promise<void> => {
+        for (let turn = 0; turn < 10; turn += 1) {
+          const present = await keys.get("count");
+          if (await keys.compareAndSet("count", present, bytes((present?.[0] ?? 0) + 1))) {
+            counted += 1;
+          } else {
+            await keys.set("another", bytes(turn));
+          }
+        }
+      };
+      await Promise.all([1, 2, 3, 4].map(count));
+      same([(await keys.get("count")) as Bytes], [bytes(counted)]);
+      await close();
+    },
+  },
+  {
     name: "keys refuse an empty and an overlong name",
     run: async (place) => {
       const store = await place.open();

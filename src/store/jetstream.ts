@@ -53,9 +53,11 @@ export interface Message {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** What has to hold for a write, and how it is found again: the last sequence number of the stream or of the subject. */
+/**
+ * What has to hold for a write: the stream's last sequence number. That of a subject would be in fewer people's way, but a
+ * cluster before 2.10 takes several writes that expect the same one.
+ */
 export interface Expected {
-  readonly of: "stream" | "subject";
   readonly stream: string;
   readonly sequence: number;
 }
@@ -181,7 +183,7 @@ export class JetStream {
     expected?: Expected,
     id: string = nuid.next(),
   ): Promise<number | undefined> {
-    const expect = expectation(expected);
+    const expect = expected === undefined ? {} : { lastSequence: expected.sequence };
     return this.#ask(action, async (attempt) => {
       const written = createHeaders();
       Object.entries(headers).forEach(([key, value]) => written.set(key, value));
@@ -193,15 +195,19 @@ export class JetStream {
           throw error;
         }
         // An earlier attempt may have stored it, and only the answer was lost.
-        return attempt === 0 ? undefined : this.#sequenceOf(id, subject, expected);
+        return attempt === 0 ? undefined : this.#sequenceOf(id, expected);
       }
     });
   }
 
-  async #sequenceOf(id: string, subject: string, { of, stream, sequence }: Expected): Promise<number | undefined> {
-    const query = of === "stream" ? { seq: sequence + 1 } : { last_by_subj: subject };
-    const stored = await this.#manager.streams.getMessage(stream, query);
+  async #sequenceOf(id: string, { stream, sequence }: Expected): Promise<number | undefined> {
+    const stored = await this.#manager.streams.getMessage(stream, { seq: sequence + 1 });
     return stored?.header.get("Nats-Msg-Id") === id ? stored.seq : undefined;
+  }
+
+  /** Of the stream, as its leader has it. */
+  async lastSequence(action: string, stream: string): Promise<number> {
+    return (await this.#ask(action, () => this.#manager.streams.info(stream))).state.last_seq;
   }
 
   /** The last message under `subject`, as the stream's leader has it. */
@@ -223,7 +229,7 @@ export class JetStream {
     });
   }
 
-  /** Removes the messages under `subject` (which may have wildcards) up to sequence number `last`, or all. */
+  /** Removes the messages under `subject` (which may have wildcards) up to sequence number `last`, or all. Counts as no write. */
   async remove(action: string, stream: string, subject: string, last?: number): Promise<void> {
     const upTo = last === undefined ? {} : { seq: last + 1 };
     await this.#ask(action, () => this.#manager.streams.purge(stream, { filter: subject, ...upTo }));
@@ -313,17 +319,6 @@ function stored(message: StoredMsg | null): Stored | undefined {
     payload: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
     header: (name) => header?.get(name) ?? "",
   };
-}
-
-function expectation(expected: Expected | undefined): Readonly<Record<string, number>> {
-  switch (expected?.of) {
-    case undefined:
-      return {};
-    case "stream":
-      return { lastSequence: expected.sequence };
-    case "subject":
-      return { lastSubjectSequence: expected.sequence };
-  }
 }
 
 /** Whether the same question may be answered a moment later. */

@@ -5,7 +5,7 @@ import { createConnection, createServer, type AddressInfo, type Socket } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { StreamConfig } from "@nats-io/jetstream";
-import { connect } from "@nats-io/transport-node";
+import { connect, headers as createHeaders } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createRng } from "../base/rng.ts";
 import { digestOf, type Bytes } from "../base/bytes.ts";
@@ -140,6 +140,19 @@ describe("one server", () => {
     expect(await store.log.append(1, [entry(1), entry(2)])).toBe(false);
     await store.close();
     await proxy.close();
+  });
+
+  test.concurrent("a key whose deletion was cut off is absent", async () => {
+    const store = await openNatsStore(nats.address("cut"));
+    await store.keys.set("k", entry(1));
+    const headers = createHeaders();
+    headers.set("Heddle-Deleted", "1");
+    const subject = `cut.key.${Buffer.from("k").toString("base64url")}`;
+    await nats.manage((manager) => manager.jetstream().publish(subject, new Uint8Array(), { headers }));
+    expect([await store.keys.get("k"), await store.keys.list("")]).toEqual([undefined, []]);
+    expect(await store.keys.compareAndSet("k", undefined, entry(2))).toBe(true);
+    expect(await store.keys.list("")).toEqual(["k"]);
+    await store.close();
   });
 
   test.concurrent("a full stream refuses with a sentence and keeps what it has", async () => {

@@ -4,7 +4,7 @@
  *
  * - `<name>-log`: a message an append, all its entries framed in it, stored only where it is expected in the stream. Its
  *   headers say the positions it holds; sequence numbers have no gaps, so a position is found by bisection.
- * - `<name>-keys`: the last message of a subject is the value of a key; its sequence number is what compare-and-set compares.
+ * - `<name>-keys`: the last message of a subject is the value of a key, changed only where nothing else was meanwhile.
  * - `<name>-pieces`: blobs, and entries and values larger than a message, in pieces (`pieces.ts`).
  *
  * What an interrupted append or set of more than a message leaves in pieces is not collected.
@@ -47,6 +47,8 @@ const LENGTH_BYTES = 4;
 const PIECES_HEADER = "Heddle-Pieces";
 const POSITION_HEADER = "Heddle-Position";
 const ENTRIES_HEADER = "Heddle-Entries";
+/** The key has no value any more. */
+const DELETED_HEADER = "Heddle-Deleted";
 
 /**
  * Opens the store `address.name`, whose streams are made when absent. Throws HeddleError "store" when no server answers or it
@@ -181,7 +183,7 @@ class NatsLog implements Log {
     const headers = { ...message.headers, [POSITION_HEADER]: String(position), [ENTRIES_HEADER]: String(entries) };
     for (let race = 0; race < RACES_MAX; race += 1) {
       const { sequence: last } = this.#tail;
-      const expected = { of: "stream", stream: this.#stream, sequence: last } as const;
+      const expected = { stream: this.#stream, sequence: last };
       const sequence = await this.#jetStream.write(action, { ...message, headers }, expected, id);
       if (sequence !== undefined) {
         this.#tail = { sequence, position, entries };
@@ -336,78 +338,93 @@ class NatsKeys implements Keys {
   }
 
   get(key: string): Promise<Bytes | undefined> {
-    return this.#run("read a key", key, async (action) => (await this.#read(action, key))?.value);
+    return this.#run("read a key", key, async (action) => (await this.#read(action, key)).value);
   }
 
-  set(key: string, value: Bytes): Promise<void> {
-    return this.#run("set a key", key, async (action) => {
-      checkValue(value);
-      const copy = value.slice();
-      for (let race = 0; race < RACES_MAX; race += 1) {
-        const present = await this.#jetStream.last(action, this.#stream, this.#subject(key));
-        if (await this.#replace(action, key, present, copy)) {
-          return;
-        }
-      }
-      throw new HeddleError("store", `Cannot ${action}: others were faster ${RACES_MAX} times`);
-    });
+  async set(key: string, value: Bytes): Promise<void> {
+    await this.#run("set a key", key, (action) => this.#change(action, key, value, () => true));
   }
 
   compareAndSet(key: string, expected: Bytes | undefined, value: Bytes): Promise<boolean> {
-    return this.#run("set a key", key, async (action) => {
-      checkValue(value);
-      const copy = value.slice();
-      for (let race = 0; race < RACES_MAX; race += 1) {
-        const present = await this.#read(action, key);
-        const same =
-          present === undefined || expected === undefined
-            ? present?.value === expected
-            : equalBytes(present.value, expected);
-        if (!same || (await this.#replace(action, key, present?.stored, copy))) {
-          return same;
-        }
-      }
-      throw new HeddleError("store", `Cannot ${action}: others were faster ${RACES_MAX} times`);
-    });
+    return this.#run("set a key", key, (action) =>
+      this.#change(action, key, value, (present) =>
+        present === undefined || expected === undefined ? present === expected : equalBytes(present, expected),
+      ),
+    );
   }
 
-  delete(key: string): Promise<void> {
-    return this.#run("delete a key", key, async (action) => {
-      const present = await this.#jetStream.last(action, this.#stream, this.#subject(key));
-      if (present !== undefined) {
-        await this.#jetStream.remove(action, this.#stream, this.#subject(key), present.sequence);
-        await this.#bodies.drop(action, present.header(PIECES_HEADER));
-      }
-    });
+  async delete(key: string): Promise<void> {
+    await this.#run("delete a key", key, (action) =>
+      this.#change(action, key, null, (present) => present !== undefined),
+    );
   }
 
   list(prefix: string): Promise<string[]> {
-    return this.#jetStream.gate.run("list keys", async () => {
-      const subjects = await this.#jetStream.subjects("list keys", this.#stream, `${this.#prefix}*`);
-      const keys = subjects.map((subject) => Buffer.from(subject.slice(this.#prefix.length), "base64url").toString());
-      return keys.filter((key) => key.startsWith(prefix)).sort();
+    const action = "list keys";
+    return this.#jetStream.gate.run(action, async () => {
+      const subjects = await this.#jetStream.subjects(action, this.#stream, `${this.#prefix}*`);
+      const keys = subjects
+        .map((subject) => Buffer.from(subject.slice(this.#prefix.length), "base64url").toString())
+        .filter((key) => key.startsWith(prefix))
+        .sort();
+      const deleted = new Set<string>();
+      await inWindow(keys.length, async (i) => {
+        const key = keys[i] as string;
+        const stored = await this.#jetStream.last(action, this.#stream, this.#subject(key));
+        if (stored === undefined || stored.header(DELETED_HEADER) !== "") {
+          deleted.add(key); // by a process that ended before it had removed it, or meanwhile
+        }
+      });
+      return keys.filter((key) => !deleted.has(key));
     });
   }
 
-  /** The value and the message that says it. */
-  async #read(action: string, key: string): Promise<{ readonly stored: Stored; readonly value: Bytes } | undefined> {
+  /** The value of a key, and the message that says it. */
+  async #read(action: string, key: string): Promise<{ readonly stored?: Stored; readonly value?: Bytes }> {
     for (let race = 0; race < RACES_MAX; race += 1) {
       const stored = await this.#jetStream.last(action, this.#stream, this.#subject(key));
-      const value = stored === undefined ? undefined : await this.#bodies.read(action, stored);
-      if (stored === undefined || value !== undefined) {
-        return stored === undefined || value === undefined ? undefined : { stored, value };
+      if (stored === undefined || stored.header(DELETED_HEADER) !== "") {
+        return {};
+      }
+      const value = await this.#bodies.read(action, stored);
+      if (value !== undefined) {
+        return { stored, value };
       }
     }
     throw new HeddleError("integrity", `Cannot ${action}: the pieces of its value are missing`);
   }
 
-  /** Sets the value if the last message is still `present`; resolves to whether it did. */
-  async #replace(action: string, key: string, present: Stored | undefined, value: Bytes): Promise<boolean> {
-    const message = await this.#bodies.write(action, this.#subject(key), value);
-    const expected = { of: "subject", stream: this.#stream, sequence: present?.sequence ?? 0 } as const;
-    const replaced = (await this.#jetStream.write(action, message, expected)) !== undefined;
-    await this.#bodies.drop(action, replaced ? present?.header(PIECES_HEADER) : message.headers[PIECES_HEADER]);
-    return replaced;
+  /**
+   * Gives the key a value, or none (null), if `may` says so of the present one; resolves to whether it did. Nothing is written
+   * to the stream between reading and changing, or it begins again. A deletion is a write as well, removed afterwards.
+   */
+  async #change(
+    action: string,
+    key: string,
+    value: Bytes | null,
+    may: (present: Bytes | undefined) => boolean,
+  ): Promise<boolean> {
+    checkValue(value ?? new Uint8Array());
+    const [subject, copy] = [this.#subject(key), value?.slice()];
+    for (let race = 0; race < RACES_MAX; race += 1) {
+      const sequence = await this.#jetStream.lastSequence(action, this.#stream);
+      const present = await this.#read(action, key);
+      if (!may(present.value)) {
+        return false;
+      }
+      const deletion = { subject, payload: new Uint8Array(), headers: { [DELETED_HEADER]: "1" } };
+      const message = copy === undefined ? deletion : await this.#bodies.write(action, subject, copy);
+      const written = await this.#jetStream.write(action, message, { stream: this.#stream, sequence });
+      if (written !== undefined) {
+        if (copy === undefined) {
+          await this.#jetStream.remove(action, this.#stream, subject, written);
+        }
+        await this.#bodies.drop(action, present.stored?.header(PIECES_HEADER));
+        return true;
+      }
+      await this.#bodies.drop(action, new Map(Object.entries(message.headers)).get(PIECES_HEADER));
+    }
+    throw new HeddleError("store", `Cannot ${action}: others were faster ${RACES_MAX} times`);
   }
 
   #run<T>(what: string, key: string, work: (action: string) => Promise<T>): Promise<T> {

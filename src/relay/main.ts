@@ -27,7 +27,7 @@ import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
 import { createDemoHost, createHttpFace, listen, shut } from "./http.ts";
 import { createLog, type Log } from "./log.ts";
 import { createMetrics } from "./metrics.ts";
-import { createOperatorFace, whyUnready, type Served } from "./operator-face.ts";
+import { createOperatorFace, operationsIn, whyUnready, type Standing } from "./operator-face.ts";
 import { operationsOf } from "./operations.ts";
 import { listenOnSocket } from "./operator-socket.ts";
 import { openPlace, showPlace } from "./place.ts";
@@ -63,19 +63,35 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
     stop({ reason: "the relay cannot go on", code: 1 });
   };
   const metrics = createMetrics();
-  let served: Served | null = null;
+  let standing: Standing = { type: "loading" };
+  const unready = (): Promise<string | null> => whyUnready(standing);
   if (config.metricsPort !== 0) {
-    const operators = createOperatorFace({ metrics, unready: () => whyUnready(served) });
+    const operators = createOperatorFace({ metrics, unready });
     await listen(operators, config.metricsPort, config.metricsHost, "--metrics-port");
     closers.add(() => shut(operators, ANSWER_MS));
   }
   const place = await openPlace(config);
   closers.add(() => place.close());
   const store = metrics.watchStore(place);
-  const lease = config.nats === null ? null : await takeLease(store, log);
+  const socket = createOperatorFace({ metrics, unready, operations: () => operationsIn(standing) });
+  closers.add(() => shut(socket, ANSWER_MS));
+  await listenOnSocket(socket, config.dir).catch((error: unknown) => {
+    // The run does not depend on it: a folder's path may be too long, a system may have no such sockets.
+    log.warn("operator", {}, `${endingOf(error).sentence}; "npm run admin" cannot reach this relay`);
+  });
+  const onWait = (leader: string): void => {
+    standing = { type: "standby", leader };
+    log.say("standby", { leader }, `This run is served by ${leader}; this one takes over when that ends …`);
+  };
+  const lease = config.nats === null ? null : await takeLease(store, onWait);
+  standing = { type: "loading" };
+  metrics.lead(true);
   if (lease !== null) {
     closers.add(() => lease.release());
-    void lease.lost.then((reason) => fail(new Error(reason)));
+    void lease.lost.then((reason) => {
+      metrics.lead(false);
+      fail(new Error(reason));
+    });
   }
   const key =
     lease === null ? await loadDeviceKey(join(config.dir, KEY_FILE)) : await loadStoredKey(store.keys, KEY_FILE);
@@ -120,7 +136,8 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   });
   closers.add(() => host.close());
   metrics.watch(host);
-  served = { host, store };
+  const operations = operationsOf({ dir: config.dir, host, store, charter: run.charter });
+  standing = { type: "serving", host, store, operations };
   const face = createHttpFace({
     dist: join(root, "dist"),
     view: () => host.view(),
@@ -141,13 +158,6 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   closers.add(() => face.close());
   const links = acceptWebSockets({ server: face.server, attach: (link) => host.attach(link), ...limits });
   closers.add(() => links.close("The relay is stopping; it will be back"));
-  const operations = operationsOf({ dir: config.dir, host, store, charter: run.charter });
-  const socket = createOperatorFace({ metrics, unready: () => whyUnready(served), operations });
-  closers.add(() => shut(socket, ANSWER_MS));
-  await listenOnSocket(socket, config.dir).catch((error: unknown) => {
-    // The run does not depend on it: a folder's path may be too long, a system may have no such sockets.
-    log.warn("operator", {}, `${endingOf(error).sentence}; "npm run admin" cannot reach this relay`);
-  });
   const port = await listen(face.server, config.port, config.host);
   const url = `http://${urlHost(config.host)}:${port}`;
   const demo = config.demoPort === 0 ? null : await serveDemo(config, url, closers);
@@ -158,14 +168,13 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
 }
 
 /** Waits, as a standby, until no other process serves the run of this store. */
-function takeLease({ keys }: Store, log: Log): Promise<Lease> {
+function takeLease({ keys }: Store, onWait: (leader: string) => void): Promise<Lease> {
   return acquireLease({
     keys,
     key: "leader",
     clock: systemClock,
     holder: `process ${process.pid} on ${hostname()}`,
-    onWait: (holder) =>
-      log.say("standby", { holder }, `This run is served by ${holder}; this one takes over when that ends …`),
+    onWait,
   });
 }
 

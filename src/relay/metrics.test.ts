@@ -10,7 +10,7 @@ import { createMemoryStore } from "../store/memory.ts";
 import type { Store } from "../store/store.ts";
 import { listen, shut } from "./http.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
-import { createOperatorFace, whyUnready, type Served } from "./operator-face.ts";
+import { createOperatorFace, operationsIn, whyUnready, type Standing } from "./operator-face.ts";
 
 const open: (() => unknown)[] = [];
 afterEach(async () => {
@@ -123,8 +123,10 @@ test("watchStore() counts what fails by the store's part, and passes results and
 });
 
 test("createOperatorFace() is healthy at once, ready when the run is loaded and its store answers", async () => {
-  let served: Served | null = null;
-  const server = createOperatorFace({ metrics: metrics(), unready: () => whyUnready(served) });
+  const made = metrics();
+  let standing: Standing = { type: "loading" };
+  const unready = (): Promise<string | null> => whyUnready(standing);
+  const server = createOperatorFace({ metrics: made, unready, operations: () => operationsIn(standing) });
   const port = await listen(server, 0, "127.0.0.1");
   open.push(() => shut(server));
   const ask = async (path: string, method = "GET"): Promise<string> => {
@@ -133,9 +135,19 @@ test("createOperatorFace() is healthy at once, ready when the run is loaded and 
   };
   expect(await ask("/healthz")).toBe("200 ok");
   expect(await ask("/readyz")).toBe("503 The run is being loaded");
+  expect(await ask("/status")).toContain("Cannot operate: the run is being loaded");
+  standing = { type: "standby", leader: "process 1 on a" };
+  made.lead(false);
+  expect(await ask("/readyz")).toBe("503 This relay is a standby: the run is served by process 1 on a");
+  expect(await ask("/ledger")).toMatch(
+    /^400 .*Cannot operate: this relay is a standby; ask the one .*, process 1 on a"/,
+  );
+  expect(await valueOf(made, "heddle_leading")).toBe(0);
+  made.lead(true);
+  expect(await valueOf(made, "heddle_leading")).toBe(1);
   const store = createMemoryStore();
   const digest = await store.blobs.put(Uint8Array.of(1, 2));
-  served = { store, host: { head: () => ({ digest }) as never } };
+  standing = { type: "serving", store, host: { head: () => ({ digest }) as never }, operations: {} as never };
   expect(await ask("/readyz")).toBe("200 ready");
   await store.blobs.delete(digest);
   expect(await ask("/readyz")).toBe(`503 The shared base ${digest} is missing from the store`);

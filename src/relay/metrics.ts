@@ -19,6 +19,8 @@ export interface Metrics {
   readonly contentType: string;
   /** Everything in Prometheus' text format. */
   text(): Promise<string>;
+  /** Says whether this relay is the one that serves the run, or a standby. */
+  lead(leads: boolean): void;
   /** Reads sessions, round and version from `host` from now on. */
   watch(host: Watched): void;
   entry(entry: SignedEntry): void;
@@ -54,6 +56,11 @@ export function createMetrics(): Metrics {
       },
     });
   };
+  const leading = new Gauge({
+    name: "heddle_leading",
+    help: "1 while the run is this relay's to serve, 0 while it stands by or has been deposed",
+    registers,
+  });
   gauge("heddle_round", "Number of the round that is under way, or else the next one", (of) => of.view().round);
   gauge("heddle_version", "Version of the shared base", (of) => of.view().versions.at(-1)?.version);
   gauge(
@@ -120,6 +127,7 @@ export function createMetrics(): Metrics {
   return {
     contentType: registry.contentType,
     text: () => registry.metrics(),
+    lead: (leads) => leading.set(leads ? 1 : 0),
     watch: (watched) => {
       host = watched;
     },

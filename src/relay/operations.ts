@@ -120,7 +120,8 @@ export function operationsOf({ dir, host, store, charter }: RunningParts): Opera
 /** The operations of a folder in which no relay runs. Throws HeddleError when there is no run in it, or it is in use. */
 export async function operationsAtRest(dir: string): Promise<Operations> {
   if (!(await isFile(join(dir, "heddle.sqlite"))) || !(await isFile(join(dir, KEY_FILE)))) {
-    throw new HeddleError("bad-input", `Cannot find a relay's run in "${dir}"; name its folder with --dir`);
+    const hint = "name its folder with --dir (of a run on NATS: that of the relay that serves it now)";
+    throw new HeddleError("bad-input", `Cannot find a relay's run in "${dir}"; ${hint}`);
   }
   const store = await openEmbeddedStore(dir);
   const open = async () => {

@@ -1,10 +1,11 @@
 /**
  * What the relay shows its operator, apart from the public page: `/metrics` for Prometheus, `/healthz` (the process answers)
- * and `/readyz` (the run is loaded and the store answers, else 503 and a sentence why not). It is served where the operator
+ * and `/readyz` (this relay serves the run and the store answers, else 503 and a sentence why not). It is served where the operator
  * says (`--metrics-port`), never on the public port: who contributes how much and how the machine is doing is not for everyone.
  * On the operator's socket, and only there, it also operates.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { HeddleError } from "../base/assert.ts";
 import type { CoordinatorHost } from "../coordinator/host.ts";
 import type { Store } from "../store/store.ts";
 import type { Metrics } from "./metrics.ts";
@@ -19,22 +20,46 @@ export interface OperatorFaceOptions {
   readonly metrics: Pick<Metrics, "text" | "contentType">;
   /** Why the relay cannot serve the run right now, in one sentence; null when it can. */
   readonly unready: () => Promise<string | null>;
-  /** What can be done to the relay by whoever reaches this face. */
-  readonly operations?: Operations;
+  /** What can be done to the relay by whoever reaches this face; throws HeddleError as long as nothing can. */
+  readonly operations?: () => Operations;
 }
 
-/** A run that is loaded. */
-export interface Served {
-  readonly host: Pick<CoordinatorHost, "head">;
-  readonly store: Store;
+/** How far a relay has come. */
+export type Standing =
+  | { readonly type: "loading" }
+  /** Waits for the end of `leader`, which serves the run that both keep on one NATS. */
+  | { readonly type: "standby"; readonly leader: string }
+  | {
+      readonly type: "serving";
+      readonly host: Pick<CoordinatorHost, "head">;
+      readonly store: Store;
+      readonly operations: Operations;
+    };
+
+/** Throws HeddleError "unreachable" where the run is not served. */
+export function operationsIn(standing: Standing): Operations {
+  switch (standing.type) {
+    case "loading":
+      throw new HeddleError("unreachable", "Cannot operate: the run is being loaded; ask again in a moment");
+    case "standby":
+      throw new HeddleError(
+        "unreachable",
+        `Cannot operate: this relay is a standby; ask the one that serves the run, ${standing.leader}`,
+      );
+    default:
+      return standing.operations;
+  }
 }
 
-/** Asks both halves of the store, database and files; a store that fails is a sentence, too. */
-export async function whyUnready(served: Served | null): Promise<string | null> {
-  if (served === null) {
+/** Asks both halves of the store, ledger and blobs; a store that fails is a sentence, too. */
+export async function whyUnready(standing: Standing): Promise<string | null> {
+  if (standing.type === "loading") {
     return "The run is being loaded";
   }
-  const { host, store } = served;
+  if (standing.type === "standby") {
+    return `This relay is a standby: the run is served by ${standing.leader}`;
+  }
+  const { host, store } = standing;
   try {
     await store.log.length();
     const { digest } = host.head();

@@ -3,7 +3,7 @@
  * can open (mode 0600), so that no password is needed. Both ends are here: what the relay answers, and the operations as
  * `npm run admin` sees them. The socket also has what the operator's port has: `/metrics`, `/healthz` and `/readyz`.
  */
-import { lstat, rm } from "node:fs/promises";
+import { lstat, mkdir, rm } from "node:fs/promises";
 import { request, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { join } from "node:path";
 import process from "node:process";
@@ -20,35 +20,47 @@ import { isCheckpoints, type PruneOptions, type PruneReport } from "./prune.ts";
 const SOCKET_FILE = "operator.sock";
 /** What fits the address of a Unix socket on every system. */
 const SOCKET_PATH_BYTES_MAX = 103;
+/** A merge of a large model may keep a relay busy for seconds; one that was stopped never answers. */
+const SILENCE_MS = 20_000;
 /** A request's body: a command, or a path. */
 const BODY_BYTES_MAX = 16_384;
 
 /**
- * Listens on the socket of the relay's folder `dir`; the caller holds the store's lock, so a file in its place is left over.
- * Throws HeddleError "store" when that cannot be, or not for the owner alone.
+ * Listens on the socket of the relay's folder `dir`, which is made when absent; a file in its place at which nobody answers is
+ * left over. Throws HeddleError "store" when that cannot be, or not for the owner alone.
  */
 export async function listenOnSocket(server: Server, dir: string): Promise<void> {
   const path = checkedPath(dir);
-  await rm(path, { force: true });
-  const umask = process.umask(0o177); // the socket is made within the call to listen, and never open to others
+  if ((await connectOperations(dir)) !== null) {
+    const sentence = `Cannot listen on the operator's socket "${path}": another relay does; give each one its own --dir`;
+    throw new HeddleError("store", sentence);
+  }
   try {
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", reject);
-      server.listen(path, resolve);
-      process.umask(umask);
-    });
+    await mkdir(dir, { recursive: true });
+    await rm(path, { force: true });
+    await bind(server, path);
   } catch (error) {
     throw new HeddleError("store", `Cannot listen on the operator's socket "${path}": ${String(error)}`, {
       cause: error,
     });
-  } finally {
-    process.umask(umask);
   }
   const { mode } = await lstat(path);
   if ((mode & 0o077) !== 0) {
     server.close();
     throw new HeddleError("store", `Cannot listen on the operator's socket "${path}": others could open it`);
   }
+}
+
+function bind(server: Server, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    const umask = process.umask(0o177); // the socket is made within the call to listen, and never open to others
+    try {
+      server.listen(path, resolve);
+    } finally {
+      process.umask(umask);
+    }
+  });
 }
 
 function checkedPath(dir: string): string {
@@ -61,31 +73,30 @@ function checkedPath(dir: string): string {
   return path;
 }
 
-/** Answers an operator's request; resolves to false when it is none. */
+/** Answers an operator's request, also why `operations` throws; resolves to false when it is none. */
 export async function answerOperator(
   incoming: IncomingMessage,
   response: ServerResponse,
-  operations: Operations,
+  operations: () => Operations,
 ): Promise<boolean> {
   const asked = `${incoming.method} ${incoming.url}`;
   try {
     switch (asked) {
       case "GET /status":
-        answer(response, 200, await operations.status());
+        answer(response, 200, await operations().status());
         return true;
       case "GET /ledger":
-        response.writeHead(200, { "content-type": "application/octet-stream" });
-        await pipeline(Readable.from(writeLedger(operations.entries())), response).catch(() => response.destroy());
+        await sendLedger(operations(), response);
         return true;
       case "POST /operate":
-        await operations.operate(readCommand(await readBody(incoming)));
+        await operations().operate(readCommand(await readBody(incoming)));
         answer(response, 200, {});
         return true;
       case "POST /backup":
-        answer(response, 200, await operations.backUp(readText(await readBody(incoming), "to")));
+        answer(response, 200, await operations().backUp(readText(await readBody(incoming), "to")));
         return true;
       case "POST /prune":
-        answer(response, 200, await operations.prune(readPruneOptions(await readBody(incoming))));
+        answer(response, 200, await operations().prune(readPruneOptions(await readBody(incoming))));
         return true;
       default:
         return false;
@@ -97,6 +108,11 @@ export async function answerOperator(
     answer(response, 400, { code: error.code, error: error.message });
     return true;
   }
+}
+
+async function sendLedger(operations: Operations, response: ServerResponse): Promise<void> {
+  response.writeHead(200, { "content-type": "application/octet-stream" });
+  await pipeline(Readable.from(writeLedger(operations.entries())), response).catch(() => response.destroy());
 }
 
 function answer(response: ServerResponse, status: number, value: object): void {
@@ -181,7 +197,7 @@ export async function connectOperations(dir: string): Promise<Operations | null>
     return null;
   }
   try {
-    (await call(path, "GET", "/healthz")).resume();
+    (await call(path, "GET", "/healthz", { silenceMs: SILENCE_MS })).resume();
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : undefined;
     if (code === "ENOENT" || code === "ECONNREFUSED" || code === "ENOTSOCK") {
@@ -235,15 +251,27 @@ async function readAnswer(incoming: IncomingMessage): Promise<unknown> {
 
 async function reach(path: string, method: string, address: string, body?: object): Promise<IncomingMessage> {
   try {
-    return await call(path, method, address, body);
+    return await call(path, method, address, { body });
   } catch (error) {
     throw new HeddleError("unreachable", `The relay ended before it answered: ${String(error)}`, { cause: error });
   }
 }
 
-function call(path: string, method: string, address: string, body?: object): Promise<IncomingMessage> {
+interface CallOptions {
+  readonly body?: object | undefined;
+  /** How long the relay may say nothing; 0: for ever, as a backup takes as long as it takes. */
+  readonly silenceMs?: number;
+}
+
+function call(
+  path: string,
+  method: string,
+  address: string,
+  { body, silenceMs = 0 }: CallOptions,
+): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const sent = request({ socketPath: path, method, path: address, agent: false }, resolve);
+    const sent = request({ socketPath: path, method, path: address, agent: false, timeout: silenceMs }, resolve);
+    sent.once("timeout", () => sent.destroy(new Error("it does not answer")));
     sent.once("error", reject);
     sent.end(body === undefined ? undefined : JSON.stringify(body));
   });

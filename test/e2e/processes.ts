@@ -6,6 +6,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { runAdmin } from "../../src/relay/admin.ts";
 
 export const ROOT = resolve(import.meta.dirname, "../..");
 const NODE = join(ROOT, "node_modules/.bin/node");
@@ -164,4 +165,24 @@ function waitForEvent(
     waiting.add(check);
     check();
   });
+}
+
+export function isVersion(least: number): (event: PrintedEvent) => boolean {
+  return ({ event, version }) => event === "version" && Number(version) >= least;
+}
+
+interface Said {
+  readonly code: number;
+  readonly text: string;
+}
+
+/** An admin of the relay that is kept in `dir`. */
+export function adminOf(dir: string): (...words: string[]) => Promise<Said> {
+  return async (...words) => {
+    const lines: string[] = [];
+    const say = (line: string): unknown => lines.push(line);
+    const sleep = (ms: number): Promise<void> => new Promise((settle) => setTimeout(settle, ms));
+    const code = await runAdmin([...words, "--dir", join(dir, "relay")], { print: say, printError: say, sleep });
+    return { code, text: lines.join("\n") };
+  };
 }

@@ -12,12 +12,12 @@ import type { LedgerEntry } from "../../src/protocol/ledger.ts";
 import { openPlace, type Place } from "../../src/relay/place.ts";
 import { startNats } from "../../src/store/nats-server.fixture.ts";
 import {
+  isVersion,
   launchRelay,
   QUICK_CHARTER,
   startContributor,
   startRelay,
   temporaryFolder,
-  type PrintedEvent,
   type Running,
 } from "./processes.ts";
 
@@ -31,9 +31,6 @@ function kept<T extends Running>(process: T): T {
   running.add(process);
   return process;
 }
-
-const isVersion = (least: number) => (event: PrintedEvent) =>
-  event.event === "version" && Number(event["version"]) >= least;
 
 /** For a test that waits for versions and asks nothing else of them. */
 const HASTY_CHARTER = { ...QUICK_CHARTER, round: { trainMs: 400, stepsMax: 10, graceMs: 3_000, judgeMs: 5_000 } };
@@ -119,7 +116,7 @@ describe("a relay with its own contributor", () => {
     const others = [launch("second"), launch("third")];
     for (const other of others) {
       const waits = await other.waitFor(({ event }) => event === "standby");
-      expect(waits["holder"]).toMatch(`process ${first.pid} on `);
+      expect(waits["leader"]).toMatch(`process ${first.pid} on `);
     }
     const merges = async (leader: Running): Promise<void> => {
       await leader.waitFor(isVersion(highest + 1));

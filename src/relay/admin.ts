@@ -34,9 +34,11 @@ const USAGE = `npm run admin -- COMMAND [--dir FOLDER]
   ledger verify [FILE]          check numbers, digests, signatures and sense of the ledger, or of such a file
   backup DIR                    copy ledger, keys, blobs and the relay's key into a new folder, while the relay runs
   restore DIR                   check a backup and make the folder of --dir from it
+                                (a run on NATS: "nats account backup DIR" and "nats account restore DIR" instead)
   blobs prune                   delete blobs that neither the run's state nor a data set needs
 
-  --dir FOLDER                  the relay's folder (default .heddle/relay)
+  --dir FOLDER                  the relay's folder (default .heddle/relay); a run on NATS is operated through the folder
+                                of the relay that serves it now
   --checkpoints N               with blobs prune: keep N whole checkpoints (1 to ${CHECKPOINTS_KEPT}; default ${CHECKPOINTS_KEPT})
   --dry-run                     with blobs prune: only say what would be deleted
   --json                        with status and contributors: print JSON

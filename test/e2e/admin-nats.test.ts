@@ -1,0 +1,85 @@
+/** `npm run admin`, readiness and metrics of two relays that share a run on NATS: the one that leads, and its standby. */
+import { existsSync, mkdirSync } from "node:fs";
+import { get } from "node:http";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { afterEach, expect, test } from "vitest";
+import { startNats } from "../../src/store/nats-server.fixture.ts";
+import { adminOf, isVersion, launchRelay, QUICK_CHARTER, temporaryFolder, type Running } from "./processes.ts";
+
+const running = new Set<Running>();
+afterEach(async () => {
+  await Promise.all([...running].map((relay) => relay.stop("SIGKILL")));
+  running.clear();
+});
+
+/** Asks the relay that is kept in `dir` over its socket. */
+function ask(dir: string, path: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    get({ socketPath: join(dir, "relay/operator.sock"), path, agent: false }, (response) => {
+      text(response).then((body) => resolve(`${response.statusCode} ${body.trim()}`), reject);
+    }).once("error", reject);
+  });
+}
+
+test("on NATS, an operator works with the relay that leads, and what was done outlives it", async () => {
+  using folder = temporaryFolder();
+  await using nats = await startNats({ dir: folder.path });
+  const launch = async (name: string, event: string): Promise<{ readonly dir: string; readonly relay: Running }> => {
+    const dir = join(folder.path, name);
+    mkdirSync(dir, { recursive: true });
+    const relay = launchRelay({ dir, args: ["--nats", nats.url()], charter: QUICK_CHARTER });
+    running.add(relay);
+    await relay.waitFor((said) => said.event === event);
+    return { dir, relay };
+  };
+  const first = await launch("first", "listening");
+  const second = await launch("second", "standby");
+  await first.relay.waitFor(isVersion(2));
+
+  const standsBy = `the run is served by process ${first.relay.pid} on `;
+  expect(await ask(second.dir, "/readyz")).toMatch(`503 This relay is a standby: ${standsBy}`);
+  expect(await ask(first.dir, "/readyz")).toBe("200 ready");
+  expect(await ask(second.dir, "/metrics")).toContain("\nheddle_leading 0\n");
+  const seen = await ask(first.dir, "/metrics");
+  expect(seen).toContain("\nheddle_leading 1\n");
+  expect(seen).toMatch(/\nheddle_ledger_write_seconds_count [1-9]/);
+  expect(seen).toContain('\nheddle_store_errors_total{part="keys"} 0\n');
+
+  const admin = adminOf(first.dir);
+  expect((await admin("status")).text).toMatch(new RegExp(`^relay +runs as process ${first.relay.pid}\\n`));
+  expect((await admin("ledger", "verify")).text).toMatch(/^The ledger holds together: \d+ entries/);
+  expect((await admin("ledger", "export", join(folder.path, "ledger"))).code).toBe(0);
+  expect((await admin("blobs", "prune")).text).toMatch(/^Deleted \d+ superfluous blobs .*; \d+ are needed$/);
+  const [device] = (await admin("contributors", "--json")).text
+    .split("\n")
+    .map((line) => JSON.parse(line) as { readonly contributor: string; readonly accepted: number });
+  expect(device?.accepted).toBeGreaterThanOrEqual(2);
+  const backup = join(folder.path, "backup");
+  expect(await admin("backup", backup)).toEqual({
+    code: 1,
+    text: 'Cannot back up: this run is kept on NATS, whose own tool copies it: "nats account backup FOLDER" writes every stream',
+  });
+  expect(existsSync(backup)).toBe(false);
+  expect(await adminOf(second.dir)("pause")).toEqual({
+    code: 1,
+    text: expect.stringMatching(/^Cannot operate: this relay is a standby; ask the one that serves the run, process /),
+  });
+  const third = await launch("first", "operator");
+  expect(third.relay.events.at(0)?.["msg"]).toContain("another relay does; give each one its own --dir");
+  expect(await third.relay.stop("SIGTERM")).toBe(0);
+
+  expect((await admin("pause")).code).toBe(0);
+  expect((await admin("ban", device?.contributor ?? "", "--reason", "Sends noise")).code).toBe(0);
+  expect((await admin("drain")).text).toMatch(/\nDrained: the relay has ended$/);
+  expect(await first.relay.exited).toBe(0);
+  await second.relay.waitFor(({ event }) => event === "listening");
+  expect(await ask(second.dir, "/readyz")).toBe("200 ready");
+  expect(await ask(second.dir, "/metrics")).toContain("\nheddle_leading 1\n");
+  const next = adminOf(second.dir);
+  expect((await next("status")).text).toMatch(/^relay +runs as process \d+, paused\n(.*\n)*banned +1\n/);
+  expect((await next("resume")).code).toBe(0);
+  await second.relay.waitFor(isVersion(3));
+  expect((await next("ledger", "verify")).code).toBe(0);
+  expect(await second.relay.stop("SIGTERM")).toBe(0);
+});

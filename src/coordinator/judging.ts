@@ -70,9 +70,9 @@ export function takeReport(
   { contribution, losses }: { readonly contribution: ContributionId; readonly losses: Losses },
 ): void {
   const { charter, durable } = draft.state;
-  const found = durable.contributions.get(contribution) as Contribution;
-  if (found.verdict !== null) {
-    return; // its author was banned meanwhile
+  const found = durable.contributions.get(contribution);
+  if (found === undefined || found.verdict !== null) {
+    return; // its author was banned meanwhile, which may have ended the round
   }
   const verdict = verdictOn(draft.state, found, losses);
   const by = session.contributor;

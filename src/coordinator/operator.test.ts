@@ -3,7 +3,7 @@ import { contributorIdOf } from "../protocol/codec.ts";
 import { countingBytes } from "../protocol/examples.ts";
 import { TEXT_CHARS_MAX } from "../protocol/limits.ts";
 import type { RelayMessage } from "../protocol/messages.ts";
-import { BUSY_RETRY_MS, type OperatorCommand } from "./live.ts";
+import { BUSY_RETRY_MS, SKIP_PAUSE_MS, type OperatorCommand } from "./live.ts";
 import { refusalOf } from "./operator.ts";
 import { Actor, calm, honestDelta, joined, pack, started } from "./rehearsal.fixture.ts";
 import { charter, GOOD, idOf, Stage } from "./stage.fixture.ts";
@@ -125,6 +125,24 @@ describe("ban", () => {
     stage.measure(id, GOOD);
     expect(stage.verdict(id)).toEqual({ type: "refused", reason: "banned" });
     expect(stage.types().at(-1)).toBe("skipped");
+  });
+
+  test("of a round's only author makes the report of its validator, which comes after the round, count for nothing", () => {
+    stage.come("ada", "bob");
+    const id = stage.contribute("ada");
+    stage.give({
+      type: "released",
+      session: stage.session("bob"),
+      assignment: stage.assignment("bob", "train")?.id ?? "",
+    });
+    stage.ready("bob", "ada");
+    expect(stage.assignment("bob", "validate")).toMatchObject({ contribution: id });
+    ban("ada");
+    expect(stage.types().at(-1)).toBe("skipped");
+    stage.report("bob", GOOD);
+    stage.ready("bob");
+    stage.pass(SKIP_PAUSE_MS);
+    expect(stage.assignment("bob", "train")).toMatchObject({ round: 2 });
   });
 
   test("keeps what was accepted before", () => {

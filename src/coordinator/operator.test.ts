@@ -157,7 +157,7 @@ describe("ban", () => {
 
   test("is refused without a reason of one line, and where too many are banned", () => {
     const refused = /^Cannot ban: /;
-    for (const why of ["", "x".repeat(TEXT_CHARS_MAX + 1), "two\nlines", "half a pair \ud800"]) {
+    for (const why of ["", "x".repeat(TEXT_CHARS_MAX + 1), "two\nlines", "half a pair \ud800", "\ufeffmarked"]) {
       expect(ban("ada", why)).toMatch(refused);
     }
     expect(stage.types()).toEqual(["started"]);

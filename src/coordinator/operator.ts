@@ -23,8 +23,8 @@ export function refusalOf({ durable, live }: CoordinatorState, command: Operator
       if (length < 1 || length > TEXT_CHARS_MAX) {
         return `Cannot ban: got a reason of ${length} characters, need 1 to ${TEXT_CHARS_MAX}`;
       }
-      if (/[\p{Cc}\p{Cs}]/u.test(command.why)) {
-        return "Cannot ban: the reason contains control characters or broken ones, need one line of text";
+      if (/^\ufeff|[\p{Cc}\p{Cs}]/u.test(command.why)) {
+        return "Cannot ban: the reason contains control characters, broken ones or a byte order mark, need one line of text";
       }
       const full = durable.banned.size >= BANS_MAX && !durable.banned.has(command.contributor);
       return full ? `Cannot ban: ${BANS_MAX} devices are banned, which is the most there can be` : null;

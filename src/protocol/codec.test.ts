@@ -98,6 +98,16 @@ describe("messages", () => {
   });
 });
 
+describe("text", () => {
+  test("that begins with a byte order mark is refused, which a long text would lose when it is read back", () => {
+    const hello = exampleContributorMessages[0];
+    for (const chars of [3, TEXT_CHARS_MAX]) {
+      const agent = "\ufeff\ufeff".padEnd(chars, "a"); // a long one loses the first here
+      expect(reasonOf(decodeContributorMessage(encode({ ...hello, agent })))).toBe("malformed");
+    }
+  });
+});
+
 describe("foreign bytes", () => {
   const readAll = (bytes: Uint8Array): Checked<unknown>[] => [
     decodeContributorMessage(bytes),

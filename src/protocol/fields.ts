@@ -170,7 +170,10 @@ export const boolean: Reader<boolean> = (value, path) => {
   return value;
 };
 
-/** Text of at most `charsMax` UTF-16 code units; without control characters unless `lines` allows line breaks and tabs. */
+/**
+ * Text of at most `charsMax` UTF-16 code units; without control characters unless `lines` allows line breaks and tabs, and without
+ * a byte order mark in front: the decoder takes it off long texts, so that what was written could not be read back.
+ */
 export function text(charsMax = TEXT_CHARS_MAX, { charsMin = 0, lines = false } = {}): Reader<string> {
   // oxlint-disable-next-line no-control-regex -- refusing control characters is the point
   const refused = lines ? /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/ : /[\u0000-\u001f\u007f]/;
@@ -181,6 +184,9 @@ export function text(charsMax = TEXT_CHARS_MAX, { charsMin = 0, lines = false } 
     }
     if (refused.test(value)) {
       throw new FieldError(`Cannot read ${path}: it contains control characters`);
+    }
+    if (value.startsWith("\ufeff")) {
+      throw new FieldError(`Cannot read ${path}: it begins with a byte order mark`);
     }
     return value;
   };

@@ -80,7 +80,7 @@ async function readLog({ log, key }: JournalOptions): Promise<ReadLog> {
   const length = await log.length();
   let chain = EMPTY_CHAIN;
   let durable: DurableState | null = null;
-  let superfluous: Digest[] = [];
+  let before = new Set<Digest>();
   for (let from = 0; from < length; from += PAGE_ENTRIES) {
     for (const bytes of await log.read(from, Math.min(PAGE_ENTRIES, length - from))) {
       const linked = linkEntry(chain, bytes);
@@ -90,8 +90,7 @@ async function readLog({ log, key }: JournalOptions): Promise<ReadLog> {
       const { event, timeMs } = linked.value.entry;
       const next: DurableState = applyEvent(durable, event, timeMs);
       if (durable !== null && (event.type === "merged" || event.type === "skipped")) {
-        const kept = blobsOf(next);
-        superfluous = [...blobsOf(durable)].filter((digest) => !kept.has(digest));
+        before = blobsOf(durable);
       }
       durable = next;
       chain = linked.value.chain;
@@ -100,6 +99,8 @@ async function readLog({ log, key }: JournalOptions): Promise<ReadLog> {
   if (durable !== null && !equalBytes(durable.relay, key.publicKey)) {
     throw new HeddleError("store", "Cannot open the ledger: it belongs to another relay's key");
   }
+  const kept = durable === null ? new Set<Digest>() : blobsOf(durable); // what was let go may have come again since
+  const superfluous = [...before].filter((digest) => !kept.has(digest));
   return { chain, durable, superfluous };
 }
 

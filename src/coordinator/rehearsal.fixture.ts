@@ -87,7 +87,7 @@ export const verify: VerifySignature = async (publicKey, purpose, message, signa
 const relayKey = keyOf("relay");
 const openMergeKernel = await loadMergeKernel();
 
-class TestClock implements Clock {
+export class TestClock implements Clock {
   now = 0;
   readonly #wakes = new Set<{ readonly timeMs: number; readonly wake: () => void }>();
   nowMs(): number {

@@ -3,8 +3,8 @@
  * without which nobody can go on with the ledger. A backup is a folder that a relay could serve as it is. What is being
  * made is called `….partial` until it is whole, so that nothing half-done has the name of a backup or of a relay's folder.
  */
-import { chmod, copyFile, cp, mkdir, readdir, rename, rm, rmdir, stat } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { chmod, copyFile, cp, mkdir, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
+import { dirname, join, relative, resolve } from "node:path";
 import { HeddleError } from "../base/assert.ts";
 import { equalBytes } from "../base/bytes.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
@@ -30,7 +30,7 @@ export async function backUp({ backup }: PlacedStore, dir: string, to: string): 
       'Cannot back up: this run is kept on NATS, whose own tool copies it: "nats account backup FOLDER" writes every stream';
     throw new HeddleError("bad-input", sentence);
   }
-  return fillPlace(to, "back up", async (partial) => {
+  return fillPlace({ from: dir, to, action: "back up" }, async (partial) => {
     const copied = await backup(partial);
     await files("back up", async () => {
       await chmod(partial, 0o700); // it holds the relay's key
@@ -59,7 +59,7 @@ export async function restore(from: string, to: string): Promise<RestoreReport> 
     const sentence = `Cannot restore: "${from}" is a relay's own folder; start a relay with it, or back it up first`;
     throw new HeddleError("bad-input", sentence);
   }
-  return fillPlace(to, "restore", async (partial) => {
+  return fillPlace({ from, to, action: "restore" }, async (partial) => {
     await files("restore", async () => {
       await mkdir(partial, { mode: 0o700 });
       for (const name of [DATABASE, KEY_FILE]) {
@@ -93,10 +93,22 @@ async function checkCopy(store: EmbeddedStore, dir: string): Promise<RestoreRepo
   return { ledger, blobs: needed.size };
 }
 
-/** Has `fill` make a folder beside `to`, absent or empty, and gives it that name; what fails leaves nothing behind. */
-async function fillPlace<T>(to: string, action: string, fill: (partial: string) => Promise<T>): Promise<T> {
+interface Copy {
+  readonly from: string;
+  /** Absent or empty. */
+  readonly to: string;
+  readonly action: string;
+}
+
+/** Has `fill` make a folder beside `to` and gives it that name; what fails leaves nothing behind. */
+async function fillPlace<T>({ from, to, action }: Copy, fill: (partial: string) => Promise<T>): Promise<T> {
   const path = resolve(to);
   const partial = `${path}.partial`;
+  const left = await realpath(partial).catch(() => null);
+  if (left !== null && !relative(left, await realpath(from)).startsWith("..")) {
+    const sentence = `Cannot ${action}: "${partial}" is made for it, and is what is to be copied; name another folder`;
+    throw new HeddleError("bad-input", sentence);
+  }
   const found = await stat(path).catch(() => null);
   const names = found?.isDirectory() === true ? await files(action, () => readdir(path)) : [];
   if (found !== null && (!found.isDirectory() || names.length > 0)) {

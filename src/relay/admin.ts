@@ -3,7 +3,7 @@
  * folder over the operator's socket; where none runs it works on the folder itself.
  */
 import { createReadStream, createWriteStream } from "node:fs";
-import { rename, stat } from "node:fs/promises";
+import { rename, rm, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import process from "node:process";
 import { Readable } from "node:stream";
@@ -258,10 +258,26 @@ const SENTENCES: Readonly<Record<OperatorCommand["type"], string>> = {
 const LOOK_MS = 500;
 
 async function waitForEnd(dir: string, { print, sleep }: AdminSurroundings): Promise<void> {
-  while ((await connectOperations(dir).catch(() => null)) !== null) {
+  while (!(await hasEnded(dir))) {
     await sleep(LOOK_MS);
   }
   print("Drained: the relay has ended");
+}
+
+/** A relay that ends closes its socket and then gives up its folder, if its run is kept there. */
+async function hasEnded(dir: string): Promise<boolean> {
+  try {
+    if ((await connectOperations(dir)) !== null) {
+      return false;
+    }
+    await (await operationsAtRest(dir)).close();
+    return true;
+  } catch (error) {
+    if (!(error instanceof HeddleError)) {
+      throw error;
+    }
+    return error.code !== "store" && error.code !== "unreachable"; // else the folder is in use, or the relay is just ending
+  }
 }
 
 /** Writes beside `file` first: what has its name is whole. Returns how many entries it wrote. */
@@ -280,6 +296,7 @@ async function exportLedger(entries: AsyncIterable<Bytes>, file: string): Promis
     await pipeline(Readable.from(writeLedger(counted())), createWriteStream(`${file}.partial`, { flush: true }));
     await rename(`${file}.partial`, file);
   } catch (error) {
+    await rm(`${file}.partial`, { force: true });
     throw error instanceof HeddleError
       ? error
       : new HeddleError("store", `Cannot export the ledger: ${String(error)}`, { cause: error });

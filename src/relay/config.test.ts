@@ -39,4 +39,7 @@ test("the systemd unit starts the relay's entry point with flags that it knows",
     log: "json",
     dir: "/var/lib/heddle/relay",
   });
+  const backups = /^ReadWritePaths=-(.*)$/m.exec(unit)?.[1];
+  const backup = /npm run admin -- backup (\S+)\/\S+ /.exec(readFileSync(join(root, "docs/operating.md"), "utf8"))?.[1];
+  expect(backup).toBe(backups); // all else is read-only for the relay
 });

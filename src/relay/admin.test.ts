@@ -9,7 +9,7 @@ import { KEY_FILE } from "./backup.ts";
 import { listenOnSocket } from "./operator-socket.ts";
 
 let dir: string;
-let relay: Server;
+let relay: Server | undefined;
 const said: string[] = [];
 const say = (line: string): void => void said.push(line);
 beforeEach(() => {
@@ -17,19 +17,21 @@ beforeEach(() => {
   said.length = 0;
 });
 afterEach(() => {
-  relay.close();
+  relay?.close();
+  relay = undefined;
   rmSync(dir, { recursive: true });
 });
 
 /** A relay that closes its socket as soon as it is asked to drain. */
 async function startDrainable(): Promise<void> {
-  relay = createServer((request, response) => {
+  const server = createServer((request, response) => {
     response.setHeader("connection", "close").end("{}");
     if (request.method === "POST") {
-      relay.close();
+      server.close();
     }
   });
-  await listenOnSocket(relay, dir);
+  relay = server;
+  await listenOnSocket(server, dir);
 }
 
 test("drain waits until the relay has given up its folder, not only its socket", async () => {
@@ -71,4 +73,20 @@ test("ledger export leaves nothing behind when the relay ends in the middle of i
   const code = await runAdmin(["ledger", "export", file, "--dir", dir], { print: say, printError: say, sleep });
   expect({ code, said }).toEqual({ code: 1, said: [expect.stringMatching(/^The relay ended in the middle of/)] });
   expect(readdirSync(dir)).toEqual(["operator.sock"]);
+});
+
+test("flags that a command does not know are refused: a dry run of what knows none must not be a real one", async () => {
+  const sleep = async (): Promise<void> => undefined;
+  const run = (...words: string[]) => runAdmin([...words, "--dir", dir], { print: say, printError: say, sleep });
+  for (const words of [
+    "backup to --dry-run",
+    "pause --json",
+    `unban ${"a".repeat(64)} --reason y`,
+    "status --checkpoints 1",
+  ]) {
+    said.length = 0;
+    const code = await run(...words.split(" "));
+    expect({ words, code }).toEqual({ words, code: 2 });
+  }
+  expect(await run("status", "--json")).toBe(1); // there is no run here
 });

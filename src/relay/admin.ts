@@ -94,22 +94,38 @@ function parseAdmin(args: readonly string[]): { readonly command: Command; reado
     options: {
       dir: { type: "string", default: ".heddle/relay" },
       reason: { type: "string" },
-      checkpoints: { type: "string", default: String(CHECKPOINTS_KEPT) },
-      "dry-run": { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
+      checkpoints: { type: "string" },
+      "dry-run": { type: "boolean" },
+      json: { type: "boolean" },
       help: { type: "boolean", short: "h", default: false },
     },
   });
   if (values.help) {
     return null;
   }
-  const { dir, reason, json, checkpoints } = values;
-  const command = readWords(positionals, { reason, json, dryRun: values["dry-run"], checkpoints: Number(checkpoints) });
+  const { dir, reason, json = false, checkpoints = CHECKPOINTS_KEPT, "dry-run": dryRun = false } = values;
+  const command = readWords(positionals, { reason, json, dryRun, checkpoints: Number(checkpoints) });
   if (command === null) {
     throw new HeddleError("bad-input", `Cannot do "${positionals.join(" ")}": it is none of the commands`);
   }
+  for (const [flag, words] of FLAG_WORDS) {
+    if (values[flag] !== undefined && !words.includes(positionals[0] ?? "")) {
+      throw new HeddleError(
+        "bad-input",
+        `Cannot use --${flag} with "${positionals[0]}": it is for ${words.join(", ")}`,
+      );
+    }
+  }
   return { command, dir };
 }
+
+/** Flags that few commands know, and their first words: whoever asks others for a dry run must not get a real one. */
+const FLAG_WORDS: readonly (readonly ["reason" | "checkpoints" | "dry-run" | "json", readonly string[]])[] = [
+  ["reason", ["ban"]],
+  ["checkpoints", ["blobs"]],
+  ["dry-run", ["blobs"]],
+  ["json", ["status", "contributors"]],
+];
 
 interface Flags {
   readonly reason: string | undefined;

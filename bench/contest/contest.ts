@@ -3,7 +3,7 @@
  * work prepares them all, checks their outputs, and then times those that were right, interleaved. The outcome is plain
  * data. A contender that is wrong, or fails, is named with what it did and never timed.
  */
-import { present } from "../../src/base/assert.ts";
+import { messageIn, present } from "../../src/base/assert.ts";
 import { probeGpu } from "../../src/gpu/engine.ts";
 import { measurePeak, type Peak } from "../../src/gpu/peak.ts";
 import { openBareLoop, type BareLoop } from "./bare.ts";
@@ -72,7 +72,7 @@ export async function hold(order: Order, { maySleep }: Host): Promise<Launch> {
       const { open } = (await import(/* @vite-ignore */ url)) as { readonly open: OpenContenders };
       contenders.push(...(await open(surroundings)));
     } catch (error) {
-      results.push(...works.map((work) => ({ work: work.name, contender: name, ms: [], fault: sentence(error) })));
+      results.push(...works.map((work) => ({ work: work.name, contender: name, ms: [], fault: messageIn(error) })));
     }
   }
   const loop = backend.type === "wasm" ? await openBareLoop(bareLoop, backend.threads) : undefined;
@@ -141,7 +141,7 @@ async function compare(
       };
       runners.push({ name, times, ready, run });
     } catch (error) {
-      results.push({ work: work.name, contender: name, ms: [], fault: sentence(error) });
+      results.push({ work: work.name, contender: name, ms: [], fault: messageIn(error) });
     }
   }
   const loops: Runner[] = loop === undefined ? [] : [{ name: LOOP, run: async () => loop.run() }];
@@ -161,8 +161,4 @@ async function compare(
 async function check(work: Work, ready: Ready): Promise<string | undefined> {
   await ready.run(1);
   return faultOf(work, await ready.outputs());
-}
-
-function sentence(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -44,6 +44,11 @@ export class HeddleError extends Error {
   }
 }
 
+/** What an error that came from outside says. */
+export function messageIn(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 /** How a command ends that `error` was thrown in: with a sentence for standard error, and 2 for bad input, else 1. Rethrows a bug. */
 export function endingOf(error: unknown): { readonly sentence: string; readonly exitCode: 1 | 2 } {
   if (!(error instanceof HeddleError)) {

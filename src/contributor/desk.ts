@@ -3,7 +3,7 @@
  * waits for its verdict. Here a contribution is made (train, take the delta, add it to the residual, pack, sign, write
  * down) and another's is checked. `run.ts` calls it and `tick.ts` decides when.
  */
-import { HeddleError, present } from "../base/assert.ts";
+import { HeddleError, messageIn, present } from "../base/assert.ts";
 import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import { createTurn } from "../base/turn.ts";
 import type { FetchBlob } from "../net/link.ts";
@@ -226,11 +226,6 @@ export function createDesk(options: DeskOptions): Desk {
       work = undefined;
     },
   };
-}
-
-/** The sentence of an error that came from outside. */
-export function messageIn(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 /** The charter's open texts, in its order; each is kept in the store under its digest. */

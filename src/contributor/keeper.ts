@@ -11,11 +11,10 @@
  * opened by name, and "as asked" would be said to people who asked nothing. Nothing of a failed engine is kept: what is
  * worth keeping (residual, moments of the last good round) is in the contributor's notebook.
  */
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import { atOnce, createTurn, type InTurn } from "../base/turn.ts";
 import { BEGUN, type BegunEngine, type ChosenEngine, type OpenBeside } from "../engines/choose.ts";
 import type { Engine } from "../tensor/engine.ts";
-import { messageIn } from "./desk.ts";
 import type { EngineInUse, Work } from "./work.ts";
 
 /** A GPU that failed so often since work was last finished on it is not tried again. */

@@ -2,13 +2,12 @@
  * The two links of a session: the dialled one, which carries control, and the WebRTC one beside it while that is open. Here
  * bytes become messages and events, and events of links that were given up are kept away.
  */
-import { assert, HeddleError } from "../base/assert.ts";
+import { assert, HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import type { Attach, Lane, Link } from "../net/link.ts";
 import { decodeRelayMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
-import { messageIn } from "./desk.ts";
 import type { ContributorEvent, ContributorState } from "./state.ts";
 
 /** Time to set the WebRTC lane up. */

@@ -3,7 +3,7 @@
  * as events, one at a time. Everything it touches comes in as an argument, so the browser, a laboratory's Node and the
  * simulation run these very lines. Control always goes by the dialled link; updates by WebRTC while that lane is open.
  */
-import { assert, HeddleError } from "../base/assert.ts";
+import { assert, HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes, ContributionId } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
@@ -12,7 +12,7 @@ import type { Attach, FetchBlob, Link } from "../net/link.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
 import type { Assignment } from "../protocol/messages.ts";
 import type { Store } from "../store/store.ts";
-import { createDesk, messageIn, type Desk } from "./desk.ts";
+import { createDesk, type Desk } from "./desk.ts";
 import { Lanes, type OpenRtc } from "./lanes.ts";
 import { viewOf } from "./projection.ts";
 import { createState, type ContributorEvent, type Effect, type JobResult } from "./state.ts";

@@ -6,7 +6,7 @@
  * A GPU takes its time: its kernels are compiled and tested first. Who cannot wait begins on WASM and is told how to open the
  * GPU meanwhile.
  */
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import { atOnce, type InTurn } from "../base/turn.ts";
 import type { Engine } from "../tensor/engine.ts";
 
@@ -149,7 +149,7 @@ async function tryEngine(create: () => Promise<Engine>, measure: (engine: Engine
     return { engine, perS: await measure(engine) };
   } catch (error) {
     engine?.[Symbol.dispose]();
-    return { engine: null, reason: error instanceof Error ? error.message : String(error) };
+    return { engine: null, reason: messageIn(error) };
   }
 }
 

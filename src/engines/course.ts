@@ -3,7 +3,7 @@
  * bare loop, the kernel ladder with the WASM engine beside it, and whole training steps. It tells what happens as plain
  * events, so that it runs in a worker; it may be stopped between any two submits, none of which should take long.
  */
-import { present } from "../base/assert.ts";
+import { messageIn, present } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
 import { createGpuEngine, probeGpu, type GpuEngine } from "../gpu/engine.ts";
 import { measurePeak, type Peak } from "../gpu/peak.ts";
@@ -149,7 +149,7 @@ async function attempt<T>(tell: CourseOptions["tell"], work: () => Promise<T>): 
   try {
     return await work();
   } catch (error) {
-    tell({ type: "fault", sentence: error instanceof Error ? error.message : String(error) });
+    tell({ type: "fault", sentence: messageIn(error) });
     return undefined;
   }
 }

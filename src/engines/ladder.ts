@@ -4,7 +4,7 @@
  * work, so that a machine that is disturbed is so for all of them. It is what `npm run bench:ladder` and the public page
  * (`bench.html`) run. The clock comes in as an argument.
  */
-import { present } from "../base/assert.ts";
+import { messageIn, present } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
 import { median, spread } from "../base/statistics.ts";
 import { ATTENTION_RUNGS } from "../gpu/attention.ts";
@@ -149,7 +149,7 @@ async function climbOne(
         candidates.push(tried);
       }
     } catch (error) {
-      tell({ ...about, type: "failed", detail: error instanceof Error ? error.message : String(error) });
+      tell({ ...about, type: "failed", detail: messageIn(error) });
     }
   }
   for (let round = 0; round < rounds; round += 1) {

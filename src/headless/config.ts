@@ -1,6 +1,6 @@
 /** The headless contributor's configuration: parsed once from the command line, checked, printed at the start. */
 import { parseArgs } from "node:util";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 
 export const RUNTIMES = ["node", "deno", "chromium"] as const;
 export type Runtime = (typeof RUNTIMES)[number];
@@ -66,7 +66,7 @@ export function parseContributeConfig(
       },
     }));
   } catch (error) {
-    throw bad(error instanceof Error ? error.message : String(error));
+    throw bad(messageIn(error));
   }
   if (values.help) {
     return "help";

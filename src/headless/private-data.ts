@@ -4,7 +4,7 @@
  */
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import { createCorpus, type Corpus } from "../data/corpus.ts";
 import { normaliseText } from "../data/text.ts";
 
@@ -38,11 +38,7 @@ export async function readPrivateCorpus(folder: string): Promise<Corpus> {
 
 async function textFilesBelow(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true, recursive: true }).catch((error: unknown) => {
-    throw new HeddleError(
-      "bad-input",
-      `Cannot read the folder "${folder}": ${error instanceof Error ? error.message : String(error)}`,
-      { cause: error },
-    );
+    throw new HeddleError("bad-input", `Cannot read the folder "${folder}": ${messageIn(error)}`, { cause: error });
   });
   return entries
     .filter((entry) => entry.isFile() && TEXT_FILE.test(entry.name))

@@ -7,6 +7,7 @@
  * The window is also the speed limit, one window a round trip: 1 MiB is 10 MiB/s at 100 ms, more than a home uplink, and at
  * 2 Mbit/s a small message waits at most 4 s behind it.
  */
+import { messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
 import { ackFrame, closeFrame, createAssembler, dataFrame, readFrame, type Assembler } from "./frames.ts";
@@ -231,7 +232,7 @@ class FramedLink implements Link {
       this.#channel.send(frame);
       this.bytesSent += frame.length;
     } catch (error) {
-      this.end(`The connection broke: ${error instanceof Error ? error.message : String(error)}`);
+      this.end(`The connection broke: ${messageIn(error)}`);
     }
   }
 

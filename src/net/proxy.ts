@@ -4,7 +4,7 @@
  * transferred from the page, and copied once towards it, because a sender may want to send them again elsewhere. Over the same port
  * a worker has the page dial (`dialRtcFromWorker`, `serveRtcDial`).
  */
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
 import { LOW_WATER_BYTES } from "./framed-link.ts";
@@ -201,7 +201,7 @@ export function serveRtcDial(port: MessagePort, dial: (options: DialRtcOptions) 
     if (data.type === "dial") {
       const { timeoutMs, iceServers, messageBytesMax } = data;
       dial({ exchange, attach, timeoutMs, iceServers, messageBytesMax }).catch((error: unknown) => {
-        tell(port, { type: "failed", sentence: error instanceof Error ? error.message : String(error) });
+        tell(port, { type: "failed", sentence: messageIn(error) });
         port.close();
       });
     } else if (data.type === "answer") {
@@ -229,8 +229,7 @@ export function dialRtcFromWorker(
       if (data.type === "offer") {
         exchange(data.sdp).then(
           (sdp) => ask(port, { type: "answer", sdp }),
-          (error: unknown) =>
-            ask(port, { type: "noAnswer", sentence: error instanceof Error ? error.message : String(error) }),
+          (error: unknown) => ask(port, { type: "noAnswer", sentence: messageIn(error) }),
         );
       } else if (data.type === "opened") {
         clearTimeout(timer);

@@ -2,6 +2,7 @@
  * Serves blobs by digest over HTTP (RFC 9110): single ranges, HEAD, entity tags, and caching for ever, since a digest never
  * stands for other bytes. Any web page may read them. Bytes go out in pieces as the peer takes them; nothing is read ahead.
  */
+import { messageIn } from "../base/assert.ts";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { isDigest, type Digest } from "../base/bytes.ts";
 import type { Blobs } from "../store/store.ts";
@@ -34,7 +35,7 @@ export async function serveBlob(options: ServeBlobOptions): Promise<void> {
     if (options.response.headersSent) {
       options.response.destroy(); // the length that was promised cannot be kept
     } else {
-      const sentence = error instanceof Error ? error.message : String(error);
+      const sentence = messageIn(error);
       options.response.writeHead(500, { ...OPEN_TO_ALL, "content-type": "text/plain" }).end(sentence);
     }
   }

@@ -9,7 +9,7 @@ import process from "node:process";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { parseArgs } from "node:util";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import { isDigest, type Bytes, type ContributorId } from "../base/bytes.ts";
 import type { OperatorCommand } from "../coordinator/live.ts";
 import { CHECKPOINTS_KEPT } from "../coordinator/state.ts";
@@ -67,7 +67,7 @@ export async function runAdmin(args: readonly string[], surroundings: AdminSurro
   try {
     parsed = parseAdmin(args);
   } catch (error) {
-    surroundings.printError(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`);
+    surroundings.printError(`${messageIn(error)}\n\n${USAGE}`);
     return 2;
   }
   if (parsed === null) {

@@ -5,7 +5,7 @@
  */
 import { chmod, copyFile, cp, mkdir, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import { equalBytes } from "../base/bytes.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { openEmbeddedStore, type EmbeddedStore } from "../store/embedded.ts";
@@ -138,7 +138,7 @@ async function files<T>(action: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageIn(error);
     throw new HeddleError("store", `Cannot ${action}: ${why}`, { cause: error });
   }
 }

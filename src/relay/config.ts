@@ -1,6 +1,6 @@
 /** The relay's configuration: parsed once from the command line, checked, printed at the start. */
 import { parseArgs } from "node:util";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import type { LogFormat } from "./log.ts";
 import { PLACE_OPTIONS, readPlace, type Place } from "./place.ts";
 
@@ -72,7 +72,7 @@ export function parseRelayConfig(
       },
     }));
   } catch (error) {
-    throw new HeddleError("bad-input", `${error instanceof Error ? error.message : String(error)}\n\n${RELAY_USAGE}`, {
+    throw new HeddleError("bad-input", `${messageIn(error)}\n\n${RELAY_USAGE}`, {
       cause: error,
     });
   }

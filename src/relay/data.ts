@@ -6,7 +6,7 @@
 import { readFile, stat } from "node:fs/promises";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import { type Bytes, isDigest } from "../base/bytes.ts";
 import { mayTravel } from "../data/category.ts";
 import type { CutDataset } from "../data/sample.ts";
@@ -63,7 +63,7 @@ export async function runData(args: readonly string[], surroundings: DataSurroun
   try {
     command = parseDataCommand(args);
   } catch (error) {
-    surroundings.printError(`${sentenceOf(error)}\n\n${USAGE}`);
+    surroundings.printError(`${messageIn(error)}\n\n${USAGE}`);
     return 2;
   }
   if (command.type === "help") {
@@ -184,7 +184,7 @@ async function addFiles(command: DataCommand & { type: "add" }, surroundings: Da
 /** A text file, normalised. Throws HeddleError "bad-input" or "limit" with a sentence. */
 async function readText(file: string): Promise<Bytes> {
   const about = await stat(file).catch((error: unknown) => {
-    throw new HeddleError("bad-input", `Cannot read "${file}": ${sentenceOf(error)}`, { cause: error });
+    throw new HeddleError("bad-input", `Cannot read "${file}": ${messageIn(error)}`, { cause: error });
   });
   if (!about.isFile()) {
     const what = about.isDirectory() ? "a folder; name the text files in it" : "not a file";
@@ -197,7 +197,7 @@ async function readText(file: string): Promise<Bytes> {
     );
   }
   const bytes = await readFile(file).catch((error: unknown) => {
-    throw new HeddleError("bad-input", `Cannot read "${file}": ${sentenceOf(error)}`, { cause: error });
+    throw new HeddleError("bad-input", `Cannot read "${file}": ${messageIn(error)}`, { cause: error });
   });
   return normaliseText(bytes, `"${file}"`);
 }
@@ -249,10 +249,6 @@ function isShards(value: unknown): value is Shard[] {
     Array.isArray(value) &&
     value.every((shard: Partial<Shard> | null) => isDigest(shard?.digest) && Number.isSafeInteger(shard?.bytes))
   );
-}
-
-function sentenceOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 if (import.meta.main) {

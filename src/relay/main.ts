@@ -9,7 +9,7 @@ import { hostname, networkInterfaces } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { endingOf } from "../base/assert.ts";
+import { endingOf, messageIn } from "../base/assert.ts";
 import { messageBytesMax } from "../coordinator/base.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
 import { initialParameters, parameterLayout } from "../model/layout.ts";
@@ -58,7 +58,7 @@ interface End {
 
 async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end: End) => void): Promise<void> {
   const fail = (error: unknown): void => {
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageIn(error);
     log.fail("failing", { error: why }, `The relay cannot go on: ${why}`);
     stop({ reason: "the relay cannot go on", code: 1 });
   };

@@ -5,7 +5,7 @@
  * On the operator's socket, and only there, it also operates.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import type { CoordinatorHost } from "../coordinator/host.ts";
 import type { Store } from "../store/store.ts";
 import type { Metrics } from "./metrics.ts";
@@ -67,14 +67,14 @@ export async function whyUnready(standing: Standing): Promise<string | null> {
       ? `The shared base ${digest} is missing from the store`
       : null;
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return messageIn(error);
   }
 }
 
 export function createOperatorFace(options: OperatorFaceOptions): Server {
   const server = createServer((request, response) => {
     answer(request, response, options).catch((error: unknown) => {
-      plain(response, 500, `The relay could not answer: ${error instanceof Error ? error.message : String(error)}`);
+      plain(response, 500, `The relay could not answer: ${messageIn(error)}`);
     });
   });
   server.maxConnections = CONNECTIONS_MAX;

@@ -3,7 +3,7 @@
  * back from the store ever after. The charter is fixed by its digest in the ledger's first event.
  */
 import { readFile, stat } from "node:fs/promises";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import { checkCharter, decodeCharter, encodeCharter } from "../protocol/charter-codec.ts";
 import type { Bytes } from "../base/bytes.ts";
 import type { Charter } from "../protocol/charter.ts";
@@ -95,7 +95,7 @@ function readStored(bytes: Uint8Array): Charter {
 /** A charter file's fields. Throws HeddleError "bad-input" with a sentence. */
 async function readChanges(path: string): Promise<Readonly<Record<string, unknown>>> {
   const unreadable = (error: unknown): never => {
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageIn(error);
     throw new HeddleError("bad-input", `Cannot read the charter file "${path}": ${why}`, { cause: error });
   };
   const { size } = await stat(path).catch(unreadable);

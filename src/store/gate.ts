@@ -2,7 +2,7 @@
  * Lets calls through to a store's engine while the store is open, keeps count of what is under way, and turns the engine's
  * failures into HeddleError "store". Bad input, limits and bugs pass as they are.
  */
-import { AssertionError, HeddleError } from "../base/assert.ts";
+import { AssertionError, HeddleError, messageIn } from "../base/assert.ts";
 
 export class Gate {
   readonly #release: () => unknown;
@@ -30,7 +30,7 @@ export class Gate {
     } catch (error) {
       throw error instanceof HeddleError || error instanceof AssertionError
         ? error
-        : new HeddleError("store", `Cannot ${action}: ${error instanceof Error ? error.message : String(error)}`, {
+        : new HeddleError("store", `Cannot ${action}: ${messageIn(error)}`, {
             cause: error,
           });
     } finally {

@@ -16,7 +16,7 @@ import {
   type StreamConfig,
 } from "@nats-io/jetstream";
 import { connect, errors, headers as createHeaders, nuid, type NatsConnection } from "@nats-io/transport-node";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { Gate } from "./gate.ts";
 import type { NatsAddress } from "./nats-address.ts";
@@ -299,12 +299,12 @@ export class JetStream {
       return `NATS at ${this.#shown} has not answered for ${Math.round(this.#patienceMs / 1_000)} s`;
     }
     if (isCode(error, STORE_FAILED)) {
-      return `the stream is full or cannot be written (${sentence(error)}); raise its limit or make room`;
+      return `the stream is full or cannot be written (${messageIn(error)}); raise its limit or make room`;
     }
     if (isCode(error, INSUFFICIENT_RESOURCES)) {
       return `the NATS cluster has not enough servers or room for ${this.#replicas ?? this.#replicasMax} replicas (?replicas=N sets how many)`;
     }
-    return `NATS says "${sentence(error)}"`;
+    return `NATS says "${messageIn(error)}"`;
   }
 }
 
@@ -342,8 +342,4 @@ function isNotEnabled(error: unknown): error is Error {
 
 function isCode(error: unknown, code: number): boolean {
   return error instanceof JetStreamApiError && error.code === code;
-}
-
-function sentence(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

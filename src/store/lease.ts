@@ -7,7 +7,7 @@
  * that harmless is the epoch in the ledger (`coordinator/journal.ts`), entered before anything else is done; appends of an
  * earlier holder expect a shorter log and are refused.
  */
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import { equalBytes, type Bytes } from "../base/bytes.ts";
 import { sleep, type Clock } from "../base/clock.ts";
 import { createStop } from "../base/stop.ts";
@@ -97,7 +97,7 @@ function hold({ keys, key, clock }: LeaseOptions, first: LeaseRecord): Lease {
           return false;
         }
       } catch (error) {
-        lose(error instanceof Error ? error.message : String(error));
+        lose(messageIn(error));
         return false;
       }
     }

@@ -2,6 +2,7 @@
  * The page's end of the training worker: starts it, wraps its surface, and lends it WebRTC connections, which do not exist in
  * workers. Imported by the page and the widget only when the worker is first needed.
  */
+import { messageIn } from "../base/assert.ts";
 import { proxy, wrap, type Remote } from "comlink";
 import type { ContributorView } from "../contributor/view.ts";
 import { watchFrames } from "./frames.ts";
@@ -48,14 +49,14 @@ export function openTrainer(
   const rtc = typeof RTCPeerConnection === "function";
   const opened = remote.open(options, proxy(onView), rtc ? proxy(lendRtc) : null);
   const tell = (call: () => Promise<unknown>): void => {
-    opened.then(call).catch((error: unknown) => crash(messageOf(error)));
+    opened.then(call).catch((error: unknown) => crash(messageIn(error)));
   };
   const ask = async (call: () => Promise<Outcome>): Promise<Outcome> => {
     try {
       await opened;
       return await call();
     } catch (error) {
-      return { ok: false, code: "unknown", message: messageOf(error) };
+      return { ok: false, code: "unknown", message: messageIn(error) };
     }
   };
   return {
@@ -85,8 +86,4 @@ export function openTrainer(
       worker.terminate();
     },
   };
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -1,5 +1,5 @@
 /** Where the bytes of WASM modules come from where nobody brings them: the files that lie beside the code. */
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 
 /** The engine's module for threads that share memory, or the one with a memory of its own. Throws HeddleError "unreachable". */
 export function loadEngine(shared: boolean): Promise<BufferSource> {
@@ -21,7 +21,7 @@ export async function loadModule(url: URL, what: string): Promise<BufferSource> 
     }
     return await response.arrayBuffer();
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
+    const why = messageIn(error);
     throw new HeddleError("unreachable", `Cannot load ${what} from ${url.href}: ${why}`, { cause: error });
   }
 }

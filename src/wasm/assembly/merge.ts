@@ -8,13 +8,11 @@
  * read outside the payloads and READ_AHEAD bytes behind them; most are noticed.
  */
 
+import { CLASS_MAX, CLASS_MIN, CLASS_SHIFT } from "./levels";
+
 const CHUNK: i32 = 4096;
 const HEADER_BYTES: usize = 20;
 const RICE_BITS: u64 = 4;
-/** Classes of magnitudes (`src/tensor/magnitude.ts`), and bits of a pattern below them. */
-const CLASS_MIN: i32 = 16;
-const CLASS_MAX: i32 = 4079;
-const CLASS_SHIFT: i32 = 19;
 const VALUE_MAX: f64 = 3.4028234663852886e38;
 /** Bits that a load at any bit position gives at least. */
 const WORD_BITS: u64 = 57;

@@ -3,15 +3,13 @@
  * are sent is found by a radix search of 11, 10 and 10 bits, as in `update/select.ts`; the levels are those of
  * `tensor/magnitude.ts`. Integers only, so that every engine leaves the same bits.
  */
+import { CLASS_MAX, CLASS_MIN, CLASS_SHIFT } from "./levels";
 import { word, address, loadTail, storeTail } from "./math";
 import { BLOCK, CHUNK, PACK_COUNTS, PACK_NUMBERS, PACK_PICKED, PACK_REST, PACK_SUMS } from "./opcodes";
 
 const NOT_FINITE: u32 = 0xffffffff;
 const RICE_MAX: i32 = 12;
-const CLASS_SHIFT: i32 = 19;
 const CLASSES: i32 = 16;
-const CLASS_MIN: i32 = 16;
-const CLASS_MAX: i32 = 4079;
 const OCTAVES: i32 = 10;
 const SEARCHED: i32 = OCTAVES * CLASSES;
 const STEP_MAX: i32 = 8;

@@ -110,9 +110,9 @@ function arm(scale: Scale, name: string, sentence: string, changes: ArmChanges =
   };
 }
 
-function synchronous(scale: Scale, name = "synchronous"): Arm {
+function synchronous(scale: Scale): Arm {
   const sentence = `Data parallel: one AdamW step on the mean gradient of all ${scale.contributors}, every step`;
-  return arm(scale, name, sentence, { way: "synchronous" });
+  return arm(scale, "synchronous", sentence, { way: "synchronous" });
 }
 
 function single(scale: Scale): Arm {
@@ -174,17 +174,18 @@ function varied(name: string, sentence: string, charter: Partial<CharterChanges>
 
 const RATES = [1e-3, 2e-3, 4e-3, 8e-3];
 
-/** Each way at each learning rate. */
-function atRates(scale: Scale): Arm[] {
-  return RATES.flatMap((learningRate) => {
-    const rated = { ...scale, learningRate };
-    return [
-      synchronous(rated, `synchronous-${learningRate}`),
-      { ...diloco(rated), name: `diloco-${learningRate}` },
-      { ...standard(rated), name: `default-${learningRate}` },
-      { ...fading(rated), name: `fading-${learningRate}` },
-    ];
-  });
+/** Each of the ways at each learning rate. */
+function atRates(
+  scale: Scale,
+  ways: readonly ((scale: Scale) => Arm)[] = [synchronous, diloco, standard, fading],
+  rates: readonly number[] = RATES,
+): Arm[] {
+  return rates.flatMap((learningRate) =>
+    ways.map((way) => {
+      const made = way({ ...scale, learningRate });
+      return { ...made, name: `${made.name}-${learningRate}` };
+    }),
+  );
 }
 
 /** Eight steady contributors, and many unsteady ones until they have trained on as many accepted tokens. */
@@ -295,13 +296,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
     question: "Small model: averaging takes noise away, so does it bear a larger inner rate?",
     seeds: SEEDS,
     reference: "synchronous",
-    arms: [
-      synchronous(SMALL),
-      ...[2e-3, 4e-3, 6e-3, 8e-3].map((learningRate) => ({
-        ...fedAvg({ ...SMALL, learningRate }),
-        name: `fedavg-${learningRate}`,
-      })),
-    ],
+    arms: [synchronous(SMALL), ...atRates(SMALL, [fedAvg], [2e-3, 4e-3, 6e-3, 8e-3])],
   },
   {
     name: "small-momentum",
@@ -352,13 +347,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       "Small model, batches of 32 instead of 8: is averaging better where a contributor's own gradient is less noisy?",
     seeds: SEEDS,
     reference: "synchronous-0.002",
-    arms: [2e-3, 4e-3].flatMap((learningRate) => {
-      const scale: Scale = { ...SMALL, batch: 32, learningRate };
-      return [synchronous, fedAvg, diloco, standard, fading].map((make) => {
-        const made = make(scale);
-        return { ...made, name: `${made.name}-${learningRate}` };
-      });
-    }),
+    arms: atRates({ ...SMALL, batch: 32 }, [synchronous, fedAvg, diloco, standard, fading], [2e-3, 4e-3]),
   },
   {
     name: "small-uplink",

@@ -4,7 +4,7 @@
  */
 import { HeddleError } from "../base/assert.ts";
 import { equalBytes, type Bytes } from "../base/bytes.ts";
-import type { JetStream, Stored } from "./jetstream.ts";
+import type { JetStream, Message, Stored } from "./jetstream.ts";
 import { PIECES_HEADER, type Bodies } from "./nats-body.ts";
 import { inWindow } from "./pieces.ts";
 import { checkKey, checkValue, type Keys } from "./store.ts";
@@ -102,8 +102,10 @@ export class NatsKeys implements Keys {
       if (!may(present.value)) {
         return false;
       }
-      const deletion = { subject, payload: new Uint8Array(), headers: { [DELETED_HEADER]: "1" } };
-      const message = copy === undefined ? deletion : await this.#bodies.write(action, subject, copy);
+      const message: Required<Message> =
+        copy === undefined
+          ? { subject, payload: new Uint8Array(), headers: { [DELETED_HEADER]: "1" } }
+          : await this.#bodies.write(action, subject, copy);
       const written = await this.#jetStream.write(action, message, { stream: this.#stream, sequence });
       if (written !== undefined) {
         if (copy === undefined) {
@@ -112,7 +114,7 @@ export class NatsKeys implements Keys {
         await this.#bodies.drop(action, present.stored?.header(PIECES_HEADER));
         return true;
       }
-      await this.#bodies.drop(action, new Map(Object.entries(message.headers)).get(PIECES_HEADER));
+      await this.#bodies.drop(action, message.headers[PIECES_HEADER]);
     }
     throw new HeddleError("store", `Cannot ${action}: others were faster ${RACES_MAX} times`);
   }

@@ -6,7 +6,7 @@
 import type { ContributorId } from "../base/bytes.ts";
 import { TEXT_CHARS_MAX } from "../protocol/limits.ts";
 import { decide, record, send, setLive, type Draft } from "./draft.ts";
-import type { CoordinatorState, OperatorCommand } from "./live.ts";
+import type { CoordinatorState, OperatorCommand, SessionId } from "./live.ts";
 import { BANS_MAX } from "./state.ts";
 
 /** Why `command` cannot be done, in one sentence; null when it can. */
@@ -76,9 +76,14 @@ function exclude(draft: Draft, contributor: ContributorId, why: string): void {
   const absent = new Map(draft.state.live.absent);
   absent.delete(contributor);
   for (const { id } of [...sessions.values()].filter((one) => one.contributor === contributor)) {
-    send(draft, id, { type: "banned", why });
-    draft.effects.push({ type: "disconnect", session: id, reason: "The operator has excluded this device" });
+    turnAway(draft, id, why);
     sessions.delete(id);
   }
   setLive(draft, { judging, sessions, absent });
+}
+
+/** Tells a banned device why, and ends its session. */
+export function turnAway(draft: Draft, session: SessionId, why: string): void {
+  send(draft, session, { type: "banned", why });
+  draft.effects.push({ type: "disconnect", session, reason: "The operator has excluded this device" });
 }

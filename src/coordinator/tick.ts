@@ -17,7 +17,7 @@ import {
   type SessionId,
   type Tick,
 } from "./live.ts";
-import { operate } from "./operator.ts";
+import { operate, turnAway } from "./operator.ts";
 import { advanceTraining, giveTraining, trainingDueMs } from "./training.ts";
 
 type Of<K extends CoordinatorEvent["type"]> = Extract<CoordinatorEvent, { readonly type: K }>;
@@ -86,8 +86,7 @@ function join(draft: Draft, { session: id, contributor, publicKey, agent }: Of<"
   const old = [...live.sessions.values()].find((one) => one.contributor === contributor);
   const why = durable.banned.get(contributor);
   if (why !== undefined) {
-    send(draft, id, { type: "banned", why });
-    draft.effects.push({ type: "disconnect", session: id, reason: "The operator has excluded this device" });
+    turnAway(draft, id, why);
     return;
   }
   if (live.draining && old === undefined && awaited(draft, contributor) === null) {

@@ -9,11 +9,9 @@ import { equalBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { appendEntry, EMPTY_CHAIN, linkEntry, type ChainHead, type SignedEntry } from "../protocol/chain.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
-import type { Log } from "../store/store.ts";
+import { entriesOf, type Log } from "../store/store.ts";
 import { applyEvent, blobsOf, type DurableState } from "./state.ts";
 
-/** Entries read at a time when the relay starts. */
-const PAGE_ENTRIES = 256;
 /** How often the log is read to get ahead of a leader that is still writing. */
 const READINGS_MAX = 100;
 
@@ -77,24 +75,21 @@ interface ReadLog {
 }
 
 async function readLog({ log, key }: JournalOptions): Promise<ReadLog> {
-  const length = await log.length();
   let chain = EMPTY_CHAIN;
   let durable: DurableState | null = null;
   let before = new Set<Digest>();
-  for (let from = 0; from < length; from += PAGE_ENTRIES) {
-    for (const bytes of await log.read(from, Math.min(PAGE_ENTRIES, length - from))) {
-      const linked = linkEntry(chain, bytes);
-      if (!linked.ok) {
-        throw new HeddleError("integrity", `Cannot open the ledger: ${linked.detail}`);
-      }
-      const { event, timeMs } = linked.value.entry;
-      const next: DurableState = applyEvent(durable, event, timeMs);
-      if (durable !== null && (event.type === "merged" || event.type === "skipped")) {
-        before = blobsOf(durable);
-      }
-      durable = next;
-      chain = linked.value.chain;
+  for await (const bytes of entriesOf(log)) {
+    const linked = linkEntry(chain, bytes);
+    if (!linked.ok) {
+      throw new HeddleError("integrity", `Cannot open the ledger: ${linked.detail}`);
     }
+    const { event, timeMs } = linked.value.entry;
+    const next: DurableState = applyEvent(durable, event, timeMs);
+    if (durable !== null && (event.type === "merged" || event.type === "skipped")) {
+      before = blobsOf(durable);
+    }
+    durable = next;
+    chain = linked.value.chain;
   }
   if (durable !== null && !equalBytes(durable.relay, key.publicKey)) {
     throw new HeddleError("store", "Cannot open the ledger: it belongs to another relay's key");

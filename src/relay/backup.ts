@@ -9,12 +9,13 @@ import { HeddleError, messageIn } from "../base/assert.ts";
 import { equalBytes } from "../base/bytes.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { openEmbeddedStore, type EmbeddedStore } from "../store/embedded.ts";
-import { checkLedger, entriesOf, type CheckedLedger } from "./ledger.ts";
+import { DATABASE } from "../store/locked.ts";
+import { entriesOf } from "../store/store.ts";
+import { checkLedger, type CheckedLedger } from "./ledger.ts";
 import type { PlacedStore } from "./place.ts";
 import { reachableBlobs } from "./prune.ts";
 import { readCharter } from "./run.ts";
 
-const DATABASE = "heddle.sqlite";
 export const KEY_FILE = "relay.key";
 
 export interface BackupReport {

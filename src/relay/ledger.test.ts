@@ -6,7 +6,8 @@ import { contributorIdOf } from "../protocol/codec.ts";
 import { countingBytes, exampleEvents } from "../protocol/examples.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
 import { createMemoryStore } from "../store/memory.ts";
-import { checkLedger, entriesOf, readLedger, tallyContributors, writeLedger } from "./ledger.ts";
+import { entriesOf } from "../store/store.ts";
+import { checkLedger, readLedger, tallyContributors, writeLedger } from "./ledger.ts";
 
 const key = await deviceKeyOf(await createPair(false));
 const publicKey = countingBytes(32);

@@ -10,20 +10,11 @@ import { verifySignature } from "../net/device-key.ts";
 import { decodeEntry, EMPTY_CHAIN, verifyChain } from "../protocol/chain.ts";
 import { decodeHeader } from "../protocol/codec.ts";
 import { ENTRY_BYTES_MAX } from "../protocol/limits.ts";
-import type { Log } from "../store/store.ts";
 
 const FORMAT = new TextEncoder().encode("heddle ledger 1\n");
 const LENGTH_BYTES = 4;
-/** Entries read or checked at a time. */
+/** Entries written or checked at a time. */
 const PAGE_ENTRIES = 256;
-
-/** The entries of a log, as many as there are when it is begun. */
-export async function* entriesOf(log: Log): AsyncGenerator<Bytes> {
-  const length = await log.length();
-  for (let from = 0; from < length; from += PAGE_ENTRIES) {
-    yield* await log.read(from, Math.min(PAGE_ENTRIES, length - from));
-  }
-}
 
 /** `entries` as a file's pieces. */
 export async function* writeLedger(entries: AsyncIterable<Bytes>): AsyncGenerator<Bytes> {

@@ -19,9 +19,9 @@ import { systemClock } from "../net/system-clock.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
-import type { Store } from "../store/store.ts";
+import { DATABASE } from "../store/locked.ts";
+import { entriesOf, type Store } from "../store/store.ts";
 import { backUp, KEY_FILE, type BackupReport } from "./backup.ts";
-import { entriesOf } from "./ledger.ts";
 import type { PlacedStore } from "./place.ts";
 import { pruneBlobs, type PruneOptions, type PruneReport } from "./prune.ts";
 import { readCharter } from "./run.ts";
@@ -119,7 +119,7 @@ export function operationsOf({ dir, host, store, charter }: RunningParts): Opera
 
 /** The operations of a folder in which no relay runs. Throws HeddleError when there is no run in it, or it is in use. */
 export async function operationsAtRest(dir: string): Promise<Operations> {
-  if (!(await isFile(join(dir, "heddle.sqlite"))) || !(await isFile(join(dir, KEY_FILE)))) {
+  if (!(await isFile(join(dir, DATABASE))) || !(await isFile(join(dir, KEY_FILE)))) {
     const hint = "name its folder with --dir (of a run on NATS: that of the relay that serves it now)";
     throw new HeddleError("bad-input", `Cannot find a relay's run in "${dir}"; ${hint}`);
   }

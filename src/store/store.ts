@@ -53,6 +53,17 @@ export interface Blobs {
   list(): Promise<Digest[]>;
 }
 
+/** Entries read at a time by whoever reads them all. */
+const PAGE_ENTRIES = 256;
+
+/** The entries of a log, as many as there are when it is begun. */
+export async function* entriesOf(log: Log): AsyncGenerator<Bytes> {
+  const length = await log.length();
+  for (let from = 0; from < length; from += PAGE_ENTRIES) {
+    yield* await log.read(from, Math.min(PAGE_ENTRIES, length - from));
+  }
+}
+
 /** Throws HeddleError "limit" for a log entry or value larger than VALUE_BYTES_MAX. */
 export function checkValue(value: Uint8Array): void {
   if (value.length > VALUE_BYTES_MAX) {

@@ -9,14 +9,16 @@ import process from "node:process";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { parseArgs } from "node:util";
-import { HeddleError, messageIn } from "../base/assert.ts";
+import { HeddleError } from "../base/assert.ts";
 import { isDigest, type Bytes, type ContributorId } from "../base/bytes.ts";
 import type { OperatorCommand } from "../coordinator/live.ts";
 import { CHECKPOINTS_KEPT } from "../coordinator/state.ts";
 import { restore } from "./backup.ts";
+import { runCommand, TERMINAL, type Terminal } from "./command-line.ts";
 import { checkLedger, readLedger, tallyContributors, writeLedger } from "./ledger.ts";
 import { bytes } from "./log.ts";
 import { operationsAtRest, type Operations } from "./operations.ts";
+import { PLACE_OPTIONS } from "./place.ts";
 import { isCheckpoints, type PruneOptions } from "./prune.ts";
 import { connectOperations } from "./operator-socket.ts";
 import { contributorLines, statusLines } from "./admin-print.ts";
@@ -54,45 +56,26 @@ type Command =
   | { readonly type: "prune"; readonly options: PruneOptions };
 
 /** What the command needs from outside. */
-export interface AdminSurroundings {
-  readonly print: (line: string) => void;
-  readonly printError: (line: string) => void;
+export interface AdminSurroundings extends Terminal {
   /** Waits, when a relay is to end. */
   readonly sleep: (ms: number) => Promise<void>;
 }
 
-/** Runs the command; resolves to the exit code: 0, 1 for what went wrong while working, 2 for what cannot be asked for. */
-export async function runAdmin(args: readonly string[], surroundings: AdminSurroundings): Promise<number> {
-  let parsed: { readonly command: Command; readonly dir: string } | null;
-  try {
-    parsed = parseAdmin(args);
-  } catch (error) {
-    surroundings.printError(`${messageIn(error)}\n\n${USAGE}`);
-    return 2;
-  }
-  if (parsed === null) {
-    surroundings.print(USAGE);
-    return 0;
-  }
-  try {
-    await carryOut(parsed.command, parsed.dir, surroundings);
-    return 0;
-  } catch (error) {
-    if (!(error instanceof HeddleError)) {
-      throw error;
-    }
-    surroundings.printError(error.message);
-    return 1;
-  }
+/** Runs the command; resolves to the exit code. */
+export function runAdmin(args: readonly string[], surroundings: AdminSurroundings): Promise<number> {
+  return runCommand(surroundings, {
+    usage: USAGE,
+    parse: () => parseAdmin(args),
+    carryOut: ({ command, dir }) => carryOut(command, dir, surroundings),
+  });
 }
 
-/** Null when help was asked for. */
-function parseAdmin(args: readonly string[]): { readonly command: Command; readonly dir: string } | null {
+function parseAdmin(args: readonly string[]): { readonly command: Command; readonly dir: string } | "help" {
   const { values, positionals } = parseArgs({
     args: [...args],
     allowPositionals: true,
     options: {
-      dir: { type: "string", default: ".heddle/relay" },
+      dir: PLACE_OPTIONS.dir,
       reason: { type: "string" },
       checkpoints: { type: "string" },
       "dry-run": { type: "boolean" },
@@ -101,7 +84,7 @@ function parseAdmin(args: readonly string[]): { readonly command: Command; reado
     },
   });
   if (values.help) {
-    return null;
+    return "help";
   }
   const { dir, reason, json = false, checkpoints = CHECKPOINTS_KEPT, "dry-run": dryRun = false } = values;
   const command = readWords(positionals, { reason, json, dryRun, checkpoints: Number(checkpoints) });
@@ -342,8 +325,7 @@ async function existing(file: string): Promise<string> {
 if (import.meta.main) {
   process.stdout.on("error", () => process.exit(1)); // nobody reads on
   process.exitCode = await runAdmin(process.argv.slice(2), {
-    print: (line) => process.stdout.write(`${line}\n`),
-    printError: (line) => process.stderr.write(`${line}\n`),
+    ...TERMINAL,
     sleep: (ms) => new Promise((settle) => setTimeout(settle, ms)),
   });
 }

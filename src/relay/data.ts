@@ -14,6 +14,7 @@ import { cutShards, DATASET_SHARDS_MAX, describeDataset, isDatasetName, SHARD_BY
 import { decode, encode, normaliseText } from "../data/text.ts";
 import { CATEGORIES, type Category, type Dataset, type Shard } from "../protocol/charter.ts";
 import type { Store } from "../store/store.ts";
+import { runCommand, TERMINAL, type Terminal } from "./command-line.ts";
 import { openPlace, PLACE_OPTIONS, readPlace, type Place } from "./place.ts";
 
 /** One text file; larger texts are given as several files. */
@@ -39,14 +40,11 @@ npm run data -- list [--dir FOLDER | --nats ADDRESS]
   CRLF line ends become LF and a byte-order mark is dropped.`;
 
 /** What the command needs from outside. */
-export interface DataSurroundings {
+export interface DataSurroundings extends Terminal {
   readonly openStore: (place: Place) => Promise<Store>;
-  readonly print: (line: string) => void;
-  readonly printError: (line: string) => void;
 }
 
 type DataCommand =
-  | { readonly type: "help" }
   | { readonly type: "list"; readonly place: Place }
   | {
       readonly type: "add";
@@ -57,33 +55,16 @@ type DataCommand =
       readonly category: Category;
     };
 
-/** Runs the command; resolves to the exit code: 0, 1 for what went wrong while working, 2 for what cannot be asked for. */
-export async function runData(args: readonly string[], surroundings: DataSurroundings): Promise<number> {
-  let command: DataCommand;
-  try {
-    command = parseDataCommand(args);
-  } catch (error) {
-    surroundings.printError(`${messageIn(error)}\n\n${USAGE}`);
-    return 2;
-  }
-  if (command.type === "help") {
-    surroundings.print(USAGE);
-    return 0;
-  }
-  try {
-    if (command.type === "add") {
-      await addFiles(command, surroundings);
-    } else {
-      await withStore(surroundings, command.place, (store) => listAll(store, surroundings.print));
-    }
-    return 0;
-  } catch (error) {
-    if (!(error instanceof HeddleError)) {
-      throw error;
-    }
-    surroundings.printError(error.message);
-    return 1;
-  }
+/** Runs the command; resolves to the exit code. */
+export function runData(args: readonly string[], surroundings: DataSurroundings): Promise<number> {
+  return runCommand(surroundings, {
+    usage: USAGE,
+    parse: () => parseDataCommand(args),
+    carryOut: (command) =>
+      command.type === "add"
+        ? addFiles(command, surroundings)
+        : withStore(surroundings, command.place, (store) => listAll(store, surroundings.print)),
+  });
 }
 
 /** Keeps a data set: shards first, so that a record never names what is missing. Throws HeddleError if it may not travel. */
@@ -123,7 +104,7 @@ function checkTravel(name: string, category: Category): void {
   }
 }
 
-function parseDataCommand(args: readonly string[]): DataCommand {
+function parseDataCommand(args: readonly string[]): DataCommand | "help" {
   const { values, positionals } = parseArgs({
     args: [...args],
     allowPositionals: true,
@@ -137,7 +118,7 @@ function parseDataCommand(args: readonly string[]): DataCommand {
   });
   const [verb, ...files] = positionals;
   if (values.help) {
-    return { type: "help" };
+    return "help";
   }
   if (verb === "list" && files.length === 0) {
     return { type: "list", place: readPlace(values) };
@@ -254,7 +235,6 @@ function isShards(value: unknown): value is Shard[] {
 if (import.meta.main) {
   process.exitCode = await runData(process.argv.slice(2), {
     openStore: openPlace,
-    print: (line) => process.stdout.write(`${line}\n`),
-    printError: (line) => process.stderr.write(`${line}\n`),
+    ...TERMINAL,
   });
 }

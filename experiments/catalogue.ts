@@ -1,214 +1,36 @@
-/**
- * The named experiments. An arm says what it changes; what it does not say is the sample charter's, with the learning rate
- * falling to a tenth over the run. All arms of an experiment share model, data and devices unless they say otherwise.
- */
-import { type Charter, type ModelConfig } from "../src/protocol/charter.ts";
-import { SAMPLE_INNER, SAMPLE_MODEL, sampleCharter } from "../src/protocol/sample.ts";
-import type { Arm, CharterChanges, Devices, Experiment, Links } from "./experiment.ts";
-import { SOURCES } from "./sources.ts";
-
-/** About a hundred thousand parameters: minutes for an experiment, enough to see that the harness works. */
-const TINY_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 64, layers: 2, hidden: 176, time: 64 };
-/** About three times the sample model. */
-const LARGER_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 192, layers: 4, heads: 6, kvHeads: 3, hidden: 528 };
-
-/** So slow that a small model's update takes two thirds of a round to go up, and the new version as long to come down. */
-const NARROW: Links = { upMbitPerS: 0.03, downMbitPerS: 0.12, delayMs: 40 };
-/** A home connection in the country. */
-const RURAL: Links = { upMbitPerS: 2, downMbitPerS: 20, delayMs: 40 };
-/** A home connection in a city. */
-const HOME: Links = { upMbitPerS: 10, downMbitPerS: 50, delayMs: 40 };
-/** 25 million parameters; only with "noise". */
-const MIDDLING_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 512, layers: 8, heads: 8, kvHeads: 4, hidden: 1_536 };
-const STEADY: Devices = { stepMs: 200, spread: 1 };
-const UNEVEN: Devices = { stepMs: 200, spread: 10 };
-/** A round lasts so many times what a fast device needs for it. */
-const ROUND_TIMES = 3;
-
-const SEEDS = [1, 2, 3];
-const { uplink, newcomers, downlink, outer, trust } = sampleCharter([], {
-  name: "none",
-  licence: "CC0-1.0",
-  category: "fully-open",
-  shards: [],
-});
-
-/** Everything is accepted: baselines know no verdicts. */
-const TRUSTING: Charter["trust"] = {
-  ...trust,
-  normMax: 0,
-  improvementMin: -1e9,
-  improvementShare: 0,
-  harmMax: 1e9,
-  auditShare: 0,
-};
-/** Values that travel as they are. Counted as f32 (`wire.ts`). */
-const DENSE = { keep: 4_096, bits: 64, beta: 0 } as const;
-
-interface Scale {
-  readonly model: ModelConfig;
-  readonly contributors: number;
-  readonly rounds: number;
-  /** H */
-  readonly steps: number;
-  readonly split?: Arm["split"];
-  readonly learningRate?: number;
-  readonly batch?: number;
-}
-
-function charterOf({
-  model,
-  rounds,
-  steps,
-  learningRate = SAMPLE_INNER.learningRate,
-  batch = 8,
-}: Scale): CharterChanges {
-  const fastMs = STEADY.stepMs * steps;
-  return {
-    model,
-    inner: { ...SAMPLE_INNER, batch, learningRate },
-    uplink,
-    newcomers,
-    downlink,
-    outer,
-    round: {
-      trainMs: ROUND_TIMES * fastMs,
-      stepsMax: steps,
-      aheadMax: 0,
-      aheadShare: 1,
-      graceMs: 15_000,
-      quorum: 0.75,
-      patience: 1,
-      judgeMs: 60_000,
-      decayRounds: rounds,
-      decayTo: 0.1,
-    },
-    trust,
-  };
-}
-
-type ArmChanges = Partial<Omit<Arm, "charter" | "name" | "sentence">> & { readonly charter?: Partial<CharterChanges> };
-
-function arm(scale: Scale, name: string, sentence: string, changes: ArmChanges = {}): Arm {
-  const { charter, ...rest } = changes;
-  return {
-    name,
-    sentence,
-    way: "federated",
-    work: "training",
-    contributors: scale.contributors,
-    rounds: scale.rounds,
-    tokensMax: null,
-    sources: SOURCES,
-    split: scale.split ?? "whole",
-    devices: STEADY,
-    links: HOME,
-    forgets: false,
-    vanishShare: 0,
-    ...rest,
-    charter: { ...charterOf(scale), ...charter },
-  };
-}
-
-function synchronous(scale: Scale): Arm {
-  const sentence = `Data parallel: one AdamW step on the mean gradient of all ${scale.contributors}, every step`;
-  return arm(scale, "synchronous", sentence, { way: "synchronous" });
-}
-
-function single(scale: Scale): Arm {
-  const sentence = "One worker alone, for as many steps as each contributor takes";
-  return arm(scale, "single", sentence, { way: "synchronous", contributors: 1, split: "whole" });
-}
-
-function diloco(scale: Scale): Arm {
-  const sentence = "DiLoCo: dense deltas, outer Nesterov with learning rate 0.7 and momentum 0.9";
-  return dense(scale, {
-    name: "diloco",
-    sentence,
-    outer: { ...outer, learningRate: 0.7, momentum: 0.9, clipToMedian: 0 },
-  });
-}
-
-function fedAvg(scale: Scale): Arm {
-  const sentence = "FedAvg: the mean of the contributors' dense parameters (inner AdamW, moments kept)";
-  return dense(scale, { name: "fedavg", sentence, outer: { ...outer, learningRate: 1, momentum: 0, clipToMedian: 0 } });
-}
-
-function dense(scale: Scale, { name, sentence, outer }: Pick<Arm, "name" | "sentence"> & Pick<Charter, "outer">): Arm {
-  return arm(scale, name, sentence, { charter: { uplink: DENSE, downlink: DENSE, outer, trust: TRUSTING } });
-}
-
-/** What the sample charter does. On data that others cannot measure it is only asked to do no great harm to all. */
-function standard(scale: Scale): Arm {
-  const sentence = "Heddle's default: the sample charter's compression, outer step and judging";
-  return scale.split === "by-source"
-    ? arm(scale, "default", `${sentence}, but harm of up to ${MEMBERS_HARM_MAX} is allowed`, {
-        charter: { trust: { ...trust, harmMax: MEMBERS_HARM_MAX } },
-      })
-    : arm(scale, "default", sentence);
-}
-
-/** The default for several contributors at once, whose residuals would all be learned and sent again. */
-function fading(scale: Scale): Arm {
-  const sentence = "The default, but what is left fades by 0.2 a round";
-  return arm(scale, "fading", sentence, { charter: { uplink: { ...uplink, beta: 0.2 } } });
-}
-
-/** A member who has one source of three may worsen the mixture a little in each round; the mean over members does not. */
-const MEMBERS_HARM_MAX = 0.2;
-
-function five(scale: Scale): Arm[] {
-  return [synchronous(scale), single(scale), diloco(scale), fedAvg(scale), standard(scale)];
-}
-
-/** Long enough for publications' orderings (fewer than 30 rounds decide nothing), small enough for many arms. */
-const SMALL: Scale = { model: TINY_MODEL, contributors: 8, rounds: 40, steps: 15 };
-const PROOF: Scale = { model: TINY_MODEL, contributors: 8, rounds: 10, steps: 15 };
-const SAMPLE: Scale = { model: SAMPLE_MODEL, contributors: 8, rounds: 40, steps: 30 };
-const LARGER: Scale = { model: LARGER_MODEL, contributors: 8, rounds: 30, steps: 30 };
-
-/** The default with other compression or another outer step. */
-function varied(name: string, sentence: string, charter: Partial<CharterChanges>): Arm {
-  return arm(SMALL, name, sentence, { charter });
-}
-
-const RATES = [1e-3, 2e-3, 4e-3, 8e-3];
-
-/** Each of the ways at each learning rate. */
-function atRates(
-  scale: Scale,
-  ways: readonly ((scale: Scale) => Arm)[] = [synchronous, diloco, standard, fading],
-  rates: readonly number[] = RATES,
-): Arm[] {
-  return rates.flatMap((learningRate) =>
-    ways.map((way) => {
-      const made = way({ ...scale, learningRate });
-      return { ...made, name: `${made.name}-${learningRate}` };
-    }),
-  );
-}
-
-/** Eight steady contributors, and many unsteady ones until they have trained on as many accepted tokens. */
-function churn(model: ModelConfig, { rounds, steps }: { readonly rounds: number; readonly steps: number }): Arm[] {
-  const steady: Scale = { model, contributors: 8, rounds, steps };
-  const tokensMax = rounds * steps * 8 * 8 * model.time;
-  const unsteady = (batch: number): Arm => {
-    // Of a round's steps a device takes as many as it can in the time of three fast ones; on a logarithmic scale that is
-    // 0.77 of them on average. What vanishes is lost.
-    const share = 0.77 * (1 - VANISH_SHARE);
-    const expected = Math.ceil(tokensMax / (32 * share * steps * batch * model.time));
-    const scale: Scale = { model, contributors: 32, rounds: expected, steps, batch };
-    return arm(
-      scale,
-      `unsteady-32-batch-${batch}`,
-      `32 contributors with batches of ${batch}; 30 % vanish each round, the slowest is ten times slower than the fastest`,
-      { devices: UNEVEN, vanishShare: VANISH_SHARE, rounds: 3 * expected, tokensMax },
-    );
-  };
-  return [{ ...standard(steady), name: "steady-8", tokensMax }, unsteady(8), unsteady(4), unsteady(2)];
-}
-
-const VANISH_SHARE = 0.3;
+/** The named experiments. All arms of one share model, data and devices unless they say otherwise. */
+import {
+  arm,
+  atRates,
+  charterOf,
+  churn,
+  DENSE,
+  dense,
+  diloco,
+  downlink,
+  fedAvg,
+  five,
+  LARGER,
+  lingering,
+  MIDDLING_MODEL,
+  NARROW,
+  outer,
+  PROOF,
+  RURAL,
+  SAMPLE,
+  type Scale,
+  SEEDS,
+  SMALL,
+  standard,
+  synchronous,
+  TINY_MODEL,
+  TRUSTING,
+  uplink,
+  VANISH_SHARE,
+  varied,
+} from "./arms.ts";
+import { SAMPLE_MODEL } from "../src/protocol/sample.ts";
+import type { Devices, Experiment } from "./experiment.ts";
 
 export const EXPERIMENTS: readonly Experiment[] = [
   {
@@ -285,6 +107,26 @@ export const EXPERIMENTS: readonly Experiment[] = [
     arms: atRates(SAMPLE),
   },
   {
+    name: "sample-few",
+    question:
+      "Sample model, 10 rounds at a constant learning rate, as in a run that has just begun: should few contributors send more each?",
+    seeds: [1],
+    reference: "1-together",
+    arms: [1, 2, 4, 8].flatMap((contributors) => {
+      const scale: Scale = { ...SAMPLE, contributors, rounds: 10 };
+      const round = { ...charterOf(scale).round, decayRounds: 0, decayTo: 1 };
+      const who = contributors === 1 ? "One alone" : `${contributors} contributors`;
+      return [
+        arm(scale, `${contributors}-together`, `${who}, who keep 1,024 of 4,096 values together`, {
+          charter: { round },
+        }),
+        arm(scale, `${contributors}-each-128`, `${who}, who keep 128 each; what is left fades by 0.8 a round`, {
+          charter: { round, uplink: { ...uplink, beta: 0.8, together: 0 } },
+        }),
+      ];
+    }),
+  },
+  {
     name: "small-rates",
     question: "The same for a small model: which learning rate is best for which way?",
     seeds: SEEDS,
@@ -347,7 +189,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       "Small model, batches of 32 instead of 8: is averaging better where a contributor's own gradient is less noisy?",
     seeds: SEEDS,
     reference: "synchronous-0.002",
-    arms: atRates({ ...SMALL, batch: 32 }, [synchronous, fedAvg, diloco, standard, fading], [2e-3, 4e-3]),
+    arms: atRates({ ...SMALL, batch: 32 }, [synchronous, fedAvg, diloco, standard, lingering], [2e-3, 4e-3]),
   },
   {
     name: "small-uplink",
@@ -355,13 +197,19 @@ export const EXPERIMENTS: readonly Experiment[] = [
     seeds: SEEDS,
     reference: "up-all",
     arms: [
-      varied("up-all", "Everything goes up and comes down exactly", { uplink: DENSE, downlink: DENSE }),
+      varied("up-all", "Everything goes up and comes down exactly", {
+        uplink: { ...DENSE, together: 0 },
+        downlink: DENSE,
+      }),
       ...[64, 128, 256, 512, 1_024].map((keep) =>
-        varied(`up-${keep}`, `Of 4,096 values ${keep} go up`, { uplink: { ...uplink, keep }, downlink: DENSE }),
+        varied(`up-${keep}`, `Of 4,096 values ${keep} go up`, {
+          uplink: { ...uplink, keep, together: 0 },
+          downlink: DENSE,
+        }),
       ),
       ...[0, 0.2, 0.5, 0.8, 0.95, 1].map((beta) =>
         varied(`up-256-beta-${beta}`, `Of 4,096 values 256 go up; what is left fades by ${beta}`, {
-          uplink: { ...uplink, beta },
+          uplink: { ...uplink, keep: 256, beta, together: 0 },
           downlink: DENSE,
         }),
       ),
@@ -476,7 +324,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       [1_024, 4_096],
     ].map(([up = 1, down = 1]) =>
       arm(SAMPLE, `up-${up}-down-${down}`, `Of 4,096 values ${up} go up and ${down} come down`, {
-        charter: { uplink: { ...uplink, keep: up }, downlink: { ...downlink, keep: down } },
+        charter: { uplink: { ...uplink, keep: up, together: 0 }, downlink: { ...downlink, keep: down } },
       }),
     ),
   },

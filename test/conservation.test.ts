@@ -11,7 +11,7 @@ import { createDesk, type Desk } from "../src/contributor/desk.ts";
 import { openNotebook } from "../src/contributor/notebook.ts";
 import type { Pending } from "../src/contributor/state.ts";
 import { charterDigest } from "../src/protocol/charter-codec.ts";
-import type { Compression } from "../src/protocol/charter.ts";
+import { keepMaxOf, keepOf, type Compression } from "../src/protocol/charter.ts";
 import { createKeyRegistry } from "../src/sim/keys.ts";
 import { createMemoryDisk, createMemoryStore } from "../src/store/memory.ts";
 import { unpackUpdate } from "../src/update/unpack.ts";
@@ -22,7 +22,8 @@ const P = 300;
 const ROUNDS = 40;
 const job = { deadlineMs: 1e9, signal: createStop(), onStep: () => undefined };
 
-async function accounts(uplink: Compression, seed: number) {
+async function accounts(compression: Compression, seed: number) {
+  const uplink = { ...compression, together: 3 * compression.keep };
   const charter = littleCharter({ uplink, train: [] });
   const run = charterDigest(charter);
   const rng = createRng("conservation", seed);
@@ -77,7 +78,7 @@ async function accounts(uplink: Compression, seed: number) {
       const message = decodeContributorMessage(desk.messageOf(pending.id) ?? new Uint8Array(0));
       expect(message.ok).toBe(true);
       if (outcome === "accepted" && message.ok && message.value.type === "contribute") {
-        const sent = unpackUpdate(message.value.payload, { parameters: P, keepMax: uplink.keep });
+        const sent = unpackUpdate(message.value.payload, { parameters: P, keepMax: keepMaxOf(charter) });
         expect(sent.ok).toBe(true);
         if (sent.ok) {
           acceptances += 1;
@@ -95,7 +96,8 @@ async function accounts(uplink: Compression, seed: number) {
   for (let round = 1; round <= ROUNDS; round += 1) {
     const { digest: baseDigest } = head;
     const id = { id: `t${round}`, round, baseVersion: 0, baseDigest: baseDigest as Digest };
-    pending = await desk.train({ type: "train", ...id, seed: round, stepsMax: 1, trainMs: 1 }, job);
+    const keep = keepOf(uplink, 1 + rng.below(4));
+    pending = await desk.train({ type: "train", ...id, seed: round, stepsMax: 1, keep, trainMs: 1 }, job);
     for (let times = rng.below(3); times > 0; times -= 1) {
       desk = await restart(); // before the verdict: the contribution is remembered
       restarts += 1;

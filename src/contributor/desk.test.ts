@@ -33,7 +33,12 @@ interface Faults {
 
 /** A desk whose work takes 1 from every parameter in a step, and what that work was asked for. */
 async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults: Faults = {}) {
-  const charter = { ...sample, uplink: exact, round: { ...sample.round, aheadMax: 5, aheadShare }, ...changes };
+  const charter = {
+    ...sample,
+    uplink: { ...exact, together: 0 },
+    round: { ...sample.round, aheadMax: 5, aheadShare },
+    ...changes,
+  };
   const blobs = new Map<Digest, Bytes>();
   const asked: { from: number; first: number | undefined; steps: number; assignment: string }[] = [];
   const store = createMemoryStore();
@@ -91,7 +96,17 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
   const train = async (version: number, value: number): Promise<Sent> => {
     const baseDigest = await hold(version, value);
     const id = `t${version}`;
-    const work = { id, round: version + 1, baseVersion: version, baseDigest, seed: 1, stepsMax: 6, trainMs: 9_000 };
+    const { keep } = charter.uplink;
+    const work = {
+      id,
+      round: version + 1,
+      baseVersion: version,
+      baseDigest,
+      seed: 1,
+      stepsMax: 6,
+      keep,
+      trainMs: 9_000,
+    };
     const pending = await desk.train({ type: "train", ...work }, job);
     return sentBy(desk, pending as Pending);
   };
@@ -143,7 +158,7 @@ describe("createDesk()", () => {
 
   test("sends more of its first contributions, where the charter says so", async () => {
     const { train, settle } = await deskOf(1, {
-      uplink: { ...exact, keep: 2 },
+      uplink: { ...exact, keep: 2, together: 0 },
       newcomers: { contributions: 2, keep: 4 },
     });
     const entries: number[] = [];

@@ -109,7 +109,7 @@ export function createDesk(options: DeskOptions): Desk {
       base: baseOf(assignment.baseDigest),
       residual: before.residual,
       rounds: Math.max(0, assignment.round - before.round - 1),
-      uplink: uplinkOf(charter, before.made),
+      uplink: uplinkOf(charter, { keep: assignment.keep, made: before.made }),
     };
     const { after } = local;
     const { payload, residual } = after instanceof Float32Array ? packOnHost(feed, after) : await after.pack(feed);
@@ -288,9 +288,16 @@ async function followUpdates(
   return next;
 }
 
-/** What a device that has made so many contributions keeps of them. */
-function uplinkOf({ uplink, newcomers }: Charter, made: number): Compression {
-  return made < newcomers.contributions ? { ...uplink, keep: newcomers.keep } : uplink;
+/** What a device keeps of a contribution that is to keep `keep` of a chunk, when it has made so many before. */
+function uplinkOf(
+  { uplink, newcomers }: Charter,
+  { keep, made }: { readonly keep: number; readonly made: number },
+): Compression {
+  return {
+    bits: uplink.bits,
+    beta: uplink.beta,
+    keep: Math.max(keep, made < newcomers.contributions ? newcomers.keep : 1),
+  };
 }
 
 type Update = NonNullable<VersionInfo["update"]>;

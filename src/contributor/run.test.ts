@@ -205,6 +205,7 @@ class Stage {
       baseDigest,
       seed: 1,
       stepsMax: 2,
+      keep: charter.uplink.keep,
       trainMs: 9000,
     };
     this.say({ type: "assign", assignment });

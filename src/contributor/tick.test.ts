@@ -43,6 +43,7 @@ const train = (id: string, version: number): TrainAssignment => ({
   baseDigest: digest(String(version)),
   seed: 1,
   stepsMax: 10,
+  keep: 1,
   trainMs: 1000,
 });
 const pending: Pending = {

@@ -23,7 +23,7 @@ const charter = {
   model: { ...sample.model, channels: 8, layers: 1, heads: 2, kvHeads: 1, hidden: 8, time: 8 },
   inner: { ...sample.inner, batch: 2 },
   // What travels exactly is packed by the host, so that a run comes with its parameters.
-  uplink: { keep: 4096, bits: 64, beta: 0 },
+  uplink: { keep: 4096, bits: 64, beta: 0, together: 0 },
 } as const;
 const corpus = createCorpus([Uint8Array.from({ length: 500 }, (_, i) => 97 + (i % 26))]);
 const contributor = "c".repeat(64) as ContributorId;
@@ -35,6 +35,7 @@ const assignment: TrainAssignment = {
   baseDigest: "0".repeat(64) as Digest,
   seed: 7,
   stepsMax: 4,
+  keep: 4096,
   trainMs: 1000,
 };
 
@@ -168,7 +169,7 @@ test("createWork() ends a round at its deadline, not after the rest that is owed
 test.each([1, 2, 3, 4] as const)(
   "createWork() packs with %i bits on the engine what the host would pack, and trains on undisturbed",
   async (bits) => {
-    const uplink = { keep: 64, bits, beta: 0.9 } as const;
+    const uplink = { keep: 64, bits, beta: 0.9, together: 0 } as const;
     const base = initialParameters(charter.model);
     const pace = { work: <T>(run: () => Promise<T>) => run() };
     const options = { contributor, corpus, clock: ticking(), pace };
@@ -192,7 +193,7 @@ test.each([1, 2, 3, 4] as const)(
 );
 
 test("createWork() packs on the host when the engine has no room", async () => {
-  const uplink = { keep: 64, bits: 2, beta: 0.9 } as const;
+  const uplink = { keep: 64, bits: 2, beta: 0.9, together: 0 } as const;
   const base = initialParameters(charter.model);
   const twin = createTwin();
   const engine: Engine = {

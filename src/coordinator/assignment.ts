@@ -5,7 +5,7 @@
  */
 import type { ContributionId, ContributorId } from "../base/bytes.ts";
 import { createRng, type Rng } from "../base/rng.ts";
-import type { Charter } from "../protocol/charter.ts";
+import { keepOf, type Charter } from "../protocol/charter.ts";
 import type { TrainAssignment, ValidateAssignment } from "../protocol/messages.ts";
 import type { MeasureFacts } from "../trust/measure.ts";
 import type { Contribution, DurableState } from "./state.ts";
@@ -40,8 +40,14 @@ export function trainAssignment(
     baseDigest: durable.head.digest,
     seed: trainSeed(durable, contributor),
     stepsMax: charter.round.stepsMax,
+    keep: keepOf(charter.uplink, contributorsOf(durable)),
     trainMs: Math.max(0, Math.ceil(trainMs)),
   };
+}
+
+/** The most contributions that one of the rounds which are remembered had, and 1 at least: known before anybody comes. */
+function contributorsOf({ past }: DurableState): number {
+  return Math.max(1, ...past.map(({ contributions }) => contributions.length));
 }
 
 /** What a validator or the referee must know of `contribution`, with a fresh seed for the data to measure on. */

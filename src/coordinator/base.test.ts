@@ -6,17 +6,21 @@ import { messageBytesMax, unpackPayload } from "./base.ts";
 const P = 10_000;
 const data = { name: "d", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
 const sample = sampleCharter([], data);
+const regular = { ...sample, uplink: { ...sample.uplink, together: 0 } };
 const dense = packUpdate(
   Float32Array.from({ length: P }, (_, i) => Math.sin(i * i)),
   { ...sample.uplink, keep: 1024 },
 );
 
-test("unpackPayload() takes as many entries as a newcomer may send, and no more than others may where there are none", () => {
-  const charter = { ...sample, newcomers: { contributions: 1, keep: 1024 } };
+test("unpackPayload() takes as many entries as one who is alone may send, or a newcomer, and no more", () => {
+  const alone = (together: number) => ({ ...sample, uplink: { ...sample.uplink, together } });
+  expect(unpackPayload(dense, P, alone(1024)).ok).toBe(true);
+  expect(unpackPayload(dense, P, alone(1023))).toMatchObject({ reason: "oversized" });
+  const charter = { ...regular, newcomers: { contributions: 1, keep: 1024 } };
   expect(unpackPayload(dense, P, charter).ok).toBe(true);
   expect(dense.length).toBeLessThan(messageBytesMax(P, charter));
   expect(unpackPayload(dense, P, { ...charter, newcomers: { contributions: 1, keep: 1023 } })).toMatchObject({
     reason: "oversized",
   });
-  expect(unpackPayload(dense, P, sample)).toMatchObject({ ok: false, reason: "oversized" });
+  expect(unpackPayload(dense, P, regular)).toMatchObject({ ok: false, reason: "oversized" });
 });

@@ -40,7 +40,7 @@ export const P = 16;
 export const exact = { keep: 4096, bits: 64, beta: 1 } as const;
 export const charter: Charter = {
   ...exampleCharter,
-  uplink: exact,
+  uplink: { ...exact, together: 0 },
   downlink: exact,
   trust: { ...exampleCharter.trust, auditShare: 0 },
 };

@@ -74,6 +74,29 @@ describe("a round", () => {
     expect(stage.assignment("cyd", "validate")).toBeDefined();
   });
 
+  test("asks less of each where more contributed lately, whoever is there now", () => {
+    const { keep, together } = charter.uplink;
+    expect(together).toBeGreaterThan(3 * keep);
+    const names = ["ada", "bob", "cyd"];
+    stage.come(...names);
+    expect(names.map((name) => stage.assignment(name, "train")?.keep)).toEqual([together, together, together]);
+    names.forEach((name) => stage.contribute(name));
+    ["bob", "cyd"].forEach((name) => stage.leave(name));
+    for (let round = 1; round <= ROUNDS_KEPT; round += 1) {
+      stage.pass(DRAW_MS);
+      [...stage.state.durable.contributions.keys()].forEach((id) => stage.measure(id, GOOD));
+      stage.merge();
+      stage.ready("ada");
+      expect(stage.assignment("ada", "train")).toMatchObject({ round: round + 1, keep: Math.ceil(together / 3) });
+      stage.contribute("ada");
+    }
+    stage.pass(DRAW_MS);
+    [...stage.state.durable.contributions.keys()].forEach((id) => stage.measure(id, GOOD));
+    stage.merge();
+    stage.ready("ada");
+    expect(stage.assignment("ada", "train")?.keep).toBe(together);
+  });
+
   test("is not given to somebody who holds another version", () => {
     stage.join("ada");
     stage.give({ type: "ready", session: stage.session("ada"), version: 4 });

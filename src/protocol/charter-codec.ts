@@ -17,6 +17,7 @@ import {
   type RoundConfig,
   type Shard,
   type TrustConfig,
+  type UplinkConfig,
 } from "./charter.ts";
 import {
   boolean,
@@ -92,6 +93,13 @@ const compressionFields: Reader<Compression> = record<Compression>({
   beta: real(0, 1),
 });
 
+const uplinkFields: Reader<UplinkConfig> = record<UplinkConfig>({
+  keep: integer(1, 4_096),
+  bits: oneOf([1, 2, 3, 4, 64]),
+  beta: real(0, 1),
+  together: integer(0, 4_096),
+});
+
 const newcomerFields: Reader<NewcomerConfig> = record<NewcomerConfig>({
   contributions: integer(0, ROUNDS_MAX),
   keep: integer(1, 4_096),
@@ -148,7 +156,7 @@ const charterFields: Reader<Charter> = record<Charter>({
   purpose: text(),
   model: modelFields,
   inner: innerFields,
-  uplink: compressionFields,
+  uplink: uplinkFields,
   newcomers: newcomerFields,
   downlink: compressionFields,
   outer: outerFields,

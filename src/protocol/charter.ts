@@ -50,17 +50,31 @@ export interface Compression {
   readonly beta: number;
 }
 
+/** Compression of what goes up. */
+export interface UplinkConfig extends Compression {
+  /**
+   * Entries of a chunk that a round's contributors keep between them, in even shares, where a share is more than `keep`: of few
+   * each can send more than of many, for as much work on the relay; 0: `keep`, however many there are.
+   */
+  readonly together: number;
+}
+
+/** Entries that each of so many (1 at least) contributors keeps of a chunk. */
+export function keepOf({ keep, together }: UplinkConfig, contributors: number): number {
+  return Math.max(keep, Math.ceil(together / contributors));
+}
+
 /** What a device sends that has no residual yet, or loses it again and again: what it leaves out is likely to be lost. */
 export interface NewcomerConfig {
   /** Contributions to the run, as far as this device remembers, with which it counts as a newcomer; 0: nobody does. */
   readonly contributions: number;
-  /** Entries that a newcomer keeps of each chunk, in place of the uplink's. */
+  /** Entries that a newcomer keeps of each chunk, where that is more than others keep. */
   readonly keep: number;
 }
 
 /** Entries of a chunk that anybody may send. */
 export function keepMaxOf({ uplink, newcomers }: Pick<Charter, "uplink" | "newcomers">): number {
-  return newcomers.contributions === 0 ? uplink.keep : Math.max(uplink.keep, newcomers.keep);
+  return Math.max(keepOf(uplink, 1), newcomers.contributions === 0 ? 1 : newcomers.keep);
 }
 
 /** Outer optimiser on the relay. */
@@ -143,7 +157,7 @@ export interface Charter {
   readonly purpose: string;
   readonly model: ModelConfig;
   readonly inner: InnerConfig;
-  readonly uplink: Compression;
+  readonly uplink: UplinkConfig;
   readonly newcomers: NewcomerConfig;
   readonly downlink: Compression;
   readonly outer: OuterConfig;

@@ -248,6 +248,7 @@ describe("charter", () => {
       { ...exampleCharter, round: { ...round, aheadMax: round.stepsMax } },
       { ...exampleCharter, round: { ...round, decayTo: 0 } },
       { ...exampleCharter, uplink: { ...exampleCharter.uplink, keep: 4_097 } },
+      { ...exampleCharter, uplink: { ...exampleCharter.uplink, together: 4_097 } },
       ...[0, 5, 8, 2.5, 32].map((bits) => ({
         ...exampleCharter,
         downlink: { ...exampleCharter.downlink, bits: bits as 2 },

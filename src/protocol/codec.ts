@@ -151,6 +151,7 @@ const assignmentReader: Reader<Assignment> = tagged<Assignment>({
     baseDigest: digest<Digest>(),
     seed,
     stepsMax: integer(1, STEPS_MAX),
+    keep: integer(1, 4_096),
     trainMs: duration,
   }),
   validate: record<Of<Assignment, "validate">>({

@@ -78,6 +78,7 @@ const train: Assignment = {
   baseDigest,
   seed: 4_000_000_000,
   stepsMax: 100,
+  keep: 256,
   trainMs: 12_000,
 };
 const validate: Assignment = {

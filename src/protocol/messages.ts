@@ -33,6 +33,8 @@ export interface TrainAssignment {
   /** Seeds this assignment's batches, together with the round and the contributor. */
   readonly seed: number;
   readonly stepsMax: number;
+  /** Entries to keep of each chunk. */
+  readonly keep: number;
   /** Time to train, counted from receipt. */
   readonly trainMs: number;
 }

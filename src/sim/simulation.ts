@@ -6,7 +6,7 @@
 import { digestOf, floatBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
 import { decodeEntry } from "../protocol/chain.ts";
-import type { Charter, Compression } from "../protocol/charter.ts";
+import type { Charter, UplinkConfig } from "../protocol/charter.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import type { Settle } from "./clock.ts";
@@ -29,7 +29,7 @@ export interface SimulationOptions {
   readonly openMergeKernel: OpenMergeKernel;
   /** P */
   readonly parameters?: number;
-  readonly uplink?: Compression;
+  readonly uplink?: UplinkConfig;
   readonly settle?: Settle;
 }
 
@@ -93,14 +93,16 @@ export function optionsOf(seed: number): Omit<SimulationOptions, "openMergeKerne
     rounds: 2 + rng.below(2),
     parameters: 64 + rng.below(200),
     uplink:
-      rng.below(2) === 0 ? { keep: 32, bits: WIDTHS[seed % 4] ?? 2, beta: 0.95 } : { keep: 4096, bits: 64, beta: 0.95 },
+      rng.below(2) === 0
+        ? { keep: 32, bits: WIDTHS[seed % 4] ?? 2, beta: 0.95, together: 64 * (seed % 3) }
+        : { keep: 4096, bits: 64, beta: 0.95, together: 0 },
     faults,
   };
 }
 
 export async function runSimulation(options: SimulationOptions): Promise<Outcome> {
   const { seed, contributors, rounds, faults, parameters = 128, openMergeKernel, settle } = options;
-  const charter = charterOf(seed, options.uplink ?? { keep: 32, bits: 2, beta: 0.95 });
+  const charter = charterOf(seed, options.uplink ?? { keep: 32, bits: 2, beta: 0.95, together: 0 });
   const stormMs = rounds * 5_000;
   const world = createWorld({ seed, contributors, parameters, charter, faults, openMergeKernel, stormMs });
   const ledger = followLedger(world);
@@ -158,7 +160,7 @@ export async function runSimulation(options: SimulationOptions): Promise<Outcome
 }
 
 /** The sample charter with short rounds; sizes of the model play no part, the toy has its own. */
-function charterOf(seed: number, uplink: Compression): Charter {
+function charterOf(seed: number, uplink: UplinkConfig): Charter {
   const shards = [{ digest: digestOf(TEXT), bytes: TEXT.length }];
   const data = { name: "toy", licence: "CC0-1.0", category: "fully-open", shards } as const;
   return {

@@ -1,0 +1,226 @@
+/**
+ * What the arms of the catalogue are made of: models, links, devices and the ways of training. An arm says what it changes; what it
+ * does not say is the sample charter's, with the learning rate falling to a tenth over the run.
+ */
+import { type Charter, type ModelConfig } from "../src/protocol/charter.ts";
+import { SAMPLE_INNER, SAMPLE_MODEL, sampleCharter } from "../src/protocol/sample.ts";
+import type { Arm, CharterChanges, Devices, Links } from "./experiment.ts";
+import { SOURCES } from "./sources.ts";
+
+/** About a hundred thousand parameters: minutes for an experiment, enough to see that the harness works. */
+export const TINY_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 64, layers: 2, hidden: 176, time: 64 };
+/** About three times the sample model. */
+const LARGER_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 192, layers: 4, heads: 6, kvHeads: 3, hidden: 528 };
+
+/** So slow that a small model's update takes two thirds of a round to go up, and the new version as long to come down. */
+export const NARROW: Links = { upMbitPerS: 0.03, downMbitPerS: 0.12, delayMs: 40 };
+/** A home connection in the country. */
+export const RURAL: Links = { upMbitPerS: 2, downMbitPerS: 20, delayMs: 40 };
+/** A home connection in a city. */
+const HOME: Links = { upMbitPerS: 10, downMbitPerS: 50, delayMs: 40 };
+/** 25 million parameters; only with "noise". */
+export const MIDDLING_MODEL: ModelConfig = {
+  ...SAMPLE_MODEL,
+  channels: 512,
+  layers: 8,
+  heads: 8,
+  kvHeads: 4,
+  hidden: 1_536,
+};
+const STEADY: Devices = { stepMs: 200, spread: 1 };
+const UNEVEN: Devices = { stepMs: 200, spread: 10 };
+/** A round lasts so many times what a fast device needs for it. */
+const ROUND_TIMES = 3;
+
+export const SEEDS = [1, 2, 3];
+export const { uplink, newcomers, downlink, outer, trust } = sampleCharter([], {
+  name: "none",
+  licence: "CC0-1.0",
+  category: "fully-open",
+  shards: [],
+});
+
+/** Everything is accepted: baselines know no verdicts. */
+export const TRUSTING: Charter["trust"] = {
+  ...trust,
+  normMax: 0,
+  improvementMin: -1e9,
+  improvementShare: 0,
+  harmMax: 1e9,
+  auditShare: 0,
+};
+/** Values that travel as they are. Counted as f32 (`wire.ts`). */
+export const DENSE = { keep: 4_096, bits: 64, beta: 0 } as const;
+
+export interface Scale {
+  readonly model: ModelConfig;
+  readonly contributors: number;
+  readonly rounds: number;
+  /** H */
+  readonly steps: number;
+  readonly split?: Arm["split"];
+  readonly learningRate?: number;
+  readonly batch?: number;
+}
+
+export function charterOf({
+  model,
+  rounds,
+  steps,
+  learningRate = SAMPLE_INNER.learningRate,
+  batch = 8,
+}: Scale): CharterChanges {
+  const fastMs = STEADY.stepMs * steps;
+  return {
+    model,
+    inner: { ...SAMPLE_INNER, batch, learningRate },
+    uplink,
+    newcomers,
+    downlink,
+    outer,
+    round: {
+      trainMs: ROUND_TIMES * fastMs,
+      stepsMax: steps,
+      aheadMax: 0,
+      aheadShare: 1,
+      graceMs: 15_000,
+      quorum: 0.75,
+      patience: 1,
+      judgeMs: 60_000,
+      decayRounds: rounds,
+      decayTo: 0.1,
+    },
+    trust,
+  };
+}
+
+type ArmChanges = Partial<Omit<Arm, "charter" | "name" | "sentence">> & { readonly charter?: Partial<CharterChanges> };
+
+export function arm(scale: Scale, name: string, sentence: string, changes: ArmChanges = {}): Arm {
+  const { charter, ...rest } = changes;
+  return {
+    name,
+    sentence,
+    way: "federated",
+    work: "training",
+    contributors: scale.contributors,
+    rounds: scale.rounds,
+    tokensMax: null,
+    sources: SOURCES,
+    split: scale.split ?? "whole",
+    devices: STEADY,
+    links: HOME,
+    forgets: false,
+    vanishShare: 0,
+    ...rest,
+    charter: { ...charterOf(scale), ...charter },
+  };
+}
+
+export function synchronous(scale: Scale): Arm {
+  const sentence = `Data parallel: one AdamW step on the mean gradient of all ${scale.contributors}, every step`;
+  return arm(scale, "synchronous", sentence, { way: "synchronous" });
+}
+
+function single(scale: Scale): Arm {
+  const sentence = "One worker alone, for as many steps as each contributor takes";
+  return arm(scale, "single", sentence, { way: "synchronous", contributors: 1, split: "whole" });
+}
+
+export function diloco(scale: Scale): Arm {
+  const sentence = "DiLoCo: dense deltas, outer Nesterov with learning rate 0.7 and momentum 0.9";
+  return dense(scale, {
+    name: "diloco",
+    sentence,
+    outer: { ...outer, learningRate: 0.7, momentum: 0.9, clipToMedian: 0 },
+  });
+}
+
+export function fedAvg(scale: Scale): Arm {
+  const sentence = "FedAvg: the mean of the contributors' dense parameters (inner AdamW, moments kept)";
+  return dense(scale, { name: "fedavg", sentence, outer: { ...outer, learningRate: 1, momentum: 0, clipToMedian: 0 } });
+}
+
+export function dense(
+  scale: Scale,
+  { name, sentence, outer }: Pick<Arm, "name" | "sentence"> & Pick<Charter, "outer">,
+): Arm {
+  return arm(scale, name, sentence, {
+    charter: { uplink: { ...DENSE, together: 0 }, downlink: DENSE, outer, trust: TRUSTING },
+  });
+}
+
+/** What the sample charter does. On data that others cannot measure it is only asked to do no great harm to all. */
+export function standard(scale: Scale): Arm {
+  const sentence = "Heddle's default: the sample charter's compression, outer step and judging";
+  return scale.split === "by-source"
+    ? arm(scale, "default", `${sentence}, but harm of up to ${MEMBERS_HARM_MAX} is allowed`, {
+        charter: { trust: { ...trust, harmMax: MEMBERS_HARM_MAX } },
+      })
+    : arm(scale, "default", sentence);
+}
+
+/** The default of before, as an ablation. */
+export function lingering(scale: Scale): Arm {
+  const sentence = "The default, but what is left fades by 0.8 a round";
+  return arm(scale, "lingering", sentence, { charter: { uplink: { ...uplink, beta: 0.8 } } });
+}
+
+/** A member who has one source of three may worsen the mixture a little in each round; the mean over members does not. */
+const MEMBERS_HARM_MAX = 0.2;
+
+export function five(scale: Scale): Arm[] {
+  return [synchronous(scale), single(scale), diloco(scale), fedAvg(scale), standard(scale)];
+}
+
+/** Long enough for publications' orderings (fewer than 30 rounds decide nothing), small enough for many arms. */
+export const SMALL: Scale = { model: TINY_MODEL, contributors: 8, rounds: 40, steps: 15 };
+export const PROOF: Scale = { model: TINY_MODEL, contributors: 8, rounds: 10, steps: 15 };
+export const SAMPLE: Scale = { model: SAMPLE_MODEL, contributors: 8, rounds: 40, steps: 30 };
+export const LARGER: Scale = { model: LARGER_MODEL, contributors: 8, rounds: 30, steps: 30 };
+
+/** The default with other compression or another outer step. */
+export function varied(name: string, sentence: string, charter: Partial<CharterChanges>): Arm {
+  return arm(SMALL, name, sentence, { charter });
+}
+
+const RATES = [1e-3, 2e-3, 4e-3, 8e-3];
+
+/** Each of the ways at each learning rate. */
+export function atRates(
+  scale: Scale,
+  ways: readonly ((scale: Scale) => Arm)[] = [synchronous, diloco, standard],
+  rates: readonly number[] = RATES,
+): Arm[] {
+  return rates.flatMap((learningRate) =>
+    ways.map((way) => {
+      const made = way({ ...scale, learningRate });
+      return { ...made, name: `${made.name}-${learningRate}` };
+    }),
+  );
+}
+
+/** Eight steady contributors, and many unsteady ones until they have trained on as many accepted tokens. */
+export function churn(
+  model: ModelConfig,
+  { rounds, steps }: { readonly rounds: number; readonly steps: number },
+): Arm[] {
+  const steady: Scale = { model, contributors: 8, rounds, steps };
+  const tokensMax = rounds * steps * 8 * 8 * model.time;
+  const unsteady = (batch: number): Arm => {
+    // Of a round's steps a device takes as many as it can in the time of three fast ones; on a logarithmic scale that is
+    // 0.77 of them on average. What vanishes is lost.
+    const share = 0.77 * (1 - VANISH_SHARE);
+    const expected = Math.ceil(tokensMax / (32 * share * steps * batch * model.time));
+    const scale: Scale = { model, contributors: 32, rounds: expected, steps, batch };
+    return arm(
+      scale,
+      `unsteady-32-batch-${batch}`,
+      `32 contributors with batches of ${batch}; 30 % vanish each round, the slowest is ten times slower than the fastest`,
+      { devices: UNEVEN, vanishShare: VANISH_SHARE, rounds: 3 * expected, tokensMax },
+    );
+  };
+  return [{ ...standard(steady), name: "steady-8", tokensMax }, unsteady(8), unsteady(4), unsteady(2)];
+}
+
+export const VANISH_SHARE = 0.3;

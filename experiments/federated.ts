@@ -23,7 +23,7 @@ import { BrokenRun, meanTraffic, type OnPoint, type Point, type Sums } from "./r
 import { createCoordinatorRng } from "./seeds.ts";
 import type { Seats } from "./seats.ts";
 import type { Setting } from "./setting.ts";
-import { createMeter, REQUEST, weigh, type Meter } from "./wire.ts";
+import { createMeter, createScale, REQUEST, type Meter } from "./wire.ts";
 
 /** Virtual time that everyone may take to get the last version. */
 const REST_MS_MAX = 600_000;
@@ -61,7 +61,7 @@ export async function runFederated(options: RunOptions): Promise<Trained> {
   const faults = { delayMsMax: arm.links.delayMs, breakShare: 0, duplicateShare: 0, failShare: 0 };
   const network: Network = createNetwork(clock, createRng("network", setting.seed), faults, {
     ratesOf: () => rates,
-    weigh,
+    weigh: createScale(),
     request: REQUEST,
     onCrossing: (crossing) => meter.note(machines.numberOf(crossing.process), crossing),
   });

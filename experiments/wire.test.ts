@@ -1,15 +1,17 @@
 import { describe, expect, test } from "vitest";
-import type { Bytes, Digest } from "../src/base/bytes.ts";
+import { digestOf, type Bytes, type Digest } from "../src/base/bytes.ts";
 import { createRng } from "../src/base/rng.ts";
 import { dataFrame } from "../src/net/frames.ts";
 import { SMALL_BYTES_MAX, type Link } from "../src/net/link.ts";
-import { encodeMessage } from "../src/protocol/codec.ts";
+import { contributionIdOf, encodeHeader, encodeMessage } from "../src/protocol/codec.ts";
+import { exampleHeader } from "../src/protocol/examples.ts";
+import { digestPieces, pieceAt } from "../src/protocol/pieces.ts";
 import { createVirtualClock } from "../src/sim/clock.ts";
 import { createNetwork, type Way } from "../src/sim/network.ts";
 import { createProcess } from "../src/sim/process.ts";
 import { createMemoryDisk } from "../src/store/memory.ts";
 import { packUpdate } from "../src/update/pack.ts";
-import { createMeter, framed, roundBytes, weigh } from "./wire.ts";
+import { createMeter, createScale, framed, roundBytes } from "./wire.ts";
 
 /** RFC 6455, section 5.2. */
 function webSocketHeader(payload: number, way: Way): number {
@@ -33,10 +35,12 @@ describe("framed()", () => {
   }
 });
 
-describe("weigh()", () => {
+describe("createScale()", () => {
   const delta = Float64Array.from({ length: 5_000 }, (_, i) => i / 7 - 300);
   const exactly = packUpdate(delta, { keep: 4_096, bits: 64, beta: 0 });
   const entries = new DataView(exactly.buffer, exactly.byteOffset).getUint32(12, true);
+
+  const weigh = createScale();
 
   test("counts the values of an exact update as f32, in a blob and in a contribution", () => {
     expect(entries).toBeGreaterThan(4_990);
@@ -51,6 +55,23 @@ describe("weigh()", () => {
     expect(weight).toBe(framed(contribution.length - 4 * entries, "up"));
     // 4 bytes a value, and what says which values there are
     expect(weight / delta.length).toBeLessThan(4.2);
+  });
+
+  test("counts them so in a contribution that comes in pieces, too", () => {
+    const count = 7;
+    const header = encodeHeader({ ...exampleHeader, payload: { digest: digestOf(exactly), bytes: exactly.length } });
+    const pieces = digestPieces(exactly, count);
+    const offer = encodeMessage({ type: "offer", header, signature: new Uint8Array(64), pieces });
+    expect(weigh(offer, "message", "up")).toBe(framed(offer.length, "up"));
+    const contribution = contributionIdOf(header);
+    let [sum, whole] = [0, 0];
+    for (let index = 0; index < count; index += 1) {
+      const { start, end } = pieceAt(index, { bytes: exactly.length, count });
+      const piece = encodeMessage({ type: "piece", contribution, index, bytes: exactly.slice(start, end) });
+      sum += weigh(piece, "message", "up");
+      whole += framed(piece.length, "up");
+    }
+    expect(Math.abs(whole - sum - 4 * entries)).toBeLessThanOrEqual(count);
   });
 
   test("counts everything else as it is", () => {

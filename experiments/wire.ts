@@ -4,10 +4,11 @@
  * travel as f64 for the sake of exact sums are counted as f32, which is what dense DiLoCo, FedAvg and data parallel training
  * send.
  */
-import type { Bytes, Digest } from "../src/base/bytes.ts";
+import type { Bytes, ContributionId, Digest } from "../src/base/bytes.ts";
 import { FRAME_HEADER_BYTES, SMALL_BYTES_MAX } from "../src/net/link.ts";
-import { decodeContributorMessage } from "../src/protocol/codec.ts";
+import { contributionIdOf, decodeContributorMessage, decodeHeader } from "../src/protocol/codec.ts";
 import { FRAME_BYTES_MAX } from "../src/protocol/limits.ts";
+import type { ContributorMessage } from "../src/protocol/messages.ts";
 import type { Crossing, Way } from "../src/sim/network.ts";
 import { HEADER_BYTES } from "../src/update/format.ts";
 
@@ -15,7 +16,7 @@ import { HEADER_BYTES } from "../src/update/format.ts";
 export const REQUEST = { upBytes: 258, downBytes: 542 } as const;
 /** A receiver acknowledges after so many bytes of frames (`net/framed-link.ts`). */
 const ACKNOWLEDGE_BYTES = 131_072;
-/** A contribution is longer. */
+/** A contribution is longer, and so are its pieces. */
 const CONTROL_BYTES = 500;
 
 /** Bytes by what they were for. */
@@ -37,10 +38,37 @@ export function roundBytes({ updates, judging, messages }: Traffic): number {
   return updates + judging + messages;
 }
 
-/** What a message or blob weighs. */
-export function weigh(bytes: Bytes, what: "message" | "blob", way: Way): number {
-  const spared = 4 * entriesIn(what === "blob" ? bytes : payloadIn(bytes, way));
-  return what === "blob" ? bytes.length - spared : framed(bytes.length - spared, way);
+/** Says what a message or blob weighs. */
+export type Scale = (bytes: Bytes, what: "message" | "blob", way: Way) => number;
+
+/** One scale weighs all messages of a run: what is spared in an update that comes in pieces is known from its first piece on. */
+export function createScale(): Scale {
+  /** Of each update that comes in pieces: its bytes, and the share of them that is spared. */
+  const updates = new Map<ContributionId, { readonly bytes: number; share: number }>();
+  const sparedIn = (message: ContributorMessage | null): number => {
+    switch (message?.type) {
+      case "contribute":
+        return 4 * entriesIn(message.payload);
+      case "offer": {
+        const header = decodeHeader(message.header);
+        updates.set(contributionIdOf(message.header), { bytes: header.ok ? header.value.payload.bytes : 1, share: 0 });
+        return 0;
+      }
+      case "piece": {
+        const update = updates.get(message.contribution);
+        if (update !== undefined && message.index === 0) {
+          update.share = (4 * entriesIn(message.bytes)) / update.bytes;
+        }
+        return Math.round((update?.share ?? 0) * message.bytes.length);
+      }
+      default:
+        return 0;
+    }
+  };
+  return (bytes, what, way) =>
+    what === "blob"
+      ? bytes.length - 4 * entriesIn(bytes)
+      : framed(bytes.length - sparedIn(way === "up" ? updateIn(bytes) : null), way);
 }
 
 /** A message's bytes with its frames' headers and the WebSocket's. */
@@ -61,15 +89,14 @@ function webSocketBytes(payload: number, way: Way): number {
 }
 
 /** Number of values in a packed update that carries them as f64 (`update/format.ts`); 0 for anything else. */
-function entriesIn(bytes: Uint8Array | undefined): number {
-  const isUpdate =
-    bytes !== undefined && bytes.length >= HEADER_BYTES && String.fromCharCode(...bytes.subarray(0, 4)) === "HdlU";
+function entriesIn(bytes: Uint8Array): number {
+  const isUpdate = bytes.length >= HEADER_BYTES && String.fromCharCode(...bytes.subarray(0, 4)) === "HdlU";
   return isUpdate && bytes[5] === 64 ? new DataView(bytes.buffer, bytes.byteOffset).getUint32(12, true) : 0;
 }
 
-function payloadIn(bytes: Bytes, way: Way): Uint8Array | undefined {
-  const decoded = way === "up" && bytes.length > CONTROL_BYTES ? decodeContributorMessage(bytes) : null;
-  return decoded?.ok === true && decoded.value.type === "contribute" ? decoded.value.payload : undefined;
+function updateIn(bytes: Bytes): ContributorMessage | null {
+  const decoded = bytes.length > CONTROL_BYTES ? decodeContributorMessage(bytes) : null;
+  return decoded?.ok === true ? decoded.value : null;
 }
 
 export interface Meter {

@@ -12,6 +12,7 @@ import { openNotebook } from "../src/contributor/notebook.ts";
 import type { Pending } from "../src/contributor/state.ts";
 import { charterDigest } from "../src/protocol/charter-codec.ts";
 import { keepMaxOf, keepOf, type Compression } from "../src/protocol/charter.ts";
+import { PIECE_BYTES } from "../src/protocol/limits.ts";
 import { createKeyRegistry } from "../src/sim/keys.ts";
 import { createMemoryDisk, createMemoryStore } from "../src/store/memory.ts";
 import { unpackUpdate } from "../src/update/unpack.ts";
@@ -45,6 +46,7 @@ async function accounts(compression: Compression, seed: number) {
       charter,
       key: createKeyRegistry().create("conservation"),
       privateData: false,
+      pieceBytes: PIECE_BYTES,
       fetchBlob: async () => floatBytes(base),
       store: createMemoryStore({ disk }),
       createWork: async () => ({

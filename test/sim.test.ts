@@ -79,18 +79,20 @@ describe("runSimulation()", () => {
   test(`${SEEDS} seeds of broken links, killed machines and liars leave nothing wrong`, async () => {
     const seeds = only === undefined ? Array.from({ length: SEEDS }, (_, seed) => seed) : [Number(only)];
     const wrong: unknown[] = [];
-    let [kills, accepted, refused] = [0, 0, 0];
+    let [kills, accepted, refused, resumed] = [0, 0, 0, 0];
     for (const seed of seeds) {
       const outcome = await run(optionsOf(seed));
       kills += outcome.kills;
       accepted += outcome.accepted;
       refused += outcome.refused;
+      resumed += outcome.resumed;
       if (outcome.findings.length > 0) {
         wrong.push({ seed, options: optionsOf(seed), findings: outcome.findings });
       }
     }
     expect(wrong).toEqual([]);
     if (only === undefined) {
+      expect(resumed).toBeGreaterThan(SEEDS / 10);
       expect({ kills, accepted, refused }).toSatisfy((sums: object) =>
         Object.values(sums).every((sum) => sum > SEEDS / 4),
       );

@@ -4,7 +4,7 @@
  */
 import { DEAD_MS, PING_MS } from "../protocol/limits.ts";
 import { hangUp, release, set, type Draft } from "./draft.ts";
-import { ANSWER_MS, DIAL_MS, STALL_MS, type ContributorState } from "./state.ts";
+import { ANSWER_MS, DIAL_MS, isThere, STALL_MS, type ContributorState } from "./state.ts";
 
 /** Starts whatever the state says is due. */
 export function advance(draft: Draft): void {
@@ -126,24 +126,29 @@ function advanceUpload(draft: Draft): void {
   if (pending === null || state.preparation !== "done") {
     return;
   }
-  const stalled = upload !== null && !upload.gone && nowMs >= upload.sentMs + STALL_MS;
+  const there = isThere(state);
+  const stalled = upload !== null && !there && nowMs >= upload.movedMs + STALL_MS;
   if (stalled && upload.lane === "ws") {
     hangUp(draft, "The upload has stalled");
     return;
   }
   if (stalled) {
-    draft.effects.push({ type: "closeRtc", reason: "The upload over WebRTC has stalled." });
-    set(draft, { rtc: "none", laneReason: "The upload over WebRTC has stalled." });
+    const reason = `The upload over WebRTC made no progress for ${STALL_MS / 1_000} s; it goes on without.`;
+    draft.effects.push({ type: "closeRtc", reason });
+    set(draft, { rtc: "none", laneReason: reason });
   }
   const lane = draft.state.rtc === "open" ? "rtc" : "ws";
   const laneGone = upload !== null && upload.lane === "rtc" && lane === "ws";
   if (upload === null || laneGone) {
-    set(draft, { upload: { dial: state.dial, lane, sentMs: nowMs, gone: false } });
-    draft.effects.push({ type: "upload", id: pending.id, lane, dial: state.dial });
+    if (nowMs >= state.uploadMs) {
+      const sent = pending.pieces === 1 ? 1 : 0;
+      set(draft, { upload: { dial: state.dial, lane, movedMs: nowMs, held: null, sent } });
+      draft.effects.push({ type: "upload", id: pending.id, lane });
+    }
     return;
   }
   const over = state.head !== null && state.head.version > pending.baseVersion;
-  if (over && upload.gone && nowMs >= Math.max(upload.sentMs, state.headMs) + ANSWER_MS) {
+  if (over && there && nowMs >= Math.max(upload.movedMs, state.headMs) + ANSWER_MS) {
     set(draft, { pending: null, upload: null });
     draft.effects.push({ type: "settle", id: pending.id, outcome: "kept" });
   }

@@ -5,6 +5,7 @@ import { createStop } from "../base/stop.ts";
 import type { Charter } from "../protocol/charter.ts";
 import { charterDigest } from "../protocol/charter-codec.ts";
 import { decodeContributorMessage, decodeHeader } from "../protocol/codec.ts";
+import { PIECE_BYTES } from "../protocol/limits.ts";
 import type { ContributionHeader, TrainAssignment, VersionInfo } from "../protocol/messages.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import { createKeyRegistry } from "../sim/keys.ts";
@@ -51,6 +52,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
     charter,
     key: createKeyRegistry().create("desk"),
     privateData: false,
+    pieceBytes: PIECE_BYTES,
     fetchBlob: async (digest) => blobs.get(digest) ?? Promise.reject(new HeddleError("unreachable", "gone")),
     store: { ...store, keys },
     createWork: async () => ({

@@ -12,6 +12,7 @@ import { contributionIdOf, contributorIdOf, encodeHeader, encodeMessage, encodeR
 import type { DeviceKey } from "../protocol/keys.ts";
 import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
 import type { TrainAssignment, ValidateAssignment, VersionInfo } from "../protocol/messages.ts";
+import { countPieces, digestPieces, pieceAt } from "../protocol/pieces.ts";
 import type { Store } from "../store/store.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { settle } from "../update/feedback.ts";
@@ -29,6 +30,8 @@ export interface DeskOptions {
   readonly fetchBlob: FetchBlob;
   readonly store: Store;
   readonly createWork: CreateWork;
+  /** Largest piece of a contribution. */
+  readonly pieceBytes: number;
   /** The work is on another engine than before. */
   readonly onEngine: (engine: EngineInUse) => void;
   /** Something could not be written down; the work goes on. */
@@ -63,20 +66,24 @@ export interface Desk {
     assignment: ValidateAssignment,
     options: JobOptions,
   ): Promise<{ readonly body: Bytes; readonly signature: Bytes } | null>;
-  /** The contribute message of a contribution that waits for its verdict. */
+  /** The message that brings a contribution that waits for its verdict: the whole, or the offer of its pieces. */
   messageOf(id: ContributionId): Bytes | undefined;
+  /** The message that brings one of its pieces. */
+  pieceOf(id: ContributionId, index: number): Bytes | undefined;
   settle(id: ContributionId, outcome: Outcome): Promise<void>;
   putAway(): void;
 }
 
 export function createDesk(options: DeskOptions): Desk {
-  const { run, charter, key, privateData, fetchBlob, store } = options;
+  const { run, charter, key, privateData, fetchBlob, store, pieceBytes } = options;
   const notebook = openNotebook(store, run);
   let work: Work | undefined;
   let held: Held | undefined;
   let trail: Trail | undefined;
   let page: Page | undefined;
   let reading: Promise<Page> | undefined;
+  /** Digests of the pieces of the payload that waits for its verdict. */
+  let cut: { readonly payload: Bytes; readonly pieces: Bytes } | undefined;
   /** What changes the page happens one after the other. */
   const inTurn = createTurn();
   const write = async (next: Page): Promise<void> => {
@@ -113,7 +120,7 @@ export function createDesk(options: DeskOptions): Desk {
     };
     const { after } = local;
     const { payload, residual } = after instanceof Float32Array ? packOnHost(feed, after) : await after.pack(feed);
-    const signed = await sign({ run, key, privateData, assignment, local, ahead, payload });
+    const signed = await sign({ run, key, privateData, assignment, local, ahead, payload, pieceBytes });
     const moments = (await work?.moments()) ?? null;
     await write({ base: before.base, residual, round: assignment.round, made: before.made + 1, moments, signed });
     return signed.pending;
@@ -133,7 +140,7 @@ export function createDesk(options: DeskOptions): Desk {
         if (moments !== null && losses < 2) {
           await work.restore(moments);
         }
-        return signed?.pending ?? null;
+        return signed && { ...signed.pending, pieces: countPieces(signed.payload.length, pieceBytes) };
       }),
     fetch: async (head, earlier) => {
       held ??= (await readOnce()).base ?? undefined;
@@ -203,12 +210,26 @@ export function createDesk(options: DeskOptions): Desk {
       return { body, signature: await key.sign("report", body) };
     },
     messageOf: (id) => {
-      const signed = page?.signed;
-      if (signed === null || signed === undefined || signed.pending.id !== id) {
+      const signed = signedAs(page, id);
+      if (signed === undefined) {
         return undefined;
       }
       const { header, signature, payload } = signed;
-      return encodeMessage({ type: "contribute", header, signature, payload });
+      const count = countPieces(payload.length, pieceBytes);
+      if (count === 1) {
+        return encodeMessage({ type: "contribute", header, signature, payload });
+      }
+      cut = cut?.payload === payload ? cut : { payload, pieces: digestPieces(payload, count) };
+      return encodeMessage({ type: "offer", header, signature, pieces: cut.pieces });
+    },
+    pieceOf: (id, index) => {
+      const payload = signedAs(page, id)?.payload;
+      if (payload === undefined) {
+        return undefined;
+      }
+      const { length: bytes } = payload;
+      const { start, end } = pieceAt(index, { bytes, count: countPieces(bytes, pieceBytes) });
+      return encodeMessage({ type: "piece", contribution: id, index, bytes: payload.subarray(start, end) });
     },
     settle: (id, outcome) => {
       if (outcome === "discarded") {
@@ -226,6 +247,11 @@ export function createDesk(options: DeskOptions): Desk {
       work = undefined;
     },
   };
+}
+
+function signedAs(page: Page | undefined, id: ContributionId): Signed | undefined {
+  const signed = page?.signed ?? undefined;
+  return signed?.pending.id === id ? signed : undefined;
 }
 
 /** The charter's open texts, in its order; each is kept in the store under its digest. */
@@ -374,9 +400,11 @@ interface Signing {
   readonly local: LocalRun;
   readonly ahead: number;
   readonly payload: Bytes;
+  readonly pieceBytes: number;
 }
 
-async function sign({ run, key, privateData, assignment, local, ahead, payload }: Signing): Promise<Signed> {
+async function sign(signing: Signing): Promise<Signed> {
+  const { run, key, privateData, assignment, local, ahead, payload, pieceBytes } = signing;
   if (payload.length > CONTRIBUTION_BYTES_MAX) {
     throw new HeddleError(
       "limit",
@@ -403,7 +431,8 @@ async function sign({ run, key, privateData, assignment, local, ahead, payload }
   });
   const signature = await key.sign("contribution", header);
   const wireBytes = header.length + signature.length + payload.length;
-  const pending = { id: contributionIdOf(header), round, baseVersion, wireBytes, steps: steps + ahead, loss };
+  const pieces = countPieces(payload.length, pieceBytes);
+  const pending = { id: contributionIdOf(header), round, baseVersion, wireBytes, pieces, steps: steps + ahead, loss };
   return { pending, header, signature, payload };
 }
 

@@ -1,6 +1,6 @@
 /** The contributor's state as a person sees it (`view.ts`): status, sentences, speed and traffic. */
 import type { ContributorState } from "./state.ts";
-import { SPEED_MS } from "./state.ts";
+import { isThere, SPEED_MS } from "./state.ts";
 import type { ContributorStatus, ContributorView } from "./view.ts";
 
 /** What the state does not know: the share of time given, and the bytes counted on the links and by downloads. */
@@ -56,7 +56,7 @@ function statusOf(state: ContributorState): ContributorStatus {
   if (state.preparation !== "done" || state.fetching !== null || state.base === null) {
     return "fetching";
   }
-  return state.upload !== null && !state.upload.gone ? "uploading" : "waiting";
+  return state.upload !== null && !isThere(state) ? "uploading" : "waiting";
 }
 
 function sentenceOf(state: ContributorState, status: ContributorStatus, nowMs: number): string {
@@ -81,7 +81,7 @@ function sentenceOf(state: ContributorState, status: ContributorStatus, nowMs: n
     case "validating":
       return "Checking another contributor's update.";
     case "uploading":
-      return "Sending the update.";
+      return sendingSentence(state);
     case "waiting":
       if (state.trouble !== "") {
         return state.trouble;
@@ -98,6 +98,13 @@ function connectingSentence(state: ContributorState, nowMs: number): string {
   }
   const seconds = Math.max(1, Math.ceil((state.link.untilMs - nowMs) / 1000));
   return `Connecting again in ${seconds} s: ${state.trouble}`;
+}
+
+/** Large updates say how far they are, in steps that a log can bear. */
+function sendingSentence({ pending, upload }: ContributorState): string {
+  const pieces = pending?.pieces ?? 1;
+  const tenths = Math.floor((10 * (upload?.held ?? 0)) / pieces);
+  return pieces === 1 ? "Sending the update." : `Sending the update; ${10 * tenths} % of it has arrived.`;
 }
 
 /** Tokens per second from the oldest sample of the window to now; the oldest one only opens the window. */

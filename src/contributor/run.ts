@@ -4,12 +4,13 @@
  * simulation run these very lines. Control always goes by the dialled link; updates by WebRTC while that lane is open.
  */
 import { assert, HeddleError, messageIn } from "../base/assert.ts";
-import type { Bytes, ContributionId } from "../base/bytes.ts";
+import type { Bytes } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
 import { createStop, type StopSignal } from "../base/stop.ts";
 import type { Attach, FetchBlob, Link } from "../net/link.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
+import { PIECE_BYTES } from "../protocol/limits.ts";
 import type { Assignment } from "../protocol/messages.ts";
 import type { Store } from "../store/store.ts";
 import { createDesk, type Desk } from "./desk.ts";
@@ -34,6 +35,8 @@ export interface ContributorOptions {
   readonly key: DeviceKey;
   readonly engine: EngineInUse;
   readonly createWork: CreateWork;
+  /** Largest piece of a contribution; what fits one is sent whole. */
+  readonly pieceBytes?: number;
   /** Program and version, for the relay's record. */
   readonly agent: string;
   /** The work trains on texts that stay here. */
@@ -194,7 +197,12 @@ class Session {
         this.#stop.abort();
         return;
       case "upload":
-        this.#run(this.#upload(effect));
+        this.#upload(effect.lane, this.#desk?.messageOf(effect.id));
+        return;
+      case "pieces":
+        for (let index = effect.from; index < effect.to; index += 1) {
+          this.#upload(effect.lane, this.#desk?.pieceOf(effect.id, index));
+        }
         return;
       case "settle":
         this.#run(this.#desk?.settle(effect.id, effect.outcome) ?? Promise.resolve());
@@ -216,11 +224,12 @@ class Session {
   async #prepare({ run, charter, losses }: Extract<Effect, { type: "prepare" }>): Promise<void> {
     if (this.#desk?.run !== run) {
       this.#desk?.putAway();
-      const { key, store, createWork, privateData = false } = this.#options;
+      const { key, store, createWork, privateData = false, pieceBytes = PIECE_BYTES } = this.#options;
       const onTrouble = (reason: string): void => this.dispatch({ type: "troubled", reason });
       const fetchBlob: FetchBlob = (digest, bytesMax) => this.#fetchBlob(digest, bytesMax);
       const onEngine = (engine: EngineInUse): void => this.dispatch({ type: "moved", engine });
-      this.#desk = createDesk({ onEngine, run, charter, key, privateData, fetchBlob, store, createWork, onTrouble });
+      const given = { run, charter, key, privateData, store, createWork, pieceBytes };
+      this.#desk = createDesk({ ...given, fetchBlob, onEngine, onTrouble });
     }
     try {
       this.dispatch({ type: "prepared", pending: await this.#desk.prepare(losses) });
@@ -292,15 +301,10 @@ class Session {
     }
   }
 
-  async #upload({ id, lane, dial }: Extract<Effect, { type: "upload" }>): Promise<void> {
-    const link = this.#lanes.uploadLink(lane);
-    const bytes = this.#desk?.messageOf(id as ContributionId);
-    if (link === undefined || bytes === undefined) {
-      return;
+  #upload(lane: "ws" | "rtc", message: Bytes | undefined): void {
+    if (message !== undefined) {
+      this.#lanes.uploadLink(lane)?.send(message);
     }
-    link.send(bytes);
-    await link.drained();
-    this.dispatch({ type: "uploaded", id, dial, lane });
   }
 
   #setWake(): void {

@@ -3,7 +3,6 @@
  * parameters, the engine and the store are held by `run.ts`, which turns effects into calls and their results into events.
  */
 import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
-import type { Lane } from "../net/link.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { Assignment, ContributorMessage, RelayMessage, VersionInfo } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
@@ -18,8 +17,8 @@ export const DIAL_MS = 15_000;
 export const HANDSHAKE_MS = 15_000;
 /** A sent contribution whose round is over is given up after this long without a verdict. */
 export const ANSWER_MS = 20_000;
-/** An upload that is not off this device after this long is sent again on the other lane. */
-export const STALL_MS = 30_000;
+/** An upload of which the relay confirms nothing for this long goes on by another lane. */
+export const STALL_MS = 15_000;
 /** Pause after a failed download, after a refusal without a time, and before another engine is tried. */
 export const RETRY_MS = 1_000;
 /** Times in a row that an engine is replaced before a person must look. */
@@ -57,16 +56,22 @@ export interface Pending {
   readonly round: number;
   readonly baseVersion: number;
   readonly wireBytes: number;
+  /** Pieces that it is sent in; 1 where it is sent whole. */
+  readonly pieces: number;
   readonly steps: number;
   readonly loss: number;
 }
 
-/** How `pending` was last sent: on which dialled link (by number), by which lane, and whether it has left this device. */
+/** How `pending` was last sent: on which dialled link (by number), by which lane, and how far it is. */
 export interface Upload {
   readonly dial: number;
   readonly lane: "ws" | "rtc";
-  readonly sentMs: number;
-  readonly gone: boolean;
+  /** When it was begun, or the relay last confirmed a piece. */
+  readonly movedMs: number;
+  /** Pieces that the relay has confirmed; null before it has said anything. */
+  readonly held: number | null;
+  /** Pieces that were handed to the lane. */
+  readonly sent: number;
 }
 
 export interface ContributorState {
@@ -117,6 +122,8 @@ export interface ContributorState {
   readonly trail: Trail | null;
   readonly pending: Pending | null;
   readonly upload: Upload | null;
+  /** No upload before this time. */
+  readonly uploadMs: number;
   /** The last verdicts, newest first. */
   readonly heard: readonly { readonly id: ContributionId; readonly verdict: Verdict }[];
   /** A finished report that waits for an open link. */
@@ -172,9 +179,7 @@ export type ContributorEvent =
   /** Something failed that the work can go on without. */
   | { readonly type: "troubled"; readonly reason: string }
   | { readonly type: "stepped"; readonly assignment: string; readonly step: number; readonly tokens: number }
-  | { readonly type: "finished"; readonly assignment: string; readonly result: JobResult }
-  /** The contribution's bytes have left this device. */
-  | { readonly type: "uploaded"; readonly id: ContributionId; readonly dial: number; readonly lane: Lane };
+  | { readonly type: "finished"; readonly assignment: string; readonly result: JobResult };
 
 export type Effect =
   | { readonly type: "dial"; readonly dial: number }
@@ -190,10 +195,24 @@ export type Effect =
   /** Train ahead, from where the last assignment ended, until `stepsMax` steps are taken there. */
   | { readonly type: "ahead"; readonly assignment: string; readonly stepsMax: number }
   | { readonly type: "abort" }
-  | { readonly type: "upload"; readonly id: ContributionId; readonly lane: "ws" | "rtc"; readonly dial: number }
+  /** Send a contribution, or offer it where it is sent in pieces. */
+  | { readonly type: "upload"; readonly id: ContributionId; readonly lane: "ws" | "rtc" }
+  /** Send the pieces `from` … `to` − 1 of what was offered. */
+  | {
+      readonly type: "pieces";
+      readonly id: ContributionId;
+      readonly lane: "ws" | "rtc";
+      readonly from: number;
+      readonly to: number;
+    }
   | { readonly type: "settle"; readonly id: ContributionId; readonly outcome: Outcome }
   /** Put the engine away. */
   | { readonly type: "putAway" };
+
+/** Whether the relay has all of what is pending. */
+export function isThere({ pending, upload }: Pick<ContributorState, "pending" | "upload">): boolean {
+  return pending !== null && upload !== null && upload.held !== null && upload.held >= pending.pieces;
+}
 
 /**
  * What becomes of the residual that a contribution was packed from: what was accepted leaves it, what came late or is unknown
@@ -232,6 +251,7 @@ export function createState(identity: Identity, rtcAvailable: boolean): Contribu
     trail: null,
     pending: null,
     upload: null,
+    uploadMs: 0,
     heard: [],
     report: null,
     step: 0,

@@ -1,120 +1,10 @@
 import { describe, expect, test } from "vitest";
-import type { ContributionId, ContributorId, Digest } from "../base/bytes.ts";
-import { createRng, type Rng } from "../base/rng.ts";
+import type { ContributionId, ContributorId } from "../base/bytes.ts";
 import { PING_MS, DEAD_MS } from "../protocol/limits.ts";
-import type { TrainAssignment, VersionInfo } from "../protocol/messages.ts";
-import { sampleCharter } from "../protocol/sample.ts";
-import {
-  BACKOFF_MS,
-  BACKOFF_MS_MAX,
-  createState,
-  type ContributorEvent,
-  type ContributorState,
-  type Effect,
-  type Pending,
-} from "./state.ts";
-import { tick, wakeMs } from "./tick.ts";
+import { BACKOFF_MS, BACKOFF_MS_MAX, STALL_MS, type ContributorEvent } from "./state.ts";
+import { wakeMs } from "./tick.ts";
 import { viewOf } from "./projection.ts";
-
-const digest = (letter: string): Digest => letter.repeat(64) as Digest;
-const identity = {
-  publicKey: new Uint8Array(32),
-  agent: "test",
-  engine: "twin",
-  device: "none",
-  engineSentence: "",
-  privateData: false,
-} as const;
-const evaluation = { name: "e", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
-const charter = sampleCharter([], evaluation);
-const head = (version: number): VersionInfo => ({
-  version,
-  digest: digest(String(version)),
-  parent: version === 0 ? null : digest(String(version - 1)),
-  update: version === 0 ? null : { digest: digest("a"), bytes: 10 },
-  checkpointBytes: 4,
-  evalLoss: 5,
-});
-const train = (id: string, version: number): TrainAssignment => ({
-  type: "train",
-  id,
-  round: version,
-  baseVersion: version,
-  baseDigest: digest(String(version)),
-  seed: 1,
-  stepsMax: 10,
-  keep: 1,
-  trainMs: 1000,
-});
-const pending: Pending = {
-  id: digest("c") as string as ContributionId,
-  round: 0,
-  baseVersion: 0,
-  wireBytes: 100,
-  steps: 3,
-  loss: 4,
-};
-
-const validation = {
-  contribution: digest("e") as string as ContributionId,
-  author: digest("f") as string as ContributorId,
-  authorSeed: 1,
-  authorSteps: 2,
-  privateData: false,
-  payload: { digest: digest("b"), bytes: 10 },
-  judgeMs: 1000,
-};
-
-/** A contributor that a test walks event by event. */
-class Walk {
-  aheadMax = 0;
-  state: ContributorState;
-  nowMs = 1000;
-  effects: readonly Effect[] = [];
-  readonly rng: Rng = createRng("walk");
-  constructor(rtc = false) {
-    this.state = createState(identity, rtc);
-  }
-  on(event: ContributorEvent, afterMs = 1): readonly Effect[] {
-    this.nowMs += afterMs;
-    const ticked = tick(this.state, event, this.nowMs, this.rng);
-    this.state = ticked.state;
-    this.effects = ticked.effects;
-    return ticked.effects;
-  }
-  receive(message: Extract<ContributorEvent, { type: "received" }>["message"]): readonly Effect[] {
-    return this.on({ type: "received", dial: this.state.dial, message });
-  }
-  /** From nothing to a link that the relay has welcomed. */
-  connect(version = 0): readonly Effect[] {
-    if (this.state.intent === "stopped") {
-      this.on({ type: "start" });
-    } else {
-      this.on({ type: "woke" }, BACKOFF_MS_MAX);
-    }
-    this.on({ type: "linked", dial: this.state.dial });
-    this.receive({ type: "challenge", nonce: new Uint8Array(32) });
-    const contributor = digest("d") as string as ContributorId;
-    const round = { ...charter.round, aheadMax: this.aheadMax };
-    const served = { ...charter, round };
-    return this.receive({
-      type: "welcome",
-      run: digest("r"),
-      charter: served,
-      contributor,
-      head: head(version),
-      earlier: [],
-    });
-  }
-  /** Connected, prepared, holding the head, ready. */
-  settle(version = 0, unanswered: Pending | null = null): readonly Effect[] {
-    this.connect(version);
-    this.on({ type: "prepared", pending: unanswered });
-    return this.on({ type: "fetched", version, digest: digest(String(version)) });
-  }
-}
-const types = (effects: readonly Effect[]): string[] =>
-  effects.map((effect) => (effect.type === "send" ? effect.message.type : effect.type));
+import { charter, counters, digest, head, pending, train, types, validation, Walk } from "./walk.fixture.ts";
 
 describe("tick()", () => {
   test("goes from start to ready by hello, prove, prepare and fetch", () => {
@@ -153,7 +43,6 @@ describe("tick()", () => {
     walk.on({ type: "start" });
     walk.on({ type: "linked", dial: walk.state.dial });
     walk.receive({ type: "refused", reason: "wrong-version", retryMs: null });
-    const counters = { nowMs: walk.nowMs, duty: 1, bytesUp: 0, bytesDown: 0, controlLane: null };
     expect(viewOf(walk.state, counters).status).toBe("failed");
     expect(viewOf(walk.state, counters).sentence).toMatch(/^This client speaks another version/);
     expect(wakeMs(walk.state, walk.nowMs)).toBeNull();
@@ -165,7 +54,6 @@ describe("tick()", () => {
     const walk = new Walk();
     walk.settle();
     walk.receive({ type: "banned", why: "Sends noise" });
-    const counters = { nowMs: walk.nowMs, duty: 1, bytesUp: 0, bytesDown: 0, controlLane: null };
     expect(viewOf(walk.state, counters)).toMatchObject({
       status: "failed",
       sentence: "The operator of this run has excluded this device. The reason given: Sends noise",
@@ -321,7 +209,7 @@ describe("tick()", () => {
   test("gives an unanswered contribution up, keeping its residual, when its round is long over", () => {
     const walk = new Walk();
     walk.settle(1, pending);
-    walk.on({ type: "uploaded", id: pending.id, dial: walk.state.dial, lane: "ws" });
+    walk.receive({ type: "have", contribution: pending.id, pieces: 1 });
     walk.receive({ type: "ping" });
     walk.on({ type: "woke" }, 10_000);
     walk.receive({ type: "ping" });
@@ -451,11 +339,20 @@ describe("tick()", () => {
     walk.on({ type: "rtcOpened" });
     walk.on({ type: "fetched", version: 0, digest: digest("0") });
     expect(walk.on({ type: "prepared", pending })).toMatchObject([{ type: "upload", lane: "rtc" }, { type: "send" }]);
-    for (let i = 0; i < 6; i += 1) {
+    for (let i = 0; i < STALL_MS / 5_000; i += 1) {
       walk.receive({ type: "pong" });
-      walk.on({ type: "woke" }, 5000);
+      walk.on({ type: "woke" }, 5_000);
     }
     expect(walk.effects).toMatchObject([{ type: "send" }, { type: "closeRtc" }, { type: "upload", lane: "ws" }]);
-    expect(walk.state.laneReason).toMatch(/stalled/);
+    expect(viewOf(walk.state, { ...counters, nowMs: walk.nowMs })).toMatchObject({
+      lane: "ws",
+      laneReason: "The upload over WebRTC made no progress for 15 s; it goes on without.",
+      status: "uploading",
+    });
+    for (let i = 0; i < STALL_MS / 5_000; i += 1) {
+      walk.receive({ type: "pong" });
+      walk.on({ type: "woke" }, 5_000);
+    }
+    expect(walk.effects).toMatchObject([{ type: "send" }, { type: "hangUp", reason: "The upload has stalled" }]);
   });
 });

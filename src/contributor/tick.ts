@@ -8,7 +8,7 @@
  * until its verdict is here, and no work on a newer version is asked for before that.
  */
 import type { Rng } from "../base/rng.ts";
-import { DEAD_MS, PING_MS, PROTOCOL_VERSION, UPDATES_KEPT } from "../protocol/limits.ts";
+import { DEAD_MS, PIECES_AHEAD, PING_MS, PROTOCOL_VERSION, UPDATES_KEPT } from "../protocol/limits.ts";
 import type { Assignment, RelayMessage, VersionInfo } from "../protocol/messages.ts";
 import { REASONS, verdictSentence, type Reason, type Verdict } from "../protocol/verdict.ts";
 import { advance } from "./advance.ts";
@@ -22,6 +22,7 @@ import {
   RETRY_MS,
   SPEED_MS,
   SPEED_SAMPLES_MAX,
+  isThere,
   STALL_MS,
   type ContributorEvent,
   type ContributorState,
@@ -45,16 +46,18 @@ export function tick(state: ContributorState, event: ContributorEvent, nowMs: nu
 
 /** When a state that was just ticked wants to be woken though nothing happens; null when only an event can change it. */
 export function wakeMs(state: ContributorState, nowMs: number): number | null {
-  const { link, upload, assigned } = state;
+  const { link, upload, uploadMs, assigned } = state;
   if (state.intent === "stopped" || state.failure !== null) {
     return null;
   }
   if (link.type !== "open") {
     return link.untilMs;
   }
-  const times = [state.heardMs + DEAD_MS, state.pingedMs + PING_MS, state.prepareMs, state.fetchMs, state.readyMs];
+  const { heardMs, pingedMs, prepareMs, fetchMs, readyMs } = state;
+  const times = [heardMs + DEAD_MS, pingedMs + PING_MS, prepareMs, fetchMs, readyMs, uploadMs];
   if (upload !== null) {
-    times.push(upload.sentMs + STALL_MS, Math.max(upload.sentMs, state.headMs) + ANSWER_MS);
+    const { movedMs } = upload;
+    times.push(isThere(state) ? Math.max(movedMs, state.headMs) + ANSWER_MS : movedMs + STALL_MS);
   }
   if (assigned !== null) {
     times.push(assigned.deadlineMs);
@@ -144,11 +147,6 @@ function take(draft: Draft, event: ContributorEvent): void {
     case "finished":
       finishJob(draft, event.assignment, event.result);
       return;
-    case "uploaded":
-      if (state.pending?.id === event.id && state.upload?.dial === event.dial && state.upload.lane === event.lane) {
-        set(draft, { upload: { ...state.upload, gone: true } });
-      }
-      return;
     default:
       event satisfies never;
   }
@@ -198,6 +196,9 @@ function receive(draft: Draft, message: RelayMessage): void {
     }
     case "assign":
       takeAssignment(draft, message.assignment);
+      return;
+    case "have":
+      takeConfirmation(draft, message.contribution, message.pieces);
       return;
     case "verdict":
       takeVerdict(draft, message.contribution, message.verdict);
@@ -253,6 +254,22 @@ function takeRemembered(draft: Draft, pending: Pending): void {
   }
 }
 
+/** The relay has `pieces` of the upload: the next ones follow. The same number again: what came next was damaged. */
+function takeConfirmation(draft: Draft, id: Pending["id"], pieces: number): void {
+  const { pending, upload } = draft.state;
+  if (pending?.id !== id || upload === null || (upload.held !== null && pieces < upload.held)) {
+    return;
+  }
+  const again = pieces === upload.held;
+  const from = again ? pieces : Math.max(pieces, upload.sent);
+  const to = Math.min(pending.pieces, pieces + PIECES_AHEAD);
+  const movedMs = again ? upload.movedMs : draft.nowMs;
+  set(draft, { upload: { ...upload, held: pieces, sent: Math.max(from, to), movedMs } });
+  if (from < to) {
+    draft.effects.push({ type: "pieces", id, lane: upload.lane, from, to });
+  }
+}
+
 function takeVerdict(draft: Draft, id: Pending["id"], verdict: Verdict): void {
   const { state } = draft;
   const accepted = verdict.type === "accepted";
@@ -292,6 +309,9 @@ function takeRefusal(draft: Draft, reason: Reason, retryMs: number | null): void
   set(draft, { trouble: REASONS[reason] });
   if (state.link.type === "open") {
     set(draft, { readied: null, readyMs });
+    if (reason === "busy" && state.upload !== null && !isThere(state)) {
+      set(draft, { upload: null, uploadMs: readyMs }); // it may be what there was no room for
+    }
   } else {
     hangUp(draft, REASONS[reason]);
     const waiting = draft.state.link.type === "waiting" ? draft.state.link.untilMs : nowMs;

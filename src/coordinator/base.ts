@@ -6,7 +6,6 @@
 import { assert, HeddleError } from "../base/assert.ts";
 import { bytesToFloats, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import { keepMaxOf, type Charter } from "../protocol/charter.ts";
-import { CONTRIBUTION_BYTES_MAX, CONTROL_BYTES_MAX, HEADER_BYTES_MAX } from "../protocol/limits.ts";
 import type { Losses, VersionInfo } from "../protocol/messages.ts";
 import { refuse, type Checked } from "../protocol/verdict.ts";
 import type { Blobs } from "../store/store.ts";
@@ -72,16 +71,10 @@ export async function loadBase(blobs: Blobs, { head, server }: Pick<DurableState
 }
 
 /** Largest packed update of P parameters that the charter's uplink can make, with room to spare. */
-function payloadBytesMax(parameters: number, charter: Charter): number {
+export function payloadBytesMax(parameters: number, charter: Charter): number {
   const [keep, { bits }] = [keepMaxOf(charter), charter.uplink];
   const entryBits = 16 + bits; // a gap coded with the best Rice parameter, and the value
   return HEADER_BYTES + chunksOf(parameters) * Math.ceil((64 + Math.min(keep, CHUNK) * entryBits) / 8);
-}
-
-/** Largest message that a run of P parameters needs: what a link may be made to hold before anything in it is checked. */
-export function messageBytesMax(parameters: number, charter: Charter): number {
-  const contribution = payloadBytesMax(parameters, charter) + HEADER_BYTES_MAX + 512; // names of fields and the signature
-  return Math.min(CONTRIBUTION_BYTES_MAX, Math.max(CONTROL_BYTES_MAX, contribution));
 }
 
 /** Unpacks a contribution's payload under the charter's limits. */

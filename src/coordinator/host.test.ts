@@ -5,7 +5,7 @@ import type { Link } from "../net/link.ts";
 import { createMemoryPair } from "../net/memory.ts";
 import { verifyChain } from "../protocol/chain.ts";
 import { contributionIdOf, decodeRelayMessage, encodeMessage, encodeReport } from "../protocol/codec.ts";
-import { DEAD_MS } from "../protocol/limits.ts";
+import { DEAD_MS, PIECE_BYTES } from "../protocol/limits.ts";
 import type { RelayMessage } from "../protocol/messages.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
@@ -174,7 +174,7 @@ describe("poisoned contributions", () => {
   test("an update of more than the run allows is oversized, in its bytes or in its parameters", async () => {
     const large = packUpdate(new Float64Array(P + 1).fill(0.01), exact);
     expect(await reasonFor((eve) => eve.contribute(large))).toBe("oversized");
-    const bytes = new Uint8Array(300_000);
+    const bytes = new Uint8Array(PIECE_BYTES);
     expect(await reasonFor((eve) => eve.contribute(bytes))).toBe("oversized");
   });
   test("a signature of another key, and bytes that are no update, are named so", async () => {

@@ -21,7 +21,6 @@ import type { Store } from "../store/store.ts";
 import type { OpenMergeKernel } from "../update/kernel.ts";
 import { loadBase, storeFirst, type Base, type Referee } from "./base.ts";
 import type { Fact } from "./fact.ts";
-import { takeContribution, takeReport, type Intake } from "./intake.ts";
 import { openJournal, type Journal } from "./journal.ts";
 import {
   BUSY_RETRY_MS,
@@ -34,9 +33,11 @@ import {
 import { refusalOf } from "./operator.ts";
 import { Peer, type PeerHost, type Work } from "./peer.ts";
 import { Queue } from "./queue.ts";
+import { Reception } from "./reception.ts";
 import { applyEvent, blobsOf, type DurableState } from "./state.ts";
 import { tick, wakeAt } from "./tick.ts";
 import { operatorViewOf, viewOf, type OperatorView } from "./view.ts";
+import type { Hash } from "./uploads.ts";
 import { Workbench } from "./workbench.ts";
 
 export type { Referee } from "./base.ts";
@@ -53,6 +54,8 @@ export interface CoordinatorOptions {
   /** Of the lease that this process holds among several that share the store; absent where no other can write. */
   readonly epoch?: number;
   readonly verify: VerifySignature;
+  /** SHA-256 of what arrives, off the main path where it is many megabytes. */
+  readonly hash?: Hash;
   readonly referee: Referee;
   /** What computes merges, for this host alone. */
   readonly openMergeKernel: OpenMergeKernel;
@@ -121,7 +124,9 @@ export async function createCoordinatorHost(options: CoordinatorOptions): Promis
     await store.blobs.delete(digest);
   }
   const base = await loadBase(store.blobs, durable);
-  return new Host(options, { journal, base, state: startState(charter, durable, clock.nowMs()) });
+  const host = new Host(options, { journal, base, state: startState(charter, durable, clock.nowMs()) });
+  await host.open();
+  return host;
 }
 
 async function begin(
@@ -152,6 +157,7 @@ class Host implements CoordinatorHost {
   readonly #peers = new Map<number, Peer>();
   readonly #peerHost: PeerHost;
   readonly #workbench: Workbench;
+  readonly #reception: Reception;
   #state: CoordinatorState;
   /** Blobs of the public record, as of a durable state. */
   #public: { readonly durable: DurableState | null; readonly blobs: ReadonlySet<Digest> } = {
@@ -176,7 +182,12 @@ class Host implements CoordinatorHost {
     this.#workbench = new Workbench({ blobs: store.blobs, referee, openMergeKernel, charter, base, log });
     this.#state = state;
     this.#queue = new Queue((error) => this.#fail(error));
+    this.#reception = this.#makeReception();
     this.#peerHost = this.#makePeerHost();
+  }
+
+  async open(): Promise<void> {
+    await this.#reception.open();
     this.#beat();
     this.#enqueue({ type: "time" });
   }
@@ -275,7 +286,11 @@ class Host implements CoordinatorHost {
         this.#enqueue({ type: "joined", session: peer.id, contributor: peer.contributor, publicKey, agent });
       },
       work: (peer, message, wireBytes, done) => {
-        this.#queue.add(() => this.#work(peer, message, wireBytes).finally(done));
+        if (message.type === "offer" || message.type === "piece") {
+          void this.#queue.track(() => this.#reception.take(peer, message).finally(done));
+        } else {
+          this.#queue.add(() => this.#work(peer, message, wireBytes).finally(done));
+        }
       },
       offer: (peer, sdp, attach) => {
         if (answerRtc === undefined) {
@@ -307,6 +322,22 @@ class Host implements CoordinatorHost {
     };
   }
 
+  #makeReception(): Reception {
+    const { store, clock, onFact, hash = async (bytes) => digestOf(bytes) } = this.#options;
+    const { keys, blobs } = store;
+    return new Reception({
+      keys,
+      hash,
+      nowMs: () => clock.nowMs(),
+      intake: () => ({ state: this.#state, blobs, hash, verify: (...signed) => this.#verify(...signed) }),
+      enqueue: (job) => this.#queue.add(job),
+      track: (work) => void this.#queue.track(work),
+      apply: (event) => this.#apply(event),
+      fact: (fact) => onFact?.(fact),
+      log: (sentence) => this.#log(sentence),
+    });
+  }
+
   /** Unpredictable without the relay's key, and never the same twice. */
   async #makeNonce(): Promise<Bytes> {
     this.#nonces += 1;
@@ -326,56 +357,25 @@ class Host implements CoordinatorHost {
     this.#queue.add(() => this.#apply(event));
   }
 
-  async #work(peer: Peer, message: Work, wireBytes: number): Promise<void> {
+  async #work(
+    peer: Peer,
+    message: Exclude<Work, { readonly type: "offer" | "piece" }>,
+    wireBytes: number,
+  ): Promise<void> {
     if (!this.#state.live.sessions.has(peer.id)) {
       return; // it has left, or another session of the device has begun
     }
-    const options = {
-      state: this.#state,
-      blobs: this.#options.store.blobs,
-      verify: (key: Bytes, purpose: string, signed: Bytes, signature: Bytes) =>
-        this.#verify(key, purpose, signed, signature),
-    };
-    const sender = { session: peer.id, publicKey: peer.publicKey };
     switch (message.type) {
       case "ready":
         return this.#apply({ type: "ready", session: peer.id, version: message.version });
       case "release":
         return this.#apply({ type: "released", session: peer.id, assignment: message.assignment });
       case "contribute":
-        return this.#take(peer, await takeContribution(options, sender, message, wireBytes));
+        return this.#reception.contribute(peer, message, wireBytes);
       case "report":
-        return this.#take(peer, await takeReport(options, sender, message));
+        return this.#reception.report(peer, message);
       default:
         return message satisfies never;
-    }
-  }
-
-  async #take(peer: Peer, intake: Intake): Promise<void> {
-    switch (intake.type) {
-      case "event":
-        if (intake.event.type === "rejected") {
-          this.#log(`Session ${peer.id}: contribution refused as "${intake.event.reason}": ${intake.detail}`);
-          this.#options.onFact?.({ type: "rejected", reason: intake.event.reason });
-          await this.#apply(intake.event);
-          if (intake.event.reason !== "late") {
-            peer.strike();
-          }
-          return;
-        }
-        peer.forgive();
-        return this.#apply(intake.event);
-      case "again":
-        if (intake.verdict !== null) {
-          peer.send({ type: "verdict", contribution: intake.contribution, verdict: intake.verdict });
-        }
-        return;
-      case "refused":
-        peer.refuse(intake.reason, intake.detail);
-        peer.strike();
-        return;
-      default:
-        intake satisfies never;
     }
   }
 
@@ -400,6 +400,7 @@ class Host implements CoordinatorHost {
     if (summaryOf(before) !== summaryOf(state)) {
       onChange?.();
     }
+    this.#reception.tidy();
     this.#armWake();
   }
 
@@ -468,6 +469,7 @@ class Host implements CoordinatorHost {
     for (const peer of this.#peers.values()) {
       peer.beat();
     }
+    this.#reception.tidy();
     this.#cancelBeat = this.#options.clock.after(PING_MS, () => this.#beat());
   }
 

@@ -2,15 +2,17 @@
  * Takes in what participants send: turns a contribution or a report into a coordinator's event, checking on the way what
  * needs bytes, keys or the store. Checks come in the order of their price, and nothing a participant sends makes this throw.
  */
-import { digestOf, type Bytes, type ContributionId } from "../base/bytes.ts";
+import type { Bytes, ContributionId } from "../base/bytes.ts";
 import { contributionIdOf, decodeHeader, decodeReport } from "../protocol/codec.ts";
 import type { ContributionHeader, ContributorMessage } from "../protocol/messages.ts";
+import { canBeCut, DIGEST_BYTES } from "../protocol/pieces.ts";
 import { refuse, type Checked, type Reason, type Verdict } from "../protocol/verdict.ts";
 import type { Blobs } from "../store/store.ts";
 import { updateNorm } from "../update/delta.ts";
-import { unpackPayload } from "./base.ts";
+import { payloadBytesMax, unpackPayload } from "./base.ts";
 import type { CoordinatorEvent, CoordinatorState, SessionId } from "./live.ts";
 import { screen } from "./screen.ts";
+import type { Hash, Offer } from "./uploads.ts";
 
 export interface Sender {
   readonly session: SessionId;
@@ -22,6 +24,7 @@ export interface IntakeOptions {
   readonly blobs: Blobs;
   /** Whether a signature of `sender` under `purpose` holds. */
   readonly verify: (publicKey: Bytes, purpose: string, message: Bytes, signature: Bytes) => Promise<boolean>;
+  readonly hash: Hash;
 }
 
 export type Intake =
@@ -30,27 +33,92 @@ export type Intake =
   | { readonly type: "again"; readonly contribution: ContributionId; readonly verdict: Verdict | null }
   | { readonly type: "refused"; readonly reason: Reason; readonly detail: string };
 
-type Contribute = Extract<ContributorMessage, { readonly type: "contribute" }>;
+/** An offer whose pieces may come. */
+export interface Offered {
+  readonly type: "offered";
+  readonly header: ContributionHeader;
+}
+
+type Contribute = Pick<
+  Extract<ContributorMessage, { readonly type: "contribute" }>,
+  "header" | "signature" | "payload"
+>;
 type Report = Extract<ContributorMessage, { readonly type: "report" }>;
 
-/** Checks a contribution and, when it holds, stores its payload. */
+/** Checks a contribution that is here as a whole and, when it holds, stores its payload. */
 export async function takeContribution(
-  { state, blobs, verify }: IntakeOptions,
-  { session, publicKey }: Sender,
+  options: IntakeOptions,
+  sender: Sender,
   { header: headerBytes, signature, payload }: Contribute,
   wireBytes: number,
 ): Promise<Intake> {
+  const taken = await takeHeader(options, sender, { header: headerBytes, signature });
+  if (taken.type !== "offered") {
+    return taken;
+  }
+  const { header } = taken;
   const contribution = contributionIdOf(headerBytes);
-  const reject = (reason: Reason, ends: boolean, detail: string): Intake => ({
-    type: "event",
-    event: { type: "rejected", session, contribution, reason, ends },
-    detail,
-  });
+  const norm = await readPayload(options, header, payload);
+  if (!norm.ok) {
+    return rejected(sender, contribution, norm, true);
+  }
+  await options.blobs.put(payload.slice());
+  const { session } = sender;
+  const event: CoordinatorEvent = {
+    type: "contributed",
+    session,
+    contribution,
+    header,
+    headerBytes,
+    signature,
+    norm: norm.value,
+    wireBytes,
+  };
+  return { type: "event", event, detail: "" };
+}
+
+/** Checks all of a contribution that can be checked before its payload is here. */
+export async function takeOffer(options: IntakeOptions, sender: Sender, offer: Offer): Promise<Intake | Offered> {
+  const taken = await takeHeader(options, sender, offer);
+  if (taken.type !== "offered") {
+    return taken;
+  }
+  const { bytes } = taken.header.payload;
+  const { charter, durable } = options.state;
+  const bytesMax = payloadBytesMax(durable.head.checkpointBytes / 4, charter);
+  const pieces = offer.pieces.length / DIGEST_BYTES;
+  const wrong =
+    bytes > bytesMax
+      ? refuse("oversized", `Cannot take an offer: got ${bytes} bytes, need at most ${bytesMax}`)
+      : canBeCut(bytes, pieces)
+        ? null
+        : refuse("malformed", `Cannot take an offer: ${bytes} bytes cannot be cut into ${pieces} pieces`);
+  return wrong === null ? taken : rejected(sender, contributionIdOf(offer.header), wrong, true);
+}
+
+/** `ends`: the contributor's assignment is over. */
+export function rejected(
+  { session }: Pick<Sender, "session">,
+  contribution: ContributionId,
+  { reason, detail }: { readonly reason: Reason; readonly detail: string },
+  ends: boolean,
+): Intake {
+  return { type: "event", event: { type: "rejected", session, contribution, reason, ends }, detail };
+}
+
+async function takeHeader(
+  { state, verify }: IntakeOptions,
+  sender: Sender,
+  { header: headerBytes, signature }: Pick<Contribute, "header" | "signature">,
+): Promise<Intake | Offered> {
+  const contribution = contributionIdOf(headerBytes);
+  const reject = (reason: Reason, ends: boolean, detail: string): Intake =>
+    rejected(sender, contribution, { reason, detail }, ends);
   const header = decodeHeader(headerBytes);
   if (!header.ok) {
     return reject(header.reason, true, header.detail);
   }
-  const screened = screen(state, session, contribution, header.value);
+  const screened = screen(state, sender.session, contribution, header.value);
   switch (screened.type) {
     case "known":
       return { type: "again", contribution, verdict: screened.verdict };
@@ -61,39 +129,24 @@ export async function takeContribution(
     default:
       screened satisfies never;
   }
-  if (!(await verify(publicKey, "contribution", headerBytes, signature))) {
+  if (!(await verify(sender.publicKey, "contribution", headerBytes, signature))) {
     return reject("bad-signature", true, "the header's signature does not match");
   }
-  const norm = readPayload(state, header.value, payload);
-  if (!norm.ok) {
-    return reject(norm.reason, true, norm.detail);
-  }
-  await blobs.put(payload.slice());
-  const event: CoordinatorEvent = {
-    type: "contributed",
-    session,
-    contribution,
-    header: header.value,
-    headerBytes,
-    signature,
-    norm: norm.value,
-    wireBytes,
-  };
-  return { type: "event", event, detail: "" };
+  return { type: "offered", header: header.value };
 }
 
 /** The norm of the payload that `header` names. */
-function readPayload(
-  { charter, durable }: CoordinatorState,
+async function readPayload(
+  { state: { charter, durable }, hash }: IntakeOptions,
   header: ContributionHeader,
   payload: Bytes,
-): Checked<number> {
+): Promise<Checked<number>> {
   const { bytes, digest } = header.payload;
   if (payload.length !== bytes) {
     const reason = payload.length < bytes ? "truncated" : "malformed";
     return refuse(reason, `Cannot read payload: got ${payload.length} bytes, its header says ${bytes}`);
   }
-  if (digestOf(payload) !== digest) {
+  if ((await hash(payload)) !== digest) {
     return refuse("malformed", "Cannot read payload: its digest is not the one in its header");
   }
   const update = unpackPayload(payload, durable.head.checkpointBytes / 4, charter);

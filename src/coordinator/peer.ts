@@ -7,7 +7,7 @@ import { assert } from "../base/assert.ts";
 import type { Bytes, ContributorId } from "../base/bytes.ts";
 import type { Attach, Lane, Link, LinkHandlers } from "../net/link.ts";
 import { contributorIdOf, decodeContributorMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
-import { DEAD_MS, PING_MS } from "../protocol/limits.ts";
+import { DEAD_MS, PIECES_AHEAD, PING_MS } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
 import type { Reason } from "../protocol/verdict.ts";
 import { BUSY_RETRY_MS, type SessionId } from "./live.ts";
@@ -16,14 +16,17 @@ import { BUSY_RETRY_MS, type SessionId } from "./live.ts";
 export const HANDSHAKE_MS = 10_000;
 /** Unreadable or forged messages after which a session is closed. */
 export const STRIKES_MAX = 8;
-/** Messages of one session that wait to be handled, and contributions among them. */
+/** Messages of one session that wait to be handled, and those of a kind that takes memory or time. */
 const WAITING_MAX = 64;
-const CONTRIBUTIONS_WAITING_MAX = 2;
+const WAITING_MAX_OF: Partial<Record<Work["type"], number>> = { contribute: 2, offer: 2, piece: 2 * PIECES_AHEAD };
 /** Between two offers of a second link: for this long one that is never opened may take up room. */
 export const OFFER_PAUSE_MS = 15_000;
 
 type Hello = Extract<ContributorMessage, { readonly type: "hello" }>;
-export type Work = Extract<ContributorMessage, { readonly type: "ready" | "contribute" | "report" | "release" }>;
+export type Work = Extract<
+  ContributorMessage,
+  { readonly type: "ready" | "contribute" | "offer" | "piece" | "report" | "release" }
+>;
 
 export interface PeerHost {
   nowMs(): number;
@@ -63,7 +66,7 @@ export class Peer {
   #offeredMs = Number.NEGATIVE_INFINITY;
   #strikes = 0;
   #waiting = 0;
-  #contributionsWaiting = 0;
+  readonly #waitingOf = new Map<Work["type"], number>();
 
   constructor(id: SessionId, host: PeerHost, first: Link) {
     this.id = id;
@@ -220,6 +223,8 @@ export class Peer {
     switch (message.type) {
       case "ready":
       case "contribute":
+      case "offer":
+      case "piece":
       case "report":
       case "release":
         this.#pass(message, wireBytes);
@@ -258,21 +263,22 @@ export class Peer {
   }
 
   #pass(message: Work, wireBytes: number): void {
-    const heavy = message.type === "contribute" ? 1 : 0;
+    const { type } = message;
+    const alike = this.#waitingOf.get(type) ?? 0;
     if (this.#waiting >= WAITING_MAX) {
       this.refuse("busy", `${this.#waiting} messages are waiting`, BUSY_RETRY_MS);
       this.close("The session sent more than can be handled");
       return;
     }
-    if (heavy > 0 && this.#contributionsWaiting >= CONTRIBUTIONS_WAITING_MAX) {
-      this.refuse("busy", `${this.#contributionsWaiting} contributions are waiting`, BUSY_RETRY_MS);
+    if (alike >= (WAITING_MAX_OF[type] ?? WAITING_MAX)) {
+      this.refuse("busy", `${alike} messages "${type}" are waiting`, BUSY_RETRY_MS);
       return;
     }
     this.#waiting += 1;
-    this.#contributionsWaiting += heavy;
+    this.#waitingOf.set(type, alike + 1);
     this.#host.work(this, message, wireBytes, () => {
       this.#waiting -= 1;
-      this.#contributionsWaiting -= heavy;
+      this.#waitingOf.set(type, (this.#waitingOf.get(type) ?? 1) - 1);
     });
   }
 

@@ -1,5 +1,5 @@
 /** The worker of `browser.page.ts`: echoes over a link that the page dials for it. */
-import { measureEcho } from "./echo.fixture.ts";
+import { ECHO_LIMITS, measureEcho } from "./echo.fixture.ts";
 import { dialRtcFromWorker } from "./proxy.ts";
 
 globalThis.onmessage = ({ data: port }: MessageEvent<MessagePort>) => {
@@ -8,7 +8,7 @@ globalThis.onmessage = ({ data: port }: MessageEvent<MessagePort>) => {
       globalThis.onmessage = ({ data }: MessageEvent<string>) => resolve(data);
       globalThis.postMessage({ offer });
     });
-  void measureEcho((attach) => dialRtcFromWorker(port, { exchange, attach })).then((echo) =>
+  void measureEcho((attach) => dialRtcFromWorker(port, { exchange, attach, ...ECHO_LIMITS })).then((echo) =>
     globalThis.postMessage({ echo }),
   );
 };

@@ -2,7 +2,7 @@
 import { toHex } from "../base/bytes.ts";
 import { recorder } from "./contract.ts";
 import { loadDeviceKey, verifySignature } from "./device-key.ts";
-import { measureEcho, type Echo } from "./echo.fixture.ts";
+import { ECHO_LIMITS, measureEcho, type Echo } from "./echo.fixture.ts";
 import { serveRtcDial } from "./proxy.ts";
 import { dialRtc } from "./rtc-browser.ts";
 import { dialWebSocket } from "./ws-client.ts";
@@ -19,9 +19,9 @@ declare global {
 
 const exchange = (sdp: string): Promise<string> => globalThis.answerOffer(sdp);
 
-globalThis.echoBySocket = (url) => measureEcho((attach) => dialWebSocket({ url, attach }));
+globalThis.echoBySocket = (url) => measureEcho((attach) => dialWebSocket({ url, attach, ...ECHO_LIMITS }));
 
-globalThis.echoByRtc = () => measureEcho((attach) => dialRtc({ exchange, attach }));
+globalThis.echoByRtc = () => measureEcho((attach) => dialRtc({ exchange, attach, ...ECHO_LIMITS }));
 
 globalThis.echoFromWorker = () => {
   const worker = new Worker(new URL("browser-worker.page.ts", import.meta.url), { type: "module" });

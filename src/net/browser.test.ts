@@ -3,7 +3,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, test, type TestContext } from "vitest";
 import { openBrowserPage, type BrowserPage } from "../store/browser.fixture.ts";
-import { echoAttach, type Echo } from "./echo.fixture.ts";
+import { ECHO_LIMITS, echoAttach, type Echo } from "./echo.fixture.ts";
 import { createRtcAnswerer, type RtcAnswerer } from "./rtc-node.ts";
 import { acceptWebSockets, type WebSocketAcceptor } from "./ws-server.ts";
 
@@ -14,9 +14,9 @@ let acceptor: WebSocketAcceptor;
 
 beforeAll(async () => {
   browser = await openBrowserPage(new URL("browser.page.ts", import.meta.url));
-  answerer = await createRtcAnswerer();
+  answerer = await createRtcAnswerer(ECHO_LIMITS);
   server = createServer();
-  acceptor = acceptWebSockets({ server, attach: echoAttach });
+  acceptor = acceptWebSockets({ server, attach: echoAttach, ...ECHO_LIMITS });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   await browser.page.exposeFunction("answerOffer", (offer: string) => answerer.answer(offer, echoAttach));

@@ -17,6 +17,8 @@ export interface Echo {
 }
 
 const LARGE_BYTES = 5_000_000;
+/** What links must carry for it. */
+export const ECHO_LIMITS = { messageBytesMax: LARGE_BYTES } as const;
 const CLOSE_PLEASE = Uint8Array.of(67);
 
 /** Sends every message back, and closes when asked to. */

@@ -9,7 +9,7 @@
  */
 import { messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
-import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
+import { MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
 import { ackFrame, closeFrame, createAssembler, dataFrame, readFrame, type Assembler } from "./frames.ts";
 import { checkMessageBytes, SMALL_BYTES_MAX, type Attach, type Lane, type Link, type LinkHandlers } from "./link.ts";
 
@@ -57,7 +57,7 @@ export interface FramedLinkOptions {
 export function createFramedLink({
   channel,
   attach,
-  messageBytesMax = CONTRIBUTION_BYTES_MAX,
+  messageBytesMax = MESSAGE_BYTES_MAX,
 }: FramedLinkOptions): FramedEnd {
   const link = new FramedLink(channel, messageBytesMax);
   link.attach(attach);

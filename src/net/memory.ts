@@ -4,7 +4,7 @@
  * `link.ts` promises. No ambient API is used, so that the pure simulation can import it.
  */
 import type { Bytes } from "../base/bytes.ts";
-import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
+import { MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
 import { checkMessageBytes, SMALL_BYTES_MAX, type Attach, type Link, type LinkHandlers } from "./link.ts";
 
 /** Something that travels: a message of `bytes`, or the news that the other end closed (0 bytes). */
@@ -43,7 +43,7 @@ const LOW_WATER_BYTES = 262_144;
 export function createMemoryPair({
   attachA,
   attachB,
-  messageBytesMax = CONTRIBUTION_BYTES_MAX,
+  messageBytesMax = MESSAGE_BYTES_MAX,
   schedule = nextMicrotask,
 }: MemoryPairOptions): MemoryPair {
   const postponed: (() => void)[] = [];

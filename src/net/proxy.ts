@@ -6,7 +6,7 @@
  */
 import { HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
-import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
+import { MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
 import { LOW_WATER_BYTES } from "./framed-link.ts";
 import { checkMessageBytes, type Attach, type Lane, type Link, type LinkHandlers } from "./link.ts";
 import type { DialRtcOptions } from "./rtc-browser.ts";
@@ -83,7 +83,7 @@ export interface PortLinkOptions {
 export function linkFromPort(
   port: MessagePort,
   attach: Attach,
-  { lane = "rtc", messageBytesMax = CONTRIBUTION_BYTES_MAX }: PortLinkOptions = {},
+  { lane = "rtc", messageBytesMax = MESSAGE_BYTES_MAX }: PortLinkOptions = {},
 ): Link {
   const link = new PortLink(port, lane, messageBytesMax);
   link.attach(attach);
@@ -215,7 +215,7 @@ export function serveRtcDial(port: MessagePort, dial: (options: DialRtcOptions) 
 /** In the worker: what `dialRtc` is in the page, through a page that calls `serveRtcDial` with the other port. */
 export function dialRtcFromWorker(
   port: MessagePort,
-  { exchange, attach, timeoutMs = 10_000, iceServers = [], messageBytesMax = CONTRIBUTION_BYTES_MAX }: DialRtcOptions,
+  { exchange, attach, timeoutMs = 10_000, iceServers = [], messageBytesMax = MESSAGE_BYTES_MAX }: DialRtcOptions,
 ): Promise<Link> {
   return new Promise((resolve, reject) => {
     const fail = (sentence: string): void => {

@@ -136,7 +136,7 @@ test("a process that dialled and answered exits by itself once its links are clo
     const answerer = await createRtcAnswerer();
     const attach = () => ({ message: () => undefined, closed: () => undefined });
     const link = await dialRtcNode({ exchange: (offer) => answerer.answer(offer, attach), attach });
-    link.send(new Uint8Array(300_000));
+    link.send(new Uint8Array(200_000));
     await answerer.close("Over");
     console.log("closed");`;
   const child = spawnSync(process.execPath, ["--input-type=module", "-e", script], { timeout: 30_000 });

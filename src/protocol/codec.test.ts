@@ -21,7 +21,14 @@ import {
   exampleRelayMessages,
   exampleReport,
 } from "./examples.ts";
-import { CONTRIBUTION_BYTES_MAX, CONTROL_BYTES_MAX, SDP_CHARS_MAX, TEXT_CHARS_MAX } from "./limits.ts";
+import {
+  CONTROL_BYTES_MAX,
+  MESSAGE_BYTES_MAX,
+  PIECE_BYTES,
+  PIECES_MAX,
+  SDP_CHARS_MAX,
+  TEXT_CHARS_MAX,
+} from "./limits.ts";
 import { scanMsgpack } from "./scan.ts";
 import { isReason, type Checked } from "./verdict.ts";
 
@@ -63,7 +70,7 @@ describe("messages", () => {
         for (const wrong of [[1], {}, -1, 1.5, "x".repeat(100_000), true, countingBytes(3)]) {
           const { ok } = read(encode({ ...rest, [field]: wrong }));
           expect(ok && field !== "privateData" && field !== "signature" && field !== "header").toBe(
-            ok && ["payload", "body"].includes(field),
+            ok && ["payload", "body", "bytes"].includes(field),
           );
         }
       }
@@ -92,9 +99,22 @@ describe("messages", () => {
     );
     const report = encode({ type: "report", body: new Uint8Array(CONTROL_BYTES_MAX), signature: countingBytes(64) });
     expect(reasonOf(decodeContributorMessage(report))).toBe("oversized");
-    expect(reasonOf(decodeContributorMessage(new Uint8Array(CONTRIBUTION_BYTES_MAX + 1)))).toBe("oversized");
-    const contribute = { ...exampleContributorMessages[3], payload: new Uint8Array(CONTROL_BYTES_MAX * 2) };
-    expect(reasonOf(decodeContributorMessage(encode(contribute)))).toBe("accepted");
+    expect(reasonOf(decodeContributorMessage(new Uint8Array(MESSAGE_BYTES_MAX + 1)))).toBe("oversized");
+    const contribute = (bytes: number) => ({ ...exampleContributorMessages[3], payload: new Uint8Array(bytes) });
+    expect(reasonOf(decodeContributorMessage(encode(contribute(PIECE_BYTES))))).toBe("accepted");
+    expect(reasonOf(decodeContributorMessage(encode(contribute(PIECE_BYTES + 1))))).toBe("malformed");
+    const piece = { type: "piece", contribution: "a".repeat(64), index: PIECES_MAX - 1 };
+    const sizes = [0, 1, PIECE_BYTES, PIECE_BYTES + 1];
+    const read = (bytes: number, index = 0) =>
+      reasonOf(decodeContributorMessage(encode({ ...piece, index, bytes: new Uint8Array(bytes) })));
+    expect(sizes.map((bytes) => read(bytes))).toEqual(["malformed", "accepted", "accepted", "malformed"]);
+    expect(read(1, PIECES_MAX)).toBe("malformed");
+    const { header } = exampleContributorMessages[3] as { readonly header: Bytes };
+    const offer = { type: "offer", header, signature: countingBytes(64) };
+    const digests = [32, 63, 64, 32 * PIECES_MAX, 32 * (PIECES_MAX + 1)];
+    expect(
+      digests.map((bytes) => reasonOf(decodeContributorMessage(encode({ ...offer, pieces: new Uint8Array(bytes) })))),
+    ).toEqual(["malformed", "malformed", "accepted", "accepted", "malformed"]);
   });
 });
 

@@ -43,7 +43,10 @@ import {
   COUNT_MAX,
   DURATION_MS_MAX,
   HEADER_BYTES_MAX,
+  MESSAGE_BYTES_MAX,
   NONCE_BYTES,
+  PIECE_BYTES,
+  PIECES_MAX,
   PROTOCOL_VERSION,
   PUBLIC_KEY_BYTES,
   RELAY_DEPTH_MAX,
@@ -65,6 +68,7 @@ import type {
   ReportBody,
   VersionInfo,
 } from "./messages.ts";
+import { DIGEST_BYTES } from "./pieces.ts";
 import type { ScanLimits } from "./scan.ts";
 import { isReason, REASONS, type Checked, type Reason, type Verdict } from "./verdict.ts";
 
@@ -74,7 +78,7 @@ const CONTRIBUTOR_SCAN: ScanLimits = {
   depthMax: CONTRIBUTOR_DEPTH_MAX,
   valuesMax: CONTRIBUTOR_VALUES_MAX,
   stringBytesMax: 3 * SDP_CHARS_MAX,
-  binBytesMax: CONTRIBUTION_BYTES_MAX,
+  binBytesMax: PIECE_BYTES,
 };
 const RELAY_SCAN: ScanLimits = {
   depthMax: RELAY_DEPTH_MAX,
@@ -89,6 +93,15 @@ const count = integer(0, COUNT_MAX);
 const seed = integer(0, 2 ** 32 - 1);
 const duration = integer(0, DURATION_MS_MAX);
 const signature = binary(1, SIGNATURE_BYTES_MAX);
+
+/** Digests of two pieces or more. */
+const pieceDigests: Reader<Bytes> = (value, path) => {
+  const bytes = binary(2 * DIGEST_BYTES, PIECES_MAX * DIGEST_BYTES)(value, path);
+  if (bytes.length % DIGEST_BYTES !== 0) {
+    throw new FieldError(`Cannot read ${path}: got ${bytes.length} bytes, need a multiple of ${DIGEST_BYTES}`);
+  }
+  return bytes;
+};
 
 /** The name of an assignment. */
 const assignmentName: Reader<string> = (value, path) => {
@@ -221,7 +234,19 @@ const contributorReader: Reader<ContributorMessage> = tagged<ContributorMessage>
     type: typeOf("contribute"),
     header: binary(1, HEADER_BYTES_MAX),
     signature,
-    payload: binary(0, CONTRIBUTION_BYTES_MAX),
+    payload: binary(0, PIECE_BYTES),
+  }),
+  offer: record<Of<ContributorMessage, "offer">>({
+    type: typeOf("offer"),
+    header: binary(1, HEADER_BYTES_MAX),
+    signature,
+    pieces: pieceDigests,
+  }),
+  piece: record<Of<ContributorMessage, "piece">>({
+    type: typeOf("piece"),
+    contribution: digest<ContributionId>(),
+    index: integer(0, PIECES_MAX - 1),
+    bytes: binary(1, PIECE_BYTES),
   }),
   report: record<Of<ContributorMessage, "report">>({
     type: typeOf("report"),
@@ -249,6 +274,11 @@ const relayReader: Reader<RelayMessage> = tagged<RelayMessage>({
     earlier: list(versionReader, 0, UPDATES_KEPT - 1),
   }),
   assign: record<Of<RelayMessage, "assign">>({ type: typeOf("assign"), assignment: assignmentReader }),
+  have: record<Of<RelayMessage, "have">>({
+    type: typeOf("have"),
+    contribution: digest<ContributionId>(),
+    pieces: integer(0, PIECES_MAX),
+  }),
   verdict: record<Of<RelayMessage, "verdict">>({
     type: typeOf("verdict"),
     contribution: digest<ContributionId>(),
@@ -262,28 +292,41 @@ const relayReader: Reader<RelayMessage> = tagged<RelayMessage>({
   pong: pongReader,
 });
 
-const CONTRIBUTOR_TYPES = new Set(["hello", "prove", "ready", "contribute", "report", "release", "leave"]);
+const CONTRIBUTOR_TYPES = new Set<Message["type"]>([
+  "hello",
+  "prove",
+  "ready",
+  "contribute",
+  "offer",
+  "piece",
+  "report",
+  "release",
+  "leave",
+]);
+/** Messages that may be larger than CONTROL_BYTES_MAX. */
+const LARGE_TYPES: readonly unknown[] = ["contribute", "piece"];
 
 /** The bytes of a message. A message that is not valid is a bug of the caller and throws. */
 export function encodeMessage(message: Message): Bytes {
   const what = `message "${message.type}"`;
-  if (message.type === "contribute") {
-    return encodeValue(contributorReader, message, what, message.payload.length + HEADER_BYTES_MAX + 512);
+  if (message.type === "contribute" || message.type === "piece") {
+    const content = message.type === "contribute" ? message.payload : message.bytes;
+    return encodeValue(contributorReader, message, what, content.length + HEADER_BYTES_MAX + 512);
   }
   return CONTRIBUTOR_TYPES.has(message.type)
     ? encodeValue(contributorReader, message as ContributorMessage, what)
     : encodeValue(relayReader, message as RelayMessage, what);
 }
 
-/** Reads what a contributor sent. The payload of a contribution is a view into `bytes`. */
+/** Reads what a contributor sent. The payload of a contribution and the bytes of a piece are views into `bytes`. */
 export function decodeContributorMessage(bytes: Uint8Array): Checked<ContributorMessage> {
   return checked(() => {
-    checkBytes(bytes.length, CONTRIBUTION_BYTES_MAX);
+    checkBytes(bytes.length, MESSAGE_BYTES_MAX);
     const value = decodeValue(bytes, CONTRIBUTOR_SCAN) as {
       readonly type?: unknown;
       readonly protocol?: unknown;
     } | null;
-    if (value?.type !== "contribute") {
+    if (!LARGE_TYPES.includes(value?.type)) {
       checkBytes(bytes.length, CONTROL_BYTES_MAX);
     }
     if (value?.type === "hello" && Number.isSafeInteger(value.protocol) && value.protocol !== PROTOCOL_VERSION) {

@@ -13,6 +13,7 @@ import type {
   ReportBody,
   VersionInfo,
 } from "./messages.ts";
+import { digestPieces } from "./pieces.ts";
 import { sampleCharter } from "./sample.ts";
 
 /** `length` bytes that count up from `first`. */
@@ -110,6 +111,8 @@ export const exampleContributorMessages: readonly ContributorMessage[] = [
   { type: "prove", signature },
   { type: "ready", version: 70_000 },
   { type: "contribute", header: encodeHeader(exampleHeader), signature, payload },
+  { type: "offer", header: encodeHeader(exampleHeader), signature, pieces: digestPieces(payload, 3) },
+  { type: "piece", contribution, index: 1, bytes: payload.slice(100, 200) },
   { type: "report", body: encodeReport(exampleReport), signature },
   { type: "release", assignment: train.id },
   { type: "leave" },
@@ -130,6 +133,7 @@ export const exampleRelayMessages: readonly RelayMessage[] = [
   },
   { type: "assign", assignment: train },
   { type: "assign", assignment: validate },
+  { type: "have", contribution, pieces: 2 },
   { type: "verdict", contribution, verdict: { type: "accepted" } },
   { type: "verdict", contribution, verdict: { type: "refused", reason: "norm-too-large" } },
   { type: "version", head: { ...exampleVersion, version: 0, parent: null, update: null } },

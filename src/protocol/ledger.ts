@@ -34,7 +34,7 @@ export type LedgerEvent =
       readonly signature: Bytes;
       /** Euclidean norm of the decoded update. */
       readonly norm: number;
-      /** Wire bytes of the contribute message. */
+      /** Bytes of the message that brought it, or of its offer and its payload where that came in pieces. */
       readonly wireBytes: number;
     }
   /** `by` is the validator, "relay" for the relay's own referee or checks. */

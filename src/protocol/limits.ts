@@ -6,8 +6,16 @@ export const PROTOCOL_VERSION = 1;
 export const FRAME_BYTES_MAX = 65_536;
 /** One control message after reassembly, updates excluded. */
 export const CONTROL_BYTES_MAX = 262_144;
-/** A contribution message after reassembly; a run's charter may set less. */
+/** A packed update, in pieces or whole; a run's charter may set less. */
 export const CONTRIBUTION_BYTES_MAX = 64 * 1_048_576;
+/** One piece of a packed update; one that fits a piece is sent whole. */
+export const PIECE_BYTES = 262_144;
+/** Pieces of one packed update. */
+export const PIECES_MAX = CONTRIBUTION_BYTES_MAX / PIECE_BYTES;
+/** Pieces on their way that the relay has not confirmed: what a relay that is killed can lose. */
+export const PIECES_AHEAD = 3;
+/** The largest message of all: a piece, or a whole update with its header and signature. */
+export const MESSAGE_BYTES_MAX = PIECE_BYTES + 4_096;
 /** Anything fetched by digest. */
 export const BLOB_BYTES_MAX = 1_073_741_824;
 /** Messages being reassembled on one link at a time. */

@@ -111,8 +111,15 @@ export type ContributorMessage =
   | { readonly type: "prove"; readonly signature: Bytes }
   /** Holds this version of the base and wants work. */
   | { readonly type: "ready"; readonly version: number }
-  /** `header` is the canonical msgpack of ContributionHeader; the contribution's id is its SHA-256. */
+  /**
+   * A contribution whose payload fits one piece. `header` is the canonical msgpack of ContributionHeader; the contribution's
+   * id is its SHA-256.
+   */
   | { readonly type: "contribute"; readonly header: Bytes; readonly signature: Bytes; readonly payload: Bytes }
+  /** A contribution whose payload follows in pieces; `pieces` are their SHA-256, 32 bytes each (`pieces.ts`). */
+  | { readonly type: "offer"; readonly header: Bytes; readonly signature: Bytes; readonly pieces: Bytes }
+  /** Piece number `index`, from 0, of what was offered. */
+  | { readonly type: "piece"; readonly contribution: ContributionId; readonly index: number; readonly bytes: Bytes }
   /** `body` is the canonical msgpack of ReportBody. */
   | { readonly type: "report"; readonly body: Bytes; readonly signature: Bytes }
   /** Gives an assignment back, for example because the person paused. */
@@ -133,6 +140,11 @@ export type RelayMessage =
       readonly earlier: readonly VersionInfo[];
     }
   | { readonly type: "assign"; readonly assignment: Assignment }
+  /**
+   * So many pieces of a contribution, from the first on, are durable here; those after them are wanted. Said again with the
+   * same number: what arrived next was damaged. A whole contribution is one piece.
+   */
+  | { readonly type: "have"; readonly contribution: ContributionId; readonly pieces: number }
   | { readonly type: "verdict"; readonly contribution: ContributionId; readonly verdict: Verdict }
   | { readonly type: "version"; readonly head: VersionInfo }
   /** Refuses the last message, or the session (then the link closes). */

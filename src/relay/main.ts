@@ -10,7 +10,6 @@ import { join, resolve } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { endingOf, messageIn } from "../base/assert.ts";
-import { messageBytesMax } from "../coordinator/base.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
 import { initialParameters, parameterLayout } from "../model/layout.ts";
 import { verifySignature } from "../net/device-key.ts";
@@ -19,6 +18,7 @@ import { createRtcAnswerer } from "../net/rtc-node.ts";
 import { serveBlob } from "../net/serve-blob.ts";
 import { systemClock } from "../net/system-clock.ts";
 import { acceptWebSockets } from "../net/ws-server.ts";
+import { hashBytes } from "../store/hash.ts";
 import { acquireLease, type Lease } from "../store/lease.ts";
 import type { Store } from "../store/store.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
@@ -104,8 +104,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   const referee = await startReferee(run.charter, run.train, run.evaluation);
   closers.add(() => referee.close());
   void referee.died.then(fail);
-  const limits = { messageBytesMax: messageBytesMax(parameters, run.charter) };
-  const answerer = await createRtcAnswerer({ ...limits, ...(config.rtcPort === 0 ? {} : { port: config.rtcPort }) });
+  const answerer = await createRtcAnswerer(config.rtcPort === 0 ? {} : { port: config.rtcPort });
   closers.add(() => answerer.close("The relay is stopping; it will be back"));
 
   const host = await createCoordinatorHost({
@@ -116,6 +115,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
     key,
     ...(lease === null ? {} : { epoch: lease.epoch }),
     verify: verifySignature,
+    hash: hashBytes,
     referee: metrics.watchReferee(referee),
     openMergeKernel: await loadMergeKernel(),
     initial: () => initialParameters(run.charter.model),
@@ -156,7 +156,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
     },
   });
   closers.add(() => face.close());
-  const links = acceptWebSockets({ server: face.server, attach: (link) => host.attach(link), ...limits });
+  const links = acceptWebSockets({ server: face.server, attach: (link) => host.attach(link) });
   closers.add(() => links.close("The relay is stopping; it will be back"));
   const port = await listen(face.server, config.port, config.host);
   const url = `http://${urlHost(config.host)}:${port}`;

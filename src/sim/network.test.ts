@@ -44,7 +44,7 @@ async function stage(options: NetworkOptions) {
 describe("createNetwork()", () => {
   test("without rates everything arrives at once", async () => {
     const { mine, arrived, run } = await stage({});
-    mine.send(new Uint8Array(500_000));
+    mine.send(new Uint8Array(250_000));
     mine.send(new Uint8Array(10));
     await run();
     expect(arrived.map(([atMs]) => atMs)).toEqual([0, 0]);

@@ -8,6 +8,7 @@ import { createRng } from "../base/rng.ts";
 import { decodeEntry } from "../protocol/chain.ts";
 import type { Charter, UplinkConfig } from "../protocol/charter.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
+import { PIECE_BYTES } from "../protocol/limits.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import type { Settle } from "./clock.ts";
 import { examine, type Evidence, type Finding, type Replica } from "./oracle.ts";
@@ -30,6 +31,8 @@ export interface SimulationOptions {
   /** P */
   readonly parameters?: number;
   readonly uplink?: UplinkConfig;
+  /** Largest piece of an honest contribution. */
+  readonly pieceBytes?: number;
   readonly settle?: Settle;
 }
 
@@ -42,6 +45,8 @@ export interface Outcome {
   readonly accepted: number;
   readonly refused: number;
   readonly kills: number;
+  /** Uploads in pieces that went on where they had been cut off. */
+  readonly resumed: number;
   /** Virtual time, and wake-ups served. */
   readonly timeMs: number;
   readonly wakes: number;
@@ -83,28 +88,39 @@ export function faultsOf(seed: number): Faults {
 /** Bits of a value that does not travel exactly. */
 const WIDTHS = [1, 2, 3, 4] as const;
 
+/** Pieces for updates of so few parameters, a handful each; those whose values travel exactly are larger. */
+const SMALL_PIECE_BYTES = 24;
+
 /** What `seed` runs in the suite. */
 export function optionsOf(seed: number): Omit<SimulationOptions, "openMergeKernel"> {
   const rng = createRng("options", seed);
   const faults = faultsOf(seed);
-  return {
-    seed,
-    contributors: faults.liars + 1 + rng.below(3),
-    rounds: 2 + rng.below(2),
-    parameters: 64 + rng.below(200),
-    uplink:
-      rng.below(2) === 0
-        ? { keep: 32, bits: WIDTHS[seed % 4] ?? 2, beta: 0.95, together: 64 * (seed % 3) }
-        : { keep: 4096, bits: 64, beta: 0.95, together: 0 },
-    faults,
-  };
+  const contributors = faults.liars + 1 + rng.below(3);
+  const [rounds, parameters] = [2 + rng.below(2), 64 + rng.below(200)];
+  const exact = rng.below(2) !== 0;
+  const uplink = exact
+    ? ({ keep: 4096, bits: 64, beta: 0.95, together: 0 } as const)
+    : ({ keep: 32, bits: WIDTHS[seed % 4] ?? 2, beta: 0.95, together: 64 * (seed % 3) } as const);
+  const whole = createRng("pieces", seed).below(2) === 0;
+  const pieceBytes = whole ? PIECE_BYTES : SMALL_PIECE_BYTES * (exact ? 16 : 1);
+  return { seed, contributors, rounds, parameters, uplink, pieceBytes, faults };
 }
 
 export async function runSimulation(options: SimulationOptions): Promise<Outcome> {
   const { seed, contributors, rounds, faults, parameters = 128, openMergeKernel, settle } = options;
+  const { pieceBytes = PIECE_BYTES } = options;
   const charter = charterOf(seed, options.uplink ?? { keep: 32, bits: 2, beta: 0.95, together: 0 });
   const stormMs = rounds * 5_000;
-  const world = createWorld({ seed, contributors, parameters, charter, faults, openMergeKernel, stormMs });
+  const world = createWorld({
+    seed,
+    contributors,
+    parameters,
+    charter,
+    faults,
+    openMergeKernel,
+    pieceBytes,
+    stormMs,
+  });
   const ledger = followLedger(world);
   world.start();
 
@@ -152,6 +168,7 @@ export async function runSimulation(options: SimulationOptions): Promise<Outcome
     accepted: judged.filter((event) => event.verdict.type === "accepted").length,
     refused: judged.filter((event) => event.verdict.type === "refused").length,
     kills: world.kills,
+    resumed: world.resumed,
     timeMs: world.clock.nowMs(),
     wakes,
     lossFirst: world.toy.loss(world.toy.initial),

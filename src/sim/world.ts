@@ -11,7 +11,7 @@ import type { Work } from "../contributor/work.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
 import { decodeEntry } from "../protocol/chain.ts";
 import type { Charter } from "../protocol/charter.ts";
-import { contributorIdOf, decodeHeader, decodeRelayMessage } from "../protocol/codec.ts";
+import { contributorIdOf, decodeContributorMessage, decodeHeader, decodeRelayMessage } from "../protocol/codec.ts";
 import type { OpenMergeKernel } from "../update/kernel.ts";
 import { createMemoryDisk, type MemoryDisk } from "../store/memory.ts";
 import { createVirtualClock, type VirtualClock } from "./clock.ts";
@@ -56,6 +56,8 @@ export interface WorldOptions {
   readonly charter: Charter;
   readonly faults: Faults;
   readonly openMergeKernel: OpenMergeKernel;
+  /** Largest piece of an honest contribution. */
+  readonly pieceBytes: number;
   /** Kills happen before this time. */
   readonly stormMs: number;
 }
@@ -85,6 +87,8 @@ export interface World {
   /** Why a relay could not go on, though nobody killed it. */
   readonly failures: string[];
   kills: number;
+  /** Offers of which the relay had some pieces already. */
+  resumed: number;
   start(): void;
 }
 
@@ -106,6 +110,7 @@ export function createWorld(options: WorldOptions): World {
     published: [],
     failures: [],
     kills: 0,
+    resumed: 0,
     start: () => {
       world.relayDisk.blobs.set(digestOf(TEXT), TEXT);
       runRelay(world, options);
@@ -287,12 +292,15 @@ interface SessionOptions {
 
 /** The production contributor on a simulated process, with its ends of links watched. */
 function createSession(world: World, { options, process, key, stepMs }: SessionOptions): Contributor {
-  const { lie, charter } = options;
+  const { lie, charter, pieceBytes } = options;
   const { network, toy } = world;
   const id = contributorIdOf(key.publicKey);
   const rng = createRng("session", options.seed, process.name);
+  let offered = false;
   const sent = (bytes: Bytes): readonly Bytes[] => {
     const { published } = world;
+    const message = decodeContributorMessage(bytes);
+    offered ||= message.ok && message.value.type === "offer";
     return lie === null ? [bytes] : lieAbout(bytes, { lie, key, rng, compression: charter.uplink, published });
   };
   const received = (bytes: Bytes): void => {
@@ -300,6 +308,9 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     if (message?.ok === true && message.value.type === "verdict") {
       const { contribution, verdict } = message.value;
       world.told.push({ contributor: id, contribution, verdict, written: isAccepted(world.relayDisk, contribution) });
+    } else if (message?.ok === true && message.value.type === "have" && offered) {
+      world.resumed += message.value.pieces > 0 ? 1 : 0;
+      offered = false;
     }
   };
   const tap = { sent, received };
@@ -325,6 +336,8 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
         const params = new Float32Array(exact ? from : present(contributor.parameters(), "the base"));
         world.used.push({ contributor: id, version, digest: digestOf(floatBytes(params)) });
       }),
+    // Liars change whole contributions on their way.
+    ...(lie === null ? { pieceBytes } : {}),
     agent: "simulation",
   });
   return contributor;

@@ -1,0 +1,118 @@
+/** A contributor as a pure state machine, walked event by event, for tests. */
+import type { ContributionId, ContributorId, Digest } from "../base/bytes.ts";
+import { createRng, type Rng } from "../base/rng.ts";
+import type { TrainAssignment, VersionInfo } from "../protocol/messages.ts";
+import { sampleCharter } from "../protocol/sample.ts";
+import type { Counters } from "./projection.ts";
+import {
+  BACKOFF_MS_MAX,
+  createState,
+  type ContributorEvent,
+  type ContributorState,
+  type Effect,
+  type Pending,
+} from "./state.ts";
+import { tick } from "./tick.ts";
+
+export const digest = (letter: string): Digest => letter.repeat(64) as Digest;
+export const identity = {
+  publicKey: new Uint8Array(32),
+  agent: "test",
+  engine: "twin",
+  device: "none",
+  engineSentence: "",
+  privateData: false,
+} as const;
+export const evaluation = { name: "e", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
+export const charter = sampleCharter([], evaluation);
+export const head = (version: number): VersionInfo => ({
+  version,
+  digest: digest(String(version)),
+  parent: version === 0 ? null : digest(String(version - 1)),
+  update: version === 0 ? null : { digest: digest("a"), bytes: 10 },
+  checkpointBytes: 4,
+  evalLoss: 5,
+});
+export const train = (id: string, version: number): TrainAssignment => ({
+  type: "train",
+  id,
+  round: version,
+  baseVersion: version,
+  baseDigest: digest(String(version)),
+  seed: 1,
+  stepsMax: 10,
+  keep: 1,
+  trainMs: 1000,
+});
+export const pending: Pending = {
+  id: digest("c") as string as ContributionId,
+  round: 0,
+  baseVersion: 0,
+  wireBytes: 100,
+  pieces: 1,
+  steps: 3,
+  loss: 4,
+};
+
+export const validation = {
+  contribution: digest("e") as string as ContributionId,
+  author: digest("f") as string as ContributorId,
+  authorSeed: 1,
+  authorSteps: 2,
+  privateData: false,
+  payload: { digest: digest("b"), bytes: 10 },
+  judgeMs: 1000,
+};
+
+/** A contributor that a test walks event by event. */
+export class Walk {
+  aheadMax = 0;
+  state: ContributorState;
+  nowMs = 1000;
+  effects: readonly Effect[] = [];
+  readonly rng: Rng = createRng("walk");
+  constructor(rtc = false) {
+    this.state = createState(identity, rtc);
+  }
+  on(event: ContributorEvent, afterMs = 1): readonly Effect[] {
+    this.nowMs += afterMs;
+    const ticked = tick(this.state, event, this.nowMs, this.rng);
+    this.state = ticked.state;
+    this.effects = ticked.effects;
+    return ticked.effects;
+  }
+  receive(message: Extract<ContributorEvent, { type: "received" }>["message"]): readonly Effect[] {
+    return this.on({ type: "received", dial: this.state.dial, message });
+  }
+  /** From nothing to a link that the relay has welcomed. */
+  connect(version = 0): readonly Effect[] {
+    if (this.state.intent === "stopped") {
+      this.on({ type: "start" });
+    } else {
+      this.on({ type: "woke" }, BACKOFF_MS_MAX);
+    }
+    this.on({ type: "linked", dial: this.state.dial });
+    this.receive({ type: "challenge", nonce: new Uint8Array(32) });
+    const contributor = digest("d") as string as ContributorId;
+    const round = { ...charter.round, aheadMax: this.aheadMax };
+    const served = { ...charter, round };
+    return this.receive({
+      type: "welcome",
+      run: digest("r"),
+      charter: served,
+      contributor,
+      head: head(version),
+      earlier: [],
+    });
+  }
+  /** Connected, prepared, holding the head, ready. */
+  settle(version = 0, unanswered: Pending | null = null): readonly Effect[] {
+    this.connect(version);
+    this.on({ type: "prepared", pending: unanswered });
+    return this.on({ type: "fetched", version, digest: digest(String(version)) });
+  }
+}
+export const types = (effects: readonly Effect[]): string[] =>
+  effects.map((effect) => (effect.type === "send" ? effect.message.type : effect.type));
+
+export const counters: Counters = { nowMs: 0, duty: 1, bytesUp: 0, bytesDown: 0, controlLane: "ws" };

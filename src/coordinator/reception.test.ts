@@ -1,0 +1,269 @@
+import { describe, expect, test } from "vitest";
+import { digestOf, type Bytes, type ContributionId } from "../base/bytes.ts";
+import { PING_MS } from "../protocol/limits.ts";
+import type { ContributionHeader, ContributorMessage } from "../protocol/messages.ts";
+import { digestPieces, pieceAt } from "../protocol/pieces.ts";
+import { createMemoryStore } from "../store/memory.ts";
+import type { Log } from "../store/store.ts";
+import type { CoordinatorOptions } from "./host.ts";
+import { Actor, calm, charter, honestDelta, joined, pack, started, World } from "./rehearsal.fixture.ts";
+import { RESTART_PATIENCE_MS } from "./live.ts";
+import { UPLOAD_IDLE_MS, Uploads, UPLOADS_MAX, type Offer } from "./uploads.ts";
+
+const COUNT = 4;
+
+/** A contribution in pieces, that its test sends one by one. */
+class Upload {
+  readonly actor: Actor;
+  readonly id: ContributionId;
+  readonly offer: Offer;
+  readonly payload: Bytes;
+
+  constructor(actor: Actor, id: ContributionId, offer: Offer, payload: Bytes) {
+    this.actor = actor;
+    this.id = id;
+    this.offer = offer;
+    this.payload = payload;
+  }
+
+  piece(index: number): Extract<ContributorMessage, { readonly type: "piece" }> {
+    const { start, end } = pieceAt(index, { bytes: this.payload.length, count: COUNT });
+    return { type: "piece", contribution: this.id, index, bytes: this.payload.slice(start, end) };
+  }
+
+  async send(...messages: ContributorMessage[]): Promise<void> {
+    for (const message of messages) {
+      this.actor.send(message);
+      await calm(this.actor.world.host);
+    }
+  }
+
+  /** What the relay says it has, since the last look. */
+  confirmed(): number[] {
+    const said = this.actor.got.flatMap((one) =>
+      one.type === "have" && one.contribution === this.id ? [one.pieces] : [],
+    );
+    return said.slice(this.#seen, (this.#seen = said.length));
+  }
+  #seen = 0;
+}
+
+async function uploadOf(
+  actor: Actor,
+  payload = pack(honestDelta(actor.base)),
+  change: Partial<ContributionHeader> = {},
+): Promise<Upload> {
+  const { id, message } = await actor.contribution(payload, change);
+  const { header, signature } = message;
+  const offer: Offer = { type: "offer", header, signature, pieces: digestPieces(payload, COUNT) };
+  return new Upload(actor, id, offer, payload);
+}
+
+async function begun(change: Partial<CoordinatorOptions> = {}): Promise<{ world: World; ada: Actor; upload: Upload }> {
+  const world = await started(change);
+  const [ada] = (await joined(world, "ada")) as [Actor];
+  return { world, ada, upload: await uploadOf(ada) };
+}
+
+const stored = (world: World): number => world.disk.values.size;
+
+describe("a contribution in pieces", () => {
+  test("is confirmed piece by piece, and then judged like one that came whole; nothing of it stays behind", async () => {
+    const { world, ada, upload } = await begun();
+    await upload.send(upload.offer);
+    expect(upload.confirmed()).toEqual([0]);
+    await upload.send(upload.piece(0), upload.piece(1), upload.piece(2));
+    expect(upload.confirmed()).toEqual([1, 2, 3]);
+    expect(stored(world)).toBe(4);
+    await upload.send(upload.piece(3));
+    expect(upload.confirmed()).toEqual([4]);
+    await world.pass(1_000);
+    expect(ada.verdictOn(upload.id)).toBe("accepted");
+    expect(world.host.head().version).toBe(1);
+    expect(world.disk.blobs.get(digestOf(upload.payload))).toEqual(upload.payload);
+    expect(stored(world)).toBe(0);
+  });
+
+  test("goes on where it was on a new link, and after the relay was killed", async () => {
+    const { world, ada, upload } = await begun();
+    await upload.send(upload.offer, upload.piece(0), upload.piece(1));
+    upload.confirmed();
+    ada.pair.cut("cut");
+    await ada.connect();
+    await upload.send(upload.offer);
+    expect(upload.confirmed()).toEqual([2]);
+    await upload.send(upload.piece(2));
+    await world.start(); // on the same disk; the process before says and writes nothing any more
+    await ada.connect();
+    await upload.send(upload.offer);
+    expect(upload.confirmed()).toEqual([3, 3]);
+    await upload.send(upload.piece(3));
+    expect(upload.confirmed()).toEqual([4]);
+    await world.pass(2 * RESTART_PATIENCE_MS);
+    expect(ada.verdictOn(upload.id)).toBe("accepted");
+    expect(stored(world)).toBe(0);
+  });
+
+  test("is taken when the relay was killed between its last piece and the ledger, or right after", async () => {
+    const { world, ada, upload } = await begun();
+    const store = createMemoryStore({ disk: world.disk });
+    let dead = false;
+    const log: Log = {
+      ...store.log,
+      append: (...entries) => (dead ? new Promise<boolean>(() => {}) : store.log.append(...entries)),
+    };
+    await world.start({ store: { ...store, log } });
+    await ada.connect();
+    await upload.send(upload.offer, upload.piece(0), upload.piece(1), upload.piece(2));
+    dead = true;
+    ada.send(upload.piece(3));
+    await new Promise((resolve) => setImmediate(resolve));
+    const left = stored(world);
+    await world.start();
+    await ada.connect();
+    await upload.send(upload.offer);
+    await world.pass(2 * RESTART_PATIENCE_MS);
+    expect(left).toBe(5);
+    expect(ada.verdictOn(upload.id)).toBe("accepted");
+    expect(stored(world)).toBe(0);
+    await upload.send(upload.offer); // a late word from before
+    expect(ada.verdictOn(upload.id)).toBe("accepted");
+    expect(stored(world)).toBe(0);
+  });
+
+  test("names a piece that was damaged and asks for it once more; what follows it waits", async () => {
+    const { world, ada, upload } = await begun();
+    const damaged = { ...upload.piece(1), bytes: upload.piece(1).bytes.map((byte) => byte ^ 1) as Bytes };
+    await upload.send(upload.offer, upload.piece(0), damaged, upload.piece(2), upload.piece(3));
+    expect(upload.confirmed()).toEqual([0, 1, 1]);
+    expect(world.logged.join()).toMatch(
+      /piece 1 of 4 \(bytes 38 to 76\) is not the one that was offered; it is asked for/,
+    );
+    await upload.send(upload.piece(1), upload.piece(2), upload.piece(3));
+    expect(upload.confirmed()).toEqual([2, 3, 4]);
+    await world.pass(1_000);
+    expect(ada.verdictOn(upload.id)).toBe("accepted");
+  });
+
+  test("that was damaged twice is refused at once, and so is what is still on its way", async () => {
+    const { world, ada, upload } = await begun();
+    const damaged = { ...upload.piece(0), bytes: upload.piece(0).bytes.map((byte) => byte ^ 1) as Bytes };
+    await upload.send(upload.offer, damaged, damaged, upload.piece(1));
+    expect(ada.verdictOn(upload.id)).toBe("malformed");
+    expect(ada.last("refused")?.reason).toBe("not-assigned");
+    expect(stored(world)).toBe(0);
+    await upload.send(upload.offer);
+    expect(ada.verdictOn(upload.id)).toBe("late"); // it was the round's only one
+  });
+
+  test("whose pieces are right and whose whole is another is refused", async () => {
+    const { world, ada } = await begun();
+    const other = { digest: digestOf(Uint8Array.of(1)), bytes: pack(honestDelta(ada.base)).length };
+    const upload = await uploadOf(ada, pack(honestDelta(ada.base)), { payload: other });
+    await upload.send(upload.offer, ...[0, 1, 2, 3].map((index) => upload.piece(index)));
+    expect(ada.got.filter((one) => one.type === "verdict")).toMatchObject([{ verdict: { reason: "malformed" } }]);
+    expect(stored(world)).toBe(0);
+  });
+
+  test("is refused before its pieces, where it is too large, cannot be cut so, or does not fit the round", async () => {
+    for (const [change, reason] of [
+      [{ payload: { digest: digestOf(Uint8Array.of(1)), bytes: 50_000_000 } }, "oversized"],
+      [{ payload: { digest: digestOf(Uint8Array.of(1)), bytes: 5 } }, "malformed"],
+      [{ baseDigest: digestOf(Uint8Array.of(1)) }, "wrong-base"],
+      [{ round: 0 }, "late"],
+    ] as const) {
+      const { world, ada } = await begun();
+      const upload = await uploadOf(ada, pack(honestDelta(ada.base)), change);
+      await upload.send(upload.offer, upload.piece(0));
+      expect(ada.verdictOn(upload.id)).toBe(reason);
+      expect(stored(world)).toBe(0);
+    }
+    const { world, ada, upload } = await begun();
+    await upload.send({ ...upload.offer, signature: new Uint8Array(64) });
+    expect(ada.verdictOn(upload.id)).toBe("bad-signature");
+    expect(stored(world)).toBe(0);
+  });
+
+  test("takes no piece of another device, out of turn, of another length or beyond the offer", async () => {
+    const world = await started();
+    const [ada, eve] = (await joined(world, "ada", "eve")) as [Actor, Actor];
+    const upload = await uploadOf(ada);
+    await upload.send(upload.piece(0)); // nothing was offered yet
+    expect(ada.last("refused")?.reason).toBe("not-assigned");
+    await upload.send(upload.offer, upload.piece(0));
+    upload.confirmed();
+    eve.send(upload.piece(1));
+    await calm(world.host);
+    expect(eve.last("refused")?.reason).toBe("not-assigned");
+    const one = upload.piece(1);
+    for (const wrong of [upload.piece(2), { ...one, bytes: one.bytes.slice(1) }, { ...one, index: COUNT }]) {
+      const before = ada.got.length;
+      await upload.send(wrong);
+      expect(ada.got.slice(before)).toEqual([{ type: "refused", reason: "malformed", retryMs: null }]);
+    }
+    expect(stored(world)).toBe(2);
+    await upload.send(upload.piece(0)); // sent twice: nothing is wrong with that
+    await upload.send(upload.piece(1));
+    expect(upload.confirmed()).toEqual([2]);
+  });
+
+  test("takes the place of another one of the same device", async () => {
+    const { world, ada, upload } = await begun();
+    await upload.send(upload.offer, upload.piece(0), upload.piece(1));
+    const second = await uploadOf(ada, pack(honestDelta(ada.base, 0.3)));
+    await second.send(second.offer);
+    expect(second.confirmed()).toEqual([0]);
+    expect(stored(world)).toBe(1);
+    await upload.send(upload.piece(2));
+    expect(ada.last("refused")?.reason).toBe("not-assigned");
+  });
+
+  test("is late when its round closes, which its sender hears at once", async () => {
+    const { world, ada, upload } = await begun();
+    await upload.send(upload.offer, upload.piece(0));
+    await world.pass(charter.round.trainMs + charter.round.graceMs);
+    expect(ada.verdictOn(upload.id)).toBe("late");
+    expect(stored(world)).toBe(0);
+  });
+
+  test("is forgotten when nothing of it comes for long, also by the next process", async () => {
+    const long = { ...charter, round: { ...charter.round, trainMs: 10 * UPLOAD_IDLE_MS } };
+    const { world, ada, upload } = await begun({ charter: long });
+    await upload.send(upload.offer, upload.piece(0));
+    await world.pass(UPLOAD_IDLE_MS - PING_MS);
+    expect(stored(world)).toBe(2);
+    await world.host.close();
+    await world.start({ charter: long });
+    await ada.connect();
+    await ada.ready();
+    await world.pass(UPLOAD_IDLE_MS - PING_MS);
+    expect(stored(world)).toBe(2);
+    await world.pass(3 * PING_MS);
+    expect(stored(world)).toBe(0);
+  });
+});
+
+describe("Uploads", () => {
+  test("have a limit to their number, and delete what belongs to no offer", async () => {
+    const { world, upload } = await begun();
+    const { keys } = createMemoryStore({ disk: world.disk });
+    await keys.set("upload/nobody/0", Uint8Array.of(1));
+    await keys.set("upload/nobody", Uint8Array.of(1));
+    await keys.set("uploads", Uint8Array.of(1));
+    const uploads = new Uploads({ keys, hash: async (bytes) => digestOf(bytes), nowMs: () => 0 });
+    await uploads.read();
+    expect(await keys.list("")).toEqual(["uploads"]);
+    const header = { payload: { digest: digestOf(Uint8Array.of(1)), bytes: 1_000 } } as ContributionHeader;
+    for (let i = 0; i < UPLOADS_MAX; i += 1) {
+      const contributor = digestOf(Uint8Array.of(i & 255, i >> 8)) as never;
+      expect(await uploads.begin(upload.offer, { ...header, contributor })).not.toBeNull();
+    }
+    expect(await uploads.begin(upload.offer, { ...header, contributor: "one more" as never })).toBeNull();
+    const other = new Uploads({ keys: createMemoryStore().keys, hash: async (b) => digestOf(b), nowMs: () => 0 });
+    const bytes = 2 ** 29;
+    const large = (contributor: string) =>
+      other.begin(upload.offer, { payload: { ...header.payload, bytes }, contributor } as ContributionHeader);
+    expect([await large("a"), await large("b")]).not.toContain(null);
+    expect(await large("c")).toBeNull();
+  });
+});

@@ -1,0 +1,247 @@
+/**
+ * Contributions and reports between a session and the coordinator's queue. What comes in pieces is checked as far as it can be when
+ * it is offered; pieces are made durable and confirmed beside the queue, so that nothing waits for them, and what is complete
+ * goes on exactly as a contribution that arrived whole. Who is refused is told why; what is not expected costs no memory.
+ */
+import { createTurn, type InTurn } from "../base/turn.ts";
+import { encodeMessage } from "../protocol/codec.ts";
+import { DIGEST_BYTES } from "../protocol/pieces.ts";
+import type { Keys } from "../store/store.ts";
+import type { Fact } from "./fact.ts";
+import {
+  rejected,
+  takeContribution,
+  takeOffer,
+  takeReport,
+  type Intake,
+  type IntakeOptions,
+  type Sender,
+} from "./intake.ts";
+import { BUSY_RETRY_MS, type CoordinatorEvent, type CoordinatorState } from "./live.ts";
+import type { Peer, Work } from "./peer.ts";
+import { UPLOAD_IDLE_MS, Uploads, type Hash, type Upload } from "./uploads.ts";
+
+type Of<K extends Work["type"]> = Extract<Work, { readonly type: K }>;
+
+export interface ReceptionHost {
+  readonly keys: Keys;
+  readonly hash: Hash;
+  nowMs(): number;
+  /** The state as it is now, and what else checking needs. */
+  intake(): IntakeOptions;
+  /** Adds a job to the coordinator's queue. */
+  enqueue(job: () => Promise<void>): void;
+  /** Runs asynchronous work beside the queue. */
+  track(work: () => Promise<void>): void;
+  /** Ticks, within a job of the queue. */
+  apply(event: CoordinatorEvent): Promise<void>;
+  fact(fact: Fact): void;
+  log(sentence: string): void;
+}
+
+/** A class because it holds what is under way. */
+export class Reception {
+  readonly #host: ReceptionHost;
+  readonly #uploads: Uploads;
+  /** Whatever changes uploads. */
+  readonly #inTurn: InTurn = createTurn();
+
+  constructor(host: ReceptionHost) {
+    this.#host = host;
+    this.#uploads = new Uploads({ keys: host.keys, hash: host.hash, nowMs: () => host.nowMs() });
+  }
+
+  /** Finds what an earlier process has left. */
+  async open(): Promise<void> {
+    await this.#uploads.read();
+    this.tidy();
+  }
+
+  /** Resolves when the message has been handled. */
+  take(peer: Peer, message: Of<"offer" | "piece">): Promise<void> {
+    if (message.type === "piece" && this.#uploadOf(peer, message) === undefined) {
+      peer.refuse("not-assigned", `piece ${message.index} is of nothing that is being received`);
+      return Promise.resolve(); // not even queued
+    }
+    return this.#inTurn(() => (message.type === "offer" ? this.#offer(peer, message) : this.#piece(peer, message)));
+  }
+
+  /** Forgets uploads that nobody waits for any more. To be called whenever the state has changed, and now and then. */
+  tidy(): void {
+    const { state } = this.#host.intake();
+    for (const upload of this.#uploads.all().filter(({ taken }) => !taken)) {
+      const why = whyOver(upload, state, this.#host.nowMs());
+      if (why !== null) {
+        this.#drop(upload);
+        if (why === "late") {
+          const session = [...state.live.sessions.values()].find((one) => one.contributor === upload.contributor);
+          const detail = `the round closed after ${upload.held} of ${upload.count} pieces`;
+          if (session !== undefined) {
+            const intake = rejected({ session: session.id }, upload.contribution, { reason: "late", detail }, false);
+            this.#host.enqueue(() => this.#settle(null, intake, upload.count));
+          }
+        }
+      }
+    }
+  }
+
+  /** Within a job of the queue: a contribution that came whole. */
+  async contribute(peer: Peer, message: Of<"contribute">, wireBytes: number): Promise<void> {
+    await this.#settle(peer, await takeContribution(this.#host.intake(), senderOf(peer), message, wireBytes), 1);
+  }
+
+  /** Within a job of the queue. */
+  async report(peer: Peer, message: Of<"report">): Promise<void> {
+    await this.#settle(peer, await takeReport(this.#host.intake(), senderOf(peer), message), 0);
+  }
+
+  /** Within a job of the queue: passes on what became of a report, or of a contribution of `pieces` pieces. */
+  async #settle(peer: Peer | null, intake: Intake, pieces: number): Promise<void> {
+    switch (intake.type) {
+      case "event":
+        await this.#pass(peer, intake, pieces);
+        return;
+      case "again":
+        peer?.send(
+          intake.verdict === null
+            ? { type: "have", contribution: intake.contribution, pieces }
+            : { type: "verdict", contribution: intake.contribution, verdict: intake.verdict },
+        );
+        return;
+      case "refused":
+        peer?.refuse(intake.reason, intake.detail);
+        peer?.strike();
+        return;
+      default:
+        intake satisfies never;
+    }
+  }
+
+  async #pass(
+    peer: Peer | null,
+    { event, detail }: Extract<Intake, { readonly type: "event" }>,
+    pieces: number,
+  ): Promise<void> {
+    if (event.type !== "rejected") {
+      peer?.forgive();
+      await this.#host.apply(event);
+      if (event.type === "contributed") {
+        peer?.send({ type: "have", contribution: event.contribution, pieces });
+      }
+      return;
+    }
+    this.#host.log(`Session ${event.session}: contribution refused as "${event.reason}": ${detail}`);
+    this.#host.fact({ type: "rejected", reason: event.reason });
+    await this.#host.apply(event);
+    if (event.reason !== "late") {
+      peer?.strike();
+    }
+  }
+
+  async #offer(peer: Peer, offer: Of<"offer">): Promise<void> {
+    const intake = this.#host.intake();
+    if (!intake.state.live.sessions.has(peer.id)) {
+      return; // it has left, or another session of the device has begun
+    }
+    const taken = await takeOffer(intake, senderOf(peer), offer);
+    if (taken.type !== "offered") {
+      this.#host.enqueue(() => this.#settle(peer, taken, offer.pieces.length / DIGEST_BYTES));
+      return;
+    }
+    const upload = await this.#uploads.begin(offer, taken.header);
+    if (upload === null) {
+      peer.refuse("busy", "there is no room for another upload", BUSY_RETRY_MS);
+      return;
+    }
+    this.#confirm(peer, upload);
+  }
+
+  async #piece(peer: Peer, piece: Of<"piece">): Promise<void> {
+    const upload = this.#uploadOf(peer, piece);
+    if (upload === undefined) {
+      return; // it was dropped meanwhile, and its sender told
+    }
+    const added = await this.#uploads.add(upload, piece.index, piece.bytes);
+    switch (added.type) {
+      case "held":
+        this.#confirm(peer, upload);
+        return;
+      case "ignored":
+        return;
+      case "damaged":
+        if (added.again) {
+          this.#host.log(`Session ${peer.id}: ${added.detail}; it is asked for again`);
+          this.#confirm(peer, upload);
+          return;
+        }
+        this.#drop(upload);
+        this.#host.enqueue(() =>
+          this.#settle(
+            peer,
+            rejected({ session: peer.id }, upload.contribution, { reason: "malformed", detail: added.detail }, true),
+            upload.count,
+          ),
+        );
+        return;
+      case "misplaced":
+        peer.refuse("malformed", added.detail);
+        peer.strike();
+        return;
+      default:
+        added satisfies never;
+    }
+  }
+
+  /** Says how far the upload is, or passes it on when it is complete. */
+  #confirm(peer: Peer, upload: Upload): void {
+    if (upload.held < upload.count) {
+      peer.send({ type: "have", contribution: upload.contribution, pieces: upload.held });
+    } else {
+      this.#host.enqueue(() => this.#finish(peer, upload));
+    }
+  }
+
+  async #finish(peer: Peer, upload: Upload): Promise<void> {
+    const intake = this.#host.intake();
+    if (this.#uploads.of(upload.contributor) !== upload || upload.taken || !intake.state.live.sessions.has(peer.id)) {
+      return; // done already, or its sender will come back and offer it again
+    }
+    upload.taken = true;
+    const payload = await this.#uploads.payload(upload);
+    const whole = { header: upload.offer.header, signature: upload.offer.signature, payload };
+    const wireBytes = encodeMessage(upload.offer).length + payload.length;
+    await this.#settle(peer, await takeContribution(intake, senderOf(peer), whole, wireBytes), upload.count);
+    this.#drop(upload);
+  }
+
+  #uploadOf(peer: Peer, { contribution }: Of<"piece">): Upload | undefined {
+    const upload = this.#uploads.of(peer.contributor);
+    return upload?.contribution === contribution ? upload : undefined;
+  }
+
+  #drop(upload: Upload): void {
+    if (this.#uploads.of(upload.contributor) === upload) {
+      this.#uploads.forget(upload);
+      this.#host.track(() => this.#inTurn(() => this.#uploads.erase(upload)));
+    }
+  }
+}
+
+function senderOf(peer: Peer): Sender {
+  return { session: peer.id, publicKey: peer.publicKey };
+}
+
+/** Null while an upload is of use. */
+function whyOver(
+  { contribution, contributor, header, movedMs }: Upload,
+  { durable, live }: CoordinatorState,
+  nowMs: number,
+): "taken" | "late" | "idle" | null {
+  if (durable.contributions.has(contribution) || live.ended.has(contributor)) {
+    return "taken";
+  }
+  if (durable.stage !== "open" || durable.round !== header.round) {
+    return "late";
+  }
+  return nowMs - movedMs > UPLOAD_IDLE_MS ? "idle" : null;
+}

@@ -1,0 +1,193 @@
+/**
+ * Contributions that arrive in pieces, as far as they are here. An upload is an offer and the pieces from the first on, each a key
+ * of the store, so that one goes on where it was after a broken link, and after a relay that was killed. A device has one at a
+ * time; number and bytes of all together are bounded, and so is the time that one may rest. Keys, not blobs: a blob is known
+ * by its content, and who deletes an upload must not delete what somebody else has stored.
+ */
+import { concatBytes, type Bytes, type ContributionId, type ContributorId, type Digest } from "../base/bytes.ts";
+import { contributionIdOf, decodeContributorMessage, decodeHeader, encodeMessage } from "../protocol/codec.ts";
+import type { ContributionHeader, ContributorMessage } from "../protocol/messages.ts";
+import { DIGEST_BYTES, pieceAt, pieceDigest } from "../protocol/pieces.ts";
+import type { Keys } from "../store/store.ts";
+
+/** Uploads that are under way at a time, and the bytes that were announced for all of them. */
+export const UPLOADS_MAX = 256;
+export const UPLOAD_BYTES_MAX = 1_073_741_824;
+/** An upload of which no piece has come for so long is forgotten. */
+export const UPLOAD_IDLE_MS = 600_000;
+
+export type Offer = Extract<ContributorMessage, { readonly type: "offer" }>;
+export type Hash = (bytes: Bytes) => Promise<Digest>;
+
+export interface Upload {
+  readonly contributor: ContributorId;
+  readonly contribution: ContributionId;
+  readonly header: ContributionHeader;
+  readonly offer: Offer;
+  /** Pieces in all, and those that are here. */
+  readonly count: number;
+  held: number;
+  /** When something of it came last. */
+  movedMs: number;
+  /** A piece that came with another digest and was asked for again. */
+  damaged: number | null;
+  /** It is complete and on its way into the ledger. */
+  taken: boolean;
+}
+
+/** What became of a piece: it is durable, it was here or is out of turn and nothing is wrong with that, or why it is not taken. */
+export type Added =
+  | { readonly type: "held" }
+  | { readonly type: "ignored" }
+  | { readonly type: "damaged"; readonly again: boolean; readonly detail: string }
+  | { readonly type: "misplaced"; readonly detail: string };
+
+export interface UploadsOptions {
+  readonly keys: Keys;
+  readonly hash: Hash;
+  readonly nowMs: () => number;
+}
+
+const PREFIX = "upload/";
+
+/** Calls that change the same upload must not overlap. A class because it goes with the store's keys. */
+export class Uploads {
+  readonly #options: UploadsOptions;
+  readonly #uploads = new Map<ContributorId, Upload>();
+
+  constructor(options: UploadsOptions) {
+    this.#options = options;
+  }
+
+  /** Finds what an earlier process has left, and deletes what it cannot go on with. */
+  async read(): Promise<void> {
+    const { keys, nowMs } = this.#options;
+    const names = new Set(await keys.list(PREFIX));
+    for (const name of names) {
+      const [contributor = "", index] = name.slice(PREFIX.length).split("/");
+      const bytes = index === undefined ? await keys.get(name) : undefined;
+      const upload = bytes === undefined ? null : uploadIn(bytes, contributor as ContributorId, nowMs());
+      if (upload !== null) {
+        while (upload.held < upload.count && names.has(pieceKey(upload, upload.held))) {
+          upload.held += 1;
+        }
+        this.#uploads.set(upload.contributor, upload);
+      }
+    }
+    for (const name of names) {
+      const [contributor = "", index = "0"] = name.slice(PREFIX.length).split("/");
+      const upload = this.#uploads.get(contributor as ContributorId);
+      if (upload === undefined || Number(index) >= upload.count) {
+        await keys.delete(name);
+      }
+    }
+  }
+
+  all(): readonly Upload[] {
+    return [...this.#uploads.values()];
+  }
+
+  of(contributor: ContributorId): Upload | undefined {
+    return this.#uploads.get(contributor);
+  }
+
+  /**
+   * The upload of an offer that was checked: the one that is under way, or a new one in place of any other of the device. Null when
+   * there is no room.
+   */
+  async begin(offer: Offer, header: ContributionHeader): Promise<Upload | null> {
+    const { keys, nowMs } = this.#options;
+    const upload = newUpload(offer, header, nowMs());
+    const before = this.#uploads.get(upload.contributor);
+    if (before?.contribution === upload.contribution) {
+      before.movedMs = nowMs();
+      before.damaged = null;
+      return before;
+    }
+    if (before !== undefined) {
+      this.forget(before);
+      await this.erase(before);
+    }
+    const announced = this.all().reduce((sum, one) => sum + one.header.payload.bytes, header.payload.bytes);
+    if (this.#uploads.size >= UPLOADS_MAX || announced > UPLOAD_BYTES_MAX) {
+      return null;
+    }
+    this.#uploads.set(upload.contributor, upload);
+    await keys.set(offerKey(upload), encodeMessage(offer));
+    return upload;
+  }
+
+  /** Takes the next piece; it is durable when this resolves to "held". */
+  async add(upload: Upload, index: number, bytes: Bytes): Promise<Added> {
+    const { held, count, damaged, offer, header } = upload;
+    if (index >= count || (index > held && damaged !== held)) {
+      return { type: "misplaced", detail: `got piece ${index}, need ${held} of ${count}` };
+    }
+    if (index !== held) {
+      return { type: "ignored" }; // sent before its sender knew what is here
+    }
+    const { start, end } = pieceAt(index, { bytes: header.payload.bytes, count });
+    if (bytes.length !== end - start) {
+      return { type: "misplaced", detail: `piece ${index} has ${bytes.length} bytes, need ${end - start}` };
+    }
+    if ((await this.#options.hash(bytes)) !== pieceDigest(offer.pieces, index)) {
+      upload.damaged = index;
+      const detail = `piece ${index} of ${count} (bytes ${start} to ${end}) is not the one that was offered`;
+      return { type: "damaged", again: damaged !== index, detail };
+    }
+    await this.#options.keys.set(pieceKey(upload, index), bytes);
+    upload.held += 1;
+    upload.damaged = null;
+    upload.movedMs = this.#options.nowMs();
+    return { type: "held" };
+  }
+
+  /** All pieces, put together. */
+  async payload(upload: Upload): Promise<Bytes> {
+    const pieces: Bytes[] = [];
+    for (let index = 0; index < upload.held; index += 1) {
+      pieces.push((await this.#options.keys.get(pieceKey(upload, index))) ?? new Uint8Array());
+    }
+    return concatBytes(pieces);
+  }
+
+  /** Takes no more pieces of it. What is stored stays until it is erased. */
+  forget(upload: Upload): void {
+    if (this.#uploads.get(upload.contributor) === upload) {
+      this.#uploads.delete(upload.contributor);
+    }
+  }
+
+  /** Deletes what is stored of it: the offer first, so that a process that dies meanwhile leaves only what the next one deletes. */
+  async erase(upload: Upload): Promise<void> {
+    await this.#options.keys.delete(offerKey(upload));
+    for (let index = 0; index < upload.held; index += 1) {
+      await this.#options.keys.delete(pieceKey(upload, index));
+    }
+  }
+}
+
+function newUpload(offer: Offer, header: ContributionHeader, movedMs: number): Upload {
+  const contribution = contributionIdOf(offer.header);
+  const count = offer.pieces.length / DIGEST_BYTES;
+  const { contributor } = header;
+  return { contributor, contribution, header, offer, count, held: 0, movedMs, damaged: null, taken: false };
+}
+
+/** The upload of a stored offer; null when it cannot be read. */
+function uploadIn(bytes: Bytes, contributor: ContributorId, nowMs: number): Upload | null {
+  const offer = decodeContributorMessage(bytes);
+  if (!offer.ok || offer.value.type !== "offer") {
+    return null;
+  }
+  const header = decodeHeader(offer.value.header);
+  return header.ok && header.value.contributor === contributor ? newUpload(offer.value, header.value, nowMs) : null;
+}
+
+function offerKey({ contributor }: Upload): string {
+  return `${PREFIX}${contributor}`;
+}
+
+function pieceKey(upload: Upload, index: number): string {
+  return `${offerKey(upload)}/${index}`;
+}

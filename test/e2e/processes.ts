@@ -86,7 +86,7 @@ export function startContributor(
   return start(["src/headless/main.ts", "--json", "--relay", relay, "--dir", dir, ...args], env);
 }
 
-function start(args: readonly string[], env: Readonly<Record<string, string>> = {}): Running {
+export function start(args: readonly string[], env: Readonly<Record<string, string>> = {}): Running {
   const child = spawn(NODE, [...FLAGS, ...args], {
     cwd: ROOT,
     env: { ...process.env, ...env },

@@ -100,7 +100,8 @@ async function listening(lines: AsyncIterable<string>): Promise<string> {
 async function openSession(url: string, welcomesMs: number[]): Promise<Link> {
   const key = await deviceKeyOf(await createPair(false));
   const agent = { agent: "bench relay", engine: "wasm", device: "none", privateData: false } as const;
-  const hello = encodeMessage({ type: "hello", protocol: PROTOCOL_VERSION, publicKey: key.publicKey, ...agent });
+  const nonce = crypto.getRandomValues(new Uint8Array(32));
+  const hello = encodeMessage({ type: "hello", protocol: PROTOCOL_VERSION, publicKey: key.publicKey, nonce, ...agent });
   const startMs = performance.now();
   return new Promise((settle, reject) => {
     const attach = (link: Link) => ({

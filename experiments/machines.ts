@@ -188,6 +188,7 @@ function createSession(
     clock,
     rng: createRng("session", seed, process.name),
     key,
+    verify: setting.registry.verify,
     engine: { kind: engine.kind, device: engine.device, sentence: "" },
     createWork: async ({ contributor: id }) => {
       if (setting.arm.work === "noise") {

@@ -14,7 +14,7 @@ import { createCorpus } from "../src/data/corpus.ts";
 import { createPace } from "../src/engines/pace.ts";
 import { openTunings } from "../src/engines/tunings.ts";
 import { trainProgram } from "../src/model/llama.ts";
-import { loadDeviceKey } from "../src/net/device-key.ts";
+import { loadDeviceKey, verifySignature } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
 import { dialRtcFromWorker } from "../src/net/proxy.ts";
 import { systemClock } from "../src/net/system-clock.ts";
@@ -124,6 +124,7 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
     clock: systemClock,
     rng: createRng("page", Date.now(), crypto.getRandomValues(new Uint32Array(1))[0] ?? 0),
     key,
+    verify: verifySignature,
     engine: { kind, device, sentence: begun.sentence },
     createWork: ({ charter: agreed, contributor: name, texts, losses, onEngine }) => {
       const corpus = createCorpus(texts);

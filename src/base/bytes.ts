@@ -4,7 +4,7 @@
  * digests are the same.
  */
 import { sha256 } from "@noble/hashes/sha2.js";
-import { bytesToHex, hexToBytes } from "@noble/hashes/utils.js";
+import { bytesToHex, hexToBytes, utf8ToBytes } from "@noble/hashes/utils.js";
 import { assert } from "./assert.ts";
 
 /** Bytes in memory of their own kind: never shared memory, so that they can be hashed, stored and transferred. */
@@ -34,6 +34,11 @@ export function toHex(bytes: Uint8Array): string {
 /** Throws on an odd length or a character that is not hexadecimal. */
 export function fromHex(hex: string): Bytes {
   return hexToBytes(hex) as Bytes;
+}
+
+/** A text in UTF-8. */
+export function textBytes(text: string): Bytes {
+  return utf8ToBytes(text) as Bytes;
 }
 
 export function concatBytes(parts: readonly Uint8Array[]): Bytes {

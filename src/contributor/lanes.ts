@@ -5,10 +5,10 @@
 import { assert, HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import type { Attach, Lane, Link } from "../net/link.ts";
-import { decodeRelayMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
-import type { DeviceKey } from "../protocol/keys.ts";
-import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
-import type { ContributorEvent, ContributorState } from "./state.ts";
+import { decodeRelayMessage, encodeMessage, rtcProof, sessionProof } from "../protocol/codec.ts";
+import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
+import type { ContributorMessage, RelayMessage, RtcSignal } from "../protocol/messages.ts";
+import type { ContributorEvent, ContributorState, Effect } from "./state.ts";
 
 /** Time to set the WebRTC lane up. */
 const RTC_MS = 15_000;
@@ -24,6 +24,7 @@ export interface LanesOptions {
   readonly dial: (attach: Attach) => Promise<Link>;
   readonly openRtc?: OpenRtc;
   readonly key: DeviceKey;
+  readonly verify: VerifySignature;
   /** The session as it stands: which dial counts, and whether a WebRTC link is wanted. */
   readonly state: () => ContributorState;
   readonly dispatch: (event: ContributorEvent) => void;
@@ -35,7 +36,9 @@ export class Lanes {
   #link: Link | undefined;
   #rtc: Link | undefined;
   #hello: Bytes | undefined;
-  #answer: { resolve: (sdp: string) => void; reject: (error: Error) => void } | undefined;
+  /** What the relay has proven on the present link: its key, and the nonce that stands for the session. */
+  #proven: { readonly nonce: Bytes; readonly relay: Bytes } | undefined;
+  #answer: { resolve: (signal: RtcSignal) => void; reject: (error: Error) => void } | undefined;
   /** Bytes of links that have ended. */
   #pastUp = 0;
   #pastDown = 0;
@@ -93,11 +96,7 @@ export class Lanes {
   async openRtc(dial: number): Promise<void> {
     const { openRtc } = this.#options;
     assert(openRtc !== undefined, "Cannot open WebRTC: this program has none");
-    const exchange = (sdp: string): Promise<string> =>
-      new Promise((resolve, reject) => {
-        this.#answer = { resolve, reject };
-        this.send({ type: "rtc", kind: "offer", sdp });
-      });
+    const exchange = (offer: string): Promise<string> => this.#exchange(offer);
     const attach: Attach = (link) => ({
       message: (bytes) => this.#receive(dial, bytes),
       closed: (reason) => {
@@ -130,22 +129,55 @@ export class Lanes {
     this.#link?.send(bytes);
   }
 
-  async prove(nonce: Bytes): Promise<void> {
+  /** Proves this device's key to a relay that has proven its own. */
+  async prove({ nonce, relay, signature, dial }: Extract<Effect, { readonly type: "prove" }>): Promise<void> {
+    const { key, verify, dispatch } = this.#options;
     const link = this.#link;
     assert(this.#hello !== undefined, "Cannot prove: no hello was sent");
-    const signature = await this.#options.key.sign("session", sessionProof({ nonce, hello: this.#hello }));
-    link?.send(encodeMessage({ type: "prove", signature }));
+    const proof = sessionProof({ nonce, hello: this.#hello });
+    const valid = await verify(relay, "relay", proof, signature);
+    if (link === undefined || link !== this.#link) {
+      return;
+    }
+    if (!valid) {
+      dispatch({ type: "garbled", dial, reason: "The relay does not prove the key that it names" });
+      return;
+    }
+    this.#proven = { nonce, relay };
+    dispatch({ type: "proven", dial, relay });
+    link.send(encodeMessage({ type: "prove", signature: await key.sign("session", proof) }));
+  }
+
+  /** Takes a signed offer to the relay and brings back its answer, if the key that it has proven signed that for this offer. */
+  async #exchange(offer: string): Promise<string> {
+    const { key, verify } = this.#options;
+    assert(this.#proven !== undefined, "Cannot offer a link: no session is proven");
+    const { nonce, relay } = this.#proven;
+    const signature = await key.sign("rtc", rtcProof({ nonce, offer }));
+    const answer = await new Promise<RtcSignal>((resolve, reject) => {
+      this.#answer = { resolve, reject };
+      this.send({ type: "rtc", kind: "offer", sdp: offer, signature });
+    });
+    if (!(await verify(relay, "rtc", rtcProof({ nonce, offer, answer: answer.sdp }), answer.signature))) {
+      throw new HeddleError("integrity", "the answer is not the one that the relay has signed for this offer");
+    }
+    return answer.sdp;
   }
 
   #receive(dial: number, bytes: Bytes): void {
     const decoded = decodeRelayMessage(bytes);
     if (!decoded.ok) {
-      this.#options.dispatch({ type: "garbled", dial, detail: decoded.detail });
+      const reason = `The relay sent something unreadable: ${decoded.detail}`;
+      this.#options.dispatch({ type: "garbled", dial, reason });
       return;
     }
     const message: RelayMessage = decoded.value;
     if (message.type === "rtc" && message.kind === "answer") {
-      this.#answer?.resolve(message.sdp);
+      this.#answer?.resolve(message);
+      this.#answer = undefined;
+    } else if (message.type === "refused" && message.reason === "bad-signature") {
+      const sentence = "the relay got an offer that this device has not signed";
+      this.#answer?.reject(new HeddleError("integrity", sentence));
       this.#answer = undefined;
     }
     this.#options.dispatch({ type: "received", dial, message });
@@ -161,6 +193,7 @@ export class Lanes {
     this.#pastUp += this.#link?.bytesSent ?? 0;
     this.#pastDown += this.#link?.bytesReceived ?? 0;
     this.#link = undefined;
+    this.#proven = undefined;
     this.#answer?.reject(new HeddleError("unreachable", "The link ended before the answer came"));
     this.#answer = undefined;
   }

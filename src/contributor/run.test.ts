@@ -7,13 +7,13 @@ import { initialParameters } from "../model/layout.ts";
 import type { Attach, Link } from "../net/link.ts";
 import { createMemoryPair } from "../net/memory.ts";
 import { encodeCharter } from "../protocol/charter-codec.ts";
-import { contributorIdOf, decodeContributorMessage, encodeMessage } from "../protocol/codec.ts";
+import { contributorIdOf, decodeContributorMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
 import type { ContributorMessage, RelayMessage, TrainAssignment, VersionInfo } from "../protocol/messages.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import { createVirtualClock } from "../sim/clock.ts";
 import { createKeyRegistry } from "../sim/keys.ts";
 import { createMemoryDisk, createMemoryStore, type MemoryDisk } from "../store/memory.ts";
-import type { Engine, Outputs } from "../tensor/engine.ts";
+import type { Engine } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
 import { createTwin } from "../tensor/twin.ts";
 import { applyUpdate } from "../update/delta.ts";
@@ -22,6 +22,7 @@ import { unpackUpdate } from "../update/unpack.ts";
 import { openNotebook } from "./notebook.ts";
 import { createContributor, type Contributor, type ContributorOptions } from "./run.ts";
 import type { ContributorView } from "./view.ts";
+import { lose, twinWhose } from "./twin.fixture.ts";
 import { createWork } from "./work.ts";
 
 const text = (words: string): Bytes => new TextEncoder().encode(words.repeat(20)) as Bytes;
@@ -45,6 +46,7 @@ const firstHead: VersionInfo = {
   checkpointBytes: initial.byteLength,
   evalLoss: 5,
 };
+const nonce = new Uint8Array(32);
 const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 interface StageOptions extends Partial<Omit<ContributorOptions, "engine">> {
@@ -53,27 +55,6 @@ interface StageOptions extends Partial<Omit<ContributorOptions, "engine">> {
   readonly rtc?: boolean;
   /** What computes, by the number of engines lost in a row. */
   readonly engine?: (losses: number) => Engine;
-}
-
-function lose(): never {
-  throw new HeddleError("device-lost", "The GPU went away: reset");
-}
-
-/** The twin, whose training steps have an outcome of the test's choosing. */
-function twinWhose(outcome: (step: number, values: Outputs<string>) => Outputs<string>): Engine {
-  const twin = createTwin();
-  let steps = 0;
-  const compile = async (program: Program) => {
-    const plan = await twin.compile(program);
-    const run = async <Name extends string>(names: readonly Name[] = []) => {
-      const values = await plan.run<string>(names);
-      const isStep = names.includes("norm" as Name); // a training step is read for its loss and its norm
-      steps += isStep ? 1 : 0;
-      return (isStep ? outcome(steps, values) : values) as Outputs<Name>;
-    };
-    return { ...plan, run, [Symbol.dispose]: () => plan[Symbol.dispose]() };
-  };
-  return { ...twin, compile };
 }
 
 /** Has the contributor measure an update that somebody else made. */
@@ -104,7 +85,9 @@ function assignValidation(stage: Stage, id: string): void {
 class Stage {
   readonly clock = createVirtualClock();
   readonly disk: MemoryDisk;
-  readonly key = createKeyRegistry().create("stage");
+  readonly registry = createKeyRegistry();
+  readonly key = this.registry.create("stage");
+  readonly relayKey = this.registry.create("relay");
   head = firstHead;
   readonly earlier: VersionInfo[] = [];
   readonly blobs = new Map<Digest, Bytes>([
@@ -136,6 +119,7 @@ class Stage {
       clock: this.clock,
       rng: createRng("stage"),
       key: this.key,
+      verify: this.registry.verify,
       engine: { kind: "twin", device: "test", sentence: "" },
       createWork: ({ charter, contributor, texts, losses, onEngine }) => {
         const engine = options.engine?.(losses) ?? createTwin();
@@ -174,7 +158,9 @@ class Stage {
     }
     this.got.push({ message: read.value, bytes: bytes.slice(), lane });
     if (read.value.type === "hello") {
-      this.say({ type: "challenge", nonce: new Uint8Array(32) });
+      const { publicKey: relay } = this.relayKey;
+      const signature = this.relayKey.signNow("relay", sessionProof({ nonce, hello: bytes }));
+      this.say({ type: "challenge", nonce, relay, signature });
     } else if (read.value.type === "prove") {
       const contributor = contributorIdOf(this.key.publicKey);
       this.say({ type: "welcome", run: runDigest, charter, contributor, head: this.head, earlier: this.earlier });

@@ -9,7 +9,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
 import { createStop, type StopSignal } from "../base/stop.ts";
 import type { Attach, FetchBlob, Link } from "../net/link.ts";
-import type { DeviceKey } from "../protocol/keys.ts";
+import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import { PIECE_BYTES } from "../protocol/limits.ts";
 import type { Assignment } from "../protocol/messages.ts";
 import type { Store } from "../store/store.ts";
@@ -33,6 +33,7 @@ export interface ContributorOptions {
   readonly clock: Clock;
   readonly rng: Rng;
   readonly key: DeviceKey;
+  readonly verify: VerifySignature;
   readonly engine: EngineInUse;
   readonly createWork: CreateWork;
   /** Largest piece of a contribution; what fits one is sent whole. */
@@ -171,7 +172,7 @@ class Session {
         this.#lanes.send(effect.message);
         return;
       case "prove":
-        this.#run(this.#lanes.prove(effect.nonce));
+        this.#run(this.#lanes.prove(effect));
         return;
       case "openRtc":
         void this.#lanes.openRtc(effect.dial);

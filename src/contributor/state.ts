@@ -93,6 +93,8 @@ export interface ContributorState {
   readonly rtc: "unavailable" | "none" | "opening" | "open";
   readonly laneReason: string;
 
+  /** The key that the relay has proven; another one is another relay's. */
+  readonly relay: Bytes | null;
   readonly contributor: ContributorId | null;
   readonly run: { readonly digest: Digest; readonly charter: Charter } | null;
   readonly preparation: "none" | "running" | "done";
@@ -165,8 +167,10 @@ export type ContributorEvent =
   /** A dial failed or a link ended. */
   | { readonly type: "linkEnded"; readonly dial: number; readonly reason: string }
   | { readonly type: "received"; readonly dial: number; readonly message: RelayMessage }
-  /** Bytes arrived that are no message of this protocol. */
-  | { readonly type: "garbled"; readonly dial: number; readonly detail: string }
+  /** The relay has the key that it names. */
+  | { readonly type: "proven"; readonly dial: number; readonly relay: Bytes }
+  /** What arrived is no message of this protocol, or not the relay's. */
+  | { readonly type: "garbled"; readonly dial: number; readonly reason: string }
   | { readonly type: "rtcOpened" }
   | { readonly type: "rtcEnded"; readonly reason: string }
   /** Data are here, the engine is ready, and what was remembered of the run is restored. */
@@ -185,8 +189,14 @@ export type Effect =
   | { readonly type: "dial"; readonly dial: number }
   | { readonly type: "hangUp"; readonly reason: string }
   | { readonly type: "send"; readonly message: ContributorMessage }
-  /** Sign the nonce and send `prove`. */
-  | { readonly type: "prove"; readonly nonce: Bytes; readonly dial: number }
+  /** Check that the relay has the key it names, then sign the nonce and send `prove`. */
+  | {
+      readonly type: "prove";
+      readonly nonce: Bytes;
+      readonly relay: Bytes;
+      readonly signature: Bytes;
+      readonly dial: number;
+    }
   | { readonly type: "openRtc"; readonly dial: number }
   | { readonly type: "closeRtc"; readonly reason: string }
   | { readonly type: "prepare"; readonly run: Digest; readonly charter: Charter; readonly losses: number }
@@ -233,6 +243,7 @@ export function createState(identity: Identity, rtcAvailable: boolean): Contribu
     pingedMs: 0,
     rtc: rtcAvailable ? "none" : "unavailable",
     laneReason: rtcAvailable ? "" : "This program has no WebRTC.",
+    relay: null,
     contributor: null,
     run: null,
     preparation: "none",

@@ -4,19 +4,47 @@ import { PING_MS, DEAD_MS } from "../protocol/limits.ts";
 import { BACKOFF_MS, BACKOFF_MS_MAX, STALL_MS, type ContributorEvent } from "./state.ts";
 import { wakeMs } from "./tick.ts";
 import { viewOf } from "./projection.ts";
-import { charter, counters, digest, head, pending, train, types, validation, Walk } from "./walk.fixture.ts";
+import {
+  challenge,
+  charter,
+  counters,
+  digest,
+  head,
+  pending,
+  relayKey,
+  train,
+  types,
+  validation,
+  Walk,
+} from "./walk.fixture.ts";
 
 describe("tick()", () => {
   test("goes from start to ready by hello, prove, prepare and fetch", () => {
     const walk = new Walk();
     expect(types(walk.on({ type: "start" }))).toEqual(["dial"]);
     expect(types(walk.on({ type: "linked", dial: walk.state.dial }))).toEqual(["hello"]);
-    expect(types(walk.receive({ type: "challenge", nonce: new Uint8Array(32) }))).toEqual(["prove"]);
+    expect(types(walk.receive(challenge))).toEqual(["prove"]);
     const contributor = digest("d") as string as ContributorId;
     const welcome = { type: "welcome", run: digest("r"), charter, contributor, head: head(0), earlier: [] } as const;
     expect(types(walk.receive(welcome))).toEqual(["prepare", "fetch"]);
     expect(types(walk.on({ type: "prepared", pending: null }))).toEqual([]);
     expect(types(walk.on({ type: "fetched", version: 0, digest: digest("0") }))).toEqual(["ready"]);
+  });
+
+  test("does not go on by itself with a relay of another key, and does when started again", () => {
+    const walk = new Walk();
+    walk.connect();
+    walk.on({ type: "proven", dial: walk.state.dial, relay: relayKey });
+    walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "no" });
+    walk.on({ type: "woke" }, BACKOFF_MS_MAX);
+    walk.on({ type: "linked", dial: walk.state.dial });
+    const other = { ...challenge, relay: new Uint8Array(32) };
+    expect(types(walk.receive(other))).toEqual(["hangUp"]);
+    expect(walk.state.failure).toMatch(/another key/);
+    walk.on({ type: "start" });
+    walk.on({ type: "woke" }, BACKOFF_MS_MAX);
+    walk.on({ type: "linked", dial: walk.state.dial });
+    expect(types(walk.receive(other))).toEqual(["prove"]);
   });
 
   test("dials again after a random share of a doubling back-off, at most 30 s", () => {

@@ -7,8 +7,9 @@
  * a first start all pass through the same lines. Two rules carry the bookkeeping: a contribution is kept and sent again
  * until its verdict is here, and no work on a newer version is asked for before that.
  */
+import { equalBytes, type Bytes } from "../base/bytes.ts";
 import type { Rng } from "../base/rng.ts";
-import { DEAD_MS, PIECES_AHEAD, PING_MS, PROTOCOL_VERSION, UPDATES_KEPT } from "../protocol/limits.ts";
+import { DEAD_MS, NONCE_BYTES, PIECES_AHEAD, PING_MS, PROTOCOL_VERSION, UPDATES_KEPT } from "../protocol/limits.ts";
 import type { Assignment, RelayMessage, VersionInfo } from "../protocol/messages.ts";
 import { REASONS, verdictSentence, type Reason, type Verdict } from "../protocol/verdict.ts";
 import { advance } from "./advance.ts";
@@ -88,7 +89,7 @@ function take(draft: Draft, event: ContributorEvent): void {
     case "linked":
       if (event.dial === state.dial && state.link.type === "dialling") {
         const { publicKey, agent, engine, device, privateData } = state.identity;
-        const hello = { publicKey, agent, engine, device, privateData };
+        const hello = { publicKey, nonce: nonceOf(draft.rng), agent, engine, device, privateData };
         set(draft, { link: { type: "greeting", untilMs: nowMs + HANDSHAKE_MS }, heardMs: nowMs, pingedMs: nowMs });
         draft.effects.push({ type: "send", message: { type: "hello", protocol: PROTOCOL_VERSION, ...hello } });
       }
@@ -104,9 +105,14 @@ function take(draft: Draft, event: ContributorEvent): void {
         receive(draft, event.message);
       }
       return;
+    case "proven":
+      if (event.dial === state.dial) {
+        set(draft, { relay: event.relay });
+      }
+      return;
     case "garbled":
       if (event.dial === state.dial) {
-        hangUp(draft, `The relay sent something unreadable: ${event.detail}`);
+        hangUp(draft, event.reason);
       }
       return;
     case "rtcOpened":
@@ -157,6 +163,7 @@ function begin(draft: Draft): void {
   set(draft, { intent: "working" });
   if (draft.state.failure !== null) {
     const forgotten = {
+      relay: null,
       run: null,
       head: null,
       earlier: [],
@@ -178,12 +185,25 @@ function begin(draft: Draft): void {
   }
 }
 
+function nonceOf(rng: Rng): Bytes {
+  return Uint8Array.from({ length: NONCE_BYTES }, () => rng.below(256));
+}
+
+const OTHER_RELAY =
+  "The relay has another key than before: it is another relay, or somebody is in between. Start again to take part in what it serves now.";
+
 function receive(draft: Draft, message: RelayMessage): void {
   const { state } = draft;
   switch (message.type) {
-    case "challenge":
-      draft.effects.push({ type: "prove", nonce: message.nonce, dial: state.dial });
+    case "challenge": {
+      const { nonce, relay, signature } = message;
+      if (state.relay !== null && !equalBytes(state.relay, relay)) {
+        fail(draft, OTHER_RELAY);
+        return;
+      }
+      draft.effects.push({ type: "prove", nonce, relay, signature, dial: state.dial });
       return;
+    }
     case "welcome": {
       const { run, charter, contributor, head, earlier } = message;
       if (state.run !== null && state.run.digest !== run) {

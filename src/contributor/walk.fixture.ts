@@ -15,6 +15,7 @@ import {
 import { tick } from "./tick.ts";
 
 export const digest = (letter: string): Digest => letter.repeat(64) as Digest;
+export const relayKey = new Uint8Array(32).fill(7);
 export const identity = {
   publicKey: new Uint8Array(32),
   agent: "test",
@@ -64,6 +65,13 @@ export const validation = {
   judgeMs: 1000,
 };
 
+export const challenge = {
+  type: "challenge",
+  nonce: new Uint8Array(32),
+  relay: relayKey,
+  signature: relayKey,
+} as const;
+
 /** A contributor that a test walks event by event. */
 export class Walk {
   aheadMax = 0;
@@ -92,7 +100,7 @@ export class Walk {
       this.on({ type: "woke" }, BACKOFF_MS_MAX);
     }
     this.on({ type: "linked", dial: this.state.dial });
-    this.receive({ type: "challenge", nonce: new Uint8Array(32) });
+    this.receive(challenge);
     const contributor = digest("d") as string as ContributorId;
     const round = { ...charter.round, aheadMax: this.aheadMax };
     const served = { ...charter, round };

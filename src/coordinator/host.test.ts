@@ -4,7 +4,14 @@ import { createRng } from "../base/rng.ts";
 import type { Link } from "../net/link.ts";
 import { createMemoryPair } from "../net/memory.ts";
 import { verifyChain } from "../protocol/chain.ts";
-import { contributionIdOf, decodeRelayMessage, encodeMessage, encodeReport } from "../protocol/codec.ts";
+import {
+  contributionIdOf,
+  decodeRelayMessage,
+  encodeMessage,
+  encodeReport,
+  rtcProof,
+  sessionProof,
+} from "../protocol/codec.ts";
 import { DEAD_MS, PIECE_BYTES } from "../protocol/limits.ts";
 import type { RelayMessage } from "../protocol/messages.ts";
 import { applyUpdate } from "../update/delta.ts";
@@ -232,6 +239,7 @@ describe("sessions", () => {
       type: "hello",
       protocol: 2,
       publicKey,
+      nonce: new Uint8Array(32),
       agent: "",
       engine: "wasm",
       device: "",
@@ -320,9 +328,11 @@ describe("sessions", () => {
       },
     });
     const [ada] = (await joined(world, "ada")) as [Actor];
-    ada.send({ type: "rtc", kind: "offer", sdp: "offer" });
-    await calm(world.host);
-    expect(ada.last("rtc")).toEqual({ type: "rtc", kind: "answer", sdp: "answer to offer" });
+    const { nonce, relay } = await ada.offer("offer");
+    const answer = ada.last("rtc");
+    expect(answer).toMatchObject({ type: "rtc", kind: "answer", sdp: "answer to offer" });
+    const proof = rtcProof({ nonce, offer: "offer", answer: "answer to offer" });
+    expect(await verify(relay, "rtc", proof, answer?.signature as Bytes)).toBe(true);
     const { id, message } = await ada.contribution(pack(honestDelta(ada.base)));
     second?.link.send(encodeMessage(message));
     await world.pass(2_000);
@@ -335,15 +345,39 @@ describe("sessions", () => {
     expect(ada.closed).toBeNull();
   });
 
+  test("have an offer refused that somebody in the middle has changed, or signed for another session", async () => {
+    let offers = 0;
+    const world = await started({ answerRtc: async () => `answer ${(offers += 1)}` });
+    const [ada, bob] = (await joined(world, "ada", "bob")) as [Actor, Actor];
+    const { message } = await ada.signedOffer("offer");
+    ada.send({ ...message, sdp: "offer with another fingerprint" });
+    bob.send(message);
+    await calm(world.host);
+    for (const actor of [ada, bob]) {
+      expect(actor.last("refused")).toEqual({ type: "refused", reason: "bad-signature", retryMs: null });
+      expect(actor.closed).toBeNull();
+    }
+    expect(offers).toBe(0);
+    expect(world.logged.at(-1)).toMatch(/not the one that the device has signed/);
+  });
+
+  test("begin with the relay's proof of the key that signs the ledger, for this hello alone", async () => {
+    const world = await started();
+    const ada = new Actor(world, "ada");
+    await ada.connect();
+    const { nonce, relay, signature } = ada.last("challenge") as Extract<RelayMessage, { type: "challenge" }>;
+    expect(relay).toEqual(keyOf("relay").publicKey);
+    expect(await verify(relay, "relay", sessionProof({ nonce, hello: ada.hello }), signature)).toBe(true);
+    const other = sessionProof({ nonce, hello: ada.hello.toReversed() });
+    expect(await verify(relay, "relay", other, signature)).toBe(false);
+  });
+
   test("may not offer one link after the other", async () => {
     let offers = 0;
     const answerRtc = async (): Promise<string> => `answer ${(offers += 1)}`;
     const world = await started({ answerRtc });
     const [ada] = (await joined(world, "ada")) as [Actor];
-    const offer = async (): Promise<void> => {
-      ada.send({ type: "rtc", kind: "offer", sdp: "offer" });
-      await calm(world.host);
-    };
+    const offer = () => ada.offer("offer");
     await offer();
     await offer();
     expect(offers).toBe(1);

@@ -49,7 +49,7 @@ export interface CoordinatorOptions {
   readonly initial: () => Float32Array<ArrayBuffer>;
   readonly clock: Clock;
   readonly rng: Rng;
-  /** Signs the ledger. */
+  /** The relay's: signs the ledger, and the relay's part of a session. */
   readonly key: DeviceKey;
   /** Of the lease that this process holds among several that share the store; absent where no other can write. */
   readonly epoch?: number;
@@ -276,11 +276,13 @@ class Host implements CoordinatorHost {
   }
 
   #makePeerHost(): PeerHost {
-    const { clock, answerRtc } = this.#options;
+    const { clock, key, answerRtc } = this.#options;
     return {
       nowMs: () => clock.nowMs(),
       nonce: () => this.#makeNonce(),
-      verify: (publicKey, message, signature) => this.#verify(publicKey, "session", message, signature),
+      relay: key.publicKey,
+      sign: (purpose, message) => key.sign(purpose, message),
+      verify: (publicKey, purpose, message, signature) => this.#verify(publicKey, purpose, message, signature),
       track: (work) => void this.#queue.track(work),
       joined: (peer, { publicKey, agent }) => {
         this.#enqueue({ type: "joined", session: peer.id, contributor: peer.contributor, publicKey, agent });
@@ -292,18 +294,14 @@ class Host implements CoordinatorHost {
           this.#queue.add(() => this.#work(peer, message, wireBytes).finally(done));
         }
       },
-      offer: (peer, sdp, attach) => {
+      answer: async (peer, offer, attach) => {
         if (answerRtc === undefined) {
           this.#log(`Session ${peer.id}: an offer of a second link stays unanswered, there is no WebRTC here`);
-          return;
+          return undefined;
         }
-        void this.#queue.track(async () => {
-          const answer = await answerRtc(sdp, attach).catch((error: unknown) => {
-            this.#log(`Session ${peer.id}: the offer of a second link could not be answered: ${String(error)}`);
-          });
-          if (answer !== undefined) {
-            peer.send({ type: "rtc", kind: "answer", sdp: answer });
-          }
+        return answerRtc(offer, attach).catch((error: unknown) => {
+          this.#log(`Session ${peer.id}: the offer of a second link could not be answered: ${String(error)}`);
+          return undefined;
         });
       },
       gone: (peer, leave) => {

@@ -6,7 +6,7 @@
 import { assert } from "../base/assert.ts";
 import type { Bytes, ContributorId } from "../base/bytes.ts";
 import type { Attach, Lane, Link, LinkHandlers } from "../net/link.ts";
-import { contributorIdOf, decodeContributorMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
+import { contributorIdOf, decodeContributorMessage, encodeMessage, rtcProof, sessionProof } from "../protocol/codec.ts";
 import { DEAD_MS, PIECES_AHEAD, PING_MS } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
 import type { Reason } from "../protocol/verdict.ts";
@@ -32,16 +32,19 @@ export interface PeerHost {
   nowMs(): number;
   /** 32 unpredictable bytes. */
   nonce(): Promise<Bytes>;
-  /** Whether the signature under "session" holds. */
-  verify(publicKey: Bytes, message: Bytes, signature: Bytes): Promise<boolean>;
+  /** The relay's public key, and what signs for it. */
+  readonly relay: Bytes;
+  sign(purpose: string, message: Bytes): Promise<Bytes>;
+  /** Whether a signature holds. */
+  verify(publicKey: Bytes, purpose: string, message: Bytes, signature: Bytes): Promise<boolean>;
   /** Runs asynchronous work that `settled` waits for. */
   track(work: () => Promise<void>): void;
   /** The handshake is done. */
   joined(peer: Peer, hello: Hello): void;
   /** A message of an open session; `done` is called when it has been handled. */
   work(peer: Peer, message: Work, wireBytes: number, done: () => void): void;
-  /** An offer of a second link; whoever answers it attaches it with `attach`. */
-  offer(peer: Peer, sdp: string, attach: Attach): void;
+  /** The answer to an offer of a second link, which is attached with `attach` when it opens; undefined where there is none. */
+  answer(peer: Peer, offer: string, attach: Attach): Promise<string | undefined>;
   /** The session is over; `leave`: the participant said so. Called once, also for a session that never opened. */
   gone(peer: Peer, leave: boolean): void;
   /** A message of this session was refused. */
@@ -186,14 +189,7 @@ export class Peer {
     if (this.#stage === "new" && message.type === "hello") {
       this.#stage = "greeted";
       this.#hello = { message, bytes: bytes.slice() };
-      this.#host.track(async () => {
-        const nonce = await this.#host.nonce();
-        if (this.#stage === "greeted") {
-          this.#nonce = nonce;
-          this.#stage = "challenged";
-          this.send({ type: "challenge", nonce });
-        }
-      });
+      this.#host.track(() => this.#challenge(bytes.slice()));
     } else if (this.#stage === "challenged" && message.type === "prove") {
       this.#stage = "proving";
       this.#host.track(() => this.#checkProof(message.signature));
@@ -203,10 +199,20 @@ export class Peer {
     }
   }
 
+  async #challenge(hello: Bytes): Promise<void> {
+    const nonce = await this.#host.nonce();
+    const signature = await this.#host.sign("relay", sessionProof({ nonce, hello }));
+    if (this.#stage === "greeted") {
+      this.#nonce = nonce;
+      this.#stage = "challenged";
+      this.send({ type: "challenge", nonce, relay: this.#host.relay, signature });
+    }
+  }
+
   async #checkProof(signature: Bytes): Promise<void> {
     const { message, bytes } = this.#hello as { readonly message: Hello; readonly bytes: Bytes };
     const proof = sessionProof({ nonce: this.#nonce as Bytes, hello: bytes });
-    const valid = await this.#host.verify(message.publicKey, proof, signature);
+    const valid = await this.#host.verify(message.publicKey, "session", proof, signature);
     if (this.#stage !== "proving") {
       return;
     }
@@ -248,7 +254,7 @@ export class Peer {
     }
   }
 
-  #offer(link: Link, { kind, sdp }: Extract<ContributorMessage, { readonly type: "rtc" }>): void {
+  #offer(link: Link, { kind, sdp, signature }: Extract<ContributorMessage, { readonly type: "rtc" }>): void {
     const waitMs = this.#offeredMs + OFFER_PAUSE_MS - this.#host.nowMs();
     if (link !== this.#first || kind !== "offer") {
       this.refuse("malformed", "signalling that is not an offer on the first link");
@@ -258,7 +264,22 @@ export class Peer {
       this.strike();
     } else {
       this.#offeredMs = this.#host.nowMs();
-      this.#host.offer(this, sdp, (second) => this.#attachSecond(second));
+      this.#host.track(() => this.#answer(sdp, signature));
+    }
+  }
+
+  /** Who relays the first link's bytes must not end the second one itself: both descriptions are signed. */
+  async #answer(offer: string, signature: Bytes): Promise<void> {
+    const nonce = this.#nonce as Bytes;
+    if (!(await this.#host.verify(this.publicKey, "rtc", rtcProof({ nonce, offer }), signature))) {
+      this.refuse("bad-signature", "the offer of a second link is not the one that the device has signed");
+      this.strike();
+      return;
+    }
+    const answer = await this.#host.answer(this, offer, (second) => this.#attachSecond(second));
+    if (answer !== undefined) {
+      const signed = await this.#host.sign("rtc", rtcProof({ nonce, offer, answer }));
+      this.send({ type: "rtc", kind: "answer", sdp: answer, signature: signed });
     }
   }
 

@@ -2,7 +2,7 @@
  * A host to be rehearsed with, for tests: memory links, a memory store, virtual time and scripted participants. The model is
  * sixteen numbers that should become a target, so that loss tells good updates from bad ones in microseconds.
  */
-import { assert } from "../base/assert.ts";
+import { assert, present } from "../base/assert.ts";
 import { concatBytes, digestOf, fromHex, type Bytes, type ContributionId } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import { createRng } from "../base/rng.ts";
@@ -16,6 +16,7 @@ import {
   encodeHeader,
   encodeMessage,
   encodeReport,
+  rtcProof,
   sessionProof,
 } from "../protocol/codec.ts";
 import { exampleCharter } from "../protocol/examples.ts";
@@ -26,6 +27,7 @@ import type {
   ContributorMessage,
   Losses,
   RelayMessage,
+  RtcSignal,
   TrainAssignment,
   ValidateAssignment,
 } from "../protocol/messages.ts";
@@ -169,6 +171,7 @@ export class Actor {
   readonly world: World;
   readonly got: RelayMessage[] = [];
   pair!: MemoryPair;
+  hello!: Bytes;
   closed: string | null = null;
 
   constructor(world: World, name: string) {
@@ -184,10 +187,11 @@ export class Actor {
   /** Dials and shakes hands; `forge` replaces the proof. */
   async connect(forge?: Bytes): Promise<void> {
     this.closed = null;
-    const hello = encodeMessage({
+    this.hello = encodeMessage({
       type: "hello",
       protocol: PROTOCOL_VERSION,
       publicKey: this.key.publicKey,
+      nonce: new Uint8Array(32),
       agent: this.name,
       engine: "twin",
       device: "test",
@@ -200,7 +204,7 @@ export class Actor {
         if (decoded.ok) {
           this.got.push(decoded.value);
           if (decoded.value.type === "challenge") {
-            const proof = sessionProof({ nonce: decoded.value.nonce, hello });
+            const proof = sessionProof({ nonce: decoded.value.nonce, hello: this.hello });
             void this.key
               .sign("session", proof)
               .then((signature) => this.send({ type: "prove", signature: forge ?? signature }));
@@ -214,7 +218,7 @@ export class Actor {
       },
     });
     this.pair = createMemoryPair({ attachA, attachB: this.world.host.attach });
-    this.pair.a.send(hello);
+    this.pair.a.send(this.hello);
     await calm(this.world.host);
   }
 
@@ -229,6 +233,24 @@ export class Actor {
   get base(): Float32Array<ArrayBuffer> {
     const bytes = this.world.disk.blobs.get(this.world.host.head().digest) as Bytes;
     return new Float32Array(bytes.slice().buffer);
+  }
+
+  /** An offer of a second link, signed for this session. */
+  async signedOffer(sdp: string): Promise<{
+    readonly challenge: Extract<RelayMessage, { readonly type: "challenge" }>;
+    readonly message: RtcSignal;
+  }> {
+    const challenge = present(this.last("challenge"), "a challenge");
+    const signature = await this.key.sign("rtc", rtcProof({ nonce: challenge.nonce, offer: sdp }));
+    return { challenge, message: { type: "rtc", kind: "offer", sdp, signature } };
+  }
+
+  /** Offers a second link; returns the session's challenge. */
+  async offer(sdp: string): Promise<Extract<RelayMessage, { readonly type: "challenge" }>> {
+    const { challenge, message } = await this.signedOffer(sdp);
+    this.send(message);
+    await calm(this.world.host);
+    return challenge;
   }
 
   train(): TrainAssignment {

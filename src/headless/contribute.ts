@@ -16,6 +16,7 @@ import { beginEngine, openEngine, type OpenEngineOptions } from "../engines/open
 import { createPace, type Neighbour } from "../engines/pace.ts";
 import { openTunings, type Tunings } from "../engines/tunings.ts";
 import { trainProgram } from "../model/llama.ts";
+import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { createBlobFetcher } from "../net/http.ts";
 import { systemClock } from "../net/system-clock.ts";
@@ -54,6 +55,7 @@ export async function contribute(
     clock: systemClock,
     rng: createRng("headless", Date.now(), process.pid),
     key,
+    verify: verifySignature,
     engine: { kind, device, sentence: begun.sentence },
     createWork: ({ charter, contributor: name, texts, losses, onEngine }) => {
       const make = (engine: Engine): Promise<Work> =>

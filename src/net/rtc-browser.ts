@@ -5,7 +5,7 @@
  * this end's address from its first packet.
  */
 import type SimplePeer from "simple-peer";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import { createFramedLink, type FramedEnd } from "./framed-link.ts";
 import type { Attach, Link } from "./link.ts";
 import { checkSdp, withoutCandidates } from "./sdp.ts";
@@ -72,7 +72,9 @@ export async function dialRtc({
   peer.on("close", () => ended("The other end closed the link"));
   peer.on("signal", (signal) => {
     if (signal.type === "offer" && typeof signal.sdp === "string") {
-      exchangeSdp(peer, signal.sdp, exchange).catch((error: unknown) => fail("there was no usable answer", error));
+      exchangeSdp(peer, signal.sdp, exchange).catch((error: unknown) =>
+        fail(`there was no usable answer: ${messageIn(error)}`, error),
+      );
     }
   });
   try {

@@ -9,7 +9,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { networkInterfaces } from "node:os";
 import { PeerConnection, type DataChannel } from "node-datachannel";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import { FRAME_BYTES_MAX, SESSIONS_MAX } from "../protocol/limits.ts";
 import { createFramedLink, type FramedEnd } from "./framed-link.ts";
 import type { Attach, Link } from "./link.ts";
@@ -164,7 +164,7 @@ export async function dialRtcNode({
           fail("the answer cannot be used", error);
         }
       },
-      (error: unknown) => fail("there was no answer", error),
+      (error: unknown) => fail(`there was no answer: ${messageIn(error)}`, error),
     );
   });
   void connection.gone.then(() => fail("the connection was lost"));

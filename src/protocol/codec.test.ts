@@ -92,7 +92,7 @@ describe("messages", () => {
       "malformed",
     );
     expect(reasonOf(decodeContributorMessage(encode({ ...hello, agent: "a\nb" })))).toBe("malformed");
-    const rtc = { type: "rtc", kind: "offer" };
+    const rtc = { type: "rtc", kind: "offer", signature: countingBytes(64) };
     expect(reasonOf(decodeContributorMessage(encode({ ...rtc, sdp: "x".repeat(SDP_CHARS_MAX) })))).toBe("accepted");
     expect(reasonOf(decodeContributorMessage(encode({ ...rtc, sdp: "x".repeat(SDP_CHARS_MAX + 1) })))).toBe(
       "malformed",

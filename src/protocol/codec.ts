@@ -8,6 +8,7 @@ import {
   concatBytes,
   digestOf,
   fromHex,
+  textBytes,
   type Bytes,
   type ContributionId,
   type ContributorId,
@@ -84,7 +85,7 @@ const RELAY_SCAN: ScanLimits = {
   depthMax: RELAY_DEPTH_MAX,
   valuesMax: RELAY_VALUES_MAX,
   stringBytesMax: 3 * SDP_CHARS_MAX,
-  binBytesMax: NONCE_BYTES,
+  binBytesMax: SIGNATURE_BYTES_MAX,
 };
 /** Records that travel inside a `bin`. */
 const SIGNED_SCAN: ScanLimits = { depthMax: 2, valuesMax: 64, stringBytesMax: 256, binBytesMax: 0 };
@@ -214,6 +215,7 @@ const rtcReader = record<Of<Message, "rtc">>({
   type: typeOf("rtc"),
   kind: oneOf(["offer", "answer"]),
   sdp: text(SDP_CHARS_MAX, { charsMin: 1, lines: true }),
+  signature,
 });
 const pingReader = record<Of<Message, "ping">>({ type: typeOf("ping") });
 const pongReader = record<Of<Message, "pong">>({ type: typeOf("pong") });
@@ -223,6 +225,7 @@ const contributorReader: Reader<ContributorMessage> = tagged<ContributorMessage>
     type: typeOf("hello"),
     protocol: count,
     publicKey: binary(PUBLIC_KEY_BYTES, PUBLIC_KEY_BYTES),
+    nonce: binary(NONCE_BYTES, NONCE_BYTES),
     agent: text(),
     engine: oneOf(["webgpu", "wasm", "twin"]),
     device: text(),
@@ -264,6 +267,8 @@ const relayReader: Reader<RelayMessage> = tagged<RelayMessage>({
   challenge: record<Of<RelayMessage, "challenge">>({
     type: typeOf("challenge"),
     nonce: binary(NONCE_BYTES, NONCE_BYTES),
+    relay: binary(PUBLIC_KEY_BYTES, PUBLIC_KEY_BYTES),
+    signature,
   }),
   welcome: record<Of<RelayMessage, "welcome">>({
     type: typeOf("welcome"),
@@ -383,9 +388,28 @@ export function contributorIdOf(publicKey: Uint8Array): ContributorId {
 }
 
 /**
- * What `prove` signs under the purpose "session": the relay's nonce, then the SHA-256 of the hello message as it was sent,
- * so that neither the key nor what was said with it can be changed on the way.
+ * What both ends of a session sign, the relay in `challenge` under the purpose "relay", the contributor in `prove` under
+ * "session": the relay's nonce, then the SHA-256 of the hello message as it was sent, which holds the contributor's nonce. So
+ * neither a key nor what was said with it can be changed on the way, and no proof can be used again.
  */
 export function sessionProof({ nonce, hello }: { readonly nonce: Uint8Array; readonly hello: Uint8Array }): Bytes {
   return concatBytes([nonce, fromHex(digestOf(hello))]);
+}
+
+/**
+ * What is signed of WebRTC signalling under the purpose "rtc": the session's nonce, then the SHA-256 of the offer, and in an
+ * answer that of the answer: of the descriptions as they are sent, in UTF-8, DTLS fingerprints included. Whoever changes one on the way
+ * breaks its signature.
+ */
+export function rtcProof({
+  nonce,
+  offer,
+  answer,
+}: {
+  readonly nonce: Uint8Array;
+  readonly offer: string;
+  readonly answer?: string;
+}): Bytes {
+  const signed = answer === undefined ? [offer] : [offer, answer];
+  return concatBytes([nonce, ...signed.map((sdp) => fromHex(digestOf(textBytes(sdp))))]);
 }

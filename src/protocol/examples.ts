@@ -31,6 +31,7 @@ export const exampleCharter: Charter = sampleCharter([corpus], { ...corpus, name
 const run = charterDigest(exampleCharter);
 const publicKey = countingBytes(PUBLIC_KEY_BYTES, 7);
 const contributor: ContributorId = contributorIdOf(publicKey);
+const relay = countingBytes(PUBLIC_KEY_BYTES, 200);
 const signature = countingBytes(SIGNATURE_BYTES_MAX, 100);
 const payload = countingBytes(300, 9);
 const baseDigest = digestOf(countingBytes(12));
@@ -103,6 +104,7 @@ export const exampleContributorMessages: readonly ContributorMessage[] = [
     type: "hello",
     protocol: PROTOCOL_VERSION,
     publicKey,
+    nonce: countingBytes(NONCE_BYTES, 150),
     agent: "heddle/0.1.0 (test)",
     engine: "wasm",
     device: "Größe 2 · 16 cores",
@@ -116,13 +118,13 @@ export const exampleContributorMessages: readonly ContributorMessage[] = [
   { type: "report", body: encodeReport(exampleReport), signature },
   { type: "release", assignment: train.id },
   { type: "leave" },
-  { type: "rtc", kind: "offer", sdp: "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\n" },
+  { type: "rtc", kind: "offer", sdp: "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\n", signature },
   { type: "ping" },
   { type: "pong" },
 ];
 
 export const exampleRelayMessages: readonly RelayMessage[] = [
-  { type: "challenge", nonce: countingBytes(NONCE_BYTES, 50) },
+  { type: "challenge", nonce: countingBytes(NONCE_BYTES, 50), relay, signature },
   {
     type: "welcome",
     run,
@@ -140,7 +142,7 @@ export const exampleRelayMessages: readonly RelayMessage[] = [
   { type: "refused", reason: "busy", retryMs: 30_000 },
   { type: "refused", reason: "malformed", retryMs: null },
   { type: "banned", why: "Sends noise; write to the operator" },
-  { type: "rtc", kind: "answer", sdp: "v=0" },
+  { type: "rtc", kind: "answer", sdp: "v=0", signature },
   { type: "ping" },
   { type: "pong" },
 ];
@@ -149,7 +151,7 @@ export const exampleEvents: readonly LedgerEvent[] = [
   {
     type: "started",
     run,
-    relay: countingBytes(PUBLIC_KEY_BYTES, 200),
+    relay,
     head: { ...exampleVersion, version: 0, parent: null, update: null },
   },
   { type: "led", epoch: 7 },

@@ -17,6 +17,7 @@ import {
   encodeHeader,
   encodeMessage,
   encodeReport,
+  rtcProof,
   sessionProof,
 } from "./codec.ts";
 import {
@@ -42,6 +43,7 @@ const path = new URL("../../test/golden/protocol.json", import.meta.url);
 function vectors(): Vector[] {
   const hello = encodeMessage(exampleContributorMessages[0] as (typeof exampleContributorMessages)[0]);
   const nonce = countingBytes(32, 50);
+  const [offer, answer] = ["v=0\r\n", "v=0\r\ns=Größe\r\n"];
   return [
     ...exampleContributorMessages.map((value) => ({
       name: `contributor message ${value.type}`,
@@ -64,6 +66,13 @@ function vectors(): Vector[] {
     { name: "report body", value: exampleReport, bytes: encodeReport(exampleReport), decode: decodeReport },
     { name: "charter", value: exampleCharter, bytes: encodeCharter(exampleCharter), decode: decodeCharter },
     { name: "session proof", value: { nonce, hello }, bytes: sessionProof({ nonce, hello }), decode: null },
+    { name: "rtc offer proof", value: { nonce, offer }, bytes: rtcProof({ nonce, offer }), decode: null },
+    {
+      name: "rtc answer proof",
+      value: { nonce, offer, answer },
+      bytes: rtcProof({ nonce, offer, answer }),
+      decode: null,
+    },
     ...exampleEvents.map((event, sequence) => {
       const value = { sequence, timeMs: 1_800_000_000_000, previous: contributionIdOf(nonce), event };
       return {

@@ -4,7 +4,7 @@ import type { Bytes } from "../base/bytes.ts";
 export interface DeviceKey {
   /** 32 bytes. */
   readonly publicKey: Bytes;
-  /** Signs `message` under a purpose ("session", "contribution", "report", "ledger"), so that no signature serves twice. */
+  /** Signs `message` under a purpose ("session", "contribution", "ledger" …), so that no signature serves twice. */
   sign(purpose: string, message: Uint8Array): Promise<Bytes>;
 }
 

@@ -103,6 +103,8 @@ export type ContributorMessage =
       readonly type: "hello";
       readonly protocol: number;
       readonly publicKey: Bytes; // 32 bytes, Ed25519
+      /** 32 bytes, never the same twice: what the relay signs for this session serves in no other. */
+      readonly nonce: Bytes;
       readonly agent: string;
       readonly engine: "webgpu" | "wasm" | "twin";
       readonly device: string;
@@ -129,7 +131,8 @@ export type ContributorMessage =
   | Heartbeat;
 
 export type RelayMessage =
-  | { readonly type: "challenge"; readonly nonce: Bytes }
+  /** `relay` is the key that signs the ledger; `signature` proves that it is here. */
+  | { readonly type: "challenge"; readonly nonce: Bytes; readonly relay: Bytes; readonly signature: Bytes }
   | {
       readonly type: "welcome";
       readonly run: Digest;
@@ -154,8 +157,13 @@ export type RelayMessage =
   | RtcSignal
   | Heartbeat;
 
-/** One step of WebRTC signalling, carried by the WebSocket. */
-export type RtcSignal = { readonly type: "rtc"; readonly kind: "offer" | "answer"; readonly sdp: string };
+/** One step of WebRTC signalling, carried by the WebSocket and signed by its maker: the contributor or the relay. */
+export interface RtcSignal {
+  readonly type: "rtc";
+  readonly kind: "offer" | "answer";
+  readonly sdp: string;
+  readonly signature: Bytes;
+}
 
 export type Heartbeat = { readonly type: "ping" } | { readonly type: "pong" };
 

@@ -328,6 +328,7 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     clock: process.clock,
     rng,
     key,
+    verify: world.registry.verify,
     engine: { kind: "twin", device: "simulated", sentence: "" },
     createWork: async () =>
       witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), (version, from) => {

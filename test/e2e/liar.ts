@@ -176,6 +176,7 @@ async function shakeHands(link: Link, key: DeviceKey, next: Next): Promise<Extra
     type: "hello",
     protocol: PROTOCOL_VERSION,
     publicKey: key.publicKey,
+    nonce: crypto.getRandomValues(new Uint8Array(32)),
     agent: "end-to-end test",
     engine: "wasm",
     device: "test",

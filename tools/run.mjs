@@ -161,13 +161,14 @@ function buildApp() {
   writeFileSync(stamp, wanted);
 }
 
-/** The tests need two browsers, a software Vulkan driver and a NATS server; everything else comes from npm. */
+/** The tests need two browsers, a software Vulkan driver, a NATS and a TURN server; everything else comes from npm. */
 function systemPackages() {
   const needed = [
     { path: "/usr/bin/chromium", name: "chromium" },
     { path: "/usr/bin/firefox-esr", name: "firefox-esr" },
     { path: "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json", name: "mesa-vulkan-drivers" },
     { path: "/usr/sbin/nats-server", name: "nats-server" },
+    { path: "/usr/bin/turnserver", name: "coturn" },
   ].filter(({ path }) => !existsSync(path));
   if (needed.length === 0) {
     return;

@@ -3,6 +3,7 @@ import type { Bytes } from "../base/bytes.ts";
 import type { Link } from "../net/link.ts";
 import { createMemoryPair } from "../net/memory.ts";
 import { decodeContributorMessage, encodeMessage, rtcProof, sessionProof } from "../protocol/codec.ts";
+import type { IceServer } from "../protocol/ice.ts";
 import type { ContributorMessage, RelayMessage, RtcSignal } from "../protocol/messages.ts";
 import { createKeyRegistry } from "../sim/keys.ts";
 import { Lanes } from "./lanes.ts";
@@ -20,12 +21,15 @@ interface Scene {
   readonly events: ContributorEvent[];
   readonly got: ContributorMessage[];
   readonly relayEnd: Link;
+  /** The servers that each WebRTC dial was given. */
+  readonly offeredWith: (readonly IceServer[])[];
 }
 
 /** Lanes that have dialled and said hello to a relay that answers with what `reply` makes of a message. */
 async function dialled(reply: (message: ContributorMessage, bytes: Bytes) => RelayMessage | null): Promise<Scene> {
   const events: ContributorEvent[] = [];
   const got: ContributorMessage[] = [];
+  const offeredWith: (readonly IceServer[])[] = [];
   let relayEnd: Link | undefined;
   const identity = {
     publicKey: key.publicKey,
@@ -45,7 +49,8 @@ async function dialled(reply: (message: ContributorMessage, bytes: Bytes) => Rel
         void lanes.prove({ ...event.message, type: "prove", dial: 1 });
       }
     },
-    openRtc: async ({ exchange, attach }) => {
+    openRtc: async ({ exchange, attach, iceServers }) => {
+      offeredWith.push(iceServers);
       await exchange("offer");
       return createMemoryPair({ attachA: attach, attachB: () => ({ message: () => {}, closed: () => {} }) }).a;
     },
@@ -72,7 +77,7 @@ async function dialled(reply: (message: ContributorMessage, bytes: Bytes) => Rel
   await lanes.dial(1);
   lanes.send({ type: "hello", protocol: 1, nonce, ...identity });
   await settle();
-  return { lanes, events, got, relayEnd: relayEnd as Link };
+  return { lanes, events, got, relayEnd: relayEnd as Link, offeredWith };
 }
 
 /** What an honest relay says; `change` is what becomes of its answer to an offer on the way. */
@@ -98,6 +103,18 @@ describe("Lanes", () => {
     expect(events.at(-1)).toEqual({ type: "rtcOpened" });
     const offer = got.at(-1) as RtcSignal;
     expect(await verify(key.publicKey, "rtc", rtcProof({ nonce, offer: "offer" }), offer.signature)).toBe(true);
+  });
+
+  test("dial with the servers that the relay named last", async () => {
+    const { lanes, relayEnd, offeredWith } = await dialled(relay());
+    const server = (host: string): IceServer => ({ url: `stun:${host}`, username: null, credential: null });
+    await lanes.openRtc(1);
+    for (const host of ["old", "new"]) {
+      relayEnd.send(encodeMessage({ type: "ice", servers: [server(host)] }));
+    }
+    await settle();
+    await lanes.openRtc(1);
+    expect(offeredWith).toEqual([[], [server("new")]]);
   });
 
   test("prove nothing to a relay that does not have the key it names", async () => {

@@ -7,6 +7,7 @@ import type { Bytes } from "../base/bytes.ts";
 import type { Attach, Lane, Link } from "../net/link.ts";
 import { decodeRelayMessage, encodeMessage, rtcProof, sessionProof } from "../protocol/codec.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
+import type { IceServer } from "../protocol/ice.ts";
 import type { ContributorMessage, RelayMessage, RtcSignal } from "../protocol/messages.ts";
 import type { ContributorEvent, ContributorState, Effect } from "./state.ts";
 
@@ -18,6 +19,8 @@ export type OpenRtc = (options: {
   readonly exchange: (offerSdp: string) => Promise<string>;
   readonly attach: Attach;
   readonly timeoutMs: number;
+  /** That the relay named. */
+  readonly iceServers: readonly IceServer[];
 }) => Promise<Link>;
 
 export interface LanesOptions {
@@ -38,6 +41,7 @@ export class Lanes {
   #hello: Bytes | undefined;
   /** What the relay has proven on the present link: its key, and the nonce that stands for the session. */
   #proven: { readonly nonce: Bytes; readonly relay: Bytes } | undefined;
+  #iceServers: readonly IceServer[] = [];
   #answer: { resolve: (signal: RtcSignal) => void; reject: (error: Error) => void } | undefined;
   /** Bytes of links that have ended. */
   #pastUp = 0;
@@ -107,7 +111,7 @@ export class Lanes {
       },
     });
     try {
-      const link = await openRtc({ exchange, attach, timeoutMs: RTC_MS });
+      const link = await openRtc({ exchange, attach, timeoutMs: RTC_MS, iceServers: this.#iceServers });
       if (this.#options.state().dial !== dial || this.#options.state().rtc !== "opening") {
         link.close("The session it belongs to has ended");
         return;
@@ -172,7 +176,9 @@ export class Lanes {
       return;
     }
     const message: RelayMessage = decoded.value;
-    if (message.type === "rtc" && message.kind === "answer") {
+    if (message.type === "ice") {
+      this.#iceServers = message.servers;
+    } else if (message.type === "rtc" && message.kind === "answer") {
       this.#answer?.resolve(message);
       this.#answer = undefined;
     } else if (message.type === "refused" && message.reason === "bad-signature") {
@@ -194,6 +200,7 @@ export class Lanes {
     this.#pastDown += this.#link?.bytesReceived ?? 0;
     this.#link = undefined;
     this.#proven = undefined;
+    this.#iceServers = [];
     this.#answer?.reject(new HeddleError("unreachable", "The link ended before the answer came"));
     this.#answer = undefined;
   }

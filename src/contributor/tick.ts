@@ -237,6 +237,7 @@ function receive(draft: Draft, message: RelayMessage): void {
       return;
     case "pong":
     case "rtc": // the runner hands answers to whoever waits for them
+    case "ice":
       return;
     default:
       message satisfies never;

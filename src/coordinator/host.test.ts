@@ -12,14 +12,14 @@ import {
   rtcProof,
   sessionProof,
 } from "../protocol/codec.ts";
-import { DEAD_MS, PIECE_BYTES } from "../protocol/limits.ts";
+import { DEAD_MS, PIECE_BYTES, PING_MS } from "../protocol/limits.ts";
 import type { RelayMessage } from "../protocol/messages.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate } from "../update/unpack.ts";
 import type { Fact } from "./fact.ts";
 import { BUSY_RETRY_MS } from "./live.ts";
-import { HANDSHAKE_MS, OFFER_PAUSE_MS, STRIKES_MAX } from "./peer.ts";
+import { HANDSHAKE_MS, ICE_RENEW_MS, OFFER_PAUSE_MS, STRIKES_MAX } from "./peer.ts";
 import {
   Actor,
   calm,
@@ -370,6 +370,18 @@ describe("sessions", () => {
     expect(await verify(relay, "relay", sessionProof({ nonce, hello: ada.hello }), signature)).toBe(true);
     const other = sessionProof({ nonce, hello: ada.hello.toReversed() });
     expect(await verify(relay, "relay", other, signature)).toBe(false);
+  });
+
+  test("are told of STUN and TURN servers before they are welcomed, and anew before what lets them in has ended", async () => {
+    let given = 0;
+    const world = await started({
+      iceServers: (id) => [{ url: "turn:192.0.2.1", username: `${(given += 1)}:${id}`, credential: "secret" }],
+    });
+    const [ada] = (await joined(world, "ada")) as [Actor];
+    expect(ada.got.slice(0, 3).map(({ type }) => type)).toEqual(["challenge", "ice", "welcome"]);
+    expect(ada.last("ice")?.servers[0]?.username).toBe(`1:${ada.id}`);
+    await world.pass(ICE_RENEW_MS + PING_MS);
+    expect(ada.last("ice")?.servers[0]?.username).toBe(`2:${ada.id}`);
   });
 
   test("may not offer one link after the other", async () => {

@@ -4,7 +4,7 @@
  * randomness, the store, the keys and the links are arguments, so that a simulation runs the same host in virtual time.
  */
 import { HeddleError } from "../base/assert.ts";
-import { digestOf, floatBytes, fromHex, type Bytes, type Digest } from "../base/bytes.ts";
+import { digestOf, floatBytes, fromHex, type Bytes, type ContributorId, type Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
 import type { Attach, Lane, Link, LinkHandlers } from "../net/link.ts";
@@ -14,6 +14,7 @@ import type { SignedEntry } from "../protocol/chain.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
 import { encodeMessage } from "../protocol/codec.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
+import type { IceServer } from "../protocol/ice.ts";
 import { PING_MS, SESSIONS_MAX } from "../protocol/limits.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
@@ -61,6 +62,8 @@ export interface CoordinatorOptions {
   readonly openMergeKernel: OpenMergeKernel;
   /** Answers an offer of a WebRTC link and attaches the link when it opens. Without it offers stay unanswered. */
   readonly answerRtc?: (sdp: string, attach: Attach) => Promise<string>;
+  /** STUN and TURN servers for a contributor's end of such links. */
+  readonly iceServers?: (contributor: ContributorId) => readonly IceServer[];
   /** Called for every ledger entry once it is durable. */
   readonly onEntry?: (entry: SignedEntry) => void;
   readonly onFact?: (fact: Fact) => void;
@@ -294,6 +297,7 @@ class Host implements CoordinatorHost {
           this.#queue.add(() => this.#work(peer, message, wireBytes).finally(done));
         }
       },
+      iceServers: (contributor) => this.#options.iceServers?.(contributor) ?? [],
       answer: async (peer, offer, attach) => {
         if (answerRtc === undefined) {
           this.#log(`Session ${peer.id}: an offer of a second link stays unanswered, there is no WebRTC here`);

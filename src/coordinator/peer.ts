@@ -7,6 +7,7 @@ import { assert } from "../base/assert.ts";
 import type { Bytes, ContributorId } from "../base/bytes.ts";
 import type { Attach, Lane, Link, LinkHandlers } from "../net/link.ts";
 import { contributorIdOf, decodeContributorMessage, encodeMessage, rtcProof, sessionProof } from "../protocol/codec.ts";
+import type { IceServer } from "../protocol/ice.ts";
 import { DEAD_MS, PIECES_AHEAD, PING_MS } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
 import type { Reason } from "../protocol/verdict.ts";
@@ -21,6 +22,9 @@ const WAITING_MAX = 64;
 const WAITING_MAX_OF: Partial<Record<Work["type"], number>> = { contribute: 2, offer: 2, piece: 2 * PIECES_AHEAD };
 /** Between two offers of a second link: for this long one that is never opened may take up room. */
 export const OFFER_PAUSE_MS = 15_000;
+
+/** A session is told of STUN and TURN servers anew after this long: what lets it into them may end. */
+export const ICE_RENEW_MS = 3_600_000;
 
 type Hello = Extract<ContributorMessage, { readonly type: "hello" }>;
 export type Work = Extract<
@@ -43,6 +47,8 @@ export interface PeerHost {
   joined(peer: Peer, hello: Hello): void;
   /** A message of an open session; `done` is called when it has been handled. */
   work(peer: Peer, message: Work, wireBytes: number, done: () => void): void;
+  /** Servers for this participant's WebRTC links; there may be none. */
+  iceServers(contributor: ContributorId): readonly IceServer[];
   /** The answer to an offer of a second link, which is attached with `attach` when it opens; undefined where there is none. */
   answer(peer: Peer, offer: string, attach: Attach): Promise<string | undefined>;
   /** The session is over; `leave`: the participant said so. Called once, also for a session that never opened. */
@@ -67,6 +73,7 @@ export class Peer {
   #hello: { readonly message: Hello; readonly bytes: Bytes } | null = null;
   #nonce: Bytes | null = null;
   #offeredMs = Number.NEGATIVE_INFINITY;
+  #iceMs = Number.NEGATIVE_INFINITY;
   #strikes = 0;
   #waiting = 0;
   readonly #waitingOf = new Map<Work["type"], number>();
@@ -148,6 +155,9 @@ export class Peer {
       this.close("The other side has gone silent");
     } else if (this.#stage === "open") {
       this.send({ type: "ping" });
+      if (this.#host.nowMs() - this.#iceMs >= ICE_RENEW_MS) {
+        this.#tellIce();
+      }
     }
   }
 
@@ -222,7 +232,16 @@ export class Peer {
       return;
     }
     this.#stage = "open";
+    this.#tellIce();
     this.#host.joined(this, message);
+  }
+
+  #tellIce(): void {
+    this.#iceMs = this.#host.nowMs();
+    const servers = this.#host.iceServers(this.contributor);
+    if (servers.length > 0) {
+      this.send({ type: "ice", servers });
+    }
   }
 
   #dispatch(link: Link, message: ContributorMessage, wireBytes: number): void {

@@ -1,5 +1,6 @@
 /** The page of `browser.test.ts`: dials from a real browser, in the page and from a worker, and keeps a device key. */
 import { toHex } from "../base/bytes.ts";
+import type { IceServer } from "../protocol/ice.ts";
 import { recorder } from "./contract.ts";
 import { loadDeviceKey, verifySignature } from "./device-key.ts";
 import { ECHO_LIMITS, measureEcho, type Echo } from "./echo.fixture.ts";
@@ -12,6 +13,8 @@ declare global {
   var answerOffer: (offerSdp: string) => Promise<string>;
   var echoBySocket: (url: string) => Promise<Echo>;
   var echoByRtc: () => Promise<Echo>;
+  /** With STUN and TURN servers. */
+  var echoByTurn: (iceServers: readonly IceServer[]) => Promise<Echo>;
   var echoFromWorker: () => Promise<Echo>;
   var dialWithBadAnswer: () => Promise<string>;
   var useDeviceKey: () => Promise<{ publicKey: string; verified: boolean }>;
@@ -22,6 +25,8 @@ const exchange = (sdp: string): Promise<string> => globalThis.answerOffer(sdp);
 globalThis.echoBySocket = (url) => measureEcho((attach) => dialWebSocket({ url, attach, ...ECHO_LIMITS }));
 
 globalThis.echoByRtc = () => measureEcho((attach) => dialRtc({ exchange, attach, ...ECHO_LIMITS }));
+
+globalThis.echoByTurn = (iceServers) => measureEcho((attach) => dialRtc({ exchange, attach, iceServers }));
 
 globalThis.echoFromWorker = () => {
   const worker = new Worker(new URL("browser-worker.page.ts", import.meta.url), { type: "module" });

@@ -28,7 +28,7 @@ type ToWorker =
 type ToPage =
   | { readonly type: "send"; readonly bytes: Bytes }
   | { readonly type: "close"; readonly reason: string }
-  | ({ readonly type: "dial" } & Required<Pick<DialRtcOptions, "timeoutMs" | "iceServers" | "messageBytesMax">>)
+  | ({ readonly type: "dial" } & Required<Omit<DialRtcOptions, "exchange" | "attach">>)
   | { readonly type: "answer"; readonly sdp: string }
   | { readonly type: "noAnswer"; readonly sentence: string };
 
@@ -199,8 +199,8 @@ export function serveRtcDial(port: MessagePort, dial: (options: DialRtcOptions) 
   };
   port.onmessage = ({ data }: MessageEvent<ToPage>) => {
     if (data.type === "dial") {
-      const { timeoutMs, iceServers, messageBytesMax } = data;
-      dial({ exchange, attach, timeoutMs, iceServers, messageBytesMax }).catch((error: unknown) => {
+      const { type: _, ...options } = data;
+      dial({ ...options, exchange, attach }).catch((error: unknown) => {
         tell(port, { type: "failed", sentence: messageIn(error) });
         port.close();
       });

@@ -6,6 +6,7 @@
  */
 import type SimplePeer from "simple-peer";
 import { HeddleError, messageIn } from "../base/assert.ts";
+import type { IceServer } from "../protocol/ice.ts";
 import { createFramedLink, type FramedEnd } from "./framed-link.ts";
 import type { Attach, Link } from "./link.ts";
 import { checkSdp, withoutCandidates } from "./sdp.ts";
@@ -16,7 +17,7 @@ export interface DialRtcOptions {
   readonly attach: Attach;
   readonly timeoutMs?: number;
   /** None are needed for an answering end with an address of its own. */
-  readonly iceServers?: readonly RTCIceServer[];
+  readonly iceServers?: readonly IceServer[];
   /** Largest message, either way. */
   readonly messageBytesMax?: number;
 }
@@ -41,7 +42,11 @@ export async function dialRtc({
     initiator: true,
     trickle: true, // do not wait for candidates; they are not sent
     channelName: CHANNEL_LABEL,
-    config: { iceServers: [...iceServers] },
+    config: {
+      iceServers: iceServers.map(({ url, username, credential }) =>
+        username === null || credential === null ? { urls: url } : { urls: url, username, credential },
+      ),
+    },
   });
   const channel = channelOf(peer);
   const { promise: opened, resolve, reject } = Promise.withResolvers<Link>();

@@ -8,8 +8,9 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { networkInterfaces } from "node:os";
-import { PeerConnection, type DataChannel } from "node-datachannel";
+import { PeerConnection, type DataChannel, type IceServer as LibrarysIceServer } from "node-datachannel";
 import { HeddleError, messageIn } from "../base/assert.ts";
+import { parseIceUrl, type IceServer } from "../protocol/ice.ts";
 import { FRAME_BYTES_MAX, SESSIONS_MAX } from "../protocol/limits.ts";
 import { createFramedLink, type FramedEnd } from "./framed-link.ts";
 import type { Attach, Link } from "./link.ts";
@@ -20,8 +21,8 @@ export interface DialRtcNodeOptions {
   readonly exchange: (offerSdp: string) => Promise<string>;
   readonly attach: Attach;
   readonly timeoutMs?: number;
-  /** "stun:host:port", "turn:user:password@host:port"; none are needed for an answering end with an address of its own. */
-  readonly iceServers?: readonly string[];
+  /** None are needed for an answering end with an address of its own. Those reached by TCP or TLS are not used here. */
+  readonly iceServers?: readonly IceServer[];
   /** Largest message, either way. */
   readonly messageBytesMax?: number;
 }
@@ -149,7 +150,7 @@ export async function dialRtcNode({
   iceServers = [],
   messageBytesMax,
 }: DialRtcNodeOptions): Promise<Link> {
-  const connection = new Connection({ iceServers: [...iceServers] });
+  const connection = new Connection({ iceServers: iceServers.flatMap(librarysIceServer) });
   const { promise: opened, resolve, reject } = Promise.withResolvers<Link>();
   const fail = (sentence: string, cause?: unknown): void =>
     reject(new HeddleError("unreachable", `Cannot dial over WebRTC: ${sentence}`, { cause }));
@@ -177,6 +178,18 @@ export async function dialRtcNode({
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** The library's ICE speaks to servers by UDP alone. */
+function librarysIceServer({ url, username, credential }: IceServer): (LibrarysIceServer | string)[] {
+  const address = parseIceUrl(url);
+  if (address === null || address.transport !== "udp") {
+    return [];
+  }
+  const { scheme, host: hostname, port } = address;
+  return username === null || credential === null
+    ? [`${scheme}:${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`]
+    : [{ hostname, port, username, password: credential, relayType: "TurnUdp" }];
 }
 
 /** Listens for nothing by itself: offers arrive over another lane and are handed to `answer`. */

@@ -34,6 +34,7 @@ import {
   text,
   type Reader,
 } from "./fields.ts";
+import { iceServersReader } from "./ice.ts";
 import {
   ASSIGNMENT_CHARS_MAX,
   BLOB_BYTES_MAX,
@@ -278,6 +279,7 @@ const relayReader: Reader<RelayMessage> = tagged<RelayMessage>({
     head: versionReader,
     earlier: list(versionReader, 0, UPDATES_KEPT - 1),
   }),
+  ice: record<Of<RelayMessage, "ice">>({ type: typeOf("ice"), servers: iceServersReader }),
   assign: record<Of<RelayMessage, "assign">>({ type: typeOf("assign"), assignment: assignmentReader }),
   have: record<Of<RelayMessage, "have">>({
     type: typeOf("have"),

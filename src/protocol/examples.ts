@@ -133,6 +133,13 @@ export const exampleRelayMessages: readonly RelayMessage[] = [
     head: exampleVersion,
     earlier: [{ ...exampleVersion, version: 0, parent: null, update: null }],
   },
+  {
+    type: "ice",
+    servers: [
+      { url: "stun:stun.example.org:3478", username: null, credential: null },
+      { url: "turn:[2001:db8::1]?transport=udp", username: "1800000000:0123456789abcdef", credential: "c2VjcmV0" },
+    ],
+  },
   { type: "assign", assignment: train },
   { type: "assign", assignment: validate },
   { type: "have", contribution, pieces: 2 },

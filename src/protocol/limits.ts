@@ -24,6 +24,9 @@ export const TRANSFERS_MAX = 4;
 export const TEXT_CHARS_MAX = 200;
 /** An SDP blob in a signalling message. */
 export const SDP_CHARS_MAX = 16_384;
+/** STUN and TURN servers that are handed to a contributor, and characters of an address, username or credential. */
+export const ICE_SERVERS_MAX = 4;
+export const ICE_CHARS_MAX = 300;
 /** Sessions on one relay. */
 export const SESSIONS_MAX = 1_000;
 /** Versions whose update can still be fetched. */

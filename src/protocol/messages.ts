@@ -7,6 +7,7 @@
  * sent in messages but fetched by digest over HTTP.
  */
 import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
+import type { IceServer } from "./ice.ts";
 import type { Charter } from "./charter.ts";
 import type { Reason, Verdict } from "./verdict.ts";
 
@@ -142,6 +143,8 @@ export type RelayMessage =
       /** Versions before the head whose updates can be fetched, oldest first: whoever holds one goes on from it. */
       readonly earlier: readonly VersionInfo[];
     }
+  /** Servers for the contributor's WebRTC links, in place of those named before. */
+  | { readonly type: "ice"; readonly servers: readonly IceServer[] }
   | { readonly type: "assign"; readonly assignment: Assignment }
   /**
    * So many pieces of a contribution, from the first on, are durable here; those after them are wanted. Said again with the

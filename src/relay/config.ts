@@ -1,6 +1,7 @@
 /** The relay's configuration: parsed once from the command line, checked, printed at the start. */
 import { parseArgs } from "node:util";
 import { HeddleError, messageIn } from "../base/assert.ts";
+import { readIce, type IceConfig } from "./ice.ts";
 import type { LogFormat } from "./log.ts";
 import { PLACE_OPTIONS, readPlace, type Place } from "./place.ts";
 
@@ -9,6 +10,8 @@ export interface RelayConfig extends Place {
   readonly port: number;
   /** UDP port of the WebRTC lane; 0: a free one, another at every start. */
   readonly rtcPort: number;
+  /** STUN and TURN servers for contributors. */
+  readonly ice: IceConfig;
   /** Port of the demo page that embeds the widget from another origin; 0 switches it off. */
   readonly demoPort: number;
   /** Where `/metrics`, `/healthz` and `/readyz` are served; port 0 switches them off. */
@@ -31,6 +34,9 @@ export const RELAY_USAGE = `npm start -- [options]
   --port N             port of the relay and its web page (default 8787)
   --host ADDRESS       address to listen on (default 127.0.0.1: this machine only)
   --rtc-port N         UDP port of the WebRTC lane (default: a free one; name one to open it in a firewall)
+  --ice URL            a STUN or TURN server for contributors' WebRTC, up to 4 times: stun:host:port, turn:host:port or
+                       turn:user:password@host:port (that password reaches every contributor)
+  --turn-secret FILE   the secret that a TURN server without a password shares (coturn: static-auth-secret)
   --demo-port N        port of the widget's demo page (default: port + 1; 0 switches it off)
   --metrics-port N     serve /metrics, /healthz and /readyz on this port (default: off)
   --metrics-host ADDR  address of that port (default 127.0.0.1; anyone who reaches it can read it)
@@ -59,6 +65,8 @@ export function parseRelayConfig(
         port: { type: "string", default: "8787" },
         host: { type: "string", default: "127.0.0.1" },
         "rtc-port": { type: "string", default: "0" },
+        ice: { type: "string", multiple: true, default: [] },
+        "turn-secret": { type: "string" },
         "demo-port": { type: "string" },
         "metrics-port": { type: "string", default: "0" },
         "metrics-host": { type: "string", default: "127.0.0.1" },
@@ -88,6 +96,7 @@ export function parseRelayConfig(
     host: bare(values.host),
     port,
     rtcPort: wholeNumber("--rtc-port", values["rtc-port"], 65_535),
+    ice: readIce(values.ice, values["turn-secret"] ?? null),
     demoPort:
       values["demo-port"] === undefined
         ? port === 0

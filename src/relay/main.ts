@@ -25,6 +25,7 @@ import { loadMergeKernel } from "../wasm/merge.ts";
 import { KEY_FILE } from "./backup.ts";
 import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
 import { createDemoHost, createHttpFace, listen, shut } from "./http.ts";
+import { openIce } from "./ice.ts";
 import { createLog, type Log } from "./log.ts";
 import { createMetrics } from "./metrics.ts";
 import { createOperatorFace, operationsIn, whyUnready, type Standing } from "./operator-face.ts";
@@ -106,6 +107,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   void referee.died.then(fail);
   const answerer = await createRtcAnswerer(config.rtcPort === 0 ? {} : { port: config.rtcPort });
   closers.add(() => answerer.close("The relay is stopping; it will be back"));
+  const iceServers = await openIce(config.ice, systemClock);
 
   const host = await createCoordinatorHost({
     store,
@@ -120,6 +122,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
     openMergeKernel: await loadMergeKernel(),
     initial: () => initialParameters(run.charter.model),
     answerRtc: (sdp, attach) => answerer.answer(sdp, attach),
+    iceServers,
     onEntry: (entry) => metrics.entry(entry),
     onFact: (fact) => metrics.fact(fact),
     onVersion: (version) => {

@@ -2,9 +2,9 @@
  * The second half of a tick: looks at the whole state and starts whatever is due. Nothing here knows which event came last,
  * so every recovery takes the same lines as a first start.
  */
-import { DEAD_MS, PING_MS } from "../protocol/limits.ts";
-import { hangUp, release, set, type Draft } from "./draft.ts";
-import { ANSWER_MS, DIAL_MS, isThere, STALL_MS, type ContributorState } from "./state.ts";
+import { BEAT_MS, PING_MS } from "../protocol/limits.ts";
+import { endRtc, hangUp, release, set, type Draft } from "./draft.ts";
+import { ANSWER_MS, DIAL_MS, isThere, SILENT_BEATS, STALL_MS, type ContributorState } from "./state.ts";
 
 /** Starts whatever the state says is due. */
 export function advance(draft: Draft): void {
@@ -57,16 +57,36 @@ function advanceLink(draft: Draft): void {
       }
       return;
     case "open":
-      if (nowMs >= state.heardMs + DEAD_MS) {
-        hangUp(draft, "The relay has gone silent");
-      } else if (nowMs >= state.pingedMs + PING_MS) {
-        set(draft, { pingedMs: nowMs });
-        draft.effects.push({ type: "send", message: { type: "ping" } });
+      if (nowMs >= state.beatMs) {
+        beat(draft);
       }
       return;
     default:
       state.link satisfies never;
   }
+}
+
+/** One beat more without a word from the relay. A device that was asleep has missed its own beats, and counts none of them. */
+function beat(draft: Draft): void {
+  const { state, nowMs } = draft;
+  const [silentBeats, rtcSilentBeats] = [state.silentBeats + 1, state.rtcSilentBeats + 1];
+  set(draft, { beatMs: nowMs + BEAT_MS, silentBeats, rtcSilentBeats });
+  if (silentBeats >= SILENT_BEATS) {
+    hangUp(draft, "The relay has gone silent");
+    return;
+  }
+  if (state.rtc === "open" && rtcSilentBeats >= SILENT_BEATS) {
+    dropRtc(draft, "The relay has gone silent on WebRTC.");
+  }
+  if (nowMs >= state.pingedMs + PING_MS) {
+    set(draft, { pingedMs: nowMs });
+    draft.effects.push({ type: "send", message: { type: "ping" } });
+  }
+}
+
+function dropRtc(draft: Draft, reason: string): void {
+  draft.effects.push({ type: "closeRtc", reason });
+  endRtc(draft, reason);
 }
 
 /** An assignment ends with its round; a paused contributor gives its assignment back; work without assignment is stopped. */
@@ -99,7 +119,7 @@ function abort(draft: Draft): void {
 
 function advancePreparation(draft: Draft): void {
   const { state, nowMs } = draft;
-  if (state.rtc === "none" && state.laneReason === "") {
+  if (state.rtc === "none" && nowMs >= state.rtcMs) {
     set(draft, { rtc: "opening" });
     draft.effects.push({ type: "openRtc", dial: state.dial });
   }
@@ -133,9 +153,7 @@ function advanceUpload(draft: Draft): void {
     return;
   }
   if (stalled) {
-    const reason = `The upload over WebRTC made no progress for ${STALL_MS / 1_000} s; it goes on without.`;
-    draft.effects.push({ type: "closeRtc", reason });
-    set(draft, { rtc: "none", laneReason: reason });
+    dropRtc(draft, `The upload over WebRTC made no progress for ${STALL_MS / 1_000} s; it goes on without.`);
   }
   const lane = draft.state.rtc === "open" ? "rtc" : "ws";
   const laneGone = upload !== null && upload.lane === "rtc" && lane === "ws";

@@ -3,7 +3,8 @@
  * make: giving an assignment back, ending a link, failing.
  */
 import type { Rng } from "../base/rng.ts";
-import { BACKOFF_MS, BACKOFF_MS_MAX, type ContributorState, type Effect } from "./state.ts";
+import { OFFER_PAUSE_MS } from "../protocol/limits.ts";
+import { DIAL_BACK_OFF, RTC_BACK_OFF, type BackOff, type ContributorState, type Effect } from "./state.ts";
 
 export interface Draft {
   state: ContributorState;
@@ -32,11 +33,24 @@ export function hangUp(draft: Draft, reason: string): void {
   endLink(draft, reason);
 }
 
+/** The WebRTC lane is gone, or could not be opened: it is tried again, updates go by the dialled link meanwhile. */
+export function endRtc(draft: Draft, reason: string): void {
+  const { state, nowMs, rng } = draft;
+  if (state.rtc !== "unavailable") {
+    const rtcMs = nowMs + OFFER_PAUSE_MS + waitMs(rng, state.rtcAttempts, RTC_BACK_OFF);
+    set(draft, { rtc: "none", laneReason: reason, rtcMs, rtcAttempts: state.rtcAttempts + 1 });
+  }
+}
+
+/** Full jitter: whoever lost the same relay at the same moment does not come back at the same moment. */
+function waitMs(rng: Rng, attempts: number, { baseMs, capMs }: BackOff): number {
+  return Math.ceil(rng.float() * Math.min(capMs, baseMs * 2 ** Math.min(attempts, 20)));
+}
+
 /** The link is gone: dial again after a random share of the back-off. Work in hand goes on. */
 export function endLink(draft: Draft, reason: string): void {
   const { state, nowMs, rng } = draft;
-  const capMs = Math.min(BACKOFF_MS_MAX, BACKOFF_MS * 2 ** Math.min(state.attempts, 20));
-  const untilMs = nowMs + Math.ceil(rng.float() * capMs);
+  const untilMs = nowMs + waitMs(rng, state.attempts, DIAL_BACK_OFF);
   set(draft, {
     link: { type: "waiting", untilMs },
     dial: state.dial + 1,
@@ -45,6 +59,7 @@ export function endLink(draft: Draft, reason: string): void {
     upload: null,
     readied: null,
     rtc: state.rtc === "unavailable" ? "unavailable" : "none",
+    rtcMs: 0,
     laneReason: state.rtc === "unavailable" ? state.laneReason : "",
   });
 }

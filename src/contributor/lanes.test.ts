@@ -23,6 +23,9 @@ interface Scene {
   readonly relayEnd: Link;
   /** The servers that each WebRTC dial was given. */
   readonly offeredWith: (readonly IceServer[])[];
+  /** The relay's ends of WebRTC links, and what arrived on them. */
+  readonly rtcEnds: Link[];
+  readonly rtcGot: ContributorMessage[];
 }
 
 /** Lanes that have dialled and said hello to a relay that answers with what `reply` makes of a message. */
@@ -30,6 +33,8 @@ async function dialled(reply: (message: ContributorMessage, bytes: Bytes) => Rel
   const events: ContributorEvent[] = [];
   const got: ContributorMessage[] = [];
   const offeredWith: (readonly IceServer[])[] = [];
+  const rtcEnds: Link[] = [];
+  const rtcGot: ContributorMessage[] = [];
   let relayEnd: Link | undefined;
   const identity = {
     publicKey: key.publicKey,
@@ -52,7 +57,17 @@ async function dialled(reply: (message: ContributorMessage, bytes: Bytes) => Rel
     openRtc: async ({ exchange, attach, iceServers }) => {
       offeredWith.push(iceServers);
       await exchange("offer");
-      return createMemoryPair({ attachA: attach, attachB: () => ({ message: () => {}, closed: () => {} }) }).a;
+      return createMemoryPair({
+        attachA: attach,
+        attachB: (link) => {
+          rtcEnds.push(link);
+          const message = (bytes: Bytes): void => {
+            const read = decodeContributorMessage(bytes);
+            rtcGot.push(...(read.ok ? [read.value] : []));
+          };
+          return { message, closed: () => {} };
+        },
+      }).a;
     },
     dial: async (attach) =>
       createMemoryPair({
@@ -77,7 +92,7 @@ async function dialled(reply: (message: ContributorMessage, bytes: Bytes) => Rel
   await lanes.dial(1);
   lanes.send({ type: "hello", protocol: 1, nonce, ...identity });
   await settle();
-  return { lanes, events, got, relayEnd: relayEnd as Link, offeredWith };
+  return { lanes, events, got, relayEnd: relayEnd as Link, offeredWith, rtcEnds, rtcGot };
 }
 
 /** What an honest relay says; `change` is what becomes of its answer to an offer on the way. */
@@ -115,6 +130,17 @@ describe("Lanes", () => {
     await settle();
     await lanes.openRtc(1);
     expect(offeredWith).toEqual([[], [server("new")]]);
+  });
+
+  test("answer a ping on the link by which it came", async () => {
+    const { lanes, relayEnd, got, rtcGot, rtcEnds } = await dialled(relay());
+    await lanes.openRtc(1);
+    relayEnd.send(encodeMessage({ type: "ping" }));
+    await settle();
+    expect([got.at(-1), rtcGot]).toEqual([{ type: "pong" }, []]);
+    rtcEnds[0]?.send(encodeMessage({ type: "ping" }));
+    await settle();
+    expect(rtcGot).toEqual([{ type: "pong" }]);
   });
 
   test("prove nothing to a relay that does not have the key it names", async () => {

@@ -75,7 +75,7 @@ export class Lanes {
 
   async dial(dial: number): Promise<void> {
     const attach: Attach = (link) => ({
-      message: (bytes) => this.#receive(dial, bytes),
+      message: (bytes) => this.#receive(bytes, { dial, lane: "ws", link }),
       closed: (reason) => {
         if (this.#link === link) {
           this.#forgetLink();
@@ -102,7 +102,7 @@ export class Lanes {
     assert(openRtc !== undefined, "Cannot open WebRTC: this program has none");
     const exchange = (offer: string): Promise<string> => this.#exchange(offer);
     const attach: Attach = (link) => ({
-      message: (bytes) => this.#receive(dial, bytes),
+      message: (bytes) => this.#receive(bytes, { dial, lane: "rtc", link }),
       closed: (reason) => {
         if (this.#rtc === link) {
           this.#forgetRtc();
@@ -168,7 +168,7 @@ export class Lanes {
     return answer.sdp;
   }
 
-  #receive(dial: number, bytes: Bytes): void {
+  #receive(bytes: Bytes, { dial, lane, link }: { dial: number; lane: "ws" | "rtc"; link: Link }): void {
     const decoded = decodeRelayMessage(bytes);
     if (!decoded.ok) {
       const reason = `The relay sent something unreadable: ${decoded.detail}`;
@@ -176,7 +176,9 @@ export class Lanes {
       return;
     }
     const message: RelayMessage = decoded.value;
-    if (message.type === "ice") {
+    if (message.type === "ping") {
+      link.send(encodeMessage({ type: "pong" }));
+    } else if (message.type === "ice") {
       this.#iceServers = message.servers;
     } else if (message.type === "rtc" && message.kind === "answer") {
       this.#answer?.resolve(message);
@@ -186,7 +188,7 @@ export class Lanes {
       this.#answer?.reject(new HeddleError("integrity", sentence));
       this.#answer = undefined;
     }
-    this.#options.dispatch({ type: "received", dial, message });
+    this.#options.dispatch({ type: "received", dial, lane, message });
   }
 
   closeRtc(reason: string): void {

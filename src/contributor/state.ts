@@ -4,14 +4,25 @@
  */
 import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
 import type { Charter } from "../protocol/charter.ts";
+import { BEAT_MS, DEAD_MS } from "../protocol/limits.ts";
 import type { Assignment, ContributorMessage, RelayMessage, VersionInfo } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
 import type { ContributionView } from "./view.ts";
 import type { EngineInUse } from "./work.ts";
 
-/** Full-jitter back-off between dials: a random share of 100 ms · 2^n, at most 30 s. */
-export const BACKOFF_MS = 100;
-export const BACKOFF_MS_MAX = 30_000;
+/** A back-off with full jitter: before try n + 1 a random share of `baseMs` · 2^n, at most of `capMs`. */
+export interface BackOff {
+  readonly baseMs: number;
+  readonly capMs: number;
+}
+/** Between dials. */
+export const DIAL_BACK_OFF: BackOff = { baseMs: 100, capMs: 30_000 };
+/** Between tries to open the WebRTC lane, after the pause that the relay asks for. */
+export const RTC_BACK_OFF: BackOff = { baseMs: 5_000, capMs: 600_000 };
+/** Who is told when to come back comes later than that by a random share of the wait, at most of this much of it. */
+export const RETRY_SPREAD = 0.5;
+/** Beats without a message after which a lane is silent. */
+export const SILENT_BEATS = DEAD_MS / BEAT_MS;
 /** Time for a dial, and for the handshake from hello to welcome. */
 export const DIAL_MS = 15_000;
 export const HANDSHAKE_MS = 15_000;
@@ -88,9 +99,15 @@ export interface ContributorState {
   readonly attempts: number;
   /** The last refusal or the end of the last link, in words. */
   readonly trouble: string;
-  readonly heardMs: number;
+  /** The next beat; and beats since the last message, on the dialled link and on the WebRTC one. */
+  readonly beatMs: number;
+  readonly silentBeats: number;
+  readonly rtcSilentBeats: number;
   readonly pingedMs: number;
   readonly rtc: "unavailable" | "none" | "opening" | "open";
+  /** No try to open that lane before this time; and tries since it was last open. */
+  readonly rtcMs: number;
+  readonly rtcAttempts: number;
   readonly laneReason: string;
 
   /** The key that the relay has proven; another one is another relay's. */
@@ -166,7 +183,7 @@ export type ContributorEvent =
   | { readonly type: "linked"; readonly dial: number }
   /** A dial failed or a link ended. */
   | { readonly type: "linkEnded"; readonly dial: number; readonly reason: string }
-  | { readonly type: "received"; readonly dial: number; readonly message: RelayMessage }
+  | { readonly type: "received"; readonly dial: number; readonly lane: "ws" | "rtc"; readonly message: RelayMessage }
   /** The relay has the key that it names. */
   | { readonly type: "proven"; readonly dial: number; readonly relay: Bytes }
   /** What arrived is no message of this protocol, or not the relay's. */
@@ -239,9 +256,13 @@ export function createState(identity: Identity, rtcAvailable: boolean): Contribu
     dial: 0,
     attempts: 0,
     trouble: "",
-    heardMs: 0,
+    beatMs: 0,
+    silentBeats: 0,
+    rtcSilentBeats: 0,
     pingedMs: 0,
     rtc: rtcAvailable ? "none" : "unavailable",
+    rtcMs: 0,
+    rtcAttempts: 0,
     laneReason: rtcAvailable ? "" : "This program has no WebRTC.",
     relay: null,
     contributor: null,

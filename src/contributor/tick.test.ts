@@ -1,22 +1,9 @@
 import { describe, expect, test } from "vitest";
 import type { ContributionId, ContributorId } from "../base/bytes.ts";
-import { PING_MS, DEAD_MS } from "../protocol/limits.ts";
-import { BACKOFF_MS, BACKOFF_MS_MAX, STALL_MS, type ContributorEvent } from "./state.ts";
+import { DIAL_BACK_OFF, STALL_MS, type ContributorEvent } from "./state.ts";
 import { wakeMs } from "./tick.ts";
 import { viewOf } from "./projection.ts";
-import {
-  challenge,
-  charter,
-  counters,
-  digest,
-  head,
-  pending,
-  relayKey,
-  train,
-  types,
-  validation,
-  Walk,
-} from "./walk.fixture.ts";
+import { challenge, charter, counters, digest, head, pending, train, types, validation, Walk } from "./walk.fixture.ts";
 
 describe("tick()", () => {
   test("goes from start to ready by hello, prove, prepare and fetch", () => {
@@ -29,33 +16,6 @@ describe("tick()", () => {
     expect(types(walk.receive(welcome))).toEqual(["prepare", "fetch"]);
     expect(types(walk.on({ type: "prepared", pending: null }))).toEqual([]);
     expect(types(walk.on({ type: "fetched", version: 0, digest: digest("0") }))).toEqual(["ready"]);
-  });
-
-  test("does not go on by itself with a relay of another key, and does when started again", () => {
-    const walk = new Walk();
-    walk.connect();
-    walk.on({ type: "proven", dial: walk.state.dial, relay: relayKey });
-    walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "no" });
-    walk.on({ type: "woke" }, BACKOFF_MS_MAX);
-    walk.on({ type: "linked", dial: walk.state.dial });
-    const other = { ...challenge, relay: new Uint8Array(32) };
-    expect(types(walk.receive(other))).toEqual(["hangUp"]);
-    expect(walk.state.failure).toMatch(/another key/);
-    walk.on({ type: "start" });
-    walk.on({ type: "woke" }, BACKOFF_MS_MAX);
-    walk.on({ type: "linked", dial: walk.state.dial });
-    expect(types(walk.receive(other))).toEqual(["prove"]);
-  });
-
-  test("dials again after a random share of a doubling back-off, at most 30 s", () => {
-    const walk = new Walk();
-    walk.on({ type: "start" });
-    for (let n = 0; n < 20; n += 1) {
-      walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "no" });
-      const waitMs = (wakeMs(walk.state, walk.nowMs) ?? 0) - walk.nowMs;
-      expect(waitMs).toBeLessThanOrEqual(Math.min(BACKOFF_MS_MAX, BACKOFF_MS * 2 ** n));
-      expect(types(walk.on({ type: "woke" }, waitMs))).toEqual(["dial"]);
-    }
   });
 
   test("waits as long as a busy relay asks", () => {
@@ -75,7 +35,7 @@ describe("tick()", () => {
     expect(viewOf(walk.state, counters).sentence).toMatch(/^This client speaks another version/);
     expect(wakeMs(walk.state, walk.nowMs)).toBeNull();
     expect(types(walk.on({ type: "start" }))).toEqual([]);
-    expect(types(walk.on({ type: "woke" }, BACKOFF_MS_MAX))).toEqual(["dial"]);
+    expect(types(walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs))).toEqual(["dial"]);
   });
 
   test("fails with the operator's reason when it is banned, and asks again only when the person starts it", () => {
@@ -88,14 +48,14 @@ describe("tick()", () => {
     });
     expect(wakeMs(walk.state, walk.nowMs)).toBeNull();
     walk.on({ type: "start" });
-    expect(types(walk.on({ type: "woke" }, BACKOFF_MS_MAX))).toContain("dial");
+    expect(types(walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs))).toContain("dial");
   });
 
   test("fails when it finds another run after a reconnect", () => {
     const walk = new Walk();
     walk.settle();
     walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "gone" });
-    walk.on({ type: "woke" }, BACKOFF_MS_MAX);
+    walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
     walk.on({ type: "linked", dial: walk.state.dial });
     const contributor = digest("d") as string as ContributorId;
     walk.receive({ type: "welcome", run: digest("q"), charter, contributor, head: head(0), earlier: [] });
@@ -354,13 +314,6 @@ describe("tick()", () => {
     }
   });
 
-  test("a relay that falls silent is left", () => {
-    const walk = new Walk();
-    walk.settle();
-    expect(types(walk.on({ type: "woke" }, PING_MS))).toEqual(["ping"]);
-    expect(types(walk.on({ type: "woke" }, DEAD_MS))).toEqual(["hangUp"]);
-  });
-
   test("an update goes by WebRTC while that lane is open, and again by the dialled link when it stalls", () => {
     const walk = new Walk(true);
     expect(types(walk.connect())).toContain("openRtc");
@@ -369,7 +322,8 @@ describe("tick()", () => {
     expect(walk.on({ type: "prepared", pending })).toMatchObject([{ type: "upload", lane: "rtc" }, { type: "send" }]);
     for (let i = 0; i < STALL_MS / 5_000; i += 1) {
       walk.receive({ type: "pong" });
-      walk.on({ type: "woke" }, 5_000);
+      walk.receive({ type: "ping" }, "rtc");
+      walk.on({ type: "woke" }, 5000);
     }
     expect(walk.effects).toMatchObject([{ type: "send" }, { type: "closeRtc" }, { type: "upload", lane: "ws" }]);
     expect(viewOf(walk.state, { ...counters, nowMs: walk.nowMs })).toMatchObject({

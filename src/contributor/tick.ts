@@ -9,11 +9,11 @@
  */
 import { equalBytes, type Bytes } from "../base/bytes.ts";
 import type { Rng } from "../base/rng.ts";
-import { DEAD_MS, NONCE_BYTES, PIECES_AHEAD, PING_MS, PROTOCOL_VERSION, UPDATES_KEPT } from "../protocol/limits.ts";
+import { BEAT_MS, NONCE_BYTES, PIECES_AHEAD, PROTOCOL_VERSION, UPDATES_KEPT } from "../protocol/limits.ts";
 import type { Assignment, RelayMessage, VersionInfo } from "../protocol/messages.ts";
 import { REASONS, verdictSentence, type Reason, type Verdict } from "../protocol/verdict.ts";
 import { advance } from "./advance.ts";
-import { endLink, fail, hangUp, release, set, type Draft } from "./draft.ts";
+import { endLink, endRtc, fail, hangUp, release, set, type Draft } from "./draft.ts";
 import {
   ANSWER_MS,
   CONTRIBUTIONS_SHOWN_MAX,
@@ -21,6 +21,7 @@ import {
   HEARD_MAX,
   REBUILDS_MAX,
   RETRY_MS,
+  RETRY_SPREAD,
   SPEED_MS,
   SPEED_SAMPLES_MAX,
   isThere,
@@ -54,8 +55,7 @@ export function wakeMs(state: ContributorState, nowMs: number): number | null {
   if (link.type !== "open") {
     return link.untilMs;
   }
-  const { heardMs, pingedMs, prepareMs, fetchMs, readyMs } = state;
-  const times = [heardMs + DEAD_MS, pingedMs + PING_MS, prepareMs, fetchMs, readyMs, uploadMs];
+  const times = [state.beatMs, state.rtcMs, state.prepareMs, state.fetchMs, state.readyMs, uploadMs];
   if (upload !== null) {
     const { movedMs } = upload;
     times.push(isThere(state) ? Math.max(movedMs, state.headMs) + ANSWER_MS : movedMs + STALL_MS);
@@ -90,7 +90,8 @@ function take(draft: Draft, event: ContributorEvent): void {
       if (event.dial === state.dial && state.link.type === "dialling") {
         const { publicKey, agent, engine, device, privateData } = state.identity;
         const hello = { publicKey, nonce: nonceOf(draft.rng), agent, engine, device, privateData };
-        set(draft, { link: { type: "greeting", untilMs: nowMs + HANDSHAKE_MS }, heardMs: nowMs, pingedMs: nowMs });
+        set(draft, { link: { type: "greeting", untilMs: nowMs + HANDSHAKE_MS } });
+        set(draft, { beatMs: nowMs + BEAT_MS, silentBeats: 0, pingedMs: nowMs });
         draft.effects.push({ type: "send", message: { type: "hello", protocol: PROTOCOL_VERSION, ...hello } });
       }
       return;
@@ -101,7 +102,7 @@ function take(draft: Draft, event: ContributorEvent): void {
       return;
     case "received":
       if (event.dial === state.dial) {
-        set(draft, { heardMs: nowMs });
+        set(draft, event.lane === "ws" ? { silentBeats: 0 } : { rtcSilentBeats: 0 });
         receive(draft, event.message);
       }
       return;
@@ -117,9 +118,10 @@ function take(draft: Draft, event: ContributorEvent): void {
       return;
     case "rtcOpened":
       set(draft, { rtc: state.rtc === "opening" ? "open" : state.rtc, laneReason: "" });
+      set(draft, { rtcSilentBeats: 0, rtcAttempts: 0 });
       return;
     case "rtcEnded":
-      set(draft, { rtc: state.rtc === "unavailable" ? "unavailable" : "none", laneReason: event.reason });
+      endRtc(draft, event.reason);
       return;
     case "prepared":
       set(draft, { preparation: "done", trouble: "" });
@@ -232,9 +234,7 @@ function receive(draft: Draft, message: RelayMessage): void {
     case "banned":
       fail(draft, `${REASONS.banned} The reason given: ${message.why}`);
       return;
-    case "ping":
-      draft.effects.push({ type: "send", message: { type: "pong" } });
-      return;
+    case "ping": // the runner has answered on the link by which it came
     case "pong":
     case "rtc": // the runner hands answers to whoever waits for them
     case "ice":
@@ -326,7 +326,8 @@ function takeRefusal(draft: Draft, reason: Reason, retryMs: number | null): void
     fail(draft, REASONS[reason]);
     return;
   }
-  const readyMs = nowMs + (retryMs ?? RETRY_MS);
+  const { rng } = draft;
+  const readyMs = nowMs + (retryMs === null ? RETRY_MS : Math.ceil(retryMs * (1 + rng.float() * RETRY_SPREAD)));
   set(draft, { trouble: REASONS[reason] });
   if (state.link.type === "open") {
     set(draft, { readied: null, readyMs });

@@ -1,12 +1,12 @@
-/** A contributor as a pure state machine, walked event by event, for tests. */
+/** A contributor's state machine that a test walks event by event, and what its relay may say. */
 import type { ContributionId, ContributorId, Digest } from "../base/bytes.ts";
 import { createRng, type Rng } from "../base/rng.ts";
-import type { TrainAssignment, VersionInfo } from "../protocol/messages.ts";
+import type { RelayMessage, TrainAssignment, VersionInfo } from "../protocol/messages.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import type { Counters } from "./projection.ts";
 import {
-  BACKOFF_MS_MAX,
   createState,
+  DIAL_BACK_OFF,
   type ContributorEvent,
   type ContributorState,
   type Effect,
@@ -14,8 +14,8 @@ import {
 } from "./state.ts";
 import { tick } from "./tick.ts";
 
-export const digest = (letter: string): Digest => letter.repeat(64) as Digest;
 export const relayKey = new Uint8Array(32).fill(7);
+export const digest = (letter: string): Digest => letter.repeat(64) as Digest;
 export const identity = {
   publicKey: new Uint8Array(32),
   agent: "test",
@@ -89,15 +89,15 @@ export class Walk {
     this.effects = ticked.effects;
     return ticked.effects;
   }
-  receive(message: Extract<ContributorEvent, { type: "received" }>["message"]): readonly Effect[] {
-    return this.on({ type: "received", dial: this.state.dial, message });
+  receive(message: RelayMessage, lane: "ws" | "rtc" = "ws"): readonly Effect[] {
+    return this.on({ type: "received", dial: this.state.dial, lane, message });
   }
   /** From nothing to a link that the relay has welcomed. */
   connect(version = 0): readonly Effect[] {
     if (this.state.intent === "stopped") {
       this.on({ type: "start" });
     } else {
-      this.on({ type: "woke" }, BACKOFF_MS_MAX);
+      this.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
     }
     this.on({ type: "linked", dial: this.state.dial });
     this.receive(challenge);

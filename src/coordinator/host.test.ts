@@ -12,14 +12,14 @@ import {
   rtcProof,
   sessionProof,
 } from "../protocol/codec.ts";
-import { DEAD_MS, PIECE_BYTES, PING_MS } from "../protocol/limits.ts";
+import { BEAT_MS, DEAD_MS, OFFER_PAUSE_MS, PIECE_BYTES, PING_MS } from "../protocol/limits.ts";
 import type { RelayMessage } from "../protocol/messages.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate } from "../update/unpack.ts";
 import type { Fact } from "./fact.ts";
 import { BUSY_RETRY_MS } from "./live.ts";
-import { HANDSHAKE_MS, ICE_RENEW_MS, OFFER_PAUSE_MS, STRIKES_MAX } from "./peer.ts";
+import { HANDSHAKE_MS, ICE_RENEW_MS, STRIKES_MAX } from "./peer.ts";
 import {
   Actor,
   calm,
@@ -261,10 +261,35 @@ describe("sessions", () => {
     await world.pass(HANDSHAKE_MS + 5_000);
     expect(ended).toMatch(/too long/);
     expect(ada.closed).toBeNull(); // it answers pings
+    ada.send({ type: "ping" }); // its last word
     ada.send = () => undefined;
-    await world.pass(25_000);
+    await world.pass(DEAD_MS - 2 * BEAT_MS);
+    expect(ada.closed).toBeNull();
+    await world.pass(2 * BEAT_MS);
     expect(ada.closed).toMatch(/silent/);
     expect(world.host.view().connected).toBe(0);
+  });
+
+  test("lose a second link that is silent for as long, and nothing else", async () => {
+    let ended: string | null = null;
+    let pings = 0;
+    const world = await started({
+      answerRtc: async (_, attach) => {
+        createMemoryPair({
+          attachA: () => ({ message: () => (pings += 1), closed: (reason) => (ended = reason) }),
+          attachB: attach,
+        });
+        return "answer";
+      },
+    });
+    const [ada] = (await joined(world, "ada")) as [Actor];
+    await ada.offer("offer");
+    await world.pass(DEAD_MS - 2 * BEAT_MS);
+    expect([ended, pings]).toEqual([null, 2]);
+    await world.pass(2 * BEAT_MS);
+    expect(ended).toMatch(/silent on this lane/);
+    await world.pass(2 * DEAD_MS);
+    expect(ada.closed).toBeNull();
   });
 
   test("outlive a relay that was held up for longer than anybody may be silent", async () => {

@@ -15,7 +15,7 @@ import type { LedgerEvent } from "../protocol/ledger.ts";
 import { encodeMessage } from "../protocol/codec.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import type { IceServer } from "../protocol/ice.ts";
-import { PING_MS, SESSIONS_MAX } from "../protocol/limits.ts";
+import { BEAT_MS, SESSIONS_MAX } from "../protocol/limits.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 import type { Store } from "../store/store.ts";
@@ -37,7 +37,7 @@ import { Queue } from "./queue.ts";
 import { Reception } from "./reception.ts";
 import { applyEvent, blobsOf, type DurableState } from "./state.ts";
 import { tick, wakeAt } from "./tick.ts";
-import { operatorViewOf, viewOf, type OperatorView } from "./view.ts";
+import { operatorViewOf, summaryOf, viewOf, type OperatorView } from "./view.ts";
 import type { Hash } from "./uploads.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -472,7 +472,7 @@ class Host implements CoordinatorHost {
       peer.beat();
     }
     this.#reception.tidy();
-    this.#cancelBeat = this.#options.clock.after(PING_MS, () => this.#beat());
+    this.#cancelBeat = this.#options.clock.after(BEAT_MS, () => this.#beat());
   }
 
   #fail(error: unknown): void {
@@ -493,9 +493,4 @@ class Host implements CoordinatorHost {
   #log(sentence: string): void {
     this.#options.log?.(sentence);
   }
-}
-
-/** What watchers are told of: changes when the phase, the round or the number of contributors does. */
-function summaryOf({ durable, live }: CoordinatorState): string {
-  return `${durable.round} ${durable.stage} ${durable.paused} ${live.merging} ${live.sessions.size}`;
 }

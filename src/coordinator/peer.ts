@@ -8,7 +8,7 @@ import type { Bytes, ContributorId } from "../base/bytes.ts";
 import type { Attach, Lane, Link, LinkHandlers } from "../net/link.ts";
 import { contributorIdOf, decodeContributorMessage, encodeMessage, rtcProof, sessionProof } from "../protocol/codec.ts";
 import type { IceServer } from "../protocol/ice.ts";
-import { DEAD_MS, PIECES_AHEAD, PING_MS } from "../protocol/limits.ts";
+import { BEAT_MS, DEAD_MS, OFFER_PAUSE_MS, PIECES_AHEAD, PING_MS } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
 import type { Reason } from "../protocol/verdict.ts";
 import { BUSY_RETRY_MS, type SessionId } from "./live.ts";
@@ -20,11 +20,21 @@ export const STRIKES_MAX = 8;
 /** Messages of one session that wait to be handled, and those of a kind that takes memory or time. */
 const WAITING_MAX = 64;
 const WAITING_MAX_OF: Partial<Record<Work["type"], number>> = { contribute: 2, offer: 2, piece: 2 * PIECES_AHEAD };
-/** Between two offers of a second link: for this long one that is never opened may take up room. */
-export const OFFER_PAUSE_MS = 15_000;
+/** Beats without a byte after which a link is silent; the one in which it was last heard is none of them. */
+const SILENT_BEATS = DEAD_MS / BEAT_MS - 1;
 
 /** A session is told of STUN and TURN servers anew after this long: what lets it into them may end. */
 export const ICE_RENEW_MS = 3_600_000;
+
+/** What is known of an open link. */
+interface Carriage {
+  /** Bytes that have been counted. */
+  up: number;
+  down: number;
+  /** Bytes that had arrived by the last beat, and beats since any did. */
+  heard: number;
+  silentBeats: number;
+}
 
 type Hello = Extract<ContributorMessage, { readonly type: "hello" }>;
 export type Work = Extract<
@@ -64,11 +74,10 @@ export class Peer {
   readonly id: SessionId;
   readonly #host: PeerHost;
   readonly #first: Link;
-  /** Every open link, with the bytes that have been counted. */
-  readonly #links = new Map<Link, { up: number; down: number }>();
+  /** Every open link. */
+  readonly #links = new Map<Link, Carriage>();
   readonly #bornMs: number;
-  /** Heartbeats since the last message. */
-  #unheard = 0;
+  #beats = 0;
   #stage: "new" | "greeted" | "challenged" | "proving" | "open" | "gone" = "new";
   #hello: { readonly message: Hello; readonly bytes: Bytes } | null = null;
   #nonce: Bytes | null = null;
@@ -83,7 +92,7 @@ export class Peer {
     this.#host = host;
     this.#first = first;
     this.#bornMs = host.nowMs();
-    this.#links.set(first, { up: 0, down: 0 });
+    this.#links.set(first, { up: 0, down: 0, heard: 0, silentBeats: 0 });
   }
 
   /** Known from the hello on. */
@@ -144,21 +153,40 @@ export class Peer {
   }
 
   /**
-   * Once in PING_MS: ends a session that is silent or does not finish its handshake, greets the others. Silence is counted in
-   * heartbeats, not by the clock: a relay that was held up itself has heard nobody, and all of them are still there.
+   * Once in BEAT_MS: ends a session that is silent or does not finish its handshake, greets the others. Silence is counted in
+   * beats, not by the clock: a relay that was held up itself has heard nobody, and all of them are still there.
    */
   beat(): void {
-    this.#unheard += 1;
+    this.#beats += 1;
     if (this.#stage !== "open" && this.#host.nowMs() - this.#bornMs >= HANDSHAKE_MS) {
       this.close("The handshake took too long");
-    } else if (this.#unheard * PING_MS > DEAD_MS) {
-      this.close("The other side has gone silent");
-    } else if (this.#stage === "open") {
-      this.send({ type: "ping" });
+      return;
+    }
+    for (const link of [...this.#links.keys()].filter((one) => this.#isSilent(one))) {
+      if (link === this.#first) {
+        this.close("The other side has gone silent");
+        return;
+      }
+      link.close("The other side has gone silent on this lane");
+    }
+    if (this.#stage === "open" && this.#beats % (PING_MS / BEAT_MS) === 0) {
+      const ping = encodeMessage({ type: "ping" });
+      this.#links.forEach((_, link) => link.send(ping));
       if (this.#host.nowMs() - this.#iceMs >= ICE_RENEW_MS) {
         this.#tellIce();
       }
     }
+  }
+
+  /** Any byte is a sign of life: a message may take long on a slow line. */
+  #isSilent(link: Link): boolean {
+    const carriage = this.#links.get(link);
+    if (carriage === undefined) {
+      return false;
+    }
+    carriage.silentBeats = link.bytesReceived === carriage.heard ? carriage.silentBeats + 1 : 0;
+    carriage.heard = link.bytesReceived;
+    return carriage.silentBeats >= SILENT_BEATS;
   }
 
   /** Hands the bytes carried since the last time to the host. */
@@ -172,7 +200,6 @@ export class Peer {
     if (this.#stage === "gone") {
       return;
     }
-    this.#unheard = 0;
     const decoded = decodeContributorMessage(bytes);
     if (!decoded.ok) {
       this.refuse(decoded.reason, decoded.detail);
@@ -331,7 +358,7 @@ export class Peer {
     for (const other of [...this.#links.keys()].filter((one) => one !== this.#first)) {
       other.close("A newer link replaces this one");
     }
-    this.#links.set(link, { up: 0, down: 0 });
+    this.#links.set(link, { up: 0, down: 0, heard: 0, silentBeats: 0 });
     return {
       message: (bytes) => this.#receive(link, bytes),
       closed: () => {

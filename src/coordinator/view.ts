@@ -47,3 +47,8 @@ function phaseOf({ stage, paused }: CoordinatorState["durable"], merging: boolea
       return stage satisfies never;
   }
 }
+
+/** What watchers are told of: changes when the phase, the round or the number of contributors does. */
+export function summaryOf({ durable, live }: CoordinatorState): string {
+  return `${durable.round} ${durable.stage} ${durable.paused} ${live.merging} ${live.sessions.size}`;
+}

@@ -33,9 +33,13 @@ export const SESSIONS_MAX = 1_000;
 export const UPDATES_KEPT = 16;
 /** Parameters of a model that this protocol version can carry. */
 export const PARAMETERS_MAX = 2 ** 28;
-/** Heartbeat period, and silence after which a peer is taken for dead. */
+/** Period of pings, and silence after which a peer is taken for dead, at the latest. */
 export const PING_MS = 5_000;
 export const DEAD_MS = 15_000;
+/** Silence is counted in beats of one's own, so that whoever was held up or asleep does not take its own absence for the other's. */
+export const BEAT_MS = 2_500;
+/** Between two offers of a second link: for this long one that is never opened may take up room. */
+export const OFFER_PAUSE_MS = 15_000;
 
 /** Lengths of binary fields. An Ed25519 signature has 64 bytes; the simulation's may be shorter. */
 export const PUBLIC_KEY_BYTES = 32;

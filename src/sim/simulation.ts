@@ -102,7 +102,7 @@ export function optionsOf(seed: number): Omit<SimulationOptions, "openMergeKerne
     ? ({ keep: 4096, bits: 64, beta: 0.95, together: 0 } as const)
     : ({ keep: 32, bits: WIDTHS[seed % 4] ?? 2, beta: 0.95, together: 64 * (seed % 3) } as const);
   const whole = createRng("pieces", seed).below(2) === 0;
-  const pieceBytes = whole ? PIECE_BYTES : SMALL_PIECE_BYTES * (exact ? 16 : 1);
+  const pieceBytes = whole ? PIECE_BYTES : SMALL_PIECE_BYTES * (exact ? 16 : Math.max(1, uplink.together / 32));
   return { seed, contributors, rounds, parameters, uplink, pieceBytes, faults };
 }
 

@@ -7,32 +7,26 @@ import { HeddleError } from "../base/assert.ts";
 import { digestOf, floatBytes, fromHex, type Bytes, type ContributorId, type Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
-import type { Attach, Lane, Link, LinkHandlers } from "../net/link.ts";
+import type { Attach, Lane } from "../net/link.ts";
 import { charterDigest, checkCharter, encodeCharter } from "../protocol/charter-codec.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { SignedEntry } from "../protocol/chain.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
-import { encodeMessage } from "../protocol/codec.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import type { IceServer } from "../protocol/ice.ts";
-import { BEAT_MS, SESSIONS_MAX } from "../protocol/limits.ts";
+import { BEAT_MS } from "../protocol/limits.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 import type { Store } from "../store/store.ts";
 import type { OpenMergeKernel } from "../update/kernel.ts";
 import { loadBase, storeFirst, type Base, type Referee } from "./base.ts";
+import { Door, type AttachArrival, type DoorHost } from "./door.ts";
 import type { Fact } from "./fact.ts";
+import { createGate, type GateOptions } from "./gate.ts";
 import { openJournal, type Journal } from "./journal.ts";
-import {
-  BUSY_RETRY_MS,
-  startState,
-  type CoordinatorEvent,
-  type CoordinatorState,
-  type Effect,
-  type OperatorCommand,
-} from "./live.ts";
+import { startState, type CoordinatorEvent, type CoordinatorState, type Effect, type OperatorCommand } from "./live.ts";
 import { refusalOf } from "./operator.ts";
-import { Peer, type PeerHost, type Work } from "./peer.ts";
+import type { Peer, Work } from "./peer.ts";
 import { Queue } from "./queue.ts";
 import { Reception } from "./reception.ts";
 import { applyEvent, blobsOf, type DurableState } from "./state.ts";
@@ -57,6 +51,8 @@ export interface CoordinatorOptions {
   readonly verify: VerifySignature;
   /** SHA-256 of what arrives, off the main path where it is many megabytes. */
   readonly hash?: Hash;
+  /** How many sessions there may be, and how many of one network. */
+  readonly gate?: GateOptions;
   readonly referee: Referee;
   /** What computes merges, for this host alone. */
   readonly openMergeKernel: OpenMergeKernel;
@@ -79,7 +75,7 @@ export interface CoordinatorOptions {
 
 export interface CoordinatorHost {
   /** Attaches a participant's first link. */
-  readonly attach: Attach;
+  readonly attach: AttachArrival;
   view(): RunView;
   head(): VersionInfo;
   /** What the public record does not say: for the operator. */
@@ -154,11 +150,11 @@ interface HostParts {
 }
 
 class Host implements CoordinatorHost {
+  readonly attach: AttachArrival;
   readonly #options: CoordinatorOptions;
   readonly #journal: Journal;
   readonly #queue: Queue;
-  readonly #peers = new Map<number, Peer>();
-  readonly #peerHost: PeerHost;
+  readonly #door: Door;
   readonly #workbench: Workbench;
   readonly #reception: Reception;
   #state: CoordinatorState;
@@ -167,7 +163,6 @@ class Host implements CoordinatorHost {
     durable: null,
     blobs: new Set(),
   };
-  #sessions = 0;
   #nonces = 0;
   #bytesUp = 0;
   #bytesDown = 0;
@@ -186,7 +181,8 @@ class Host implements CoordinatorHost {
     this.#state = state;
     this.#queue = new Queue((error) => this.#fail(error));
     this.#reception = this.#makeReception();
-    this.#peerHost = this.#makePeerHost();
+    this.#door = new Door(createGate(options.gate), this.#doorHost());
+    this.attach = this.#door.attach;
   }
 
   async open(): Promise<void> {
@@ -194,19 +190,6 @@ class Host implements CoordinatorHost {
     this.#beat();
     this.#enqueue({ type: "time" });
   }
-
-  readonly attach: Attach = (link: Link): LinkHandlers => {
-    if (this.#closed || this.#peers.size >= SESSIONS_MAX) {
-      this.#options.onFact?.({ type: "refused", reason: "busy" });
-      link.send(encodeMessage({ type: "refused", reason: "busy", retryMs: BUSY_RETRY_MS }));
-      link.close(this.#closed ? "The relay is stopping" : "The relay has no room for more sessions");
-      return { message: () => undefined, closed: () => undefined };
-    }
-    this.#sessions += 1;
-    const peer = new Peer(this.#sessions, this.#peerHost, link);
-    this.#peers.set(peer.id, peer);
-    return peer.handlers();
-  };
 
   view(): RunView {
     return viewOf(this.#state);
@@ -254,15 +237,11 @@ class Host implements CoordinatorHost {
   }
 
   lanes(): Readonly<Record<Lane, number>> {
-    const lanes = { memory: 0, ws: 0, rtc: 0 };
-    for (const peer of this.#peers.values()) {
-      lanes[peer.lane] += peer.isOpen ? 1 : 0;
-    }
-    return lanes;
+    return this.#door.lanes();
   }
 
   countTraffic(): void {
-    this.#peers.forEach((peer) => peer.countTraffic());
+    this.#door.countTraffic();
   }
 
   countDownload(bytes: number): void {
@@ -278,7 +257,7 @@ class Host implements CoordinatorHost {
     await this.settled().catch(() => undefined);
   }
 
-  #makePeerHost(): PeerHost {
+  #doorHost(): DoorHost {
     const { clock, key, answerRtc } = this.#options;
     return {
       nowMs: () => clock.nowMs(),
@@ -309,7 +288,6 @@ class Host implements CoordinatorHost {
         });
       },
       gone: (peer, leave) => {
-        this.#peers.delete(peer.id);
         if (!this.#closed) {
           this.#enqueue({ type: "left", session: peer.id, leave });
         } // else the relay stops like one that is killed: what is open goes on at the next start
@@ -414,10 +392,10 @@ class Host implements CoordinatorHost {
         } else if (effect.message.type === "refused") {
           this.#options.onFact?.({ type: "refused", reason: effect.message.reason });
         }
-        this.#peers.get(effect.session)?.send(effect.message);
+        this.#door.peer(effect.session)?.send(effect.message);
         return;
       case "disconnect":
-        this.#peers.get(effect.session)?.close(effect.reason);
+        this.#door.peer(effect.session)?.close(effect.reason);
         return;
       case "measure":
         void this.#queue.track(() => this.#measure(effect));
@@ -468,9 +446,7 @@ class Host implements CoordinatorHost {
   }
 
   #beat(): void {
-    for (const peer of this.#peers.values()) {
-      peer.beat();
-    }
+    this.#door.beat();
     this.#reception.tidy();
     this.#cancelBeat = this.#options.clock.after(BEAT_MS, () => this.#beat());
   }
@@ -485,9 +461,7 @@ class Host implements CoordinatorHost {
     this.#closed = true;
     this.#cancelWake();
     this.#cancelBeat();
-    for (const peer of this.#peers.values()) {
-      peer.close(reason);
-    }
+    this.#door.close(reason);
   }
 
   #log(sentence: string): void {

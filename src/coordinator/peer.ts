@@ -4,6 +4,7 @@
  * message means is for the host.
  */
 import { assert } from "../base/assert.ts";
+import { fullBucket, refill, type Bucket, type Rate } from "../base/bucket.ts";
 import type { Bytes, ContributorId } from "../base/bytes.ts";
 import type { Attach, Lane, Link, LinkHandlers } from "../net/link.ts";
 import { contributorIdOf, decodeContributorMessage, encodeMessage, rtcProof, sessionProof } from "../protocol/codec.ts";
@@ -11,6 +12,7 @@ import type { IceServer } from "../protocol/ice.ts";
 import { BEAT_MS, DEAD_MS, OFFER_PAUSE_MS, PIECES_AHEAD, PING_MS } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
 import type { Reason } from "../protocol/verdict.ts";
+import type { Joiner } from "./gate.ts";
 import { BUSY_RETRY_MS, type SessionId } from "./live.ts";
 
 /** Time from the first byte to a proven key. */
@@ -23,6 +25,11 @@ const WAITING_MAX_OF: Partial<Record<Work["type"], number>> = { contribute: 2, o
 /** Beats without a byte after which a link is silent; the one in which it was last heard is none of them. */
 const SILENT_BEATS = DEAD_MS / BEAT_MS - 1;
 
+/** Messages of one session, but for updates, whose number has limits of its own: real contributors send one a second at the most. */
+export const MESSAGE_RATE: Rate = { perS: 10, burst: 100 };
+/** A session that sends more is not read from for this long, and after so many times in a row it is refused. */
+export const HOLD_MS = 1_000;
+export const HOLDS_MAX = 10;
 /** A session is told of STUN and TURN servers anew after this long: what lets it into them may end. */
 export const ICE_RENEW_MS = 3_600_000;
 
@@ -42,8 +49,18 @@ export type Work = Extract<
   { readonly type: "ready" | "contribute" | "offer" | "piece" | "report" | "release" }
 >;
 
+/** Where a first link comes from. */
+export interface Arrival {
+  /** Of its network address; null for this machine's own. */
+  readonly prefix: string | null;
+  /** Reads nothing from the link for so long; absent where a lane cannot wait. */
+  readonly hold?: (ms: number) => void;
+}
+
 export interface PeerHost {
   nowMs(): number;
+  /** A hello was said: null lets it in, else it is to come back after so many milliseconds. */
+  admit(joiner: Joiner): number | null;
   /** 32 unpredictable bytes. */
   nonce(): Promise<Bytes>;
   /** The relay's public key, and what signs for it. */
@@ -76,7 +93,12 @@ export class Peer {
   readonly #first: Link;
   /** Every open link. */
   readonly #links = new Map<Link, Carriage>();
+  readonly #arrival: Arrival;
   readonly #bornMs: number;
+  readonly #messages: Bucket;
+  #holds = 0;
+  #heldUntilMs = 0;
+  #isAdmitted = false;
   #beats = 0;
   #stage: "new" | "greeted" | "challenged" | "proving" | "open" | "gone" = "new";
   #hello: { readonly message: Hello; readonly bytes: Bytes } | null = null;
@@ -87,11 +109,13 @@ export class Peer {
   #waiting = 0;
   readonly #waitingOf = new Map<Work["type"], number>();
 
-  constructor(id: SessionId, host: PeerHost, first: Link) {
+  constructor(id: SessionId, host: PeerHost, { link: first, arrival }: { link: Link; arrival: Arrival }) {
     this.id = id;
     this.#host = host;
     this.#first = first;
+    this.#arrival = arrival;
     this.#bornMs = host.nowMs();
+    this.#messages = fullBucket(MESSAGE_RATE, this.#bornMs);
     this.#links.set(first, { up: 0, down: 0, heard: 0, silentBeats: 0 });
   }
 
@@ -108,6 +132,15 @@ export class Peer {
   /** Of the newest link, which is the one that carries updates. */
   get lane(): Lane {
     return ([...this.#links.keys()].at(-1) ?? this.#first).lane;
+  }
+
+  get prefix(): string | null {
+    return this.#arrival.prefix;
+  }
+
+  /** It was let in when it said hello. */
+  get isAdmitted(): boolean {
+    return this.#isAdmitted;
   }
 
   get isOpen(): boolean {
@@ -211,6 +244,11 @@ export class Peer {
       return;
     }
     const message = decoded.value;
+    if (message.type !== "contribute" && message.type !== "piece" && this.#isFlooding()) {
+      this.refuse("busy", `more than ${MESSAGE_RATE.perS} messages a second`, BUSY_RETRY_MS);
+      this.close("The session sends more messages than can be read");
+      return;
+    }
     if (message.type === "ping") {
       link.send(encodeMessage({ type: "pong" }));
     } else if (message.type !== "pong") {
@@ -222,8 +260,32 @@ export class Peer {
     }
   }
 
+  /** Counts a message. Whoever sends too many is slowed down first; what a lane that cannot wait still brings is a debt. */
+  #isFlooding(): boolean {
+    const [bucket, nowMs] = [this.#messages, this.#host.nowMs()];
+    refill(bucket, MESSAGE_RATE, nowMs);
+    if (bucket.tokens >= MESSAGE_RATE.burst - 1) {
+      this.#holds = 0;
+    }
+    bucket.tokens -= 1;
+    if (bucket.tokens < 0 && nowMs >= this.#heldUntilMs) {
+      this.#holds += 1;
+      this.#heldUntilMs = nowMs + HOLD_MS;
+      this.#arrival.hold?.(HOLD_MS);
+    }
+    return this.#holds > HOLDS_MAX || bucket.tokens < -MESSAGE_RATE.burst;
+  }
+
   #shakeHands(message: ContributorMessage, bytes: Bytes): void {
     if (this.#stage === "new" && message.type === "hello") {
+      const { prefix } = this.#arrival;
+      const retryMs = this.#host.admit({ contributor: contributorIdOf(message.publicKey), prefix });
+      if (retryMs !== null) {
+        this.refuse("busy", "no room for another session now", retryMs);
+        this.close("The relay has no room for another session now");
+        return;
+      }
+      this.#isAdmitted = true;
       this.#stage = "greeted";
       this.#hello = { message, bytes: bytes.slice() };
       this.#host.track(() => this.#challenge(bytes.slice()));

@@ -36,6 +36,7 @@ import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
+import type { Arrival } from "./peer.ts";
 import { createCoordinatorHost, type CoordinatorHost, type CoordinatorOptions } from "./host.ts";
 
 export const P = 16;
@@ -174,8 +175,11 @@ export class Actor {
   hello!: Bytes;
   closed: string | null = null;
 
-  constructor(world: World, name: string) {
+  readonly #arrival: Arrival;
+
+  constructor(world: World, name: string, arrival: Arrival = { prefix: null }) {
     this.world = world;
+    this.#arrival = arrival;
     this.name = name;
     this.key = keyOf(name);
   }
@@ -217,7 +221,7 @@ export class Actor {
         this.closed = reason;
       },
     });
-    this.pair = createMemoryPair({ attachA, attachB: this.world.host.attach });
+    this.pair = createMemoryPair({ attachA, attachB: (link) => this.world.host.attach(link, this.#arrival) });
     this.pair.a.send(this.hello);
     await calm(this.world.host);
   }

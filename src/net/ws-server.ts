@@ -5,18 +5,25 @@
 import type { IncomingMessage, Server } from "node:http";
 import type { Duplex } from "node:stream";
 import { WebSocketServer, type RawData, type WebSocket } from "ws";
-import { FRAME_BYTES_MAX, SESSIONS_MAX } from "../protocol/limits.ts";
+import { FRAME_BYTES_MAX, LINKS_MAX } from "../protocol/limits.ts";
 import { createFramedLink } from "./framed-link.ts";
 import type { Link, LinkHandlers } from "./link.ts";
 
 export interface AcceptWebSocketsOptions {
   readonly server: Server;
   readonly path?: string;
-  /** Attaches a new link; `request` tells the peer's address and headers. */
-  readonly attach: (link: Link, request: IncomingMessage) => LinkHandlers;
+  /** Attaches a new link. */
+  readonly attach: (link: Link, arrival: WebSocketArrival) => LinkHandlers;
   /** Largest message, either way. */
   readonly messageBytesMax?: number;
   readonly sessionsMax?: number;
+}
+
+export interface WebSocketArrival {
+  /** Tells the peer's address and headers. */
+  readonly request: IncomingMessage;
+  /** Reads nothing for so long: the peer's own system makes it wait. */
+  readonly hold: (ms: number) => void;
 }
 
 export interface WebSocketAcceptor {
@@ -33,7 +40,7 @@ export function acceptWebSockets({
   path = "/link",
   attach,
   messageBytesMax,
-  sessionsMax = SESSIONS_MAX,
+  sessionsMax = LINKS_MAX,
 }: AcceptWebSocketsOptions): WebSocketAcceptor {
   const acceptor = new WebSocketServer({ noServer: true, maxPayload: FRAME_BYTES_MAX, perMessageDeflate: false });
   const links = new Set<Link>();
@@ -44,7 +51,7 @@ export function acceptWebSockets({
       channel: { lane: "ws", send: (frame) => sendOpen(socket, frame), close: () => closeSoon(socket) },
       attach: (link) => {
         links.add(link);
-        return attach(link, request);
+        return attach(link, { request, hold: (ms) => pause(socket, ms) });
       },
       ...(messageBytesMax === undefined ? {} : { messageBytesMax }),
     });
@@ -101,6 +108,12 @@ function sendOpen(socket: WebSocket, frame: Uint8Array): void {
     throw new Error("the WebSocket is closed");
   }
   socket.send(frame);
+}
+
+function pause(socket: WebSocket, ms: number): void {
+  socket.pause();
+  const timer = setTimeout(() => socket.resume(), ms);
+  socket.once("close", () => clearTimeout(timer));
 }
 
 function closeSoon(socket: WebSocket): void {

@@ -4,9 +4,9 @@ import { connect as connectTcp, type AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { FRAME_BYTES_MAX } from "../protocol/limits.ts";
 import { LINK_CASES, recorder, type LinkPlace } from "./contract.ts";
-import type { Attach, Link } from "./link.ts";
+import type { Link } from "./link.ts";
 import { dialWebSocket } from "./ws-client.ts";
-import { acceptWebSockets, type WebSocketAcceptor } from "./ws-server.ts";
+import { acceptWebSockets, type AcceptWebSocketsOptions, type WebSocketAcceptor } from "./ws-server.ts";
 
 let server: Server;
 let url = "";
@@ -24,8 +24,11 @@ afterEach(async () => {
   await once(server, "close");
 });
 
-function accept(attach: Attach, limits: { messageBytesMax?: number; sessionsMax?: number } = {}): WebSocketAcceptor {
-  const acceptor = acceptWebSockets({ server, attach: (link) => attach(link), ...limits });
+function accept(
+  attach: AcceptWebSocketsOptions["attach"],
+  limits: { messageBytesMax?: number; sessionsMax?: number } = {},
+): WebSocketAcceptor {
+  const acceptor = acceptWebSockets({ server, attach, ...limits });
   acceptors.push(acceptor);
   return acceptor;
 }
@@ -95,6 +98,23 @@ test("acceptWebSockets() takes sessionsMax sessions and turns the next away unti
   expect(acceptor.sessions()).toBe(1);
   link.close("Done");
   await first.closed();
+});
+
+test("acceptWebSockets() reads nothing from a connection that is held, and all of it afterwards", async () => {
+  const end = recorder();
+  let hold: (ms: number) => void = () => undefined;
+  accept((link, arrival) => {
+    ({ hold } = arrival);
+    return end.attach(link);
+  });
+  const link = await dialWebSocket({ url, attach: recorder().attach });
+  link.send(Uint8Array.of(1));
+  await end.next();
+  const heldMs = performance.now();
+  hold(300);
+  link.send(Uint8Array.of(2));
+  expect(await end.next()).toEqual(Uint8Array.of(2));
+  expect(performance.now() - heldMs).toBeGreaterThan(290);
 });
 
 test("acceptWebSockets() tells the end of a connection that breaks without a word", async () => {

@@ -29,6 +29,8 @@ export const ICE_SERVERS_MAX = 4;
 export const ICE_CHARS_MAX = 300;
 /** Sessions on one relay. */
 export const SESSIONS_MAX = 1_000;
+/** Links on one relay: those that shake hands, and those that are told to come back later, among them. */
+export const LINKS_MAX = SESSIONS_MAX + 1_000;
 /** Versions whose update can still be fetched. */
 export const UPDATES_KEPT = 16;
 /** Parameters of a model that this protocol version can carry. */

@@ -25,6 +25,14 @@ test("parseRelayConfig() serves metrics only where it is told to, and on loopbac
   expect(() => parsed(["--metrics-port", "70000"])).toThrow("must be a whole number from 0 to 65535");
 });
 
+test("parseRelayConfig() trusts no proxy's header unless told to, and reads a share of the sessions", () => {
+  expect(parsed([])).toMatchObject({ proxyHeader: null, prefixShare: 0.2 });
+  const given = ["--proxy-header", "X-Forwarded-For", "--prefix-share", "5"];
+  expect(parsed(given)).toMatchObject({ proxyHeader: "X-Forwarded-For", prefixShare: 0.05 });
+  expect(() => parsed(["--proxy-header", "a b"])).toThrow("it must be a header's name");
+  expect(() => parsed(["--prefix-share", "101"])).toThrow("must be a whole number from 0 to 100");
+});
+
 test("the systemd unit starts the relay's entry point with flags that it knows", () => {
   const unit = readFileSync(join(root, "deploy/heddle-relay.service"), "utf8").replaceAll("\\\n", " ");
   const words = (/^ExecStart=(.*)$/m.exec(unit)?.[1] ?? "").split(/\s+/);

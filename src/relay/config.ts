@@ -12,6 +12,10 @@ export interface RelayConfig extends Place {
   readonly rtcPort: number;
   /** STUN and TURN servers for contributors. */
   readonly ice: IceConfig;
+  /** Header of a trusted proxy that names a connection's real address; null: there is none. */
+  readonly proxyHeader: string | null;
+  /** Share of all sessions that one network prefix may have, 0 … 1. */
+  readonly prefixShare: number;
   /** Port of the demo page that embeds the widget from another origin; 0 switches it off. */
   readonly demoPort: number;
   /** Where `/metrics`, `/healthz` and `/readyz` are served; port 0 switches them off. */
@@ -37,6 +41,9 @@ export const RELAY_USAGE = `npm start -- [options]
   --ice URL            a STUN or TURN server for contributors' WebRTC, up to 4 times: stun:host:port, turn:host:port or
                        turn:user:password@host:port (that password reaches every contributor)
   --turn-secret FILE   the secret that a TURN server without a password shares (coturn: static-auth-secret)
+  --proxy-header NAME  header in which a proxy in front names the real address, such as X-Forwarded-For; the relay must
+                       then be reached through that proxy alone
+  --prefix-share N     percent of all sessions that one network (/24, /56) may have (default 20)
   --demo-port N        port of the widget's demo page (default: port + 1; 0 switches it off)
   --metrics-port N     serve /metrics, /healthz and /readyz on this port (default: off)
   --metrics-host ADDR  address of that port (default 127.0.0.1; anyone who reaches it can read it)
@@ -67,6 +74,8 @@ export function parseRelayConfig(
         "rtc-port": { type: "string", default: "0" },
         ice: { type: "string", multiple: true, default: [] },
         "turn-secret": { type: "string" },
+        "proxy-header": { type: "string" },
+        "prefix-share": { type: "string", default: "20" },
         "demo-port": { type: "string" },
         "metrics-port": { type: "string", default: "0" },
         "metrics-host": { type: "string", default: "127.0.0.1" },
@@ -96,6 +105,8 @@ export function parseRelayConfig(
     host: bare(values.host),
     port,
     rtcPort: wholeNumber("--rtc-port", values["rtc-port"], 65_535),
+    proxyHeader: headerName(values["proxy-header"]),
+    prefixShare: wholeNumber("--prefix-share", values["prefix-share"], 100) / 100,
     ice: readIce(values.ice, values["turn-secret"] ?? null),
     demoPort:
       values["demo-port"] === undefined
@@ -113,6 +124,13 @@ export function parseRelayConfig(
     untilVersion: wholeNumber("--until-version", values["until-version"], 1e9),
     debug: /^[0-4]$/.test(env["DEBUG"] ?? "") ? Number(env["DEBUG"]) : 0, // other programs' patterns do not concern us
   };
+}
+
+function headerName(name: string | undefined): string | null {
+  if (name !== undefined && !/^[A-Za-z0-9-]{1,64}$/.test(name)) {
+    throw new HeddleError("bad-input", `Cannot use --proxy-header "${name}": it must be a header's name`);
+  }
+  return name ?? null;
 }
 
 /** An address without the brackets of an IPv6 address in a URL. */

@@ -17,7 +17,7 @@ import { loadDeviceKey, loadStoredKey } from "../net/device-key-node.ts";
 import { createRtcAnswerer } from "../net/rtc-node.ts";
 import { serveBlob } from "../net/serve-blob.ts";
 import { systemClock } from "../net/system-clock.ts";
-import { acceptWebSockets } from "../net/ws-server.ts";
+import { acceptWebSockets, type AcceptWebSocketsOptions } from "../net/ws-server.ts";
 import { hashBytes } from "../store/hash.ts";
 import { acquireLease, type Lease } from "../store/lease.ts";
 import type { Store } from "../store/store.ts";
@@ -32,6 +32,7 @@ import { createOperatorFace, operationsIn, whyUnready, type Standing } from "./o
 import { operationsOf } from "./operations.ts";
 import { listenOnSocket } from "./operator-socket.ts";
 import { openPlace, showPlace } from "./place.ts";
+import { prefixOfRequest } from "./prefix.ts";
 import { startReferee } from "./referee.ts";
 import { openRun } from "./run.ts";
 import { createSecretRng } from "./secret-rng.ts";
@@ -123,6 +124,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
     initial: () => initialParameters(run.charter.model),
     answerRtc: (sdp, attach) => answerer.answer(sdp, attach),
     iceServers,
+    gate: { prefixShare: config.prefixShare },
     onEntry: (entry) => metrics.entry(entry),
     onFact: (fact) => metrics.fact(fact),
     onVersion: (version) => {
@@ -159,7 +161,9 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
     },
   });
   closers.add(() => face.close());
-  const links = acceptWebSockets({ server: face.server, attach: (link) => host.attach(link) });
+  const attach: AcceptWebSocketsOptions["attach"] = (link, { request, hold }) =>
+    host.attach(link, { prefix: prefixOfRequest(request, config.proxyHeader), hold });
+  const links = acceptWebSockets({ server: face.server, attach });
   closers.add(() => links.close("The relay is stopping; it will be back"));
   const port = await listen(face.server, config.port, config.host);
   const url = `http://${urlHost(config.host)}:${port}`;

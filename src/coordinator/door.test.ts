@@ -1,0 +1,72 @@
+import { describe, expect, test } from "vitest";
+import { calm, Actor, joined, started } from "./rehearsal.fixture.ts";
+import { HELLO_RATE } from "./gate.ts";
+import { HOLD_MS, HOLDS_MAX, MESSAGE_RATE } from "./peer.ts";
+
+describe("a relay's door", () => {
+  test("tells a network that says hello too often when to come back, each a time of its own, and lets others in", async () => {
+    const world = await started();
+    const actors: Actor[] = [];
+    for (let i = 0; i < HELLO_RATE.burst + 3; i += 1) {
+      const actor = new Actor(world, `a${i}`, { prefix: "192.0.2.0/24" });
+      actors.push(actor);
+      await actor.connect();
+    }
+    const refused = actors.filter((actor) => actor.last("welcome") === undefined);
+    expect(refused.map((actor) => actor.last("refused"))).toEqual(
+      [1, 2, 3].map((n) => ({ type: "refused", reason: "busy", retryMs: (n * 1_000) / HELLO_RATE.perS })),
+    );
+    expect(refused.every((actor) => actor.closed !== null && actor.last("challenge") === undefined)).toBe(true);
+    const other = new Actor(world, "other", { prefix: "198.51.100.0/24" });
+    await other.connect();
+    expect(other.last("welcome")).toBeDefined();
+    await world.pass(1_000 / HELLO_RATE.perS);
+    await refused[0]?.connect();
+    expect(refused[0]?.last("welcome")).toBeDefined();
+  });
+
+  test("has room again when sessions end, also those that never proved a key", async () => {
+    const world = await started({ gate: { sessionsMax: 1 } });
+    const eve = new Actor(world, "eve");
+    await eve.connect(new Uint8Array(64));
+    expect(eve.closed).not.toBeNull();
+    const [ada] = (await joined(world, "ada")) as [Actor];
+    const bob = new Actor(world, "bob");
+    await bob.connect();
+    expect(bob.last("refused")).toMatchObject({ reason: "busy" });
+    ada.send({ type: "leave" });
+    await calm(world.host);
+    await bob.connect();
+    expect(bob.last("welcome")).toBeDefined();
+  });
+});
+
+describe("a session that sends too many messages", () => {
+  /** Sends `perS` messages a second for so long; `hold` is what the lane offers. */
+  const flood = async (perS: number, seconds: number, hold?: (ms: number) => void): Promise<Actor> => {
+    const world = await started();
+    const eve = new Actor(world, "eve", hold === undefined ? { prefix: null } : { prefix: null, hold });
+    await eve.connect();
+    for (let second = 0; second < seconds && eve.closed === null; second += 1) {
+      Array.from({ length: perS }, () => eve.send({ type: "ping" }));
+      await world.pass(1_000);
+    }
+    return eve;
+  };
+
+  test("is not read from for a while each time, then refused with a time to come back", async () => {
+    const holds: number[] = [];
+    const eve = await flood(2 * MESSAGE_RATE.perS, 60, (ms) => holds.push(ms));
+    expect(holds).toEqual(Array.from({ length: HOLDS_MAX + 1 }, () => HOLD_MS));
+    expect(eve.last("refused")).toMatchObject({ reason: "busy", retryMs: expect.any(Number) });
+    expect(eve.closed).toMatch(/more messages than can be read/);
+  });
+
+  test("is refused at once where its lane cannot wait", async () => {
+    expect((await flood(3 * MESSAGE_RATE.burst, 1)).closed).toMatch(/more messages than can be read/);
+  });
+
+  test("is not one that sends as many as there may be", async () => {
+    expect((await flood(MESSAGE_RATE.perS - 2, 120)).closed).toBeNull();
+  });
+});

@@ -1,0 +1,83 @@
+/**
+ * The relay's door: takes new links, lets in whom the gate lets in, tells the others when to come back, and keeps the ends of all sessions:
+ * their heartbeat, their traffic.
+ */
+import type { Lane, Link, LinkHandlers } from "../net/link.ts";
+import { encodeMessage } from "../protocol/codec.ts";
+import type { Gate } from "./gate.ts";
+import { BUSY_RETRY_MS, type SessionId } from "./live.ts";
+import { Peer, type Arrival, type PeerHost } from "./peer.ts";
+
+/** Attaches a first link, of which `arrival` says where it comes from. */
+export type AttachArrival = (link: Link, arrival?: Arrival) => LinkHandlers;
+
+/** What a door needs of a host; the rest of a `PeerHost` is its own. */
+export type DoorHost = Omit<PeerHost, "admit">;
+
+/** A class because its links must be closed. */
+export class Door {
+  readonly #gate: Gate;
+  readonly #host: PeerHost;
+  readonly #peers = new Map<SessionId, Peer>();
+  #sessions = 0;
+  #closed: string | null = null;
+
+  constructor(gate: Gate, host: DoorHost) {
+    this.#gate = gate;
+    this.#host = {
+      ...host,
+      admit: (joiner) => gate.hello(joiner, host.nowMs()),
+      gone: (peer, leave) => {
+        this.#peers.delete(peer.id);
+        if (peer.isAdmitted) {
+          gate.left(peer.prefix);
+        }
+        host.gone(peer, leave);
+      },
+    };
+  }
+
+  readonly attach: AttachArrival = (link, arrival = { prefix: null }) => {
+    const { prefix } = arrival;
+    const retryMs =
+      this.#closed === null ? this.#gate.link(prefix, this.#peers.size, this.#host.nowMs()) : BUSY_RETRY_MS;
+    if (retryMs !== null) {
+      this.#host.refused("busy");
+      link.send(encodeMessage({ type: "refused", reason: "busy", retryMs }));
+      link.close(this.#closed ?? "The relay has no room for another session now");
+      return { message: () => undefined, closed: () => undefined };
+    }
+    this.#sessions += 1;
+    const peer = new Peer(this.#sessions, this.#host, { link, arrival });
+    this.#peers.set(peer.id, peer);
+    return peer.handlers();
+  };
+
+  peer(session: SessionId): Peer | undefined {
+    return this.#peers.get(session);
+  }
+
+  /** Open sessions by the lane that carries their updates. */
+  lanes(): Readonly<Record<Lane, number>> {
+    const lanes = { memory: 0, ws: 0, rtc: 0 };
+    for (const peer of this.#peers.values()) {
+      lanes[peer.lane] += peer.isOpen ? 1 : 0;
+    }
+    return lanes;
+  }
+
+  countTraffic(): void {
+    this.#peers.forEach((peer) => peer.countTraffic());
+  }
+
+  /** Once in BEAT_MS. */
+  beat(): void {
+    this.#peers.forEach((peer) => peer.beat());
+  }
+
+  /** Closes all links with `reason` and takes no more. */
+  close(reason: string): void {
+    this.#closed = reason;
+    this.#peers.forEach((peer) => peer.close(reason));
+  }
+}

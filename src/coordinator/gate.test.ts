@@ -1,0 +1,49 @@
+import { describe, expect, test } from "vitest";
+import { contributorIdOf } from "../protocol/codec.ts";
+import { createGate, GREETINGS_MAX, HELLO_RATE, LINK_RATE, RETRY_MS_MAX } from "./gate.ts";
+
+const someone = contributorIdOf(new Uint8Array(32));
+const from = (prefix: string | null) => ({ contributor: someone, prefix });
+
+describe("createGate()", () => {
+  test("lets a prefix open a burst of links, then so many a second, and tells each of the others its own time", () => {
+    const gate = createGate();
+    const answers = Array.from({ length: LINK_RATE.burst + 50 }, () => gate.link("192.0.2.0/24", 0, 0));
+    expect(answers.slice(0, LINK_RATE.burst).every((one) => one === null)).toBe(true);
+    const waits = answers.slice(LINK_RATE.burst) as number[];
+    expect(new Set(waits).size).toBe(50);
+    expect(waits.at(-1)).toBe((50 * 1_000) / LINK_RATE.perS);
+    expect(gate.link("198.51.100.0/24", 0, 0)).toBeNull();
+    expect(gate.link("192.0.2.0/24", 0, 1_000 / LINK_RATE.perS)).toBeNull();
+  });
+
+  test("has the same for hellos, and none of it for this machine's own", () => {
+    const gate = createGate();
+    const admitted = (prefix: string | null): number =>
+      Array.from({ length: 200 }, () => gate.hello(from(prefix), 0)).filter((one) => one === null).length;
+    expect([admitted("192.0.2.0/24"), admitted(null)]).toEqual([HELLO_RATE.burst, 200]);
+  });
+
+  test("never sends anybody away for longer than ten minutes", () => {
+    const gate = createGate();
+    const waits = Array.from({ length: 20_000 }, () => gate.hello(from("192.0.2.0/24"), 0) ?? 0);
+    expect(Math.max(...waits)).toBe(RETRY_MS_MAX);
+  });
+
+  test("gives a prefix its share of the sessions, and room that was left", () => {
+    const gate = createGate({ sessionsMax: 50, prefixShare: 0.2 });
+    const join = (prefix: string, nowMs: number): boolean => gate.hello(from(prefix), nowMs) === null;
+    const all = (prefix: string): number =>
+      Array.from({ length: 15 }, (_, i) => join(prefix, i)).filter(Boolean).length;
+    expect(["a", "b", "c", "d", "e", "f"].map(all)).toEqual([10, 10, 10, 10, 10, 0]);
+    expect(gate.sessions).toBe(50);
+    gate.left("a");
+    expect([join("b", 60_000), join("f", 60_000), join("f", 60_000)]).toEqual([false, true, false]);
+  });
+
+  test("takes only so many links beyond the sessions", () => {
+    const gate = createGate({ sessionsMax: 10 });
+    expect(gate.link(null, 10 + GREETINGS_MAX - 1, 0)).toBeNull();
+    expect(gate.link(null, 10 + GREETINGS_MAX, 0)).toBeGreaterThan(0);
+  });
+});

@@ -1,0 +1,95 @@
+/**
+ * Who may open a link and begin a session now, and when the others are to come back. Counts per network prefix, in bounded memory; this
+ * machine's own connections have no prefix and are not counted (a proxy in front is trusted to name the real one, or none).
+ */
+import type { ContributorId } from "../base/bytes.ts";
+import { createBuckets, type Rate } from "../base/bucket.ts";
+import { SESSIONS_MAX } from "../protocol/limits.ts";
+
+/** New links of one prefix, and hellos, each of which costs signatures. */
+export const LINK_RATE: Rate = { perS: 5, burst: 100 };
+export const HELLO_RATE: Rate = { perS: 2, burst: 50 };
+/** Prefixes that are told apart at a time. */
+const PREFIXES_MAX = 20_000;
+/** Links beyond the sessions: those that shake hands. */
+export const GREETINGS_MAX = 500;
+/** Share of all sessions that one prefix may have, unless configured. */
+export const PREFIX_SHARE = 0.2;
+/** Nobody is told to come back later than after this. */
+export const RETRY_MS_MAX = 600_000;
+
+export interface GateOptions {
+  readonly sessionsMax?: number;
+  readonly prefixShare?: number;
+}
+
+export interface Joiner {
+  /** As it says; proven later. */
+  readonly contributor: ContributorId;
+  readonly prefix: string | null;
+}
+
+/** Each answer is null, or milliseconds after which to come back. */
+export interface Gate {
+  /** A new link; `links` are open already. */
+  link(prefix: string | null, links: number, nowMs: number): number | null;
+  /** A hello; who gets in is counted until `left`. */
+  hello(joiner: Joiner, nowMs: number): number | null;
+  left(prefix: string | null): void;
+  /** Counted now. */
+  readonly sessions: number;
+}
+
+/** How long those wait who come when all is taken, each a little longer than the one before. */
+const FULL_RATE: Rate = { perS: 10, burst: 1 };
+const FULL_MS = 30_000;
+
+export function createGate({ sessionsMax = SESSIONS_MAX, prefixShare = PREFIX_SHARE }: GateOptions = {}): Gate {
+  const linkBuckets = createBuckets(LINK_RATE, PREFIXES_MAX);
+  const helloBuckets = createBuckets(HELLO_RATE, PREFIXES_MAX);
+  const waits = createBuckets(FULL_RATE, PREFIXES_MAX);
+  const prefixMax = Math.max(1, Math.floor(sessionsMax * prefixShare));
+  const sessionsOf = new Map<string, number>();
+  let sessions = 0;
+  const later = (waitMs: number): number => Math.ceil(Math.min(RETRY_MS_MAX, waitMs));
+  const whenFull = (key: string, nowMs: number): number => later(FULL_MS + waits.take(key, nowMs));
+  return {
+    link: (prefix, links, nowMs) => {
+      const waitMs = prefix === null ? 0 : linkBuckets.take(prefix, nowMs);
+      if (waitMs > 0) {
+        return later(waitMs);
+      }
+      return links >= sessionsMax + GREETINGS_MAX ? whenFull("", nowMs) : null;
+    },
+    hello: ({ prefix }, nowMs) => {
+      const waitMs = prefix === null ? 0 : helloBuckets.take(prefix, nowMs);
+      if (waitMs > 0) {
+        return later(waitMs);
+      }
+      const own = prefix === null ? 0 : (sessionsOf.get(prefix) ?? 0);
+      if (own >= prefixMax) {
+        return whenFull(prefix ?? "", nowMs);
+      }
+      if (sessions >= sessionsMax) {
+        return whenFull("", nowMs);
+      }
+      sessions += 1;
+      if (prefix !== null) {
+        sessionsOf.set(prefix, own + 1);
+      }
+      return null;
+    },
+    left: (prefix) => {
+      sessions -= 1;
+      const own = prefix === null ? 0 : (sessionsOf.get(prefix) ?? 0);
+      if (prefix !== null && own > 1) {
+        sessionsOf.set(prefix, own - 1);
+      } else if (prefix !== null) {
+        sessionsOf.delete(prefix);
+      }
+    },
+    get sessions() {
+      return sessions;
+    },
+  };
+}

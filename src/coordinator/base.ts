@@ -3,7 +3,7 @@
  * bytes in the store. Merging is a function of these and of the accepted payloads, in an order fixed by their ids, so a
  * merge that a crash interrupted is done again with the same bits.
  */
-import { assert, HeddleError } from "../base/assert.ts";
+import { assert, HeddleError, present } from "../base/assert.ts";
 import { bytesToFloats, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import { keepMaxOf, type Charter } from "../protocol/charter.ts";
 import type { Losses, VersionInfo } from "../protocol/messages.ts";
@@ -57,10 +57,11 @@ export async function storeFirst(
 }
 
 /** Reads the head's blobs. Rejects with HeddleError "integrity" when one is missing or damaged. */
-export async function loadBase(blobs: Blobs, { head, server }: Pick<DurableState, "head" | "server">): Promise<Base> {
+export async function loadBase(blobs: Blobs, { head, servers }: Pick<DurableState, "head" | "servers">): Promise<Base> {
   const params = bytesToFloats(await readBlob(blobs, head.digest, "checkpoint"));
   const parameters = params.length;
-  if (server === null) {
+  const server = servers.at(-1);
+  if (server === undefined) {
     return { params, server: createServerState(parameters) };
   }
   const state = serverFromBytes(await readBlob(blobs, server, "outer state"), parameters);
@@ -98,6 +99,36 @@ export async function readUpdate(
   return unpacked.value;
 }
 
+/** A step from a version to the next: the base after it, and the packed update that every replica applies. */
+export interface Step {
+  readonly base: Base;
+  readonly broadcast: Bytes;
+}
+
+export interface StepOptions {
+  readonly kernel: MergeKernel;
+  readonly charter: Charter;
+  /** That the step leads to. */
+  readonly version: number;
+  /** The accepted contributions, and how to read a payload. */
+  readonly contributions: readonly Pick<Contribution, "id" | "header" | "norm">[];
+  readonly read: (payload: Digest) => Promise<Bytes>;
+}
+
+/** Merges contributions into `base`. A function of its arguments to the last bit, for relays and for those who look again. */
+export async function takeStep(
+  { params, server: before }: Base,
+  { kernel, charter, version, contributions, read }: StepOptions,
+): Promise<Step> {
+  const packed = contributions.map(({ id, header: { tokens, payload }, norm }): PackedContribution => {
+    return { id, weight: tokens, norm, bytes: payload.bytes, read: () => read(payload.digest) };
+  });
+  const outer = outerAt(charter, version);
+  const merged = await mergePacked(kernel, packed, { parameters: params.length, ...outer });
+  const { server, broadcast, update } = outerStep(before, merged, outer, charter.downlink);
+  return { base: { params: applyUpdate(params, update), server }, broadcast };
+}
+
 export interface MergeOptions {
   readonly blobs: Blobs;
   readonly referee: Referee;
@@ -112,35 +143,25 @@ export interface MergeOptions {
 export async function mergeRound({
   blobs,
   referee,
-  kernel,
-  charter,
   durable,
-  base,
-  contributions,
+  base: before,
+  contributions: ids,
+  ...options
 }: MergeOptions): Promise<NextBase> {
-  const parameters = base.params.length;
-  const packed = contributions.map((id): PackedContribution => {
-    const contribution = durable.contributions.get(id);
-    assert(contribution !== undefined, `Cannot merge: contribution ${id} is not of this round`);
-    const { tokens, payload } = contribution.header;
-    const read = () => readBlob(blobs, payload.digest, "payload");
-    return { id, weight: tokens, norm: contribution.norm, bytes: payload.bytes, read };
-  });
+  const contributions = ids.map((id) => present(durable.contributions.get(id), `contribution ${id} of this round`));
   const version = durable.head.version + 1;
-  const outer = outerAt(charter, version);
-  const merged = await mergePacked(kernel, packed, { parameters, ...outer });
-  const { server, broadcast, update } = outerStep(base.server, merged, outer, charter.downlink);
-  const params = applyUpdate(base.params, update);
-  const serverDigest = await blobs.put(serverBytes(server));
+  const read = (payload: Digest): Promise<Bytes> => readBlob(blobs, payload, "payload");
+  const { base, broadcast } = await takeStep(before, { ...options, version, contributions, read });
+  const server = await blobs.put(serverBytes(base.server));
   const head: VersionInfo = {
     version,
-    digest: await blobs.put(floatBytes(params)),
+    digest: await blobs.put(floatBytes(base.params)),
     parent: durable.head.digest,
     update: { digest: await blobs.put(broadcast), bytes: broadcast.length },
-    checkpointBytes: params.byteLength,
-    evalLoss: await referee.evaluate(params.slice()),
+    checkpointBytes: base.params.byteLength,
+    evalLoss: await referee.evaluate(base.params.slice()),
   };
-  return { base: { params, server }, head, server: serverDigest };
+  return { base, head, server };
 }
 
 async function readBlob(blobs: Blobs, digest: Digest, what: string): Promise<Bytes> {

@@ -81,7 +81,7 @@ async function readLog({ log, key }: JournalOptions): Promise<ReadLog> {
   for await (const bytes of entriesOf(log)) {
     const linked = linkEntry(chain, bytes);
     if (!linked.ok) {
-      throw new HeddleError("integrity", `Cannot open the ledger: ${linked.detail}`);
+      throw new HeddleError("integrity", `Cannot open the ledger: entry ${chain.length}: ${linked.detail}`);
     }
     const { event, timeMs } = linked.value.entry;
     const next: DurableState = applyEvent(durable, event, timeMs);

@@ -14,7 +14,7 @@ import { improvementOf, type AcceptedUpdate } from "../trust/judge.ts";
 
 /** Rounds whose contributions are remembered: their ids and payloads against replays, their norms for comparison. */
 export const ROUNDS_KEPT = 8;
-/** Versions whose checkpoint can still be fetched. */
+/** Versions whose checkpoint and outer state can still be fetched: whoever has both can do the merges after them again. */
 export const CHECKPOINTS_KEPT = 3;
 /** Versions in the public record. */
 const VERSIONS_SHOWN_MAX = 10_000;
@@ -51,8 +51,8 @@ export interface DurableState {
   /** Of the process that leads; 0 where only one ever could. */
   readonly epoch: number;
   readonly head: VersionInfo;
-  /** Blob of the outer optimiser's state; null before the first merge. */
-  readonly server: Digest | null;
+  /** Blobs of the outer optimiser's state after the newest versions, oldest first; none before the first merge. */
+  readonly servers: readonly Digest[];
   /** The newest versions, oldest first. */
   readonly heads: readonly VersionInfo[];
   /** The round that is open or closed, or else the next one. */
@@ -128,7 +128,7 @@ function begin({ run, relay, head }: Of<"started">, timeMs: number): DurableStat
     relay,
     epoch: 0,
     head,
-    server: null,
+    servers: [],
     heads: [head],
     round: 1,
     stage: "idle",
@@ -206,7 +206,7 @@ function merge(state: DurableState, event: Of<"merged">, timeMs: number): Durabl
   return {
     ...endRound(state),
     head,
-    server,
+    servers: [...state.servers, server].slice(-CHECKPOINTS_KEPT),
     heads: [...state.heads, head].slice(-UPDATES_KEPT),
     versions: [...state.versions, shown].slice(-VERSIONS_SHOWN_MAX),
     refused: 0,
@@ -240,10 +240,10 @@ function endRound(state: DurableState): DurableState {
 
 /**
  * The blobs that `state` can still ask for, or be asked for, data and charter excepted: the rest may be deleted. Of the
- * newest `checkpoints` versions the whole checkpoint; one is what the run needs.
+ * newest `checkpoints` versions the whole checkpoint and the outer state; one is what the run needs.
  */
 export function blobsOf(state: DurableState, checkpoints = CHECKPOINTS_KEPT): Set<Digest> {
-  const blobs = new Set<Digest>(state.server === null ? [] : [state.server]);
+  const blobs = new Set<Digest>(state.servers.slice(-checkpoints));
   for (const head of state.heads) {
     if (head.update !== null) {
       blobs.add(head.update.digest);

@@ -36,7 +36,7 @@ import {
 } from "./limits.ts";
 import type { Losses } from "./messages.ts";
 import type { ScanLimits } from "./scan.ts";
-import { accept, refuse, type Checked } from "./verdict.ts";
+import { refuse, type Checked, type Reason } from "./verdict.ts";
 
 /** What the first entry holds in place of the digest of an entry before it. */
 const NO_ENTRY = "0".repeat(64) as Digest;
@@ -188,39 +188,62 @@ export function linkEntry(
   const entry = read.value;
   return checked(() => {
     if (entry.sequence !== chain.length || entry.previous !== chain.digest) {
-      throw new FieldError(`Cannot read ledger: entry ${entry.sequence} does not continue the one before`);
+      throw new FieldError("it does not continue the one before");
     }
     if ((entry.event.type === "started") !== (chain.length === 0)) {
-      throw new FieldError(`Cannot read ledger: entry ${entry.sequence} is "${entry.event.type}"`);
+      throw new FieldError(`it is "${entry.event.type}"; the first entry, and no other, is "started"`);
     }
     return { entry, chain: continueChain(chain, entry, bytes) };
   });
 }
 
+/** Entries that continue a chain, and the chain after them; or those before the first that does not, its number, and why. */
+export type VerifiedChain =
+  | { readonly ok: true; readonly value: { readonly entries: readonly SignedEntry[]; readonly chain: ChainHead } }
+  | {
+      readonly ok: false;
+      readonly before: readonly SignedEntry[];
+      readonly entry: number;
+      readonly reason: Reason;
+      readonly detail: string;
+    };
+
 /**
- * Checks that `entries` continue `chain`: numbers, digests and signatures. Returns them and the chain after them. Trust in a
- * whole ledger comes from knowing its relay's key, or its last digest, from elsewhere.
+ * Checks that `entries` continue `chain`: numbers, digests and signatures (these not where `verify` is null). Trust in a whole
+ * ledger comes from knowing its relay's key, or its last digest, from elsewhere.
  */
 export async function verifyChain(
   entries: readonly Uint8Array[],
-  { verify, chain = EMPTY_CHAIN }: { readonly verify: VerifySignature; readonly chain?: ChainHead },
-): Promise<Checked<{ readonly entries: readonly SignedEntry[]; readonly chain: ChainHead }>> {
+  { verify, chain = EMPTY_CHAIN }: { readonly verify: VerifySignature | null; readonly chain?: ChainHead },
+): Promise<VerifiedChain> {
   const read: SignedEntry[] = [];
+  const signatures: Promise<boolean>[] = [];
   let head = chain;
+  let broken: { readonly reason: Reason; readonly detail: string } | null = null;
   for (const bytes of entries) {
     const linked = linkEntry(head, bytes);
     if (!linked.ok) {
-      return linked;
+      broken = linked;
+      break;
     }
     const { signature, ...unsigned } = linked.value.entry;
     const { relay } = linked.value.chain;
-    if (relay === null || !(await verify(relay, "ledger", encodeEntry(unsigned), signature))) {
-      return refuse("bad-signature", `Cannot read ledger: the signature of entry ${unsigned.sequence} does not match`);
+    if (verify !== null) {
+      signatures.push(
+        relay === null ? Promise.resolve(false) : verify(relay, "ledger", encodeEntry(unsigned), signature),
+      );
     }
     read.push(linked.value.entry);
     head = linked.value.chain;
   }
-  return accept({ entries: read, chain: head });
+  const unsigned = (await Promise.all(signatures)).indexOf(false);
+  if (unsigned !== -1) {
+    broken = { reason: "bad-signature", detail: "its signature is not that of the relay" };
+    read.length = unsigned;
+  }
+  return broken === null
+    ? { ok: true, value: { entries: read, chain: head } }
+    : { ok: false, before: read, entry: chain.length + read.length, reason: broken.reason, detail: broken.detail };
 }
 
 function continueChain(chain: ChainHead, entry: SignedEntry, bytes: Uint8Array): ChainHead {

@@ -1,6 +1,6 @@
 /** What `npm run admin` prints of a relay and its contributors, for people at a terminal. Pure. */
 import type { ContributorId } from "../base/bytes.ts";
-import type { Tally } from "./ledger.ts";
+import type { Tally } from "./tally.ts";
 import { bytes } from "./log.ts";
 import type { Status } from "./operations.ts";
 

@@ -11,11 +11,14 @@ import { pipeline } from "node:stream/promises";
 import { parseArgs } from "node:util";
 import { HeddleError } from "../base/assert.ts";
 import { isDigest, type Bytes, type ContributorId } from "../base/bytes.ts";
+import { checkLedger } from "../coordinator/check.ts";
 import type { OperatorCommand } from "../coordinator/live.ts";
 import { CHECKPOINTS_KEPT } from "../coordinator/state.ts";
+import { verifySignature } from "../net/device-key.ts";
+import { readLedger, writeLedger } from "../protocol/ledger-file.ts";
 import { restore } from "./backup.ts";
 import { runCommand, TERMINAL, type Terminal } from "./command-line.ts";
-import { checkLedger, readLedger, tallyContributors, writeLedger } from "./ledger.ts";
+import { tallyContributors } from "./tally.ts";
 import { bytes } from "./log.ts";
 import { operationsAtRest, type Operations } from "./operations.ts";
 import { PLACE_OPTIONS } from "./place.ts";
@@ -304,7 +307,7 @@ async function exportLedger(entries: AsyncIterable<Bytes>, file: string): Promis
 }
 
 async function verify(entries: AsyncIterable<Bytes>, print: (line: string) => void): Promise<void> {
-  const { entries: count, digest, relay, durable } = await checkLedger(entries);
+  const { entries: count, digest, relay, durable } = await checkLedger(entries, verifySignature);
   print(
     `The ledger holds together: ${count} entries, up to version ${durable.head.version} and round ${durable.round}`,
   );

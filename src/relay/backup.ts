@@ -7,11 +7,12 @@ import { chmod, copyFile, cp, mkdir, readdir, realpath, rename, rm, rmdir, stat 
 import { dirname, join, relative, resolve } from "node:path";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import { equalBytes } from "../base/bytes.ts";
+import { checkLedger, type CheckedLedger } from "../coordinator/check.ts";
+import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { openEmbeddedStore, type EmbeddedStore } from "../store/embedded.ts";
 import { DATABASE } from "../store/locked.ts";
 import { entriesOf } from "../store/store.ts";
-import { checkLedger, type CheckedLedger } from "./ledger.ts";
 import type { PlacedStore } from "./place.ts";
 import { reachableBlobs } from "./prune.ts";
 import { readCharter } from "./run.ts";
@@ -79,7 +80,7 @@ export async function restore(from: string, to: string): Promise<RestoreReport> 
 }
 
 async function checkCopy(store: EmbeddedStore, dir: string): Promise<RestoreReport> {
-  const ledger = await checkLedger(entriesOf(store.log));
+  const ledger = await checkLedger(entriesOf(store.log), verifySignature);
   const key = await loadDeviceKey(join(dir, KEY_FILE));
   if (!equalBytes(key.publicKey, ledger.durable.relay)) {
     throw new HeddleError("integrity", "Cannot restore: the backup's key is not the one that signed its ledger");

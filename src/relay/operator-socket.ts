@@ -12,8 +12,8 @@ import { pipeline } from "node:stream/promises";
 import { HeddleError, type ErrorCode } from "../base/assert.ts";
 import { isDigest, type Bytes, type ContributorId } from "../base/bytes.ts";
 import type { OperatorCommand } from "../coordinator/live.ts";
+import { readLedger, writeLedger } from "../protocol/ledger-file.ts";
 import type { BackupReport } from "./backup.ts";
-import { readLedger, writeLedger } from "./ledger.ts";
 import type { Operations, Status } from "./operations.ts";
 import { isCheckpoints, type PruneOptions, type PruneReport } from "./prune.ts";
 

@@ -1,0 +1,69 @@
+import { describe, expect, test } from "vitest";
+import { digestOf, type Bytes } from "../base/bytes.ts";
+import { createPair, deviceKeyOf, verifySignature } from "../net/device-key.ts";
+import { appendEntry, EMPTY_CHAIN } from "../protocol/chain.ts";
+import { contributorIdOf } from "../protocol/codec.ts";
+import { countingBytes, exampleEvents } from "../protocol/examples.ts";
+import type { LedgerEvent } from "../protocol/ledger.ts";
+import { createMemoryStore } from "../store/memory.ts";
+import { entriesOf } from "../store/store.ts";
+import { checkLedger as checkWith, type CheckedLedger } from "./check.ts";
+
+const checkLedger = (all: AsyncIterable<Bytes>): Promise<CheckedLedger> => checkWith(all, verifySignature);
+const key = await deviceKeyOf(await createPair(false));
+const publicKey = countingBytes(32);
+const contributor = contributorIdOf(publicKey);
+const started = { ...exampleEvents[0], relay: key.publicKey } as Extract<LedgerEvent, { type: "started" }>;
+const EVENTS: readonly LedgerEvent[] = [
+  started,
+  { type: "introduced", contributor, publicKey, agent: "a client" },
+  { type: "opened", round: 1, baseVersion: 0, seed: 5 },
+  { type: "closed", round: 1 },
+  { type: "skipped", round: 1 },
+  { type: "banned", contributor, why: "Sends noise" },
+  { type: "paused" },
+];
+
+async function entries(events: readonly LedgerEvent[]): Promise<Bytes[]> {
+  const written: Bytes[] = [];
+  let chain = EMPTY_CHAIN;
+  for (const [timeMs, event] of events.entries()) {
+    const added = await appendEntry(chain, event, { timeMs, key });
+    written.push(added.bytes);
+    chain = added.chain;
+  }
+  return written;
+}
+
+async function* streamOf(all: readonly Bytes[]): AsyncGenerator<Bytes> {
+  yield* all;
+}
+
+describe("checkLedger()", () => {
+  test("gives the key, the last digest and the state of a ledger that holds together", async () => {
+    const all = await entries(EVENTS);
+    const store = createMemoryStore();
+    await store.log.append(0, all);
+    const checked = await checkLedger(entriesOf(store.log));
+    expect(checked).toMatchObject({ entries: 7, digest: digestOf(all[6] as Bytes) });
+    expect(checked.durable).toMatchObject({ round: 2, paused: true, banned: new Map([[contributor, "Sends noise"]]) });
+  });
+
+  test("finds a changed byte, a missing entry, another's signature and an event that makes no sense", async () => {
+    const all = await entries(EVENTS);
+    const changed = all.map((bytes) => bytes.slice());
+    const last = changed.at(-1) as Bytes;
+    last[last.length - 1] = (last.at(-1) ?? 0) ^ 1;
+    await expect(checkLedger(streamOf(changed))).rejects.toMatchObject({ code: "integrity" });
+    await expect(checkLedger(streamOf(all.toSpliced(3, 1)))).rejects.toThrow("does not continue the one before");
+    const stranger = { ...started, relay: countingBytes(32, 9) };
+    await expect(checkLedger(streamOf(await entries([stranger])))).rejects.toThrow(
+      "entry 0: its signature is not that of the relay",
+    );
+    const twice = await entries([...EVENTS, { type: "paused" }]);
+    await expect(checkLedger(streamOf(twice))).rejects.toThrow(
+      "entry 7: Cannot apply event: the run is paused already",
+    );
+    await expect(checkLedger(streamOf([]))).rejects.toThrow("it has no entries");
+  });
+});

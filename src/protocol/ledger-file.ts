@@ -14,7 +14,7 @@ const LENGTH_BYTES = 4;
 const PAGE_ENTRIES = 256;
 
 /** `entries` as a file's pieces. */
-export async function* writeLedger(entries: AsyncIterable<Bytes>): AsyncGenerator<Bytes> {
+export async function* writeLedger(entries: AsyncIterable<Bytes> | Iterable<Bytes>): AsyncGenerator<Bytes> {
   yield FORMAT;
   let page: Uint8Array[] = [];
   for await (const entry of entries) {

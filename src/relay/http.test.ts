@@ -6,6 +6,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { afterEach, expect, test } from "vitest";
 import type { RunView } from "../protocol/run-view.ts";
+import { createMemoryStore } from "../store/memory.ts";
 import { createHttpFace, listen, PIPELINED_MAX, RUN_PAUSE_MS, type HttpFace } from "./http.ts";
 
 const FILE_BYTES = 400_000;
@@ -25,7 +26,12 @@ async function serve(): Promise<{ face: HttpFace; port: number; views: () => num
     views += 1;
     return { connected: views } as RunView;
   };
-  const face = createHttpFace({ dist, view, blob: (_request, response) => void response.writeHead(404).end() });
+  const face = createHttpFace({
+    dist,
+    view,
+    log: createMemoryStore().log,
+    blob: (_request, response) => void response.writeHead(404).end(),
+  });
   const port = await listen(face.server, 0, "127.0.0.1");
   open.push(
     () => face.close(),

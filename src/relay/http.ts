@@ -8,8 +8,10 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Socket } from "node:net";
 import { extname, join, normalize } from "node:path";
 import { HeddleError } from "../base/assert.ts";
+import { serveLedger } from "../net/serve-ledger.ts";
 import { SESSIONS_MAX } from "../protocol/limits.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
+import type { Log } from "../store/store.ts";
 
 /** Open event streams at a time; more are told to come back. */
 export const EVENT_STREAMS_MAX = 1_000;
@@ -25,6 +27,7 @@ export const RUN_PAUSE_MS = 250;
 export interface HttpOptions {
   readonly dist: string;
   readonly view: () => RunView;
+  readonly log: Pick<Log, "length" | "read">;
   readonly blob: (request: IncomingMessage, response: ServerResponse, digest: string) => void;
 }
 
@@ -118,6 +121,8 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
       "access-control-allow-origin": "*",
     });
     response.end(options.readRun());
+  } else if (path === "/api/ledger") {
+    await serveLedger(response, { log: options.log, query: new URL(request.url ?? "/", "http://relay").searchParams });
   } else if (path === "/api/events") {
     stream(response, options);
   } else {
@@ -166,6 +171,8 @@ function broadcast(streams: Set<ServerResponse>, bytes: Buffer): void {
   }
 }
 
+const ISOLATED = ["/index.html", "/bench.html", "/observatory.html"];
+
 /** Read whole, since files of the app are small: no descriptor stays open for a reader that is slow or gone. */
 async function file(response: ServerResponse, dist: string, path: string): Promise<void> {
   const inside = normalize(path.endsWith("/") ? `${path}index.html` : path);
@@ -183,7 +190,7 @@ async function file(response: ServerResponse, dist: string, path: string): Promi
 }
 
 /**
- * The contributor and the benchmark page are cross-origin isolated, which gives the WASM engine its threads; the widget's
+ * The contributor page, the benchmark and the observatory are cross-origin isolated, which gives the WASM engine its threads; the widget's
  * frame is not, so that any site can embed it. Hashed assets never change under their name.
  */
 function headersOf(path: string): Record<string, string> {
@@ -197,7 +204,7 @@ function headersOf(path: string): Record<string, string> {
   if (!path.endsWith("/widget.html")) {
     headers["cross-origin-embedder-policy"] = "require-corp";
   }
-  if (path.endsWith("/index.html") || path.endsWith("/bench.html")) {
+  if (ISOLATED.some((page) => path.endsWith(page))) {
     headers["cross-origin-opener-policy"] = "same-origin";
     headers["content-security-policy"] = "frame-ancestors 'none'";
   }

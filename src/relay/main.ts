@@ -146,6 +146,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
   const face = createHttpFace({
     dist: join(root, "dist"),
     view: () => host.view(),
+    log: store.log,
     blob: (request, response, digest) => {
       void serveBlob({
         request,

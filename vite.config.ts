@@ -73,7 +73,13 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     rolldownOptions: {
-      input: { index: "index.html", bench: "bench.html", widget: "widget.html", sw: "worker/sw.ts" },
+      input: {
+        index: "index.html",
+        bench: "bench.html",
+        observatory: "observatory.html",
+        widget: "widget.html",
+        sw: "worker/sw.ts",
+      },
       output: {
         entryFileNames: ({ name }) => (name === "sw" ? "sw.js" : "assets/[name]-[hash].js"),
         chunkFileNames: "assets/[name]-[hash].js",

@@ -16,7 +16,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["src/engines", "src/trust"],
   ["src/coordinator", "src/contributor"],
   ["src/sim", "src/ui"],
-  ["src/app", "src/bench", "src/library", "src/widget", "src/relay", "src/headless", "worker"],
+  ["src/app", "src/bench", "src/observatory", "src/library", "src/widget", "src/relay", "src/headless", "worker"],
 ];
 /** Contracts that are types only may be read across layers: the lane names and the view belong to what they describe. */
 const TYPE_ONLY: readonly string[] = ["src/net/link.ts", "src/update/kernel.ts"];

@@ -234,7 +234,7 @@ describe("verifyRun()", () => {
 
   test("notices a history that was written anew, or cut, since it was seen", async () => {
     const entry = 10;
-    const seen = { entry, digest: digestOf(early.entries[entry] as Bytes), timeMs: 0 };
+    const seen = { entry, digest: digestOf(early.entries[entry] as Bytes) };
     expect(sentenceOf((await look(late, { seen })).findings, "memory", "agrees")).toContain("Entry 10");
     const anew = await rewritten(late, (event) =>
       event.type === "opened" ? { ...event, seed: event.seed >>> 1 } : event,

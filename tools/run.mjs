@@ -139,6 +139,7 @@ function buildApp() {
   const sources = [
     "index.html",
     "bench.html",
+    "observatory.html",
     "widget.html",
     "vite.config.ts",
     "package-lock.json",

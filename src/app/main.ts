@@ -2,7 +2,7 @@
 import { registerElements } from "../ui/register.ts";
 import { safeStore, openPlace } from "../ui/place.ts";
 import { openTrainer } from "../ui/bridge.ts";
-import { openFeed } from "./feed.ts";
+import { openFeed } from "../ui/feed.ts";
 import { mountPage } from "./page.ts";
 import { offerInstall, registerServiceWorker } from "./pwa.ts";
 

@@ -12,7 +12,7 @@ import { asSentence } from "../ui/format.ts";
 import { formatHistory, mergeHistory, parseHistory } from "../ui/history.ts";
 import { clampDuty } from "../ui/power.ts";
 import type { GenerateRequest } from "../ui/try.ts";
-import type { Feed, FeedHandlers } from "./feed.ts";
+import type { Feed, FeedHandlers } from "../ui/feed.ts";
 import { drawRun, drawScreen, findScreen, keepFocus } from "./screen.ts";
 import type { Act, Facts } from "./stage.ts";
 

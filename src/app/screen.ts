@@ -5,8 +5,9 @@
 import type { ContributorView } from "../contributor/view.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import type { ContributionItem } from "../ui/contributions.ts";
-import { byId, make, setText } from "../ui/dom.ts";
-import { deviceFacts, lossUnit, runFacts, type Fact } from "../ui/facts.ts";
+import { byId, setText } from "../ui/dom.ts";
+import { fillFacts } from "../ui/fact-list.ts";
+import { deviceFacts, lossUnit, runFacts } from "../ui/facts.ts";
 import { asSentence, formatCount, formatPlural, formatShort } from "../ui/format.ts";
 import { stageOf, type Facts, type Stage } from "./stage.ts";
 
@@ -66,7 +67,7 @@ export function drawRun(screen: Screen, run: RunView): void {
     loss: evalLoss,
     contributors,
   }));
-  fill(screen.runFacts, runFacts(run));
+  fillFacts(screen.runFacts, runFacts(run));
 }
 
 /** Moves the focus to a button that replaces the pressed one, unless the person has gone elsewhere. */
@@ -106,7 +107,7 @@ function drawDevice(screen: Screen, working: boolean, { view, items, progress }:
   setText(screen.stepWords, stepWords(view));
   setText(screen.progressWords, progressWords(view));
   screen.contributions.items = items;
-  fill(screen.deviceFacts, deviceFacts(view));
+  fillFacts(screen.deviceFacts, deviceFacts(view));
   screen.power.worker = view === null ? "device" : view.engine === "webgpu" ? "GPU" : "processor";
 }
 
@@ -147,18 +148,6 @@ function progressWords(view: ContributorView | null): string {
   const { tokensTotal = 0, accepted = 0 } = view ?? {};
   const tokens = `Since you started: learned from ${formatShort(tokensTotal)} tokens, `;
   return `${tokens}${formatPlural(accepted, "contribution", "contributions")} accepted.`;
-}
-
-function fill(list: HTMLElement, facts: readonly Fact[]): void {
-  const key = JSON.stringify(facts);
-  if (list.dataset["key"] !== key) {
-    list.dataset["key"] = key;
-    list.replaceChildren(
-      ...facts.map(({ name, value, note = "" }) =>
-        make("div", {}, make("dt", {}, name), make("dd", {}, value, ...(note === "" ? [] : [make("small", {}, note)]))),
-      ),
-    );
-  }
 }
 
 function only<K extends keyof HTMLElementTagNameMap>(name: K): HTMLElementTagNameMap[K] {

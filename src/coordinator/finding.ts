@@ -19,6 +19,8 @@ export interface Finding {
   readonly sentence: string;
   /** Number of the ledger's entry that it is about, where it is about one. */
   readonly entry: number | null;
+  /** How many entries, contributions or versions it is about. */
+  readonly count: number;
 }
 
 export interface Progress {
@@ -31,9 +33,9 @@ export function finding(
   subject: Subject,
   state: Finding["state"],
   sentence: string,
-  entry: number | null = null,
+  { entry = null, count = 1 }: { readonly entry?: number | null; readonly count?: number } = {},
 ): Finding {
-  return { subject, state, sentence, entry };
+  return { subject, state, sentence, entry, count };
 }
 
 /** "version 3", "versions 3 to 5 and 9"; of ascending numbers, at least one. */

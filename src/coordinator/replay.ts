@@ -57,17 +57,17 @@ async function readCharter({ run, head }: DurableState, { fetchBlob }: ReplayPor
   const fetched = await fetchAs(fetchBlob, run, CHARTER_BYTES_MAX);
   if (fetched.type === "gone") {
     const sentence = "The relay does not serve the charter that entry 0 names; without it nothing can be done again.";
-    return { state: "other", finding: finding("charter", "unchecked", sentence, 0) };
+    return { state: "other", finding: finding("charter", "unchecked", sentence, { entry: 0 }) };
   }
   const decoded = fetched.type === "bytes" ? decodeCharter(fetched.bytes) : null;
   if (decoded?.ok !== true) {
     const sentence = `Entry 0 names the charter ${run}; what the relay serves under this name is not it.`;
-    return { state: "other", finding: finding("charter", "differs", sentence, 0) };
+    return { state: "other", finding: finding("charter", "differs", sentence, { entry: 0 }) };
   }
   const parameters = parameterLayout(decoded.value.model).size;
   if (parameters * 4 !== head.checkpointBytes) {
     const sentence = `The charter's model has ${plural(parameters, "parameter")}; the ledger's versions have ${head.checkpointBytes / 4}.`;
-    return { state: "other", finding: finding("charter", "differs", sentence, 0) };
+    return { state: "other", finding: finding("charter", "differs", sentence, { entry: 0 }) };
   }
   if (parameters > REPLAY_PARAMETERS_MAX) {
     const sentence = `The model has ${plural(parameters, "parameter")}, too many to do its versions again here (at most ${REPLAY_PARAMETERS_MAX.toLocaleString("en")}).`;
@@ -188,7 +188,7 @@ class Replay {
     const state = fetched.type === "bytes" ? serverFromBytes(fetched.bytes, this.#parameters) : null;
     if (state?.ok !== true) {
       const sentence = `Entry ${record.entry} names ${record.event.server} as the outer state of version ${version}; what the relay serves under this name is not it.`;
-      this.#differs.push(finding("checkpoints", "differs", sentence, record.entry));
+      this.#differs.push(finding("checkpoints", "differs", sentence, { entry: record.entry }));
       return null;
     }
     return state.value;
@@ -283,7 +283,7 @@ class Replay {
     assert(contribution !== undefined, `Cannot read payload: ${payload} is of no contribution`);
     const { entry, norm, header } = contribution;
     const stop = (what: string): PayloadStop =>
-      new PayloadStop(finding("merges", "differs", `Entry ${entry}: ${what}.`, entry));
+      new PayloadStop(finding("merges", "differs", `Entry ${entry}: ${what}.`, { entry }));
     const fetched = await this.#fetch(payload, header.payload.bytes);
     if (fetched.type === "gone") {
       throw new PayloadStop(null);
@@ -316,12 +316,12 @@ class Replay {
       const digest = subject === "updates" ? head?.update?.digest : head?.digest;
       const what = subject === "updates" ? "update" : "checkpoint";
       const sentence = `Entry ${entry} names ${digest} as the ${what} of version ${version}; what the relay serves under this name is not it.`;
-      this.#differs.push(finding(subject, "differs", sentence, entry));
+      this.#differs.push(finding(subject, "differs", sentence, { entry }));
     }
   }
 
   #differ(subject: Subject, { entry }: MergeRecord, what: string): void {
-    this.#differs.push(finding(subject, "differs", `Entry ${entry}: ${what}.`, entry));
+    this.#differs.push(finding(subject, "differs", `Entry ${entry}: ${what}.`, { entry }));
   }
 
   #tell(sentence: string): void {
@@ -339,7 +339,7 @@ class Replay {
     const all = Array.from({ length: head }, (_, i) => i + 1);
     const missing = (seen: readonly number[]): number[] => all.filter((version) => !seen.includes(version));
     const agreed = (subject: Subject, seen: readonly number[], sentence: string): Finding[] =>
-      seen.length === 0 ? [] : [finding(subject, "agrees", sentence)];
+      seen.length === 0 ? [] : [finding(subject, "agrees", sentence, { count: seen.length })];
     const unchecked = (subject: Subject, seen: readonly number[], why: string): Finding[] => {
       const rest = missing(seen);
       return rest.length === 0 ? [] : [finding(subject, "unchecked", `Not checked: ${nameVersions(rest)}. ${why}`)];

@@ -17,7 +17,6 @@ const PAGE_ENTRIES = 256;
 export interface SeenEntry {
   readonly entry: number;
   readonly digest: Digest;
-  readonly timeMs: number;
 }
 
 export interface VerifyPorts extends ReplayPorts {
@@ -85,7 +84,7 @@ async function checkEntries({ fetchLedger, verify, seen, tell }: VerifyPorts): P
         const { entry, detail } = checked.fault;
         return {
           check,
-          fault: finding("ledger", "differs", `Entry ${entry} does not hold: ${detail}.`, entry),
+          fault: finding("ledger", "differs", `Entry ${entry} does not hold: ${detail}.`, { entry }),
           memory,
         };
       }
@@ -112,49 +111,36 @@ function untilSeen(seen: SeenEntry | null, at: number): number {
 
 function missing({ entry }: SeenEntry): Finding {
   const sentence = `This browser has seen entry ${entry} of this run before, and the ledger does not reach it now: it was cut, or written anew.`;
-  return finding("memory", "differs", sentence, entry);
+  return finding("memory", "differs", sentence, { entry });
 }
 
 function compare({ entry, digest }: SeenEntry, now: Digest): Finding {
-  return now === digest
-    ? finding(
-        "memory",
-        "agrees",
-        `Entry ${entry}, the last when this browser looked before, is still the same: history was not written anew.`,
-      )
-    : finding(
-        "memory",
-        "differs",
-        `Entry ${entry} was ${digest} when this browser looked before, and is ${now} now: history was written anew.`,
-        entry,
-      );
+  if (now === digest) {
+    const sentence = `Entry ${entry}, the last when this browser looked before, is still the same: history was not written anew.`;
+    return finding("memory", "agrees", sentence);
+  }
+  const sentence = `Entry ${entry} was ${digest} when this browser looked before, and is ${now} now: history was written anew.`;
+  return finding("memory", "differs", sentence, { entry });
 }
 
 function ledgerFindings({ chain, signed, unknown }: LedgerCheck, { verify }: VerifyPorts): Finding[] {
-  const entries = plural(chain.length, "entry", "entries");
-  const whole = finding(
-    "ledger",
-    "agrees",
-    `${entries}, each holding the digest of the one before, and none contradicting those before it.`,
-  );
+  const count = chain.length;
+  const entries = plural(count, "entry", "entries");
+  const whole = `${entries}, each holding the digest of the one before, and none contradicting those before it.`;
+  const findings = [finding("ledger", "agrees", whole, { count })];
   if (verify === null) {
-    const why =
-      "This browser cannot check Ed25519 signatures on this page: it needs https, or localhost, and a browser of 2025 or newer.";
-    return [whole, finding("signatures", "unchecked", `Not checked: signatures. ${why}`)];
+    const why = "it needs https, or localhost, and a browser of 2025 or newer";
+    const sentence = `Not checked: signatures. This browser cannot check them (Ed25519) on this page: ${why}.`;
+    return [...findings, finding("signatures", "unchecked", sentence, { count })];
   }
-  const strangers = `Not checked: ${plural(unknown, "contribution")} of devices that were introduced too long ago.`;
-  return [
-    whole,
-    finding("signatures", "agrees", `All ${entries} carry the relay’s signature.`),
-    ...(signed === 0
-      ? []
-      : [
-          finding(
-            "contributors",
-            "agrees",
-            `${plural(signed, "contribution")} carry their authors’ signatures, and every merge took exactly the accepted ones of its round.`,
-          ),
-        ]),
-    ...(unknown === 0 ? [] : [finding("contributors", "unchecked", strangers)]),
-  ];
+  findings.push(finding("signatures", "agrees", `All ${entries} carry the relay’s signature.`, { count }));
+  if (signed > 0) {
+    const sentence = `${plural(signed, "contribution")} carry their authors’ signatures, and every merge took exactly the accepted ones of its round.`;
+    findings.push(finding("contributors", "agrees", sentence, { count: signed }));
+  }
+  if (unknown > 0) {
+    const sentence = `Not checked: ${plural(unknown, "contribution")} of devices that were introduced too long ago.`;
+    findings.push(finding("contributors", "unchecked", sentence, { count: unknown }));
+  }
+  return findings;
 }

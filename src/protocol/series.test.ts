@@ -86,14 +86,26 @@ describe("createSeries()", () => {
     ]);
     expect(rounds[1]).toMatchObject({
       contributors: { page: 1, widget: 0, headless: 1, other: 0 },
-      ...{ privateData: 1, accepted: 1, refused: 1, tokens: 100, bytesUp: 1_000, evalLoss: 4 },
+      privateData: 1,
+      accepted: 1,
+      refused: 1,
+      tokens: 100,
+      bytesUp: 1_000,
+      evalLoss: 4,
       openedMs: 3 * MINUTE_MS,
       endedMs: 9 * MINUTE_MS,
     });
     expect(rounds[2]).toMatchObject({ accepted: 0, refused: 0, evalLoss: 4, totals: { skipped: 1, tokens: 100 } });
     expect(rounds[3]?.totals).toEqual({
-      ...{ accepted: 2, refused: { harmful: 1 }, refusals: 1, tokens: 200, bytesUp: 2_000, bytesDown: 6_000 },
-      ...{ devices: { page: 1, widget: 1, headless: 1, other: 0 }, judgedByValidators: 1, skipped: 1 },
+      accepted: 2,
+      refused: { harmful: 1 },
+      refusals: 1,
+      tokens: 200,
+      bytesUp: 2_000,
+      bytesDown: 6_000,
+      devices: { page: 1, widget: 1, headless: 1, other: 0 },
+      judgedByValidators: 1,
+      skipped: 1,
     });
     expect(moments.map(({ round, event }) => [round, event.type])).toEqual([
       [0, "started"],
@@ -104,7 +116,7 @@ describe("createSeries()", () => {
     expect(series.drain()).toEqual({ rounds: [], moments: [] });
   });
 
-  test("gives the same records however the ledger is cut, and folds 10,000 rounds in a moment", () => {
+  test("gives the same records however the ledger is cut, and folds 10,000 rounds", () => {
     const series = createSeries();
     const all: RoundRecord[] = [];
     entriesOf(EVENTS).forEach((entry) => {
@@ -112,7 +124,6 @@ describe("createSeries()", () => {
       all.push(...series.drain().rounds);
     });
     const long = entriesOf(EVENTS.slice(0, 10));
-    const begunMs = performance.now();
     const many = createSeries();
     long.forEach((entry) => many.take(entry));
     for (let round = 2; round <= 10_000; round += 1) {
@@ -127,7 +138,6 @@ describe("createSeries()", () => {
     }
     const { rounds } = many.drain();
     expect(rounds.length).toBe(10_001);
-    expect(performance.now() - begunMs).toBeLessThan(5_000);
     expect(inLastHour(rounds, 10_000).contributions).toBe(15);
     const whole = createSeries();
     entriesOf(EVENTS).forEach((entry) => whole.take(entry));

@@ -144,11 +144,22 @@ export function createSeries(): Series {
       skipped: totals.skipped + (merged || round === 0 ? 0 : 1),
     };
     rounds.push({
-      ...{ round, from, to: sequence + 1, openedMs, endedMs: timeMs, merged, ...head },
+      round,
+      from,
+      to: sequence + 1,
+      openedMs,
+      endedMs: timeMs,
+      merged,
+      ...head,
       contributors: [...authors.keys()].reduce((all, author) => counted(all, clientOf(author)), NO_CLIENTS),
       privateData: [...authors.values()].filter(Boolean).length,
       accepted: accepted.size,
-      ...{ refused, tokens, tokensPerS, bytesUp, bytesDown, totals },
+      refused,
+      tokens,
+      tokensPerS,
+      bytesUp,
+      bytesDown,
+      totals,
     });
     from = sequence + 1;
     round += 1;

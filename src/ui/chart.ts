@@ -1,7 +1,8 @@
 /**
  * heddle-chart: the loss of the shared base over its versions, as inline SVG. Pointer, touch and arrow keys read single
- * versions out; the element is a slider to assistive technology, whose value text is the readout. Redrawn when its data or
- * its width change, never on a timer.
+ * versions out; the element is a slider to assistive technology, whose value text is the readout. Up to a marked version
+ * the line is drawn full, faint after it; a press picks the version under it ("heddle-pick"). Redrawn when its data or its width
+ * change, never on a timer.
  */
 import { makeSvg, make, setText } from "./dom.ts";
 import { formatCount, formatLoss, formatPlural } from "./format.ts";
@@ -15,6 +16,8 @@ export interface ChartPoint {
 }
 
 const MARGIN = { top: 34, right: 14, bottom: 46, left: 46 };
+/** One chart a page. */
+const CLIP = "heddle-chart-past";
 /** Points drawn at most: more than the pixels of a wide screen tell nothing. */
 const POINTS_MAX = 1_000;
 
@@ -22,6 +25,7 @@ export class ChartElement extends HTMLElement {
   #points: readonly ChartPoint[] = [];
   #unit = "";
   #selected: number | null = null;
+  #mark: number | null = null;
   #observer: ResizeObserver | null = null;
   #width = 0;
   #height = 260;
@@ -40,7 +44,10 @@ export class ChartElement extends HTMLElement {
     this.#figure.setAttribute("aria-label", "Loss of the shared base by version");
     this.#figure.addEventListener("keydown", (event) => this.#key(event));
     this.#figure.addEventListener("pointermove", (event) => this.#point(event));
-    this.#figure.addEventListener("pointerdown", (event) => this.#point(event));
+    this.#figure.addEventListener("pointerdown", (event) => {
+      this.#point(event);
+      this.#pick();
+    });
     this.#figure.addEventListener("pointerleave", () => this.#select(null));
     this.#figure.addEventListener("blur", () => this.#select(null));
     this.#observer = new ResizeObserver(() => this.#resize());
@@ -70,6 +77,14 @@ export class ChartElement extends HTMLElement {
     this.#draw();
   }
 
+  /** The version that is looked at; null for the newest. */
+  set mark(version: number | null) {
+    if (version !== this.#mark) {
+      this.#mark = version;
+      this.#drawCursor();
+    }
+  }
+
   /** Of the loss: "nats per byte". Shown with the next points. */
   set unit(unit: string) {
     this.#unit = unit;
@@ -88,6 +103,9 @@ export class ChartElement extends HTMLElement {
     const last = this.#points.length - 1;
     const now = this.#selected ?? last;
     const big = Math.max(1, Math.round(last / 10));
+    if (event.key === "Enter") {
+      this.#pick();
+    }
     const next = {
       ArrowRight: now + 1,
       ArrowUp: now + 1,
@@ -105,14 +123,25 @@ export class ChartElement extends HTMLElement {
   }
 
   #point(event: PointerEvent): void {
-    const version = this.#x.inverse(event.clientX - this.#figure.getBoundingClientRect().left);
+    this.#select(this.#nearest(this.#x.inverse(event.clientX - this.#figure.getBoundingClientRect().left)));
+  }
+
+  #pick(): void {
+    const point = this.#points[this.#selected ?? -1];
+    if (point !== undefined) {
+      this.dispatchEvent(new CustomEvent("heddle-pick", { detail: point.version, bubbles: true }));
+    }
+  }
+
+  /** Index of the point whose version is closest. */
+  #nearest(version: number): number | null {
     let best: number | null = null;
     for (const [i, point] of this.#points.entries()) {
       if (best === null || Math.abs(point.version - version) < Math.abs((this.#points[best]?.version ?? 0) - version)) {
         best = i;
       }
     }
-    this.#select(best);
+    return best;
   }
 
   #select(index: number | null): void {
@@ -153,10 +182,12 @@ export class ChartElement extends HTMLElement {
       );
       const floor = this.#height - MARGIN.bottom;
       const area = `${path.join("")}V${floor}H${this.#x.at(first).toFixed(1)}Z`;
-      svg.append(
-        makeSvg("path", { class: "chart-area", d: area }),
-        makeSvg("path", { class: "chart-line", d: path.join("") }),
-      );
+      const line = path.join("");
+      const clip = makeSvg("clipPath", { id: CLIP });
+      clip.append(makeSvg("rect", { class: "chart-past", x: 0, y: 0, width: this.#width, height: this.#height }));
+      const past = makeSvg("g", { "clip-path": `url(#${CLIP})` });
+      past.append(makeSvg("path", { class: "chart-area", d: area }), makeSvg("path", { class: "chart-line", d: line }));
+      svg.append(clip, makeSvg("path", { class: "chart-later", d: line }), past);
     } else {
       const words = "The curve is drawn when the relay has answered.";
       svg.append(
@@ -207,13 +238,17 @@ export class ChartElement extends HTMLElement {
 
   #drawCursor(): void {
     const last = this.#points.length - 1;
-    const chosen = this.#points[this.#selected ?? last];
-    const sentence = describePoint(chosen, this.#selected === null || this.#selected === last);
+    const marked = this.#mark === null ? last : (this.#nearest(this.#mark) ?? last);
+    const shown = this.#selected ?? marked;
+    const chosen = this.#points[shown];
+    const sentence = describePoint(chosen, shown === last);
     setText(this.#readout, sentence);
     this.#figure.setAttribute("aria-valuemin", String(this.#points[0]?.version ?? 0));
     this.#figure.setAttribute("aria-valuemax", String(this.#points[last]?.version ?? 0));
     this.#figure.setAttribute("aria-valuenow", String(chosen?.version ?? 0));
     this.#figure.setAttribute("aria-valuetext", sentence);
+    const end = this.#mark === null ? this.#width : this.#x.at(this.#points[marked]?.version ?? 0);
+    this.#figure.querySelector(".chart-past")?.setAttribute("width", end.toFixed(1));
     const cursor = this.#figure.querySelector(".chart-cursor");
     if (cursor === null || chosen === undefined) {
       return;
@@ -221,7 +256,10 @@ export class ChartElement extends HTMLElement {
     const x = this.#x.at(chosen.version).toFixed(1);
     const y = this.#y.at(chosen.loss).toFixed(1);
     const line = makeSvg("line", { x1: x, x2: x, y1: MARGIN.top, y2: this.#height - MARGIN.bottom });
-    cursor.replaceChildren(...(this.#selected === null ? [] : [line]), makeSvg("circle", { cx: x, cy: y, r: 4.5 }));
+    cursor.replaceChildren(
+      ...(this.#selected === null && this.#mark === null ? [] : [line]),
+      makeSvg("circle", { cx: x, cy: y, r: 4.5 }),
+    );
   }
 }
 

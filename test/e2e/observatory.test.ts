@@ -1,0 +1,118 @@
+/**
+ * The observatory of a relay that has made some versions and is paused: going back to a round by keys and by address, verifying
+ * the run in the browser, and verifying it again when one bit of an update that the relay serves was flipped.
+ */
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Digest } from "../../src/base/bytes.ts";
+import { createLedgerFetcher } from "../../src/net/ledger.ts";
+import { decodeEntry } from "../../src/protocol/chain.ts";
+import { openBrowser, openPage } from "./browser.ts";
+import { adminOf, isVersion, startRelay, temporaryFolder, type RunningRelay } from "./processes.ts";
+
+const folder = temporaryFolder();
+let relay: RunningRelay;
+let browser: Browser;
+let page: Page;
+let faults: readonly string[];
+
+beforeAll(async () => {
+  [relay, browser] = await Promise.all([startRelay({ dir: folder.path }), openBrowser()]);
+  await relay.waitFor(isVersion(3));
+  await adminOf(folder.path)("pause");
+});
+afterAll(async () => {
+  await browser.close();
+  await relay.stop("SIGKILL");
+  folder[Symbol.dispose]();
+});
+
+async function phase(): Promise<string> {
+  const run = (await (await fetch(`${relay.origin}/api/run`)).json()) as { readonly phase: string };
+  return run.phase;
+}
+
+/** On a machine with other work. */
+const SOON = { timeout: 15_000 };
+
+interface Update {
+  readonly entry: number;
+  readonly version: number;
+  readonly digest: Digest;
+}
+
+/** The newest update in the ledger. */
+async function lastUpdate(): Promise<Update> {
+  const { entries } = await createLedgerFetcher(relay.origin)(0);
+  const found = entries.map(decodeEntry).flatMap((read): Update[] => {
+    const { event, sequence: entry } = read.ok ? read.value : { event: null, sequence: 0 };
+    return event?.type === "merged" && event.head.update !== null
+      ? [{ entry, version: event.head.version, digest: event.head.update.digest }]
+      : [];
+  });
+  return found.at(-1) as Update;
+}
+
+/** Verifies, and returns what the page says in the end, and of each subject. */
+async function verify(): Promise<{ readonly state: string; readonly rows: readonly string[] }> {
+  await page.locator("#verify").click();
+  await page.locator("#stop").waitFor({ state: "visible" });
+  await page.locator("#verify").waitFor({ state: "visible", timeout: 30_000 });
+  const rows = await page.locator("#findings > li").allInnerTexts();
+  return {
+    state: await page.locator("#state").innerText(),
+    rows: rows.map((row) => row.replaceAll(/\s+/g, " ").trim()),
+  };
+}
+
+describe("the observatory", () => {
+  test("shows the run as it was at any round, and finds that it agrees", async () => {
+    await expect.poll(phase, { timeout: 20_000 }).toBe("paused"); // the round under way ends first
+    const { version } = await lastUpdate();
+    ({ page, faults } = await openPage(browser, `${relay.origin}/observatory.html`));
+    const words = page.locator(".scrub-words");
+    const facts = page.locator("#round-facts");
+    await expect.poll(() => words.innerText(), SOON).toContain("Now: after round");
+    await expect.poll(() => facts.innerText(), SOON).toMatch(new RegExp(`^Version\\s+${version}\\s`));
+    await expect.poll(() => page.locator("#moment-list").innerText(), SOON).toContain("Paused");
+
+    await page.getByRole("slider", { name: "Round" }).focus();
+    await page.keyboard.press("Home");
+    await expect.poll(() => words.innerText(), SOON).toContain("The beginning of");
+    await page.keyboard.press("ArrowRight");
+    await expect.poll(() => words.innerText(), SOON).toContain("Round 1 of");
+    await expect.poll(() => facts.innerText(), SOON).toMatch(/^Version\s+1\s/);
+    expect(await page.locator("#moment-list").innerText()).not.toContain("Paused");
+    await expect
+      .poll(() => page.locator("#contributions").innerText())
+      .toMatch(/Accepted\s+Device [0-9a-f]{8}, headless client/);
+    await expect.poll(() => page.url(), SOON).toContain("?round=1");
+    await page.reload();
+    await expect.poll(() => words.innerText(), SOON).toContain("Round 1 of");
+    await page.getByRole("button", { name: "Back to now" }).click();
+    await expect.poll(() => words.innerText(), SOON).toContain("Now: after round");
+
+    const first = await verify();
+    expect(first.state).toContain("All that can be checked agrees");
+    const [chain, signatures, contributors] = first.rows;
+    expect([chain, signatures, contributors].every((row) => row?.startsWith("Agrees "))).toBe(true);
+    expect(first.rows.find((row) => row.includes(" Merges "))).toMatch(/^Agrees .*done again here from/);
+    expect(faults).toEqual([]);
+  });
+
+  test("names the update that the relay serves with one bit flipped", async () => {
+    const { entry, version, digest } = await lastUpdate();
+    const file = join(folder.path, "relay", "blobs", digest.slice(0, 2), digest);
+    const bytes = readFileSync(file);
+    bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
+    writeFileSync(file, bytes);
+    const { state, rows } = await verify();
+    expect(state).toBe("One thing is not as the ledger says.");
+    const row = rows.find((each) => each.startsWith("Differs "));
+    expect(row).toContain(`Entry ${entry} names ${digest} as the update of version ${version}`);
+    expect(rows.find((each) => each.includes(" This browser’s memory "))).toMatch(/^Agrees .*still the same/);
+    expect(faults).toEqual([]);
+  });
+});

@@ -4,7 +4,7 @@
  * (`check.ts`); nothing else is believed. Blobs come one at a time and all have their limit, so that memory is a few times
  * the model's. What is no longer kept is said to be unchecked, and is no fault.
  */
-import { assert, HeddleError } from "../base/assert.ts";
+import { assert, AssertionError, HeddleError } from "../base/assert.ts";
 import { bytesToFloats, digestOf, floatBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { initialParameters, parameterLayout } from "../model/layout.ts";
 import type { FetchBlob } from "../net/link.ts";
@@ -272,6 +272,10 @@ class Replay {
       }
       if (error instanceof HeddleError && error.code === "limit") {
         return null; // this machine has not the memory
+      }
+      if (error instanceof AssertionError) {
+        this.#differ("merges", record, `the contributions of version ${version} cannot be merged: ${error.message}`);
+        return null;
       }
       throw error;
     }

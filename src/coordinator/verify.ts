@@ -44,12 +44,7 @@ export async function verifyRun(ports: VerifyPorts): Promise<Verification> {
   const relay = chain.relay === null ? null : toHex(chain.relay);
   if (fault !== null || durable === null) {
     const nothing = finding("ledger", "differs", "The ledger has no entries.");
-    const stopped = finding(
-      "versions",
-      "unchecked",
-      "Versions and merges were not looked at, because the ledger does not hold.",
-    );
-    return { findings: [...memory, fault ?? nothing, stopped], last, relay };
+    return { findings: [...memory, fault ?? nothing], last, relay };
   }
   const replayed = await replay(check, ports);
   return { findings: [...memory, ...ledgerFindings(check, ports), ...replayed, UNKNOWABLE], last, relay };

@@ -34,6 +34,8 @@ export interface ObservatoryPorts {
   nowMs(): number;
 }
 
+/** While the ledger is read, the curve is drawn anew this often. */
+const READING_MS = 500;
 /** How long the slider rests before its round's contributions are read. */
 const REST_MS = 150;
 
@@ -58,6 +60,9 @@ class Observatory {
   /** The round whose contributions are shown or asked for. */
   #asked = -1;
   #whole = false;
+  /** Rounds were added that are not drawn yet, and when some were drawn last. */
+  #grown = false;
+  #grownMs = 0;
   #rest: ReturnType<typeof setTimeout> | undefined;
   #frame = 0;
 
@@ -105,16 +110,17 @@ class Observatory {
         this.#whole = event.entries >= event.length;
         if (event.rounds.length > 0) {
           this.#rounds = [...this.#rounds, ...event.rounds].slice(-ROUNDS_MAX);
-          this.#columns = columnsOf(this.#rounds);
-          drawRounds(this.#screen, this.#sight());
+          this.#grown = true;
         }
         this.#moments = [...this.#moments, ...event.moments].slice(-MOMENTS_MAX);
         this.#draw();
         return;
       case "broken":
+        this.#whole = true; // there is no more of it
         this.#say(
-          `The ledger does not hold from entry ${formatCount(event.entry)} on: ${event.detail}. This page shows the run up to there.`,
+          `The ledger breaks at entry ${formatCount(event.entry)}: ${event.detail}. This page shows the run up to there; verifying it says more.`,
         );
+        this.#draw();
         return;
       case "trouble":
       case "failed":
@@ -159,7 +165,7 @@ class Observatory {
 
   #sight(): Sight {
     const now = this.#round === null && this.#feed === "live" ? this.#run : null;
-    return { rounds: this.#rounds, at: this.#at(), now, run: this.#run };
+    return { rounds: this.#rounds, at: this.#at(), whole: this.#whole, now, run: this.#run };
   }
 
   /** However much changes, the page is drawn once a frame. */
@@ -175,6 +181,13 @@ class Observatory {
   #drawNow(): void {
     const sight = this.#sight();
     const live = this.#round === null;
+    const nowMs = this.#ports.nowMs();
+    if (this.#grown && (this.#whole || nowMs - this.#grownMs > READING_MS)) {
+      this.#grown = false;
+      this.#grownMs = nowMs;
+      this.#columns = columnsOf(this.#rounds);
+      drawRounds(this.#screen, sight);
+    }
     drawSight(this.#screen, sight, this.#columns, live);
     const round = sight.rounds[sight.at];
     if (round === undefined) {

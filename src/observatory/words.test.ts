@@ -20,6 +20,9 @@ describe("checkRows()", () => {
     expect(state("Merges")).toBe("partly");
     expect(state("Training itself")).toBe("unchecked");
     expect(state("Checkpoints")).toBe("unchecked");
+    const [chain, ...rest] = checkRows([finding("ledger", "differs", "Entry 3 …", { entry: 3 })]);
+    expect(chain?.state).toBe("differs");
+    expect(rest.filter(({ sentences: [words] }) => words?.startsWith("Not looked at")).length).toBe(rest.length - 1);
     expect(rows.find(({ title }) => title === "Updates")?.sentences).toEqual(["b", "c"]);
   });
 });

@@ -21,6 +21,8 @@ export interface Sight {
   readonly rounds: readonly RoundRecord[];
   /** Index of the round looked at. */
   readonly at: number;
+  /** The ledger has been read to its end. */
+  readonly whole: boolean;
   /** The run now, where the relay answers; null in the past. */
   readonly now: RunView | null;
   readonly run: RunView | null;
@@ -47,9 +49,11 @@ export function countClients(clients: Clients): number {
 }
 
 /** "21 Nov 2026, 14:03:20". */
-export function formatTime(timeMs: number, lang = "en-GB"): string {
-  return new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "medium" }).format(timeMs);
+export function formatTime(timeMs: number): string {
+  return TIME.format(timeMs);
 }
+
+const TIME = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
 /** "14 s", "3 min 20 s", "2 h 5 min". */
 export function formatSpan(ms: number): string {
@@ -67,12 +71,15 @@ export function formatSpan(ms: number): string {
 }
 
 /** The slider's words: which round, of how many, and when. */
-export function scrubWords({ rounds, at }: Pick<Sight, "rounds" | "at">, live: boolean): string {
+export function scrubWords({ rounds, at, whole }: Pick<Sight, "rounds" | "at" | "whole">, live: boolean): string {
   const round = rounds[at];
   if (round === undefined) {
     return "Reading the ledger …";
   }
   const name = round.round === 0 ? "The beginning" : `Round ${formatCount(round.round)}`;
+  if (live && !whole) {
+    return `Reading the ledger: round ${formatCount(round.round)} so far …`;
+  }
   return live
     ? `Now: after round ${formatCount(round.round)}, ${formatTime(round.endedMs)}`
     : `${name} of ${formatCount(rounds.at(-1)?.round ?? 0)}, ${formatTime(round.endedMs)}`;
@@ -343,11 +350,14 @@ export const CHECK_WORDS: Readonly<Record<CheckRow["state"], string>> = {
 
 /** A row a subject: what was found, or what would be looked at. */
 export function checkRows(findings: readonly Finding[] | null): readonly CheckRow[] {
+  const broken = findings?.some(({ subject, state }) => subject === "ledger" && state === "differs") ?? false;
   return SUBJECTS.map(({ subject, title, sentence }): CheckRow => {
     const own = (findings ?? []).filter((one) => one.subject === subject);
+    if (findings === null) {
+      return { title, sentences: [sentence], state: "waiting" };
+    }
     if (own.length === 0) {
-      const nothing = findings === null ? sentence : nothingFound(subject, sentence);
-      return { title, sentences: [nothing], state: findings === null ? "waiting" : "unchecked" };
+      return { title, sentences: [nothingFound(subject, broken)], state: "unchecked" };
     }
     const states = new Set(own.map(({ state }) => state));
     const state = states.has("differs")
@@ -359,10 +369,11 @@ export function checkRows(findings: readonly Finding[] | null): readonly CheckRo
   });
 }
 
-function nothingFound(subject: Subject, sentence: string): string {
-  return subject === "memory"
-    ? "This browser has not verified this run before. Where all agrees it remembers the last entry, for the next time."
-    : `There was nothing to check. ${sentence}`;
+function nothingFound(subject: Subject, broken: boolean): string {
+  if (subject === "memory") {
+    return "This browser has not verified this run before. Where all agrees it remembers the last entry, for the next time.";
+  }
+  return broken ? "Not looked at, because the ledger does not hold." : "There is nothing of it yet, or no longer.";
 }
 
 /** What a verification comes to. */

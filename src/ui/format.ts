@@ -11,7 +11,7 @@ export function formatCount(value: number, lang = "en"): string {
     return "–";
   }
   const digits = Math.abs(value) < 10 && !Number.isInteger(value) ? 1 : 0;
-  return new Intl.NumberFormat(lang, { maximumFractionDigits: digits }).format(value);
+  return numbers(lang, { maximumFractionDigits: digits }).format(value);
 }
 
 /** "12 k", "3.4 M": at most three significant digits and an SI letter. */
@@ -28,7 +28,7 @@ export function formatShort(value: number, lang = "en"): string {
   }
   // What is below a hundredth is shown as nothing, not as a row of zeros.
   const shown = Math.abs(scaled) < 0.01 ? 0 : scaled;
-  const text = new Intl.NumberFormat(lang, { maximumSignificantDigits: 3 }).format(shown);
+  const text = numbers(lang, { maximumSignificantDigits: 3 }).format(shown);
   return unit === 0 ? text : `${text}\u00a0${units[unit]}`;
 }
 
@@ -46,7 +46,7 @@ export function formatLoss(loss: number, lang = "en"): string {
   if (!Number.isFinite(loss)) {
     return "–";
   }
-  return new Intl.NumberFormat(lang, { minimumFractionDigits: 3, maximumFractionDigits: 3 }).format(loss);
+  return numbers(lang, { minimumFractionDigits: 3, maximumFractionDigits: 3 }).format(loss);
 }
 
 /** A share 0 … 1 as a whole percentage: "45 %". */
@@ -81,4 +81,14 @@ export function formatPlural(count: number, one: string, many: string, lang = "e
 export function asSentence(text: string): string {
   const trimmed = text.trim();
   return /[.!?…]$/.test(trimmed) || trimmed === "" ? trimmed : `${trimmed}.`;
+}
+
+/** Formatters made so far: making one takes a hundred times as long as using it. */
+const made = new Map<string, Intl.NumberFormat>();
+
+function numbers(lang: string, options: Intl.NumberFormatOptions): Intl.NumberFormat {
+  const key = `${lang} ${JSON.stringify(options)}`;
+  const known = made.get(key) ?? new Intl.NumberFormat(lang, options);
+  made.set(key, known);
+  return known;
 }

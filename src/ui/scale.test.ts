@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { extent, linear, ticks } from "./scale.ts";
+import { extent, linear, ticks, linePath } from "./scale.ts";
 
 describe("scale", () => {
   test("linear() and its inverse agree, and an empty range maps to the middle", () => {
@@ -31,5 +31,24 @@ describe("scale", () => {
     expect(extent([2], 0.1)).toEqual({ from: 1.8, to: 2.2 });
     expect(extent([], 0.1)).toEqual({ from: 0, to: 1 });
     expect(extent([Number.NaN, 1, Number.POSITIVE_INFINITY, 2], 0)).toEqual({ from: 1, to: 2 });
+  });
+});
+
+const lineOf = (values: readonly number[]): string => linePath(values, { width: 300, height: 48 });
+
+describe("linePath()", () => {
+  test("draws a line from 0 to the largest value, level where there is one value or none above 0", () => {
+    expect(lineOf([0, 5, 10])).toBe("M0.0 48.0L150.0 24.0L300.0 0.0");
+    expect(lineOf([7])).toBe("M0.0 0.0H300");
+    expect(lineOf([0, 0])).toBe("M0.0 48.0L300.0 48.0");
+    expect(lineOf([])).toBe("");
+  });
+
+  test("shows the largest of what shares a place, and takes what is no number for 0", () => {
+    const values = Array.from({ length: 30_000 }, (_, i) => (i === 15_050 ? 9 : 1));
+    const path = lineOf(values);
+    expect(path.split("L").length).toBe(300);
+    expect(path.match(/ 0\.0/g)?.length).toBe(1);
+    expect(lineOf([Number.NaN, 2])).toBe("M0.0 48.0L300.0 0.0");
   });
 });

@@ -1,4 +1,4 @@
-/** Linear scales and round tick values for the chart; Heckbert's "nice numbers" (Graphics Gems, 1990). Pure. */
+/** Linear scales, round tick values and lines for the charts; Heckbert's "nice numbers" (Graphics Gems, 1990). Pure. */
 
 export interface Scale {
   /** From a value to pixels. */
@@ -50,4 +50,28 @@ export function extent(values: readonly number[], pad: number): { from: number; 
   }
   const room = to > from ? (to - from) * pad : Math.max(Math.abs(to) * pad, 0.1);
   return { from: from - room, to: to + room };
+}
+
+/**
+ * The path of a line over `values` in a box, from 0 at its floor to the largest at its top. Where there are more values than units
+ * of width each unit shows its largest; what is no number counts as 0.
+ */
+export function linePath(values: readonly number[], { width, height }: { width: number; height: number }): string {
+  const heights = largest(values, width);
+  const top = heights.reduce((most, value) => Math.max(most, value), 0);
+  const y = (value: number): string => (top === 0 ? height : height - (value / top) * height).toFixed(1);
+  const x = (i: number): string => (heights.length < 2 ? 0 : (i * width) / (heights.length - 1)).toFixed(1);
+  const points = heights.map((value, i) => `${i === 0 ? "M" : "L"}${x(i)} ${y(value)}`);
+  return heights.length === 1 ? `${points.join("")}H${width}` : points.join("");
+}
+
+/** The largest of each of at most `count` equal parts. */
+function largest(values: readonly number[], count: number): number[] {
+  const parts = Math.min(count, values.length);
+  const tops = Array.from({ length: parts }, () => 0);
+  for (const [i, value] of values.entries()) {
+    const part = Math.floor((i * parts) / values.length);
+    tops[part] = Math.max(tops[part] as number, Number.isFinite(value) ? value : 0);
+  }
+  return tops;
 }

@@ -4,6 +4,7 @@
  * assistive technology.
  */
 import { make, makeSvg, setText } from "./dom.ts";
+import { linePath } from "./scale.ts";
 
 export interface TraceState {
   readonly name: string;
@@ -48,7 +49,7 @@ export class TraceElement extends HTMLElement {
     setText(this.#note, state.note);
     if (state.values !== this.#values) {
       this.#values = state.values;
-      const path = pathOf(state.values);
+      const path = linePath(state.values, { width: WIDTH, height: HEIGHT });
       for (const svg of [this.#later, this.#past]) {
         svg.firstElementChild?.setAttribute("d", path);
       }
@@ -62,25 +63,4 @@ export class TraceElement extends HTMLElement {
 function drawing(name: string): SVGSVGElement {
   const box = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" };
   return makeSvg("svg", { class: name, ...box }, makeSvg("path", { d: "" }));
-}
-
-/** A line from 0 to the largest value. Where there are more values than units each unit shows its largest. */
-export function pathOf(values: readonly number[]): string {
-  const heights = largest(values, WIDTH);
-  const top = heights.reduce((most, value) => Math.max(most, value), 0);
-  const y = (value: number): string => (top === 0 ? HEIGHT : HEIGHT - (value / top) * HEIGHT).toFixed(1);
-  const x = (i: number): string => (heights.length < 2 ? 0 : (i * WIDTH) / (heights.length - 1)).toFixed(1);
-  const points = heights.map((value, i) => `${i === 0 ? "M" : "L"}${x(i)} ${y(value)}`);
-  return heights.length === 1 ? `${points.join("")}H${WIDTH}` : points.join("");
-}
-
-/** At most `count` values: the largest of as many equal parts. What is no number counts as 0. */
-function largest(values: readonly number[], count: number): number[] {
-  const parts = Math.min(count, values.length);
-  const tops = Array.from({ length: parts }, () => 0);
-  for (const [i, value] of values.entries()) {
-    const part = Math.floor((i * parts) / values.length);
-    tops[part] = Math.max(tops[part] as number, Number.isFinite(value) ? value : 0);
-  }
-  return tops;
 }

@@ -164,8 +164,9 @@ class Observatory {
   }
 
   #sight(): Sight {
-    const now = this.#round === null && this.#feed === "live" ? this.#run : null;
-    return { rounds: this.#rounds, at: this.#at(), whole: this.#whole, now, run: this.#run };
+    const live = this.#round === null;
+    const now = live && this.#feed === "live" ? this.#run : null;
+    return { rounds: this.#rounds, at: this.#at(), whole: this.#whole, live, now, run: this.#run };
   }
 
   /** However much changes, the page is drawn once a frame. */
@@ -180,7 +181,7 @@ class Observatory {
 
   #drawNow(): void {
     const sight = this.#sight();
-    const live = this.#round === null;
+    const { live } = sight;
     const nowMs = this.#ports.nowMs();
     if (this.#grown && (this.#whole || nowMs - this.#grownMs > READING_MS)) {
       this.#grown = false;
@@ -188,7 +189,7 @@ class Observatory {
       this.#columns = columnsOf(this.#rounds);
       drawRounds(this.#screen, sight);
     }
-    drawSight(this.#screen, sight, this.#columns, live);
+    drawSight(this.#screen, sight, this.#columns);
     const round = sight.rounds[sight.at];
     if (round === undefined) {
       return;

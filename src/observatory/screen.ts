@@ -68,10 +68,10 @@ export function columnsOf(rounds: readonly RoundRecord[]): readonly (readonly nu
 }
 
 /** What changes with every move of the slider. */
-export function drawSight(screen: Screen, sight: Sight, columns: readonly (readonly number[])[], live: boolean): void {
-  const { rounds, at, run } = sight;
+export function drawSight(screen: Screen, sight: Sight, columns: readonly (readonly number[])[]): void {
+  const { rounds, at, run, live } = sight;
   const round = rounds[at];
-  screen.scrub.state = { last: Math.max(0, rounds.length - 1), at, live, words: scrubWords(sight, live) };
+  screen.scrub.state = { last: Math.max(0, rounds.length - 1), at, live, words: scrubWords(sight) };
   screen.chart.mark = live ? null : (round?.version ?? null);
   if (run !== null) {
     setText(byId("run-name"), run.charter.name);

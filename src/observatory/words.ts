@@ -23,6 +23,8 @@ export interface Sight {
   readonly at: number;
   /** The ledger has been read to its end. */
   readonly whole: boolean;
+  /** Follows the newest round. */
+  readonly live: boolean;
   /** The run now, where the relay answers; null in the past. */
   readonly now: RunView | null;
   readonly run: RunView | null;
@@ -71,7 +73,7 @@ export function formatSpan(ms: number): string {
 }
 
 /** The slider's words: which round, of how many, and when. */
-export function scrubWords({ rounds, at, whole }: Pick<Sight, "rounds" | "at" | "whole">, live: boolean): string {
+export function scrubWords({ rounds, at, live, whole }: Sight): string {
   const round = rounds[at];
   if (round === undefined) {
     return "Reading the ledger …";
@@ -85,7 +87,7 @@ export function scrubWords({ rounds, at, whole }: Pick<Sight, "rounds" | "at" | 
     : `${name} of ${formatCount(rounds.at(-1)?.round ?? 0)}, ${formatTime(round.endedMs)}`;
 }
 
-export function roundFacts({ rounds, at, now, run }: Sight): readonly Fact[] {
+export function roundFacts({ rounds, at, live, now, run }: Sight): readonly Fact[] {
   const round = rounds[at];
   if (round === undefined) {
     return [];
@@ -116,7 +118,11 @@ export function roundFacts({ rounds, at, now, run }: Sight): readonly Fact[] {
       note: `${formatShort(round.tokens)} tokens in what was accepted`,
     },
     now === null
-      ? { name: "Connected", value: "–", note: "the ledger does not say who was only connected" }
+      ? {
+          name: "Connected",
+          value: "–",
+          note: live ? "the relay does not answer right now" : "the ledger does not say who was only connected",
+        }
       : { name: "Connected now", value: formatCount(now.connected), note: PHASES[now.phase] },
     {
       name: "Ledger",

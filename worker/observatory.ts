@@ -98,14 +98,18 @@ async function canVerify(): Promise<boolean> {
 async function verify({ relay, seen }: Extract<ObservatoryOrder, { type: "verify" }>): Promise<void> {
   const verification = await verifyRun({
     fetchLedger: createLedgerFetcher(relay),
-    // What the relay serves now is verified, not what this browser has kept of it.
-    fetchBlob: createBlobFetcher({ origin: relay, fetch: (url, init) => fetch(url, { ...init, cache: "no-store" }) }),
+    fetchBlob: createBlobFetcher({ origin: relay, fetch: observe }),
     verify: (await canVerify()) ? verifySignature : null,
     openMergeKernel: await loadMergeKernel(),
     seen,
     tell: (progress) => tell({ type: "progress", progress }),
   });
   tell({ type: "verified", verification });
+}
+
+/** What the relay serves now, not what this browser has kept of it, and apart from the run's own traffic. */
+function observe(address: string | URL | Request, init?: RequestInit): Promise<Response> {
+  return fetch(`${String(address)}?observer`, { ...init, cache: "no-store" });
 }
 
 function explain(error: unknown): string {

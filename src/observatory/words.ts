@@ -83,7 +83,7 @@ export function scrubWords({ rounds, at, live, whole }: Sight): string {
     return `Reading the ledger: round ${formatCount(round.round)} so far …`;
   }
   return live
-    ? `Now: after round ${formatCount(round.round)}, ${formatTime(round.endedMs)}`
+    ? `Now: round ${formatCount(round.round)}, ${formatTime(round.endedMs)}`
     : `${name} of ${formatCount(rounds.at(-1)?.round ?? 0)}, ${formatTime(round.endedMs)}`;
 }
 
@@ -165,7 +165,8 @@ export const QUANTITIES: readonly Quantity[] = [
     name: "Contributors",
     of: ({ contributors }) => countClients(contributors),
     value: ({ contributors }) => formatCount(countClients(contributors)),
-    note: (rounds, at) => `${formatCount(countClients((rounds[at] as RoundRecord).totals.devices))} devices so far`,
+    note: (rounds, at) =>
+      `${formatPlural(countClients((rounds[at] as RoundRecord).totals.devices), "device", "devices")} so far`,
   },
   {
     name: "Bytes up",

@@ -155,8 +155,10 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
         blobs: store.blobs,
         isPublic: (wanted) => host.isPublic(wanted),
         onSent: (bytes) => {
-          host.countDownload(bytes);
           metrics.download(bytes);
+          if (request.url?.endsWith("?observer") !== true) {
+            host.countDownload(bytes);
+          }
         },
       });
     },

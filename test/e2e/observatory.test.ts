@@ -74,7 +74,7 @@ describe("the observatory", () => {
     ({ page, faults } = await openPage(browser, `${relay.origin}/observatory.html`));
     const words = page.locator(".scrub-words");
     const facts = page.locator("#round-facts");
-    await expect.poll(() => words.innerText(), SOON).toContain("Now: after round");
+    await expect.poll(() => words.innerText(), SOON).toContain("Now: round");
     await expect.poll(() => facts.innerText(), SOON).toMatch(new RegExp(`^Version\\s+${version}\\s`));
     await expect.poll(() => page.locator("#moment-list").innerText(), SOON).toContain("Paused");
 
@@ -92,7 +92,7 @@ describe("the observatory", () => {
     await page.reload();
     await expect.poll(() => words.innerText(), SOON).toContain("Round 1 of");
     await page.getByRole("button", { name: "Back to now" }).click();
-    await expect.poll(() => words.innerText(), SOON).toContain("Now: after round");
+    await expect.poll(() => words.innerText(), SOON).toContain("Now: round");
 
     const first = await verify();
     expect(first.state).toContain("All that can be checked agrees");

@@ -4,8 +4,9 @@
  * bound, and puts arriving frames together. The acknowledgements come from the other end's program, not from its socket: no
  * lane's own buffer has to be watched, and an end that stops reading is noticed.
  *
- * The window is also the speed limit, one window a round trip: 1 MiB is 10 MiB/s at 100 ms, more than a home uplink, and at
- * 2 Mbit/s a small message waits at most 4 s behind it.
+ * The window is also the speed limit, one window a round trip: 1 MiB is 10 MiB/s at 100 ms, more than a home uplink. Where the
+ * acknowledgements come slower than that it is what they come to in WAIT_MS, so that a small message waits about as long
+ * behind it, and not for four seconds at 2 Mbit/s.
  */
 import { messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
@@ -13,8 +14,13 @@ import { MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
 import { ackFrame, closeFrame, createAssembler, dataFrame, readFrame, type Assembler } from "./frames.ts";
 import { checkMessageBytes, SMALL_BYTES_MAX, type Attach, type Lane, type Link, type LinkHandlers } from "./link.ts";
 
-/** Unacknowledged bytes at which the pieces of large messages wait. */
+/** Unacknowledged bytes at which the pieces of large messages wait, at most and at least. */
 export const WINDOW_BYTES = 1_048_576;
+export const WINDOW_BYTES_MIN = 262_144;
+/** What large messages may have on their way, in milliseconds of the lane's speed. */
+export const WAIT_MS = 1_000;
+/** The lane's speed is measured over at least so long. */
+const SAMPLE_MS = 20;
 /** Unacknowledged bytes at which small messages wait, too. */
 export const SMALL_WINDOW_BYTES = 2 * WINDOW_BYTES;
 /** Waiting and unacknowledged bytes below which `drained` resolves. */
@@ -51,6 +57,7 @@ export interface FramedLinkOptions {
   readonly attach: Attach;
   /** Largest message, either way. */
   readonly messageBytesMax?: number;
+  readonly nowMs?: () => number;
 }
 
 /** Makes the link of an open channel and attaches its handlers. */
@@ -58,8 +65,9 @@ export function createFramedLink({
   channel,
   attach,
   messageBytesMax = MESSAGE_BYTES_MAX,
+  nowMs = () => performance.now(),
 }: FramedLinkOptions): FramedEnd {
-  const link = new FramedLink(channel, messageBytesMax);
+  const link = new FramedLink(channel, messageBytesMax, nowMs);
   link.attach(attach);
   return { link, receive: (frame) => link.receive(frame), ended: (reason) => link.end(reason) };
 }
@@ -80,10 +88,17 @@ class FramedLink implements Link {
   #transfers = 0;
   #queuedBytes = 0;
   #unackedBytes = 0;
+  #windowBytes = WINDOW_BYTES_MIN;
+  /** Bytes acknowledged since `#sampleMs`, all of that time with more on the way. */
+  #sampleBytes = 0;
+  #sampleMs: number | undefined;
   #takenBytes = 0;
   #drainWaiters: (() => void)[] = [];
 
-  constructor(channel: FrameChannel, messageBytesMax: number) {
+  readonly #nowMs: () => number;
+
+  constructor(channel: FrameChannel, messageBytesMax: number, nowMs: () => number) {
+    this.#nowMs = nowMs;
     this.lane = channel.lane;
     this.#channel = channel;
     this.#messageBytesMax = messageBytesMax;
@@ -170,6 +185,7 @@ class FramedLink implements Link {
           return;
         }
         this.#unackedBytes -= frame.bytes;
+        this.#fitWindow(frame.bytes);
         this.#pump();
         if (this.#isDrained()) {
           this.#wakeDrained();
@@ -196,12 +212,29 @@ class FramedLink implements Link {
       this.#queuedBytes -= message.length;
       this.#sendData(dataFrame(this.#nextTransfer(), message, 0));
     }
-    while (this.#closedReason === undefined && this.#unackedBytes < WINDOW_BYTES) {
+    while (this.#closedReason === undefined && this.#unackedBytes < this.#windowBytes) {
       const message = this.#large[0];
       if (message === undefined) {
         break;
       }
       this.#sendPiece(message);
+    }
+  }
+
+  /** Takes the lane's speed from the acknowledgements of a lane that was busy since the one before. */
+  #fitWindow(bytes: number): void {
+    const nowMs = this.#nowMs();
+    const tookMs = nowMs - (this.#sampleMs ?? nowMs);
+    this.#sampleBytes += this.#sampleMs === undefined ? 0 : bytes;
+    if (tookMs >= SAMPLE_MS) {
+      const window = (this.#sampleBytes * WAIT_MS) / tookMs;
+      this.#windowBytes = Math.min(WINDOW_BYTES, Math.max(WINDOW_BYTES_MIN, window));
+    }
+    if (this.#unackedBytes < ACK_BYTES) {
+      this.#sampleMs = undefined; // nothing tells how long it was idle before the next one
+    } else if (tookMs >= SAMPLE_MS || this.#sampleMs === undefined) {
+      this.#sampleMs = nowMs;
+      this.#sampleBytes = 0;
     }
   }
 

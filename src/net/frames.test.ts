@@ -9,6 +9,7 @@ import {
   QUEUE_MESSAGES_MAX,
   SMALL_WINDOW_BYTES,
   WINDOW_BYTES,
+  WINDOW_BYTES_MIN,
 } from "./framed-link.ts";
 import { ackFrame, closeFrame, createAssembler, dataFrame, readFrame, REASON_BYTES_MAX, type Frame } from "./frames.ts";
 import { FRAME_HEADER_BYTES, SMALL_BYTES_MAX } from "./link.ts";
@@ -136,13 +137,14 @@ describe("createAssembler()", () => {
 });
 
 /** A link whose peer is the test: what it sends is collected, nothing is acknowledged unless the test does. */
-function oneEnd(messageBytesMax = 8 * 1_048_576) {
+function oneEnd(messageBytesMax = 8 * 1_048_576, nowMs = () => 0) {
   const sent: Bytes[] = [];
   const end = recorder();
   const { link, receive, ended } = createFramedLink({
     channel: { lane: "ws", send: (frame) => sent.push(frame), close: () => undefined },
     attach: end.attach,
     messageBytesMax,
+    nowMs,
   });
   return { sent, end, link, receive, ended };
 }
@@ -152,14 +154,42 @@ describe("createFramedLink()", () => {
     const { sent, link, receive } = oneEnd();
     const sentBytes = (): number => sent.reduce((sum, frame) => sum + frame.length, 0);
     link.send(new Uint8Array(4 * WINDOW_BYTES));
-    expect(sentBytes()).toBe(WINDOW_BYTES);
+    expect(sentBytes()).toBe(WINDOW_BYTES_MIN);
     receive(ackFrame(2 * FRAME_BYTES_MAX));
-    expect(sentBytes()).toBe(WINDOW_BYTES + 2 * FRAME_BYTES_MAX);
+    expect(sentBytes()).toBe(WINDOW_BYTES_MIN + 2 * FRAME_BYTES_MAX);
     while (sentBytes() < 4 * WINDOW_BYTES) {
-      receive(ackFrame(WINDOW_BYTES));
+      receive(ackFrame(WINDOW_BYTES_MIN));
     }
-    receive(ackFrame(WINDOW_BYTES - FRAME_BYTES_MAX));
+    receive(ackFrame(WINDOW_BYTES_MIN - FRAME_BYTES_MAX));
     await link.drained();
+  });
+
+  test("createFramedLink() fits its window to the speed of the lane, up to a limit, and not to its pauses", () => {
+    let nowMs = 0;
+    const { sent, link, receive } = oneEnd(40 * WINDOW_BYTES, () => nowMs);
+    let acknowledged = 0;
+    const onWay = (): number => sent.reduce((sum, frame) => sum + frame.length, 0) - acknowledged;
+    const acknowledge = (bytes: number, afterMs: number): void => {
+      nowMs += afterMs;
+      acknowledged += bytes;
+      receive(ackFrame(bytes));
+    };
+    link.send(new Uint8Array(40 * WINDOW_BYTES));
+    const step = 2 * FRAME_BYTES_MAX;
+    for (const [afterMs, window] of [
+      [25, WINDOW_BYTES],
+      [250, step * 4],
+      [1_000, WINDOW_BYTES_MIN],
+      [10, WINDOW_BYTES],
+    ] as const) {
+      for (let i = 0; i < 20; i += 1) {
+        acknowledge(step, afterMs);
+      }
+      expect(onWay()).toBe(window);
+    }
+    acknowledge(onWay() - FRAME_BYTES_MAX, 10);
+    acknowledge(step, 60_000); // after a pause with next to nothing on the way
+    expect(onWay()).toBe(WINDOW_BYTES);
   });
 
   test("createFramedLink() ends a link whose other end acknowledges more than it was sent", () => {

@@ -36,6 +36,15 @@ describe("the contributor page", () => {
     expect(page.workers().length).toBeGreaterThan(0);
     expect(await page.locator("#device-facts").innerText()).toContain("WebRTC");
     await expect.poll(() => page.locator("heddle-chart").innerText()).toContain("the newest");
+    // The area under the curve is filled, faintly; lines are not.
+    const fills = page
+      .locator("heddle-chart path")
+      .evaluateAll((paths) =>
+        paths.map(
+          (path) => `${path.getAttribute("class")}: ${getComputedStyle(path).fill === "none" ? "line" : "filled"}`,
+        ),
+      );
+    expect(await fills).toEqual(["chart-later: line", "chart-area: filled", "chart-line: line"]);
     expect(faults).toEqual([]);
     await page.context().close();
   });

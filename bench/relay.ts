@@ -1,5 +1,5 @@
 /**
- * What a relay needs for the people who are connected: `npm run bench relay [-- 0 100 500 1000]`. For each number it starts a
+ * What a relay needs for the people who are connected: `npm run bench relay [-- 0 100 1000 5000]`. For each number it starts a
  * relay of the quick charter in a folder of its own, opens that many sessions over WebSocket (handshake, heartbeat, "ready",
  * an assignment each), and reads the relay's own metrics after a while of quiet. Nobody trains: what work costs is in the
  * metrics of a relay at work. Prints one JSON line a number. All sessions share this process, so times to the welcome are
@@ -29,7 +29,7 @@ const CHARTER = {
 };
 
 const numbers = process.argv.slice(2).map(Number);
-for (const sessions of numbers.length === 0 ? [0, 100, 500, 1_000] : numbers) {
+for (const sessions of numbers.length === 0 ? [0, 100, 1_000, 5_000] : numbers) {
   process.stdout.write(`${JSON.stringify(await measure(sessions))}\n`);
 }
 
@@ -96,8 +96,19 @@ async function listening(lines: AsyncIterable<string>): Promise<string> {
   throw new Error("The relay ended before it listened");
 }
 
-/** Opens a session and resolves when it has been welcomed and has said that it is ready. */
+/** Opens a session, when the relay has room for it, and resolves when it has been welcomed and has said that it is ready. */
 async function openSession(url: string, welcomesMs: number[]): Promise<Link> {
+  for (;;) {
+    const opened = await askForSession(url, welcomesMs);
+    if (typeof opened !== "number") {
+      return opened;
+    }
+    await new Promise((settle) => setTimeout(settle, opened));
+  }
+}
+
+/** The session's link, or milliseconds after which to come back. */
+async function askForSession(url: string, welcomesMs: number[]): Promise<Link | number> {
   const key = await deviceKeyOf(await createPair(false));
   const agent = { agent: "bench relay", engine: "wasm", device: "none", privateData: false } as const;
   const nonce = crypto.getRandomValues(new Uint8Array(32));
@@ -115,6 +126,8 @@ async function openSession(url: string, welcomesMs: number[]): Promise<Link> {
           welcomesMs.push(performance.now() - startMs);
           link.send(encodeMessage({ type: "ready", version: message.head.version }));
           settle(link);
+        } else if (message?.type === "refused") {
+          settle(message.retryMs ?? 1_000);
         } else if (message?.type === "ping") {
           link.send(encodeMessage({ type: "pong" }));
         }

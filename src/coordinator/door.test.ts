@@ -36,6 +36,7 @@ describe("a relay's door", () => {
     expect(bob.last("refused")).toMatchObject({ reason: "busy" });
     ada.send({ type: "leave" });
     await calm(world.host);
+    await world.pass(bob.last("refused")?.retryMs ?? 0);
     await bob.connect();
     expect(bob.last("welcome")).toBeDefined();
   });

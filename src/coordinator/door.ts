@@ -2,6 +2,7 @@
  * The relay's door: takes new links, lets in whom the gate lets in, tells the others when to come back, and keeps the ends of all sessions:
  * their heartbeat, their traffic.
  */
+import type { ContributorId } from "../base/bytes.ts";
 import type { Lane, Link, LinkHandlers } from "../net/link.ts";
 import { encodeMessage } from "../protocol/codec.ts";
 import type { Gate } from "./gate.ts";
@@ -12,7 +13,10 @@ import { Peer, type Arrival, type PeerHost } from "./peer.ts";
 export type AttachArrival = (link: Link, arrival?: Arrival) => LinkHandlers;
 
 /** What a door needs of a host; the rest of a `PeerHost` is its own. */
-export type DoorHost = Omit<PeerHost, "admit">;
+export interface DoorHost extends Omit<PeerHost, "admit"> {
+  /** Whether a contributor has work here that is not answered, or a session. */
+  isMember(contributor: ContributorId): boolean;
+}
 
 /** A class because its links must be closed. */
 export class Door {
@@ -26,11 +30,16 @@ export class Door {
     this.#gate = gate;
     this.#host = {
       ...host,
-      admit: (joiner) => gate.hello(joiner, host.nowMs()),
+      admit: (contributor, prefix) =>
+        gate.hello({ contributor, prefix, isMember: host.isMember(contributor) }, host.nowMs()),
+      joined: (peer, hello) => {
+        gate.proven(peer.contributor);
+        host.joined(peer, hello);
+      },
       gone: (peer, leave) => {
         this.#peers.delete(peer.id);
         if (peer.isAdmitted) {
-          gate.left(peer.prefix);
+          gate.left(peer.prefix, host.nowMs());
         }
         host.gone(peer, leave);
       },

@@ -13,6 +13,8 @@ export interface Draft {
   readonly effects: Effect[];
   readonly nowMs: number;
   readonly rng: Rng;
+  /** The sessions, where this tick has a copy of its own of them. */
+  ownSessions?: Map<SessionId, Session>;
 }
 
 /** Writes `event` to the ledger and folds it into the state, by the same function that reads the ledger. */
@@ -33,10 +35,15 @@ export function setLive(draft: Draft, change: Partial<LiveState>): void {
   draft.state = { ...draft.state, live: { ...draft.state.live, ...change } };
 }
 
+/** Changes one session. The map is copied once a tick: a round begins and ends with a change to each of thousands. */
 export function setSession(draft: Draft, id: SessionId, change: Partial<Session>): void {
-  const session = draft.state.live.sessions.get(id);
+  const { sessions } = draft.state.live;
+  const session = sessions.get(id);
   if (session !== undefined) {
-    setLive(draft, { sessions: new Map(draft.state.live.sessions).set(id, { ...session, ...change }) });
+    const own = draft.ownSessions === sessions ? draft.ownSessions : new Map(sessions);
+    own.set(id, { ...session, ...change });
+    draft.ownSessions = own;
+    setLive(draft, { sessions: own });
   }
 }
 

@@ -1,9 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { contributorIdOf } from "../protocol/codec.ts";
-import { createGate, GREETINGS_MAX, HELLO_RATE, LINK_RATE, RETRY_MS_MAX } from "./gate.ts";
+import { createGate, GREETINGS_MAX, HELLO_RATE, LINK_RATE, MEMBER_SHARE } from "./gate.ts";
+import { RETRY_MS_MAX } from "./tickets.ts";
 
 const someone = contributorIdOf(new Uint8Array(32));
-const from = (prefix: string | null) => ({ contributor: someone, prefix });
+const from = (prefix: string | null) => ({ contributor: someone, prefix, isMember: false });
 
 describe("createGate()", () => {
   test("lets a prefix open a burst of links, then so many a second, and tells each of the others its own time", () => {
@@ -20,8 +21,8 @@ describe("createGate()", () => {
   test("has the same for hellos, and none of it for this machine's own", () => {
     const gate = createGate();
     const admitted = (prefix: string | null): number =>
-      Array.from({ length: 200 }, () => gate.hello(from(prefix), 0)).filter((one) => one === null).length;
-    expect([admitted("192.0.2.0/24"), admitted(null)]).toEqual([HELLO_RATE.burst, 200]);
+      Array.from({ length: 100 }, () => gate.hello(from(prefix), 0)).filter((one) => one === null).length;
+    expect([admitted("192.0.2.0/24"), admitted(null)]).toEqual([HELLO_RATE.burst, 100]);
   });
 
   test("never sends anybody away for longer than ten minutes", () => {
@@ -37,13 +38,14 @@ describe("createGate()", () => {
       Array.from({ length: 15 }, (_, i) => join(prefix, i)).filter(Boolean).length;
     expect(["a", "b", "c", "d", "e", "f"].map(all)).toEqual([10, 10, 10, 10, 10, 0]);
     expect(gate.sessions).toBe(50);
-    gate.left("a");
+    gate.left("a", 50_000);
     expect([join("b", 60_000), join("f", 60_000), join("f", 60_000)]).toEqual([false, true, false]);
   });
 
   test("takes only so many links beyond the sessions", () => {
     const gate = createGate({ sessionsMax: 10 });
-    expect(gate.link(null, 10 + GREETINGS_MAX - 1, 0)).toBeNull();
-    expect(gate.link(null, 10 + GREETINGS_MAX, 0)).toBeGreaterThan(0);
+    const most = 10 * (1 + MEMBER_SHARE) + GREETINGS_MAX;
+    expect(gate.link(null, most - 1, 0)).toBeNull();
+    expect(gate.link(null, most, 0)).toBeGreaterThan(0);
   });
 });

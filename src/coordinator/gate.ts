@@ -1,10 +1,12 @@
 /**
  * Who may open a link and begin a session now, and when the others are to come back. Counts per network prefix, in bounded memory; this
- * machine's own connections have no prefix and are not counted (a proxy in front is trusted to name the real one, or none).
+ * machine's own connections have no prefix and are not counted (a proxy in front is trusted to name the real one, or none). Those who
+ * have work unanswered here come before all others, and find room kept for them.
  */
 import type { ContributorId } from "../base/bytes.ts";
 import { createBuckets, type Rate } from "../base/bucket.ts";
 import { SESSIONS_MAX } from "../protocol/limits.ts";
+import { createTickets, FULL_MS, RETRY_MS_MAX } from "./tickets.ts";
 
 /** New links of one prefix, and hellos, each of which costs signatures. */
 export const LINK_RATE: Rate = { perS: 5, burst: 100 };
@@ -15,8 +17,10 @@ const PREFIXES_MAX = 20_000;
 export const GREETINGS_MAX = 500;
 /** Share of all sessions that one prefix may have, unless configured. */
 export const PREFIX_SHARE = 0.2;
-/** Nobody is told to come back later than after this. */
-export const RETRY_MS_MAX = 600_000;
+/** Sessions beyond the limit that are kept for members, as a share of it. */
+export const MEMBER_SHARE = 0.1;
+/** How long those wait who find no room without being told a turn, each a little longer than the one before. */
+const FULL_RATE: Rate = { perS: 10, burst: 1 };
 
 export interface GateOptions {
   readonly sessionsMax?: number;
@@ -27,6 +31,8 @@ export interface Joiner {
   /** As it says; proven later. */
   readonly contributor: ContributorId;
   readonly prefix: string | null;
+  /** It has work here that is not answered, or a session. */
+  readonly isMember: boolean;
 }
 
 /** Each answer is null, or milliseconds after which to come back. */
@@ -35,52 +41,58 @@ export interface Gate {
   link(prefix: string | null, links: number, nowMs: number): number | null;
   /** A hello; who gets in is counted until `left`. */
   hello(joiner: Joiner, nowMs: number): number | null;
-  left(prefix: string | null): void;
+  /** Who got in has proven its key. */
+  proven(contributor: ContributorId): void;
+  left(prefix: string | null, nowMs: number): void;
   /** Counted now. */
   readonly sessions: number;
 }
-
-/** How long those wait who come when all is taken, each a little longer than the one before. */
-const FULL_RATE: Rate = { perS: 10, burst: 1 };
-const FULL_MS = 30_000;
 
 export function createGate({ sessionsMax = SESSIONS_MAX, prefixShare = PREFIX_SHARE }: GateOptions = {}): Gate {
   const linkBuckets = createBuckets(LINK_RATE, PREFIXES_MAX);
   const helloBuckets = createBuckets(HELLO_RATE, PREFIXES_MAX);
   const waits = createBuckets(FULL_RATE, PREFIXES_MAX);
+  const tickets = createTickets(sessionsMax);
   const prefixMax = Math.max(1, Math.floor(sessionsMax * prefixShare));
+  const membersMax = sessionsMax + Math.ceil(sessionsMax * MEMBER_SHARE);
   const sessionsOf = new Map<string, number>();
   let sessions = 0;
   const later = (waitMs: number): number => Math.ceil(Math.min(RETRY_MS_MAX, waitMs));
   const whenFull = (key: string, nowMs: number): number => later(FULL_MS + waits.take(key, nowMs));
+  const mayJoin = ({ contributor, prefix, isMember }: Joiner, nowMs: number): number | null => {
+    const waitMs = prefix === null ? 0 : helloBuckets.take(prefix, nowMs);
+    if (waitMs > 0) {
+      return later(waitMs);
+    }
+    if (isMember && sessions < membersMax) {
+      tickets.passed(nowMs);
+      return null;
+    }
+    const own = prefix === null ? 0 : (sessionsOf.get(prefix) ?? 0);
+    return own >= prefixMax ? whenFull(prefix ?? "", nowMs) : tickets.ask(contributor, sessions < sessionsMax, nowMs);
+  };
   return {
     link: (prefix, links, nowMs) => {
       const waitMs = prefix === null ? 0 : linkBuckets.take(prefix, nowMs);
       if (waitMs > 0) {
         return later(waitMs);
       }
-      return links >= sessionsMax + GREETINGS_MAX ? whenFull("", nowMs) : null;
+      return links >= membersMax + GREETINGS_MAX ? whenFull("", nowMs) : null;
     },
-    hello: ({ prefix }, nowMs) => {
-      const waitMs = prefix === null ? 0 : helloBuckets.take(prefix, nowMs);
-      if (waitMs > 0) {
-        return later(waitMs);
+    hello: (joiner, nowMs) => {
+      const retryMs = mayJoin(joiner, nowMs);
+      if (retryMs === null) {
+        sessions += 1;
+        if (joiner.prefix !== null) {
+          sessionsOf.set(joiner.prefix, (sessionsOf.get(joiner.prefix) ?? 0) + 1);
+        }
       }
-      const own = prefix === null ? 0 : (sessionsOf.get(prefix) ?? 0);
-      if (own >= prefixMax) {
-        return whenFull(prefix ?? "", nowMs);
-      }
-      if (sessions >= sessionsMax) {
-        return whenFull("", nowMs);
-      }
-      sessions += 1;
-      if (prefix !== null) {
-        sessionsOf.set(prefix, own + 1);
-      }
-      return null;
+      return retryMs;
     },
-    left: (prefix) => {
+    proven: (contributor) => tickets.used(contributor),
+    left: (prefix, nowMs) => {
       sessions -= 1;
+      tickets.freed(nowMs);
       const own = prefix === null ? 0 : (sessionsOf.get(prefix) ?? 0);
       if (prefix !== null && own > 1) {
         sessionsOf.set(prefix, own - 1);

@@ -24,7 +24,14 @@ import { Door, type AttachArrival, type DoorHost } from "./door.ts";
 import type { Fact } from "./fact.ts";
 import { createGate, type GateOptions } from "./gate.ts";
 import { openJournal, type Journal } from "./journal.ts";
-import { startState, type CoordinatorEvent, type CoordinatorState, type Effect, type OperatorCommand } from "./live.ts";
+import {
+  hasWork,
+  startState,
+  type CoordinatorEvent,
+  type CoordinatorState,
+  type Effect,
+  type OperatorCommand,
+} from "./live.ts";
 import { refusalOf } from "./operator.ts";
 import type { Peer, Work } from "./peer.ts";
 import { Queue } from "./queue.ts";
@@ -276,6 +283,7 @@ class Host implements CoordinatorHost {
           this.#queue.add(() => this.#work(peer, message, wireBytes).finally(done));
         }
       },
+      isMember: (contributor) => hasWork(this.#state, contributor),
       iceServers: (contributor) => this.#options.iceServers?.(contributor) ?? [],
       answer: async (peer, offer, attach) => {
         if (answerRtc === undefined) {

@@ -177,3 +177,13 @@ export function startState(charter: Charter, durable: DurableState, nowMs: numbe
     },
   };
 }
+
+/** Whether a contributor has a session, is waited for, or has made a contribution that is not judged yet. */
+export function hasWork({ durable, live }: CoordinatorState, contributor: ContributorId): boolean {
+  const own = (one: { readonly contributor: ContributorId }): boolean => one.contributor === contributor;
+  return (
+    live.absent.has(contributor) ||
+    [...live.sessions.values()].some(own) ||
+    [...durable.contributions.values()].some(({ header, verdict }) => verdict === null && own(header))
+  );
+}

@@ -12,7 +12,6 @@ import type { IceServer } from "../protocol/ice.ts";
 import { BEAT_MS, DEAD_MS, OFFER_PAUSE_MS, PIECES_AHEAD, PING_MS } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
 import type { Reason } from "../protocol/verdict.ts";
-import type { Joiner } from "./gate.ts";
 import { BUSY_RETRY_MS, type SessionId } from "./live.ts";
 
 /** Time from the first byte to a proven key. */
@@ -60,7 +59,7 @@ export interface Arrival {
 export interface PeerHost {
   nowMs(): number;
   /** A hello was said: null lets it in, else it is to come back after so many milliseconds. */
-  admit(joiner: Joiner): number | null;
+  admit(contributor: ContributorId, prefix: string | null): number | null;
   /** 32 unpredictable bytes. */
   nonce(): Promise<Bytes>;
   /** The relay's public key, and what signs for it. */
@@ -278,8 +277,7 @@ export class Peer {
 
   #shakeHands(message: ContributorMessage, bytes: Bytes): void {
     if (this.#stage === "new" && message.type === "hello") {
-      const { prefix } = this.#arrival;
-      const retryMs = this.#host.admit({ contributor: contributorIdOf(message.publicKey), prefix });
+      const retryMs = this.#host.admit(contributorIdOf(message.publicKey), this.prefix);
       if (retryMs !== null) {
         this.refuse("busy", "no room for another session now", retryMs);
         this.close("The relay has no room for another session now");

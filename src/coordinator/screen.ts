@@ -4,12 +4,13 @@
  */
 import type { ContributionId, ContributorId } from "../base/bytes.ts";
 import type { Charter } from "../protocol/charter.ts";
+import { CONTRIBUTIONS_MAX } from "../protocol/limits.ts";
 import type { ContributionHeader } from "../protocol/messages.ts";
 import type { Reason, Verdict } from "../protocol/verdict.ts";
 import { packedBytesMaxOf } from "../update/merge.ts";
 import { trainName } from "./assignment.ts";
 import type { CoordinatorState, SessionId } from "./live.ts";
-import { CONTRIBUTIONS_MAX, type DurableState } from "./state.ts";
+import type { DurableState } from "./state.ts";
 
 export type Screened =
   | { readonly type: "passed" }

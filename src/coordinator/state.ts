@@ -23,8 +23,6 @@ const VERDICTS_KEPT = 8;
 const CONTRIBUTORS_KEPT = 10_000;
 /** Devices that can be excluded at a time. */
 export const BANS_MAX = 10_000;
-/** Contributions of one round. */
-export const CONTRIBUTIONS_MAX = 1_000;
 
 export interface Contribution {
   readonly id: ContributionId;

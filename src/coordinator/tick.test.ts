@@ -7,6 +7,7 @@ import { DRAW_MS, GRACE_SHARE_MIN, REPORT_GRACE_MS, RESTART_PATIENCE_MS, RETURN_
 import { screen } from "./screen.ts";
 import { charter, GOOD, HARMFUL, idOf, Stage } from "./stage.fixture.ts";
 import { blobsOf, CHECKPOINTS_KEPT, ROUNDS_KEPT } from "./state.ts";
+import { wakeAt } from "./tick.ts";
 
 const { trainMs, graceMs, judgeMs } = charter.round;
 
@@ -16,6 +17,12 @@ const sameAsLedger = (it: Stage): void => expect(it.fold()).toEqual(it.state.dur
 let stage: Stage;
 beforeEach(() => {
   stage = new Stage(sameAsLedger);
+});
+
+test("wakeAt() is null, not a time that never comes, where only what is late is due", () => {
+  stage.come("ada");
+  expect(wakeAt(stage.state, stage.nowMs)).toBeGreaterThan(stage.nowMs);
+  expect(wakeAt(stage.state, stage.state.live.closeMs)).toBeNull();
 });
 
 describe("a round", () => {

@@ -36,7 +36,8 @@ export function tick(state: CoordinatorState, event: CoordinatorEvent, nowMs: nu
 
 /** When `tick` wants a "time" event, at the latest; null while only other events can change anything. */
 export function wakeAt(state: CoordinatorState, nowMs: number): number | null {
-  const due = [...trainingDueMs(state), ...judgingDueMs(state)].filter((timeMs) => timeMs > nowMs);
+  const all = [...trainingDueMs(state), ...judgingDueMs(state)];
+  const due = all.filter((timeMs) => timeMs > nowMs && timeMs < Number.POSITIVE_INFINITY);
   return due.length === 0 ? null : Math.min(...due);
 }
 

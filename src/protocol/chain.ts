@@ -26,11 +26,11 @@ import {
 import type { DeviceKey, VerifySignature } from "./keys.ts";
 import type { LedgerEntry, LedgerEvent } from "./ledger.ts";
 import {
+  CONTRIBUTIONS_MAX,
   COUNT_MAX,
   ENTRY_BYTES_MAX,
   HEADER_BYTES_MAX,
   PUBLIC_KEY_BYTES,
-  SESSIONS_MAX,
   SIGNATURE_BYTES_MAX,
   TEXT_CHARS_MAX,
 } from "./limits.ts";
@@ -129,7 +129,7 @@ const eventReader: Reader<LedgerEvent> = tagged<LedgerEvent>({
     type: oneOf(["merged"]),
     round: count,
     head: versionReader,
-    contributions: list(digest<ContributionId>(), 1, SESSIONS_MAX),
+    contributions: list(digest<ContributionId>(), 1, CONTRIBUTIONS_MAX),
     server: digest<Digest>(),
     bytesUp: integer(0, BYTES_MAX),
     bytesDown: integer(0, BYTES_MAX),

@@ -28,9 +28,11 @@ export const SDP_CHARS_MAX = 16_384;
 export const ICE_SERVERS_MAX = 4;
 export const ICE_CHARS_MAX = 300;
 /** Sessions on one relay. */
-export const SESSIONS_MAX = 1_000;
-/** Links on one relay: those that shake hands, and those that are told to come back later, among them. */
-export const LINKS_MAX = SESSIONS_MAX + 1_000;
+export const SESSIONS_MAX = 5_000;
+/** Links on one relay: sessions and the places kept for members, those that shake hands, those that are told to come back. */
+export const LINKS_MAX = 1.1 * SESSIONS_MAX + 1_000;
+/** Contributions of one round. */
+export const CONTRIBUTIONS_MAX = 1_000;
 /** Versions whose update can still be fetched. */
 export const UPDATES_KEPT = 16;
 /** Parameters of a model that this protocol version can carry. */

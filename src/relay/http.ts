@@ -9,14 +9,14 @@ import type { Socket } from "node:net";
 import { extname, join, normalize } from "node:path";
 import { HeddleError } from "../base/assert.ts";
 import { serveLedger } from "../net/serve-ledger.ts";
-import { SESSIONS_MAX } from "../protocol/limits.ts";
+import { LINKS_MAX } from "../protocol/limits.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 import type { Log } from "../store/store.ts";
 
 /** Open event streams at a time; more are told to come back. */
 export const EVENT_STREAMS_MAX = 1_000;
-/** Open connections, sessions and event streams among them; the system's file descriptors must last for the store, too. */
-const CONNECTIONS_MAX = SESSIONS_MAX + EVENT_STREAMS_MAX + 2_000;
+/** Open connections, links and event streams among them; the system's file descriptors must last for the store, too. */
+const CONNECTIONS_MAX = LINKS_MAX + EVENT_STREAMS_MAX + 2_000;
 /** A connection on which nothing moves for this long is cut off. Links have a heartbeat of their own. */
 const STALL_MS = 60_000;
 /** Requests of one connection that may wait for their answer; no browser sends a second before the first is answered. */

@@ -177,7 +177,7 @@ export async function runSimulation(options: SimulationOptions): Promise<Outcome
 }
 
 /** The sample charter with short rounds; sizes of the model play no part, the toy has its own. */
-function charterOf(seed: number, uplink: UplinkConfig): Charter {
+export function charterOf(seed: number, uplink: UplinkConfig): Charter {
   const shards = [{ digest: digestOf(TEXT), bytes: TEXT.length }];
   const data = { name: "toy", licence: "CC0-1.0", category: "fully-open", shards } as const;
   return {

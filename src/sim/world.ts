@@ -8,6 +8,7 @@ import { digestOf, floatBytes, type Bytes, type ContributionId, type Contributor
 import { createRng, type Rng } from "../base/rng.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
 import type { Work } from "../contributor/work.ts";
+import type { GateOptions } from "../coordinator/gate.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
 import { decodeEntry } from "../protocol/chain.ts";
 import type { Charter } from "../protocol/charter.ts";
@@ -60,6 +61,10 @@ export interface WorldOptions {
   readonly pieceBytes: number;
   /** Kills happen before this time. */
   readonly stormMs: number;
+  /** How many sessions the relay takes; as many as production by itself. */
+  readonly gate?: GateOptions;
+  /** Contributors begin within this time. */
+  readonly arriveMs?: number;
 }
 
 export interface Machine {
@@ -160,6 +165,7 @@ function runRelay(world: World, options: WorldOptions): void {
         measure: async (base, update, facts) => toy.measure(base, update, facts.privateData),
       },
       openMergeKernel,
+      ...(options.gate === undefined ? {} : { gate: options.gate }),
       initial: () => toy.initial,
       answerRtc: async (offer, attach) => {
         network.offers.set(offer, { process, attach });
@@ -241,7 +247,7 @@ function runContributor(world: World, options: MachineOptions): void {
       clock.after(rng.below(RESTART_MS), start);
     });
   };
-  clock.after(rng.below(1_000), start);
+  clock.after(rng.below(options.arriveMs ?? 1_000), start);
 }
 
 /** The person starts again what has failed: whoever was banned may be so no longer. */

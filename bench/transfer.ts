@@ -1,0 +1,163 @@
+/**
+ * How fast a large update crosses WebRTC, beside a raw data channel: `npm run bench transfer`, or with megabytes (default 50), rounds
+ * (default 10) and "chromium": `npm run bench transfer 10 5 chromium`. The near end is this process, or headless Chromium, the
+ * far end a process as a relay is one; over loopback. Prints JSON.
+ *
+ * Up is towards the far end, down is back. In a round the raw channel and the link take turns, up and down, each over one connection
+ * that stays open. The link carries what a contribution does: the offer, pieces, their confirmations; a transfer is over when
+ * the last piece has been checked and kept, in memory, or, in "onDiskUpMBPerS", as the relay does. `wholeMs` more are taken to
+ * put the whole together and check its SHA-256, too. Ratios are formed within a round; the spread is half the distance between
+ * the quartiles. `processorMsPerMB` is this process' processor time. `overheadPercent`: all bytes that the link carried, both ways, beyond the payload.
+ */
+import { fork } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { cpus, loadavg, tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { assert } from "../src/base/assert.ts";
+import { median, quantile } from "../src/base/statistics.ts";
+import type { Link } from "../src/net/link.ts";
+import { dialRtcNode } from "../src/net/rtc-node.ts";
+import { openBrowserPage } from "../src/store/browser.fixture.ts";
+import { createMemoryStore } from "../src/store/memory.ts";
+import { payloadOf, pieceEnd, type PieceEnd } from "./transfers/ends.ts";
+import type { Question } from "./transfers/far.ts";
+import { dialRaw } from "./transfers/node.ts";
+
+const DISK_ROUNDS = 3;
+
+const [megabytes = 50, rounds = 10] = process.argv.slice(2, 4).map(Number);
+assert(
+  [megabytes, rounds].every((count) => Number.isInteger(count) && count > 0),
+  "Cannot measure: need a number of megabytes and one of rounds",
+);
+const near = process.argv[4] ?? "node";
+assert(near === "node" || near === "chromium", `Cannot measure: got "${near}", need "node" or "chromium"`);
+const payload = payloadOf(megabytes * 1_000_000);
+const dir = mkdtempSync(join(tmpdir(), "heddle-bench-"));
+const far = fork(join(import.meta.dirname, "transfers/far.ts"), [String(payload.length), dir]);
+const answers = new Map<number, (sdp: string) => void>();
+far.on("message", ({ id, sdp }: { readonly id: number; readonly sdp: string }) => answers.get(id)?.(sdp));
+
+try {
+  await new Promise<string>((resolve) => answers.set(0, resolve));
+  const machine = { cpu: cpus()[0]?.model, cores: cpus().length, load: loadavg().map(rounded) };
+  const measured = near === "chromium" ? await inChromium() : await inNode();
+  const printed = { ...machine, near, megabytes, rounds, ...measured };
+  process.stdout.write(`${JSON.stringify(printed, null, 2)}\n`);
+} finally {
+  far.kill();
+  await new Promise((resolve) => far.once("exit", resolve));
+  rmSync(dir, { recursive: true });
+}
+process.exit(0); // raw channels would keep it
+
+async function inNode(): Promise<object> {
+  const raw = await dialRaw({ bytes: payload.length, exchange: (offer) => ask("raw", offer) });
+  const linked = await dialLink("memory");
+  const spentMs = { raw: { send: 0, receive: 0 }, link: { send: 0, receive: 0 } };
+  const compared = await compare(async (which, way) => {
+    const end = which === "raw" ? raw : linked.end;
+    const before = process.cpuUsage();
+    const tookMs = await timed(() => end[way]());
+    const { user, system } = process.cpuUsage(before);
+    spentMs[which][way] += (user + system) / 1_000;
+    await end.rest();
+    return tookMs;
+  });
+  const processorOf = ({ send, receive }: Record<Way, number>): object => ({
+    sending: rounded(send / rounds / megabytes),
+    receiving: rounded(receive / rounds / megabytes),
+  });
+  const carried = linked.link.bytesSent + linked.link.bytesReceived;
+  const onDisk = await dialLink("disk");
+  const disk: number[] = [];
+  for (let round = 0; round < DISK_ROUNDS; round += 1) {
+    disk.push(speedOf(await timed(() => onDisk.end.send())));
+    await onDisk.end.rest();
+  }
+  return {
+    ...compared,
+    processorMsPerMB: { link: processorOf(spentMs.link), raw: processorOf(spentMs.raw) },
+    overheadPercent: overheadOf(carried),
+    onDiskUpMBPerS: rounded(median(disk)),
+    wholeMs: rounded(median(linked.wholeMs)),
+  };
+}
+
+async function inChromium(): Promise<object> {
+  const { page, close } = await openBrowserPage(new URL("transfers/page.ts", import.meta.url));
+  try {
+    await page.exposeFunction("askFar", ask);
+    await page.evaluate((bytes) => globalThis.openEnds(bytes), payload.length);
+    const compared = await compare((which, way) =>
+      page.evaluate(([of, to]) => globalThis.transfer(of, to), [which, way] as const),
+    );
+    return { ...compared, overheadPercent: overheadOf(await page.evaluate(() => globalThis.carried())) };
+  } finally {
+    await close();
+  }
+}
+
+type Which = "raw" | "link";
+type Way = "send" | "receive";
+
+/** Milliseconds of one transfer after the other; who goes first changes from round to round. */
+async function compare(transfer: (which: Which, way: Way) => Promise<number>): Promise<object> {
+  const speeds: Record<Which, Record<Way, number[]>> = {
+    raw: { send: [], receive: [] },
+    link: { send: [], receive: [] },
+  };
+  for (let round = 0; round < rounds; round += 1) {
+    for (const which of round % 2 === 0 ? (["raw", "link"] as const) : (["link", "raw"] as const)) {
+      for (const way of ["send", "receive"] as const) {
+        speeds[which][way].push(speedOf(await transfer(which, way)));
+      }
+    }
+  }
+  const { link, raw } = speeds;
+  return { up: summed(link.send, raw.send), down: summed(link.receive, raw.receive) };
+}
+
+function ask(kind: Question["kind"], offer: string): Promise<string> {
+  return new Promise((resolve) => {
+    const question: Question = { id: answers.size, kind, offer };
+    answers.set(question.id, resolve);
+    far.send(question);
+  });
+}
+
+async function dialLink(kind: "memory" | "disk"): Promise<PieceEnd & { readonly link: Link }> {
+  const end = pieceEnd(payload, createMemoryStore().keys);
+  return { ...end, link: await dialRtcNode({ exchange: (offer) => ask(kind, offer), attach: end.attach }) };
+}
+
+async function timed(transfer: () => Promise<void>): Promise<number> {
+  const begun = performance.now();
+  await transfer();
+  return performance.now() - begun;
+}
+
+/** MB/s */
+function speedOf(tookMs: number): number {
+  return payload.length / 1_000 / tookMs;
+}
+
+function overheadOf(carried: number): number {
+  return rounded(100 * (carried / (2 * rounds * payload.length) - 1));
+}
+
+function summed(link: readonly number[], raw: readonly number[]): object {
+  const ratios = link.map((speed, i) => speed / (raw[i] as number));
+  return {
+    linkMBPerS: rounded(median(link)),
+    rawMBPerS: rounded(median(raw)),
+    ratio: rounded(median(ratios)),
+    spread: rounded((quantile(ratios, 0.75) - quantile(ratios, 0.25)) / 2),
+    inTheirOrder: link.map(rounded),
+  };
+}
+
+function rounded(value: number): number {
+  return Number(value.toPrecision(3));
+}

@@ -1,0 +1,33 @@
+/** The far end of `bench/transfer.ts`, a process of its own: answers offers, raw or of links, and does what the near end asks. */
+import process from "node:process";
+import { createRtcAnswerer } from "../../src/net/rtc-node.ts";
+import { openEmbeddedStore } from "../../src/store/embedded.ts";
+import { createMemoryStore } from "../../src/store/memory.ts";
+import { payloadOf, pieceEnd } from "./ends.ts";
+import { answerRaw } from "./node.ts";
+
+/** What the near end wants answered. */
+export interface Question {
+  readonly id: number;
+  readonly kind: "raw" | "memory" | "disk";
+  readonly offer: string;
+}
+
+const [bytes, dir] = process.argv.slice(2) as [string, string];
+const payload = payloadOf(Number(bytes));
+const answerer = await createRtcAnswerer();
+const disk = await openEmbeddedStore(dir);
+
+async function answer({ kind, offer }: Question): Promise<string> {
+  if (kind === "raw") {
+    return answerRaw(offer, payload.length);
+  }
+  const { keys } = kind === "disk" ? disk : createMemoryStore();
+  return answerer.answer(offer, pieceEnd(payload, keys).attach);
+}
+
+process.on("message", (question: Question) => {
+  void answer(question).then((sdp) => process.send?.({ id: question.id, sdp }));
+});
+process.on("disconnect", () => process.exit(0));
+process.send?.({ id: 0, sdp: "" });

@@ -15,19 +15,18 @@ import {
   type StoredMsg,
   type StreamConfig,
 } from "@nats-io/jetstream";
-import { connect, errors, headers as createHeaders, nuid, type NatsConnection } from "@nats-io/transport-node";
+import { errors, headers as createHeaders, nuid, type NatsConnection } from "@nats-io/transport-node";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { Gate } from "./gate.ts";
 import type { NatsAddress } from "./nats-address.ts";
+import { connectNats } from "./nats-connection.ts";
 
-const CONNECT_MS_MAX = 5_000;
 /** One question; it is asked again then. */
 const ANSWER_MS_MAX = 3_000;
 const PAUSE_MS = 100;
 /** How long a server that has just started may be without JetStream. */
 const NOT_ENABLED_MS = 2_000;
-const PING_MS = 5_000;
 /** Within which the server itself recognises a repeated write. */
 const DUPLICATE_WINDOW_MS = 120_000;
 /** A message's headers count as payload too. */
@@ -100,24 +99,8 @@ export class JetStream {
 
   /** Throws HeddleError "store" when no server answers, the login is refused, or there is no JetStream for it. */
   static async open(address: NatsAddress, patienceMs: number): Promise<JetStream> {
-    const { servers, tls, login, shown } = address;
-    let connection;
-    try {
-      connection = await connect({
-        servers: [...servers],
-        ...login,
-        ...(tls ? { tls: {} } : {}),
-        name: "heddle",
-        timeout: CONNECT_MS_MAX,
-        maxReconnectAttempts: -1,
-        reconnectTimeWait: PAUSE_MS,
-        pingInterval: PING_MS,
-        noAsyncTraces: true,
-      });
-    } catch (error) {
-      const why = error instanceof errors.AuthorizationError ? "the login is refused" : "no server answers";
-      throw new HeddleError("store", `Cannot open the store at ${shown}: ${why}`, { cause: error });
-    }
+    const { shown } = address;
+    const connection = await connectNats(address, `open the store at ${shown}`);
     try {
       const manager = await jetstreamManager(connection, { timeout: ANSWER_MS_MAX, checkAPI: false });
       const opened = new JetStream(connection, manager, address, patienceMs);

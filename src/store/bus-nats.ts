@@ -1,0 +1,155 @@
+/**
+ * The bus on NATS core: a connection of its own beside the store's, so that neither waits behind the other. A connection that
+ * was lost, or that the server cut because it could not keep up, comes back by itself; what was on the way then is lost, which
+ * is told. Subjects are `<name>.bus.<subject>`.
+ */
+import type { NatsConnection } from "@nats-io/transport-node";
+import { HeddleError, messageIn } from "../base/assert.ts";
+import type { Bytes } from "../base/bytes.ts";
+import { BUS_QUEUE_BYTES_MAX, checkBusMessage, type Bus } from "./bus.ts";
+import type { NatsAddress } from "./nats-address.ts";
+import { connectNats } from "./nats-connection.ts";
+
+/** Subject and sizes in front of every message, for the count of what waits. */
+const OVERHEAD_BYTES = 100;
+
+export interface NatsBusOptions {
+  /** Bytes published and not yet taken by the server, beyond which the bus calls itself interrupted. */
+  readonly queueBytesMax?: number;
+}
+
+/** Throws HeddleError "store" when no server answers. Afterwards servers may go and come. */
+export async function openNatsBus(
+  address: NatsAddress,
+  { queueBytesMax = BUS_QUEUE_BYTES_MAX }: NatsBusOptions = {},
+): Promise<Bus> {
+  const connection = await connectNats(address, `open the bus at ${address.shown}`);
+  return new NatsBus(connection, `${address.name}.bus.`, queueBytesMax);
+}
+
+class NatsBus implements Bus {
+  readonly payloadBytesMax: number;
+  readonly #connection: NatsConnection;
+  readonly #prefix: string;
+  readonly #queueBytesMax: number;
+  readonly #tells = new Set<(reason: string) => void>();
+  #connected = true;
+  /** Published since the server last said that it has everything. */
+  #queuedBytes = 0;
+  #flushing = false;
+
+  constructor(connection: NatsConnection, prefix: string, queueBytesMax: number) {
+    this.#connection = connection;
+    this.#prefix = prefix;
+    this.#queueBytesMax = queueBytesMax;
+    this.payloadBytesMax = connection.info?.max_payload ?? 0;
+    void this.#watch();
+  }
+
+  publish(subject: string, payload: Bytes): void {
+    checkBusMessage(subject, payload, this.payloadBytesMax);
+    if (!this.#connected || this.#connection.isClosed()) {
+      throw new HeddleError("unreachable", "Cannot publish: the bus is away");
+    }
+    if (this.#queuedBytes + payload.length > this.#queueBytesMax) {
+      this.#interrupted("The bus does not take what is sent to it");
+      throw new HeddleError("unreachable", "Cannot publish: the bus does not take what is sent to it");
+    }
+    this.#queuedBytes += payload.length + OVERHEAD_BYTES;
+    this.#connection.publish(this.#prefix + subject, payload);
+    if (!this.#flushing) {
+      void this.#flush();
+    }
+  }
+
+  async subscribe(subject: string, take: (payload: Bytes) => void): Promise<() => void> {
+    checkBusMessage(subject, new Uint8Array(), this.payloadBytesMax);
+    const subscription = this.#connection.subscribe(this.#prefix + subject, {
+      callback: (error, message) => {
+        if (error === null) {
+          take(bytesOf(message.data));
+        }
+      },
+    });
+    await this.#reached("subscribe");
+    return () => subscription.unsubscribe();
+  }
+
+  async request(subject: string, payload: Bytes, timeoutMs: number): Promise<Bytes> {
+    checkBusMessage(subject, payload, this.payloadBytesMax);
+    try {
+      return bytesOf((await this.#connection.request(this.#prefix + subject, payload, { timeout: timeoutMs })).data);
+    } catch (error) {
+      throw new HeddleError("unreachable", `Cannot ask "${subject}": ${messageIn(error)}`, { cause: error });
+    }
+  }
+
+  async answer(subject: string, reply: (payload: Bytes) => Promise<Bytes>): Promise<() => void> {
+    checkBusMessage(subject, new Uint8Array(), this.payloadBytesMax);
+    const subscription = this.#connection.subscribe(this.#prefix + subject, {
+      queue: "answer", // one of several
+      callback: (error, message) => {
+        if (error === null) {
+          void reply(bytesOf(message.data)).then(
+            (answer) => message.respond(answer),
+            () => undefined, // who asked finds out by the time
+          );
+        }
+      },
+    });
+    await this.#reached("answer");
+    return () => subscription.unsubscribe();
+  }
+
+  onInterrupt(tell: (reason: string) => void): () => void {
+    this.#tells.add(tell);
+    return () => void this.#tells.delete(tell);
+  }
+
+  async close(): Promise<void> {
+    await this.#connection.close();
+  }
+
+  async #flush(): Promise<void> {
+    this.#flushing = true;
+    while (this.#queuedBytes > 0 && this.#connected) {
+      const bytes = this.#queuedBytes;
+      try {
+        await this.#connection.flush();
+      } catch {
+        break; // the connection broke, which is told by its status
+      }
+      this.#queuedBytes = Math.max(0, this.#queuedBytes - bytes);
+    }
+    this.#flushing = false;
+  }
+
+  async #reached(action: string): Promise<void> {
+    try {
+      await this.#connection.flush();
+    } catch (error) {
+      throw new HeddleError("unreachable", `Cannot ${action}: the bus is away`, { cause: error });
+    }
+  }
+
+  async #watch(): Promise<void> {
+    for await (const { type } of this.#connection.status()) {
+      if (type === "disconnect") {
+        this.#connected = false;
+        this.#queuedBytes = 0;
+        this.#interrupted("The connection between the relays broke");
+      } else if (type === "reconnect") {
+        this.#connected = true;
+      }
+    }
+  }
+
+  #interrupted(reason: string): void {
+    [...this.#tells].forEach((tell) => tell(reason));
+  }
+}
+
+/** The client's messages are views of what the socket read, in a Buffer: its `slice` would be no copy. */
+function bytesOf(data: Uint8Array): Bytes {
+  return new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+}

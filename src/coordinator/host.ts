@@ -7,7 +7,7 @@ import { HeddleError } from "../base/assert.ts";
 import { digestOf, floatBytes, fromHex, type Bytes, type ContributorId, type Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
-import type { Attach, Lane } from "../net/link.ts";
+import type { Attach, Lane, Link } from "../net/link.ts";
 import { charterDigest, checkCharter, encodeCharter } from "../protocol/charter-codec.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { SignedEntry } from "../protocol/chain.ts";
@@ -36,9 +36,9 @@ import { refusalOf } from "./operator.ts";
 import type { Peer, Work } from "./peer.ts";
 import { Queue } from "./queue.ts";
 import { Reception } from "./reception.ts";
-import { applyEvent, blobsOf, type DurableState } from "./state.ts";
+import { applyEvent, type DurableState } from "./state.ts";
 import { tick, wakeAt } from "./tick.ts";
-import { operatorViewOf, summaryOf, viewOf, type OperatorView } from "./view.ts";
+import { operatorViewOf, publicBlobsOf, summaryOf, viewOf, type OperatorView } from "./view.ts";
 import type { Hash } from "./uploads.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -63,8 +63,8 @@ export interface CoordinatorOptions {
   readonly referee: Referee;
   /** What computes merges, for this host alone. */
   readonly openMergeKernel: OpenMergeKernel;
-  /** Answers an offer of a WebRTC link and attaches the link when it opens. Without it offers stay unanswered. */
-  readonly answerRtc?: (sdp: string, attach: Attach) => Promise<string>;
+  /** Answers an offer of a WebRTC link, made over `first`, and attaches the link when it opens. Absent: none is answered. */
+  readonly answerRtc?: (sdp: string, attach: Attach, first: Link) => Promise<string>;
   /** STUN and TURN servers for a contributor's end of such links. */
   readonly iceServers?: (contributor: ContributorId) => readonly IceServer[];
   /** Called for every ledger entry once it is durable. */
@@ -209,8 +209,7 @@ class Host implements CoordinatorHost {
   isPublic(digest: string): boolean {
     const { charter, durable } = this.#state;
     if (this.#public.durable !== durable) {
-      const data = [...charter.train, charter.evaluation].flatMap((set) => set.shards.map((shard) => shard.digest));
-      this.#public = { durable, blobs: new Set([...blobsOf(durable), durable.run, ...data]) };
+      this.#public = { durable, blobs: publicBlobsOf(charter, durable) };
     }
     return this.#public.blobs.has(digest as Digest);
   }
@@ -290,7 +289,7 @@ class Host implements CoordinatorHost {
           this.#log(`Session ${peer.id}: an offer of a second link stays unanswered, there is no WebRTC here`);
           return undefined;
         }
-        return answerRtc(offer, attach).catch((error: unknown) => {
+        return answerRtc(offer, attach, peer.first).catch((error: unknown) => {
           this.#log(`Session ${peer.id}: the offer of a second link could not be answered: ${String(error)}`);
           return undefined;
         });

@@ -75,28 +75,73 @@ interface ReadLog {
 }
 
 async function readLog({ log, key }: JournalOptions): Promise<ReadLog> {
-  let chain = EMPTY_CHAIN;
-  let durable: DurableState | null = null;
+  let fold: Fold = NOTHING_READ;
   let before = new Set<Digest>();
   for await (const bytes of entriesOf(log)) {
-    const linked = linkEntry(chain, bytes);
-    if (!linked.ok) {
-      throw new HeddleError("integrity", `Cannot open the ledger: entry ${chain.length}: ${linked.detail}`);
+    const next = foldEntry(fold, bytes);
+    const { type } = next.entry.event;
+    if (fold.durable !== null && (type === "merged" || type === "skipped")) {
+      before = blobsOf(fold.durable);
     }
-    const { event, timeMs } = linked.value.entry;
-    const next: DurableState = applyEvent(durable, event, timeMs);
-    if (durable !== null && (event.type === "merged" || event.type === "skipped")) {
-      before = blobsOf(durable);
-    }
-    durable = next;
-    chain = linked.value.chain;
+    fold = next;
   }
+  const { chain, durable } = fold;
   if (durable !== null && !equalBytes(durable.relay, key.publicKey)) {
     throw new HeddleError("store", "Cannot open the ledger: it belongs to another relay's key");
   }
   const kept = durable === null ? new Set<Digest>() : blobsOf(durable); // what was let go may have come again since
   const superfluous = [...before].filter((digest) => !kept.has(digest));
   return { chain, durable, superfluous };
+}
+
+/** What the entries so far come to. */
+interface Fold {
+  readonly chain: ChainHead;
+  readonly durable: DurableState | null;
+}
+
+const NOTHING_READ: Fold = { chain: EMPTY_CHAIN, durable: null };
+
+/** Takes the next entry in. Throws HeddleError "integrity" when it does not continue the chain. */
+function foldEntry(
+  { chain, durable }: Fold,
+  bytes: Bytes,
+): Fold & { readonly durable: DurableState; readonly entry: SignedEntry } {
+  const linked = linkEntry(chain, bytes);
+  if (!linked.ok) {
+    throw new HeddleError("integrity", `Cannot open the ledger: entry ${chain.length}: ${linked.detail}`);
+  }
+  const { event, timeMs } = linked.value.entry;
+  return { entry: linked.value.entry, chain: linked.value.chain, durable: applyEvent(durable, event, timeMs) };
+}
+
+/** The ledger as one reads it who does not write: the leader's, in another process. */
+export interface Follower {
+  /** The fold of what has been read. */
+  durable(): DurableState;
+  /** Entries that have been read. */
+  length(): number;
+  /** Reads what was appended since, and returns it. Calls must not overlap. */
+  catchUp(): Promise<readonly SignedEntry[]>;
+}
+
+/** Reads the whole log. Rejects with HeddleError "integrity" when its chain is broken, "store" when it is empty. */
+export async function followJournal(log: Log): Promise<Follower> {
+  let fold: Fold = NOTHING_READ;
+  const catchUp = async (): Promise<readonly SignedEntry[]> => {
+    const entries: SignedEntry[] = [];
+    for await (const bytes of entriesOf(log, fold.chain.length)) {
+      const next = foldEntry(fold, bytes);
+      entries.push(next.entry);
+      fold = next;
+    }
+    return entries;
+  };
+  await catchUp();
+  if (fold.durable === null) {
+    throw new HeddleError("store", "Cannot follow the ledger: no run has begun");
+  }
+  return { durable: () => fold.durable as DurableState, length: () => fold.chain.length, catchUp };
 }
 
 class Writer {

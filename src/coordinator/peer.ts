@@ -89,7 +89,7 @@ export interface PeerHost {
 export class Peer {
   readonly id: SessionId;
   readonly #host: PeerHost;
-  readonly #first: Link;
+  readonly first: Link;
   /** Every open link. */
   readonly #links = new Map<Link, Carriage>();
   readonly #arrival: Arrival;
@@ -111,7 +111,7 @@ export class Peer {
   constructor(id: SessionId, host: PeerHost, { link: first, arrival }: { link: Link; arrival: Arrival }) {
     this.id = id;
     this.#host = host;
-    this.#first = first;
+    this.first = first;
     this.#arrival = arrival;
     this.#bornMs = host.nowMs();
     this.#messages = fullBucket(MESSAGE_RATE, this.#bornMs);
@@ -130,7 +130,7 @@ export class Peer {
 
   /** Of the newest link, which is the one that carries updates. */
   get lane(): Lane {
-    return ([...this.#links.keys()].at(-1) ?? this.#first).lane;
+    return ([...this.#links.keys()].at(-1) ?? this.first).lane;
   }
 
   get prefix(): string | null {
@@ -149,14 +149,14 @@ export class Peer {
   /** Handlers of the first link. */
   handlers(): LinkHandlers {
     return {
-      message: (bytes) => this.#receive(this.#first, bytes),
+      message: (bytes) => this.#receive(this.first, bytes),
       closed: () => this.#end(false),
     };
   }
 
   send(message: RelayMessage): void {
     if (this.#stage !== "gone") {
-      this.#first.send(encodeMessage(message));
+      this.first.send(encodeMessage(message));
     }
   }
 
@@ -195,7 +195,7 @@ export class Peer {
       return;
     }
     for (const link of [...this.#links.keys()].filter((one) => this.#isSilent(one))) {
-      if (link === this.#first) {
+      if (link === this.first) {
         this.close("The other side has gone silent");
         return;
       }
@@ -362,7 +362,7 @@ export class Peer {
 
   #offer(link: Link, { kind, sdp, signature }: Extract<ContributorMessage, { readonly type: "rtc" }>): void {
     const waitMs = this.#offeredMs + OFFER_PAUSE_MS - this.#host.nowMs();
-    if (link !== this.#first || kind !== "offer") {
+    if (link !== this.first || kind !== "offer") {
       this.refuse("malformed", "signalling that is not an offer on the first link");
       this.strike();
     } else if (waitMs > 0) {
@@ -415,7 +415,7 @@ export class Peer {
       link.close("The session is over");
       return { message: () => undefined, closed: () => undefined };
     }
-    for (const other of [...this.#links.keys()].filter((one) => one !== this.#first)) {
+    for (const other of [...this.#links.keys()].filter((one) => one !== this.first)) {
       other.close("A newer link replaces this one");
     }
     this.#links.set(link, { up: 0, down: 0, heard: 0, silentBeats: 0 });

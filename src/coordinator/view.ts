@@ -1,7 +1,9 @@
 /** The public record of a run and what its operator sees beside it, as projections of the coordinator's state. */
-import type { ContributorId } from "../base/bytes.ts";
+import type { ContributorId, Digest } from "../base/bytes.ts";
+import type { Charter } from "../protocol/charter.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import type { CoordinatorState } from "./live.ts";
+import { blobsOf, type DurableState } from "./state.ts";
 
 export function viewOf({ charter, durable, live }: CoordinatorState): RunView {
   return {
@@ -13,6 +15,12 @@ export function viewOf({ charter, durable, live }: CoordinatorState): RunView {
     connected: live.sessions.size,
     versions: durable.versions,
   };
+}
+
+/** Blobs of the public record: checkpoints, updates, contributions, data and charter. */
+export function publicBlobsOf({ train, evaluation }: Charter, durable: DurableState): ReadonlySet<Digest> {
+  const data = [...train, evaluation].flatMap((set) => set.shards.map((shard) => shard.digest));
+  return new Set([...blobsOf(durable), durable.run, ...data]);
 }
 
 export interface OperatorView {

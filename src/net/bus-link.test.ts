@@ -1,12 +1,14 @@
 import { describe, expect, test, vi } from "vitest";
 import type { Bus } from "../store/bus.ts";
 import { createMemoryHub, type MemoryHub } from "../store/bus-memory.ts";
-import { acceptEdges, openEdge, randomEdge, type Edge, type EdgeAcceptor } from "./bus-link.ts";
+import { acceptEdges, openEdge, randomEdge, type Edge, type AttachFrom, type EdgeAcceptor } from "./bus-link.ts";
 import { LINK_CASES, recorder, type Recorder } from "./contract.ts";
 import type { Attach, Link } from "./link.ts";
 import { createMemoryPair, type MemoryPair } from "./memory.ts";
 
 const LIMITS = { epoch: 1, messageBytesMax: 100_000 };
+
+const PREFIX = "203.0.113.0/24";
 
 interface Place {
   readonly hub: MemoryHub;
@@ -16,6 +18,8 @@ interface Place {
   readonly ends: Recorder[];
   readonly links: Link[];
   readonly served: number[];
+  /** Where the links came from, as the leader hears it. */
+  readonly prefixes: (string | null)[];
   /** Links of a contributor and the edge. */
   dial(attach?: Attach): MemoryPair;
 }
@@ -38,10 +42,12 @@ async function placeOf({
 }: PlaceOptions = {}): Promise<Place> {
   const hub = createMemoryHub();
   const [ends, links, served]: [Recorder[], Link[], number[]] = [[], [], []];
-  const attach: Attach = (link) => {
+  const prefixes: (string | null)[] = [];
+  const attach: AttachFrom = (link, { prefix }) => {
     const end = recorder();
     ends.push(end);
     links.push(link);
+    prefixes.push(prefix);
     return end.attach(link);
   };
   const onServed = (bytes: number): unknown => served.push(bytes);
@@ -49,8 +55,8 @@ async function placeOf({
   const bus = through(hub.connect());
   const edge = await openEdge({ bus, epoch: edgeEpoch, messageBytesMax, edge: randomEdge(), answerRtc });
   const dial = (attachA: Attach = recorder().attach): MemoryPair =>
-    createMemoryPair({ attachA, attachB: edge.attach, messageBytesMax });
-  return { hub, edge, acceptor, ends, links, served, dial };
+    createMemoryPair({ attachA, attachB: (link) => edge.attach(link, { prefix: PREFIX }), messageBytesMax });
+  return { hub, edge, acceptor, ends, links, served, prefixes, dial };
 }
 
 describe("a link through an edge keeps the contract", () => {
@@ -67,11 +73,22 @@ describe("a link through an edge keeps the contract", () => {
         await acceptEdges({ ...options, bus: hub.connect(), attach, linksMax: 1, onServed: () => undefined });
         const answerRtc = async (): Promise<string> => "no";
         const edge = await openEdge({ ...options, bus: hub.connect(), edge: randomEdge(), answerRtc });
-        const { a } = createMemoryPair({ attachA, attachB: edge.attach, messageBytesMax });
+        const { a } = createMemoryPair({
+          attachA,
+          attachB: (link) => edge.attach(link, { prefix: null }),
+          messageBytesMax,
+        });
         return { a, b: await accepted.promise };
       },
     }),
   );
+});
+
+test("the leader hears from which network a link comes", async () => {
+  const { prefixes, dial, ends } = await placeOf();
+  dial();
+  await vi.waitFor(() => expect(ends.length).toBe(1));
+  expect(prefixes).toEqual([PREFIX]);
 });
 
 test("a message that the bus loses ends its link at both ends and no other", async () => {

@@ -22,7 +22,10 @@ import type { Attach, Lane, Link, LinkHandlers } from "./link.ts";
 const VERSION = 1;
 const HEADER_BYTES = 24;
 const EDGE_BYTES = 12;
-/** A link begins; the body is its lane (u8), 3 zeros, and the offer of a second link that it answers (u32, 0: none). */
+/**
+ * A link begins; the body is its lane (u8), 3 zeros, the offer of a second link that it answers (u32, 0: none), and the prefix of the
+ * network that it came from, in UTF-8; none where it is this machine's own.
+ */
 const KIND_OPEN = 1;
 /** One frame. */
 const KIND_FRAME = 2;
@@ -31,6 +34,7 @@ const KIND_END = 3;
 /** From an edge: it has served blobs; the body is how many bytes (f64). */
 const KIND_SERVED = 4;
 const OPEN_BYTES = 8;
+const PREFIX_BYTES_MAX = 64;
 
 const LANES: readonly Lane[] = ["memory", "ws", "rtc"];
 /** An edge's answer to an offer. */
@@ -38,6 +42,9 @@ const ANSWER_MS = 10_000;
 
 /** Answers an offer of a second link and attaches it when it opens. */
 export type AnswerRtc = (sdp: string, attach: Attach) => Promise<string>;
+
+/** Attaches a first link from a network with this prefix; null for a machine of the relays' own. */
+export type AttachFrom = (link: Link, from: { readonly prefix: string | null }) => LinkHandlers;
 
 interface Header {
   readonly kind: number;
@@ -55,17 +62,17 @@ class BusLine {
   constructor(options: {
     readonly lane: Lane;
     readonly attach: Attach;
-    readonly messageBytesMax: number;
+    readonly messageBytesMax?: number;
     /** Publishes the frame with this number. */
     readonly publish: (sequence: number, frame: Bytes) => void;
     readonly forget: () => void;
   }) {
-    const { lane, attach, messageBytesMax, publish, forget } = options;
+    const { lane, attach, publish, forget, ...limits } = options;
     const send = (frame: Bytes): void => {
       publish(this.#sent, frame);
       this.#sent = (this.#sent + 1) >>> 0;
     };
-    this.end = createFramedLink({ channel: { lane, send, close: forget }, attach, messageBytesMax });
+    this.end = createFramedLink({ channel: { lane, send, close: forget }, attach, ...limits });
   }
 
   receive(sequence: number, frame: Uint8Array): void {
@@ -83,7 +90,7 @@ export interface BusLinkOptions {
   /** Of the leader's lease. */
   readonly epoch: number;
   /** Largest message, either way. */
-  readonly messageBytesMax: number;
+  readonly messageBytesMax?: number;
 }
 
 export interface EdgeOptions extends BusLinkOptions {
@@ -94,7 +101,7 @@ export interface EdgeOptions extends BusLinkOptions {
 
 export interface Edge {
   /** Carries what a contributor's link brings to the leader, and back, until either end closes. */
-  readonly attach: Attach;
+  readonly attach: AttachFrom;
   /** Tells the leader of bytes that were served beside the links. */
   countServed(bytes: number): void;
   /** Ends all links with `reason`, and takes no more. */
@@ -103,14 +110,15 @@ export interface Edge {
 
 /** Begins to carry links to the leader of `epoch`. Throws HeddleError "limit" for a bus that cannot carry a frame. */
 export async function openEdge(options: EdgeOptions): Promise<Edge> {
-  const { bus, epoch, edge, answerRtc, messageBytesMax } = options;
+  const { bus, epoch, edge, answerRtc } = options;
+  const limits = limitsOf(options);
   checkBus(bus);
   const lines = new Map<number, BusLine>();
   const toLeader = `lead.${epoch}`;
   let made = 0;
   let open = true;
 
-  const begin = (link: Link, offer: number): LinkHandlers => {
+  const begin = (link: Link, offer: number, prefix: string | null): LinkHandlers => {
     made = (made + 1) >>> 0;
     const id = made;
     const publish = (kind: number, sequence: number, body: Uint8Array): void =>
@@ -119,7 +127,7 @@ export async function openEdge(options: EdgeOptions): Promise<Edge> {
       if (!open) {
         throw new HeddleError("unreachable", "the leader has changed");
       }
-      publish(KIND_OPEN, 0, openBody(link.lane, offer));
+      publish(KIND_OPEN, 0, openBody({ lane: link.lane, offer, prefix }));
     } catch {
       link.close("The relay cannot reach the one that leads this run; come back");
       return { message: () => undefined, closed: () => undefined };
@@ -127,7 +135,7 @@ export async function openEdge(options: EdgeOptions): Promise<Edge> {
     const line = new BusLine({
       lane: link.lane,
       attach: () => ({ message: (bytes) => link.send(bytes), closed: (reason) => link.close(reason) }),
-      messageBytesMax,
+      ...limits,
       publish: (sequence, frame) => publish(KIND_FRAME, sequence, frame),
       forget: () => lines.delete(id),
     });
@@ -151,13 +159,13 @@ export async function openEdge(options: EdgeOptions): Promise<Edge> {
   };
   const answer = async (request: Bytes): Promise<Bytes> => {
     const { offer, sdp } = readOffer(request);
-    return new TextEncoder().encode(await answerRtc(sdp, (link) => begin(link, offer)));
+    return new TextEncoder().encode(await answerRtc(sdp, (link) => begin(link, offer, null)));
   };
   const mine = `edge.${toHex(edge)}.${epoch}`;
   const unsubscribe = [await bus.subscribe(mine, take), await bus.answer(`${mine}.offer`, answer)];
   unsubscribe.push(bus.onInterrupt((reason) => endAll(lines, reason)));
   return {
-    attach: (link) => begin(link, 0),
+    attach: (link, { prefix }) => begin(link, 0, prefix),
     countServed: (bytes) => {
       const body = new Uint8Array(Float64Array.of(bytes).buffer);
       bus.publish(toLeader, encode({ kind: KIND_SERVED, link: 0, sequence: 0, edge }, body));
@@ -167,14 +175,14 @@ export async function openEdge(options: EdgeOptions): Promise<Edge> {
       for (const line of lines.values()) {
         line.end.link.close(reason);
       }
-      unsubscribe.forEach((end) => end());
+      unsubscribe.splice(0).forEach((end) => end());
     },
   };
 }
 
 export interface EdgeAcceptorOptions extends BusLinkOptions {
   /** Attaches a contributor's first link. */
-  readonly attach: Attach;
+  readonly attach: AttachFrom;
   /** Links of all edges, second ones included. */
   readonly linksMax: number;
   /** An edge has served so many bytes beside its links. */
@@ -191,7 +199,8 @@ export interface EdgeAcceptor {
 
 /** Takes the links that edges carry to this leader. Throws HeddleError "limit" for a bus that cannot carry a frame. */
 export async function acceptEdges(options: EdgeAcceptorOptions): Promise<EdgeAcceptor> {
-  const { bus, epoch, messageBytesMax, attach, linksMax, onServed } = options;
+  const { bus, epoch, attach, linksMax, onServed } = options;
+  const limits = limitsOf(options);
   checkBus(bus);
   const lines = new Map<string, BusLine>();
   const edges = new WeakMap<Link, { readonly edge: Bytes; offer: number }>();
@@ -199,11 +208,11 @@ export async function acceptEdges(options: EdgeAcceptorOptions): Promise<EdgeAcc
   const offers = new Map<string, Attach>();
   let offered = 0;
 
-  const begin = (header: Header, { lane, offer }: Opening): void => {
+  const begin = (header: Header, { lane, offer, prefix }: Opening): void => {
     const name = nameOf(header.edge, header.link);
     const toEdge = subjectOf(header.edge, epoch);
     const asked = nameOf(header.edge, offer);
-    const taker = offer === 0 ? attach : offers.get(asked);
+    const taker: Attach | undefined = offer === 0 ? (link) => attach(link, { prefix }) : offers.get(asked);
     offers.delete(asked);
     if (taker === undefined || lines.size >= linksMax || lines.has(name)) {
       const why = taker === undefined ? "The session is over" : "The relay has no room for more sessions";
@@ -223,7 +232,7 @@ export async function acceptEdges(options: EdgeAcceptorOptions): Promise<EdgeAcc
           },
         };
       },
-      messageBytesMax,
+      ...limits,
       publish: (sequence, frame) => bus.publish(toEdge, encode({ ...header, kind: KIND_FRAME, sequence }, frame)),
       forget: () => lines.delete(name),
     });
@@ -278,7 +287,7 @@ export async function acceptEdges(options: EdgeAcceptorOptions): Promise<EdgeAcc
       for (const line of lines.values()) {
         line.end.link.close(reason);
       }
-      unsubscribe.forEach((end) => end());
+      unsubscribe.splice(0).forEach((end) => end());
     },
   };
 }
@@ -349,21 +358,29 @@ function decode(message: Bytes): { readonly header: Header; readonly body: Uint8
 interface Opening {
   readonly lane: Lane;
   readonly offer: number;
+  readonly prefix: string | null;
 }
 
-function openBody(lane: Lane, offer: number): Bytes {
-  const body = new Uint8Array(OPEN_BYTES);
+function openBody({ lane, offer, prefix }: Opening): Bytes {
+  const from = new TextEncoder().encode(prefix ?? "");
+  const body = new Uint8Array(OPEN_BYTES + from.length);
   body[0] = LANES.indexOf(lane);
   new DataView(body.buffer).setUint32(4, offer, true);
+  body.set(from, OPEN_BYTES);
   return body;
 }
 
 function readOpening(body: Uint8Array): Opening | null {
   const lane = LANES[body[0] ?? LANES.length];
-  if (body.length !== OPEN_BYTES || lane === undefined) {
+  if (body.length < OPEN_BYTES || body.length > OPEN_BYTES + PREFIX_BYTES_MAX || lane === undefined) {
     return null;
   }
-  return { lane, offer: new DataView(body.buffer, body.byteOffset).getUint32(4, true) };
+  const offer = new DataView(body.buffer, body.byteOffset).getUint32(4, true);
+  return { lane, offer, prefix: new TextDecoder().decode(body.subarray(OPEN_BYTES)) || null };
+}
+
+function limitsOf({ messageBytesMax }: BusLinkOptions): { readonly messageBytesMax?: number } {
+  return messageBytesMax === undefined ? {} : { messageBytesMax };
 }
 
 /** Throws HeddleError "bad-input" for what is no offer: then there is no answer either. */

@@ -14,7 +14,7 @@ export interface ServeBlobOptions {
   readonly digest: string;
   readonly blobs: Blobs;
   /** Blobs that may not be read by everyone are answered as if they did not exist. */
-  readonly isPublic?: (digest: Digest) => boolean;
+  readonly isPublic?: (digest: Digest) => boolean | Promise<boolean>;
   /** Told once, at the end, how many bytes of the body went out. */
   readonly onSent?: (bytes: number) => void;
 }
@@ -51,7 +51,7 @@ async function answer({ request, response, digest, blobs, isPublic, onSent }: Se
     response.writeHead(405, { ...OPEN_TO_ALL, allow: "GET, HEAD, OPTIONS" }).end();
     return;
   }
-  const size = isDigest(digest) && (isPublic?.(digest) ?? true) ? await blobs.size(digest) : undefined;
+  const size = isDigest(digest) && ((await isPublic?.(digest)) ?? true) ? await blobs.size(digest) : undefined;
   if (!isDigest(digest) || size === undefined) {
     response.writeHead(404, { ...OPEN_TO_ALL, "cache-control": "no-store" }).end();
     return;

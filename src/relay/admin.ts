@@ -252,7 +252,7 @@ async function work(
 const SENTENCES: Readonly<Record<OperatorCommand["type"], string>> = {
   pause: "Paused: no more rounds are opened; the one under way ends",
   resume: "Resumed: rounds are opened again",
-  drain: "Draining: nobody new is let in, and the relay ends with the round",
+  drain: "Draining: nobody new is let in, and the relay ends with the round, or as soon as another goes on",
   ban: "Banned: the device is told why, and its unjudged work is refused",
   unban: "Unbanned: the device may come back when its person starts it again",
 };

@@ -5,193 +5,40 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import type { Server } from "node:http";
-import { hostname, networkInterfaces } from "node:os";
+import { networkInterfaces } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { endingOf, messageIn } from "../base/assert.ts";
-import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
-import { initialParameters, parameterLayout } from "../model/layout.ts";
-import { verifySignature } from "../net/device-key.ts";
-import { loadDeviceKey, loadStoredKey } from "../net/device-key-node.ts";
-import { createRtcAnswerer } from "../net/rtc-node.ts";
-import { serveBlob } from "../net/serve-blob.ts";
-import { systemClock } from "../net/system-clock.ts";
-import { acceptWebSockets, type AcceptWebSocketsOptions } from "../net/ws-server.ts";
-import { hashBytes } from "../store/hash.ts";
-import { acquireLease, type Lease } from "../store/lease.ts";
-import type { Store } from "../store/store.ts";
-import { loadMergeKernel } from "../wasm/merge.ts";
-import { KEY_FILE } from "./backup.ts";
+import { endingOf } from "../base/assert.ts";
+import type { RunView } from "../protocol/run-view.ts";
+import { Closers } from "./closers.ts";
 import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
-import { createDemoHost, createHttpFace, listen, shut } from "./http.ts";
-import { openIce } from "./ice.ts";
+import { createDemoHost, listen } from "./http.ts";
 import { createLog, type Log } from "./log.ts";
-import { createMetrics } from "./metrics.ts";
-import { createOperatorFace, operationsIn, whyUnready, type Standing } from "./operator-face.ts";
-import { operationsOf } from "./operations.ts";
-import { listenOnSocket } from "./operator-socket.ts";
-import { openPlace, showPlace } from "./place.ts";
-import { prefixOfRequest } from "./prefix.ts";
-import { startReferee } from "./referee.ts";
-import { openRun } from "./run.ts";
-import { createSecretRng } from "./secret-rng.ts";
+import { showPlace } from "./place.ts";
+import { Relay, type End } from "./serve.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 
-/** Closes everything that was opened, last first. */
-class Closers {
-  readonly #closers: (() => unknown)[] = [];
-  add(close: () => unknown): void {
-    this.#closers.push(close);
-  }
-  async close(): Promise<void> {
-    for (const close of this.#closers.splice(0).reverse()) {
-      await close();
-    }
-  }
-}
-
-/** Why the relay ends. */
-interface End {
-  readonly reason: string;
-  readonly code: 0 | 1;
-}
-
+/** Serves the run until `closers` are closed; resolves when the relay is at work, and tells `stop` when it has to end. */
 async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end: End) => void): Promise<void> {
-  const fail = (error: unknown): void => {
-    const why = messageIn(error);
-    log.fail("failing", { error: why }, `The relay cannot go on: ${why}`);
-    stop({ reason: "the relay cannot go on", code: 1 });
-  };
-  const metrics = createMetrics();
-  let standing: Standing = { type: "loading" };
-  const unready = (): Promise<string | null> => whyUnready(standing);
-  if (config.metricsPort !== 0) {
-    const operators = createOperatorFace({ metrics, unready });
-    await listen(operators, config.metricsPort, config.metricsHost, "--metrics-port");
-    closers.add(() => shut(operators, ANSWER_MS));
-  }
-  const place = await openPlace(config);
-  closers.add(() => place.close());
-  const store = metrics.watchStore(place);
-  const socket = createOperatorFace({ metrics, unready, operations: () => operationsIn(standing) });
-  closers.add(() => shut(socket, ANSWER_MS));
-  await listenOnSocket(socket, config.dir).catch((error: unknown) => {
-    // The run does not depend on it: a folder's path may be too long, a system may have no such sockets.
-    log.warn("operator", {}, `${endingOf(error).sentence}; "npm run admin" cannot reach this relay`);
-  });
-  const onWait = (leader: string): void => {
-    standing = { type: "standby", leader };
-    log.say("standby", { leader }, `This run is served by ${leader}; this one takes over when that ends …`);
-  };
-  const lease = config.nats === null ? null : await takeLease(store, onWait);
-  standing = { type: "loading" };
-  metrics.lead(true);
-  if (lease !== null) {
-    closers.add(() => lease.release());
-    void lease.lost.then((reason) => {
-      metrics.lead(false);
-      fail(new Error(reason));
-    });
-  }
-  const key =
-    lease === null ? await loadDeviceKey(join(config.dir, KEY_FILE)) : await loadStoredKey(store.keys, KEY_FILE);
-  const run = await openRun(store, config);
-  const parameters = parameterLayout(run.charter.model).size;
-  if (parameters * run.charter.inner.batch * run.charter.model.time >= SLOW_WORK) {
-    const sentence = `Measuring a model of ${parameters.toLocaleString("en")} parameters; on this processor that takes a while, now and for each version …`;
-    log.say("measuring", { parameters }, sentence);
-  }
-  const referee = await startReferee(run.charter, run.train, run.evaluation);
-  closers.add(() => referee.close());
-  void referee.died.then(fail);
-  const answerer = await createRtcAnswerer(config.rtcPort === 0 ? {} : { port: config.rtcPort });
-  closers.add(() => answerer.close("The relay is stopping; it will be back"));
-  const iceServers = await openIce(config.ice, systemClock);
-
-  const host = await createCoordinatorHost({
-    store,
-    charter: run.charter,
-    clock: systemClock,
-    rng: createSecretRng(),
-    key,
-    ...(lease === null ? {} : { epoch: lease.epoch }),
-    verify: verifySignature,
-    hash: hashBytes,
-    referee: metrics.watchReferee(referee),
-    openMergeKernel: await loadMergeKernel(),
-    initial: () => initialParameters(run.charter.model),
-    answerRtc: (sdp, attach) => answerer.answer(sdp, attach),
-    iceServers,
-    gate: { prefixShare: config.prefixShare },
-    onEntry: (entry) => metrics.entry(entry),
-    onFact: (fact) => metrics.fact(fact),
-    onVersion: (version) => {
-      log.version(version);
-      face.announce(version);
-      if (config.untilVersion > 0 && version.version >= config.untilVersion) {
-        stop({ reason: `version ${version.version} was reached`, code: 0 });
+  const relay = new Relay({
+    config,
+    log,
+    closers,
+    stop,
+    dist: join(root, "dist"),
+    onListening: async ({ port, view, kept }) => {
+      const url = `http://${urlHost(config.host)}:${port}`;
+      const demo = config.demoPort === 0 ? null : await serveDemo(config, url, closers);
+      sayHello(log, config, view, { url, demo, kept });
+      if (config.contributor) {
+        startContributor(url, config, closers, log);
       }
     },
-    onDrained: () => stop({ reason: "the relay is drained", code: 0 }),
-    onChange: () => face.announce(null),
-    onFailure: fail,
-    log: (sentence) => log.debug(sentence),
   });
-  closers.add(() => host.close());
-  metrics.watch(host);
-  const operations = operationsOf({ dir: config.dir, host, store, charter: run.charter });
-  standing = { type: "serving", host, store, operations };
-  const face = createHttpFace({
-    dist: join(root, "dist"),
-    view: () => host.view(),
-    log: store.log,
-    blob: (request, response, digest) => {
-      void serveBlob({
-        request,
-        response,
-        digest,
-        blobs: store.blobs,
-        isPublic: (wanted) => host.isPublic(wanted),
-        onSent: (bytes) => {
-          metrics.download(bytes);
-          if (request.url?.endsWith("?observer") !== true) {
-            host.countDownload(bytes);
-          }
-        },
-      });
-    },
-  });
-  closers.add(() => face.close());
-  const attach: AcceptWebSocketsOptions["attach"] = (link, { request, hold }) =>
-    host.attach(link, { prefix: prefixOfRequest(request, config.proxyHeader), hold });
-  const links = acceptWebSockets({ server: face.server, attach });
-  closers.add(() => links.close("The relay is stopping; it will be back"));
-  const port = await listen(face.server, config.port, config.host);
-  const url = `http://${urlHost(config.host)}:${port}`;
-  const demo = config.demoPort === 0 ? null : await serveDemo(config, url, closers);
-  sayHello(log, config, host, { url, demo, kept: run.kept });
-  if (config.contributor) {
-    startContributor(url, config, closers, log);
-  }
+  await relay.serve();
 }
-
-/** Waits, as a standby, until no other process serves the run of this store. */
-function takeLease({ keys }: Store, onWait: (leader: string) => void): Promise<Lease> {
-  return acquireLease({
-    keys,
-    key: "leader",
-    clock: systemClock,
-    holder: `process ${process.pid} on ${hostname()}`,
-    onWait,
-  });
-}
-
-/** An operator who has the relay drained gets an answer before it ends. */
-const ANSWER_MS = 1_000;
-/** Parameters times tokens of a batch, from which on the first measurement takes so long that a person wonders. */
-const SLOW_WORK = 1e10;
 
 /** A page on another port that embeds the widget; the run goes on without it when its port is taken. */
 async function serveDemo(config: RelayConfig, relay: string, closers: Closers): Promise<string | null> {
@@ -212,8 +59,7 @@ interface Hello {
   readonly kept: boolean;
 }
 
-function sayHello(log: Log, config: RelayConfig, host: CoordinatorHost, { url, demo, kept }: Hello): void {
-  const view = host.view();
+function sayHello(log: Log, config: RelayConfig, view: RunView, { url, demo, kept }: Hello): void {
   const head = view.versions.at(-1);
   const version = head?.version ?? 0;
   const begun = version === 0 ? "A new run" : `The run goes on at version ${version}`;

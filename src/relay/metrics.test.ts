@@ -136,11 +136,11 @@ test("createOperatorFace() is healthy at once, ready when the run is loaded and 
   expect(await ask("/healthz")).toBe("200 ok");
   expect(await ask("/readyz")).toBe("503 The run is being loaded");
   expect(await ask("/status")).toContain("Cannot operate: the run is being loaded");
-  standing = { type: "standby", leader: "process 1 on a" };
+  standing = { type: "waiting", leader: "process 1 on a" };
   made.lead(false);
-  expect(await ask("/readyz")).toBe("503 This relay is a standby: the run is served by process 1 on a");
+  expect(await ask("/readyz")).toBe("503 This relay waits for process 1 on a, which leads the run");
   expect(await ask("/ledger")).toMatch(
-    /^400 .*Cannot operate: this relay is a standby; ask the one .*, process 1 on a"/,
+    /^400 .*Cannot operate: this relay does not lead the run; ask the one that does, process 1 on a"/,
   );
   expect(await valueOf(made, "heddle_leading")).toBe(0);
   made.lead(true);

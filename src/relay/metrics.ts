@@ -19,7 +19,7 @@ export interface Metrics {
   readonly contentType: string;
   /** Everything in Prometheus' text format. */
   text(): Promise<string>;
-  /** Says whether this relay is the one that serves the run, or a standby. */
+  /** Says whether this relay leads the run. */
   lead(leads: boolean): void;
   /** Reads sessions, round and version from `host` from now on. */
   watch(host: Watched): void;
@@ -34,7 +34,8 @@ export interface Metrics {
   close(): void;
 }
 
-type Watched = Pick<CoordinatorHost, "view" | "operatorView" | "lanes" | "countTraffic">;
+/** What the gauges are read from. */
+export type Watched = Pick<CoordinatorHost, "view" | "operatorView" | "lanes" | "countTraffic">;
 
 export function createMetrics(): Metrics {
   const registry = new Registry();
@@ -58,7 +59,7 @@ export function createMetrics(): Metrics {
   };
   const leading = new Gauge({
     name: "heddle_leading",
-    help: "1 while the run is this relay's to serve, 0 while it stands by or has been deposed",
+    help: "1 while this relay leads the run, 0 while another does or it has been deposed",
     registers,
   });
   gauge("heddle_round", "Number of the round that is under way, or else the next one", (of) => of.view().round);

@@ -86,13 +86,15 @@ async function statusOf({ view, operatorView, store, ...rest }: StatusParts): Pr
 
 export interface RunningParts {
   readonly dir: string;
+  /** Has another relay take the run over and this one end; false where there is no other. */
+  readonly handOver: () => Promise<boolean>;
   readonly host: CoordinatorHost;
   readonly store: PlacedStore;
   readonly charter: Charter;
 }
 
 /** The operations of a relay that runs. */
-export function operationsOf({ dir, host, store, charter }: RunningParts): Operations {
+export function operationsOf({ dir, host, store, charter, handOver }: RunningParts): Operations {
   let backingUp = false;
   return {
     status: () => {
@@ -100,7 +102,11 @@ export function operationsOf({ dir, host, store, charter }: RunningParts): Opera
       return statusOf({ process: process.pid, ...parts });
     },
     entries: () => entriesOf(store.log),
-    operate: async (command) => done(await host.operate(command)),
+    operate: async (command) => {
+      if (command.type !== "drain" || !(await handOver())) {
+        done(await host.operate(command));
+      }
+    },
     backUp: async (to) => {
       if (backingUp) {
         throw new HeddleError("bad-input", "Cannot back up: a backup is being made; wait for its end");
@@ -113,6 +119,21 @@ export function operationsOf({ dir, host, store, charter }: RunningParts): Opera
       }
     },
     prune: (options) => host.whileStill((durable) => pruneBlobs(store, { charter, durable, ...options })),
+    close: async () => undefined,
+  };
+}
+
+/** The operations of a relay that does not lead its run: it can be drained; all else makes `refusal`. */
+export function operationsOfEdge(drain: () => void, refusal: () => HeddleError): Operations {
+  const refuse = (): Promise<never> => Promise.reject(refusal());
+  return {
+    status: refuse,
+    entries: () => {
+      throw refusal();
+    },
+    operate: (command) => (command.type === "drain" ? Promise.resolve(drain()) : refuse()),
+    backUp: refuse,
+    prune: refuse,
     close: async () => undefined,
   };
 }

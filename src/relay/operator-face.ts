@@ -27,8 +27,8 @@ export interface OperatorFaceOptions {
 /** How far a relay has come. */
 export type Standing =
   | { readonly type: "loading" }
-  /** Waits for the end of `leader`, which serves the run that both keep on one NATS. */
-  | { readonly type: "standby"; readonly leader: string }
+  /** Waits to hear `leader`, which leads the run that both keep on one NATS. */
+  | { readonly type: "waiting"; readonly leader: string }
   | {
       readonly type: "serving";
       readonly host: Pick<CoordinatorHost, "head">;
@@ -41,14 +41,19 @@ export function operationsIn(standing: Standing): Operations {
   switch (standing.type) {
     case "loading":
       throw new HeddleError("unreachable", "Cannot operate: the run is being loaded; ask again in a moment");
-    case "standby":
-      throw new HeddleError(
-        "unreachable",
-        `Cannot operate: this relay is a standby; ask the one that serves the run, ${standing.leader}`,
-      );
+    case "waiting":
+      throw notLeading(standing.leader);
     default:
       return standing.operations;
   }
+}
+
+/** Why a relay that does not lead its run refuses what only the leader can do. */
+export function notLeading(leader: string): HeddleError {
+  return new HeddleError(
+    "unreachable",
+    `Cannot operate: this relay does not lead the run; ask the one that does, ${leader}`,
+  );
 }
 
 /** Asks both halves of the store, ledger and blobs; a store that fails is a sentence, too. */
@@ -56,8 +61,8 @@ export async function whyUnready(standing: Standing): Promise<string | null> {
   if (standing.type === "loading") {
     return "The run is being loaded";
   }
-  if (standing.type === "standby") {
-    return `This relay is a standby: the run is served by ${standing.leader}`;
+  if (standing.type === "waiting") {
+    return `This relay waits for ${standing.leader}, which leads the run`;
   }
   const { host, store } = standing;
   try {

@@ -56,10 +56,10 @@ export interface Blobs {
 /** Entries read at a time by whoever reads them all. */
 const PAGE_ENTRIES = 256;
 
-/** The entries of a log, as many as there are when it is begun. */
-export async function* entriesOf(log: Log): AsyncGenerator<Bytes> {
+/** The entries of a log from position `begin` on, as many as there are when it is begun. */
+export async function* entriesOf(log: Log, begin = 0): AsyncGenerator<Bytes> {
   const length = await log.length();
-  for (let from = 0; from < length; from += PAGE_ENTRIES) {
+  for (let from = begin; from < length; from += PAGE_ENTRIES) {
     yield* await log.read(from, Math.min(PAGE_ENTRIES, length - from));
   }
 }

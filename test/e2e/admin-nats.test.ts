@@ -1,4 +1,4 @@
-/** `npm run admin`, readiness and metrics of two relays that share a run on NATS: the one that leads, and its standby. */
+/** `npm run admin`, readiness and metrics of two relays that share a run on NATS: the one that leads, and another. */
 import { existsSync, mkdirSync } from "node:fs";
 import { get } from "node:http";
 import { join } from "node:path";
@@ -33,12 +33,11 @@ test("on NATS, an operator works with the relay that leads, and what was done ou
     await relay.waitFor((said) => said.event === event);
     return { dir, relay };
   };
-  const first = await launch("first", "listening");
-  const second = await launch("second", "standby");
+  const first = await launch("first", "leading");
+  const second = await launch("second", "listening");
   await first.relay.waitFor(isVersion(2));
 
-  const standsBy = `the run is served by process ${first.relay.pid} on `;
-  expect(await ask(second.dir, "/readyz")).toMatch(`503 This relay is a standby: ${standsBy}`);
+  expect(await ask(second.dir, "/readyz")).toBe("200 ready");
   expect(await ask(first.dir, "/readyz")).toBe("200 ready");
   expect(await ask(second.dir, "/metrics")).toContain("\nheddle_leading 0\n");
   const seen = await ask(first.dir, "/metrics");
@@ -63,7 +62,7 @@ test("on NATS, an operator works with the relay that leads, and what was done ou
   expect(existsSync(backup)).toBe(false);
   expect(await adminOf(second.dir)("pause")).toEqual({
     code: 1,
-    text: expect.stringMatching(/^Cannot operate: this relay is a standby; ask the one that serves the run, process /),
+    text: expect.stringMatching(/^Cannot operate: this relay does not lead the run; ask the one that does, process /),
   });
   const third = await launch("first", "operator");
   expect(third.relay.events.at(0)?.["msg"]).toContain("another relay does; give each one its own --dir");
@@ -73,7 +72,7 @@ test("on NATS, an operator works with the relay that leads, and what was done ou
   expect((await admin("ban", device?.contributor ?? "", "--reason", "Sends noise")).code).toBe(0);
   expect((await admin("drain")).text).toMatch(/\nDrained: the relay has ended$/);
   expect(await first.relay.exited).toBe(0);
-  await second.relay.waitFor(({ event }) => event === "listening");
+  await second.relay.waitFor(({ event }) => event === "leading");
   expect(await ask(second.dir, "/readyz")).toBe("200 ready");
   expect(await ask(second.dir, "/metrics")).toContain("\nheddle_leading 1\n");
   const next = adminOf(second.dir);

@@ -1,0 +1,163 @@
+import { afterEach, expect, test, vi } from "vitest";
+import { digestOf, type Bytes } from "../base/bytes.ts";
+import { openJournal, type Journal } from "../coordinator/journal.ts";
+import { deviceKeyOf, createPair } from "../net/device-key.ts";
+import { recorder } from "../net/contract.ts";
+import { createMemoryPair } from "../net/memory.ts";
+import { systemClock } from "../net/system-clock.ts";
+import { encodeCharter } from "../protocol/charter-codec.ts";
+import { exampleCharter } from "../protocol/examples.ts";
+import type { VersionInfo } from "../protocol/messages.ts";
+import { createMemoryHub } from "../store/bus-memory.ts";
+import type { Bus } from "../store/bus.ts";
+import { createMemoryStore } from "../store/memory.ts";
+import type { Store } from "../store/store.ts";
+import { BEAT_SUBJECT, encodeBeat, readBeat, startBeats, type Beat } from "./beat.ts";
+import { CANDIDATE_SUBJECT, follow, type FollowedRun, type Following } from "./follow.ts";
+
+const closing: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) {
+    await close();
+  }
+});
+
+const BEAT: Beat = { epoch: 1, leader: "process 1 on a", entries: 2, phase: "training", connected: 3 };
+const HEAD: VersionInfo = {
+  version: 0,
+  digest: digestOf(Uint8Array.of(1)),
+  parent: null,
+  update: null,
+  checkpointBytes: 400,
+  evalLoss: 5,
+};
+
+interface World {
+  readonly store: Store;
+  /** The leader's end of the bus. */
+  readonly leader: Bus;
+  readonly journal: Journal;
+  readonly following: Following;
+  readonly runs: FollowedRun[];
+  readonly failures: unknown[];
+  /** Says a beat, and waits until `seen` holds. */
+  beat(beat: Beat, seen: () => unknown): Promise<void>;
+}
+
+async function worldOf(): Promise<World> {
+  const hub = createMemoryHub();
+  const store = createMemoryStore();
+  const run = encodeCharter(exampleCharter);
+  await store.keys.set("charter", run);
+  const key = await deviceKeyOf(await createPair(false));
+  const { journal } = await openJournal({ log: store.log, key, clock: systemClock, epoch: 1 });
+  const started = { type: "started", run: digestOf(run), relay: key.publicKey, head: HEAD } as const;
+  await journal.append([started, { type: "led", epoch: 1 }], 1);
+  const [leader, bus] = [hub.connect(), hub.connect()];
+  const [runs, failures]: [FollowedRun[], unknown[]] = [[], []];
+  const following = await follow({
+    bus,
+    store,
+    name: "process 2 on b",
+    answerRtc: async () => "no",
+    onReady: async (ready) => void runs.push(ready),
+    onChange: () => undefined,
+    onFailure: (error) => failures.push(error),
+  });
+  closing.push(() => following.close("The test is over"));
+  const beat = async (said: Beat, seen: () => unknown): Promise<void> => {
+    leader.publish(BEAT_SUBJECT, encodeBeat(said));
+    await vi.waitUntil(seen);
+  };
+  return { store, leader, journal, following, runs, failures, beat };
+}
+
+test("follow() serves the run from the ledger once a leader is heard, and reads on when it says so", async () => {
+  const world = await worldOf();
+  expect(world.runs.length).toBe(0);
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  expect(run.view()).toMatchObject({ phase: "training", connected: 3, round: 1, parameters: 100 });
+  expect([run.head().digest, run.leader()]).toEqual([HEAD.digest, "process 1 on a"]);
+  expect(run.operatorView().paused).toBe(false);
+  await world.journal.append([{ type: "paused" }], 2);
+  await world.beat({ ...BEAT, entries: 3 }, () => run.operatorView().paused);
+  expect(world.failures).toEqual([]);
+});
+
+test("follow() reads on before it calls a blob unknown: its entry may be younger than the last beat", async () => {
+  const world = await worldOf();
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  const read = vi.spyOn(world.store.log, "length");
+  expect(await run.isPublic(HEAD.digest)).toBe(true);
+  expect(read).not.toHaveBeenCalled();
+  await world.journal.append([{ type: "paused" }], 2);
+  const strange = digestOf(Uint8Array.of(9));
+  expect(await Promise.all(Array.from({ length: 50 }, async () => run.isPublic(strange)))).toEqual(
+    Array(50).fill(false),
+  );
+  expect(run.operatorView().paused).toBe(true);
+  expect(read.mock.calls.length).toBeLessThan(5); // who asks for nonsense costs little
+});
+
+test("a new leader ends the links of the one before; a deposed one is not heard any more", async () => {
+  const world = await worldOf();
+  const heard: Bytes[] = [];
+  for (const epoch of [1, 2]) {
+    await world.leader.subscribe(`lead.${epoch}`, (bytes) => heard.push(bytes));
+  }
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  const [before, after] = [recorder(), recorder()];
+  createMemoryPair({ attachA: before.attach, attachB: run.attach });
+  await vi.waitUntil(() => heard.length === 1);
+  await world.beat({ ...BEAT, epoch: 2, leader: "process 3 on c" }, () => before.reasons().length === 1);
+  expect(await before.closed()).toBe("Another relay leads this run now; come back");
+  createMemoryPair({ attachA: after.attach, attachB: run.attach });
+  await vi.waitUntil(() => heard.length >= 3); // the end of the first link, and the second
+  await world.beat({ ...BEAT, connected: 99 }, () => true);
+  await world.beat({ ...BEAT, epoch: 2, leader: "process 3 on c", connected: 4 }, () => run.view().connected === 4);
+  expect([run.leader(), after.reasons()]).toEqual(["process 3 on c", []]);
+});
+
+test("follow() would take the lead, until it is closed", async () => {
+  const world = await worldOf();
+  const ask = (): Promise<Bytes> => world.leader.request(CANDIDATE_SUBJECT, new Uint8Array(), 200);
+  expect(new TextDecoder().decode(await ask())).toBe("process 2 on b");
+  await world.following.close("Over");
+  await expect(ask()).rejects.toMatchObject({ code: "unreachable" });
+});
+
+test("startBeats() says changes of a rush together, and goes on while the bus is away", async () => {
+  const hub = createMemoryHub();
+  const [bus, other] = [hub.connect(), hub.connect()];
+  const heard: (Beat | null)[] = [];
+  await other.subscribe(BEAT_SUBJECT, (bytes) => heard.push(readBeat(bytes)));
+  let entries = 0;
+  const beats = startBeats(bus, () => ({ ...BEAT, entries }));
+  closing.push(() => beats.stop());
+  for (entries = 1; entries < 10; entries += 1) {
+    beats.tell();
+  }
+  await vi.waitUntil(() => heard.length === 2);
+  expect(heard).toEqual([
+    { ...BEAT, entries: 0 },
+    { ...BEAT, entries: 10 },
+  ]);
+  await bus.close();
+  beats.tell();
+  await new Promise((settle) => setTimeout(settle, 50));
+  expect(heard.length).toBe(2);
+});
+
+test.each([
+  ["nothing", ""],
+  ["no JSON", "{"],
+  ["null", "null"],
+  ["a phase that is none", JSON.stringify({ ...BEAT, phase: "dancing" })],
+  ["a negative epoch", JSON.stringify({ ...BEAT, epoch: -1 })],
+  ["too much", JSON.stringify({ ...BEAT, leader: "a".repeat(3_000) })],
+])("readBeat() is null for %s", (_, text) => {
+  expect(readBeat(new TextEncoder().encode(text))).toBeNull();
+});

@@ -1,0 +1,214 @@
+/**
+ * A relay that does not lead its run: an edge. It follows the ledger in the store they share, shows the run from it, and carries
+ * its contributors' links to the leader (`net/bus-link.ts`). It hears of the leader by its beats. One that falls silent is waited
+ * for: contributors lose nothing while nobody leads, and their links end when the next leader is there to take them.
+ */
+import { createTurn } from "../base/turn.ts";
+import type { Digest } from "../base/bytes.ts";
+import { HeddleError } from "../base/assert.ts";
+import { followJournal, type Follower } from "../coordinator/journal.ts";
+import { startState } from "../coordinator/live.ts";
+import { operatorViewOf, publicBlobsOf, viewOf, type OperatorView } from "../coordinator/view.ts";
+import { openEdge, randomEdge, type AnswerRtc, type Edge } from "../net/bus-link.ts";
+import type { Charter } from "../protocol/charter.ts";
+import type { VersionInfo } from "../protocol/messages.ts";
+import type { VersionView } from "../protocol/run-view.ts";
+import type { Bus } from "../store/bus.ts";
+import type { Store } from "../store/store.ts";
+import { BEAT_SUBJECT, readBeat, type Beat } from "./beat.ts";
+import type { Source } from "./front.ts";
+import { readCharter } from "./run.ts";
+
+/** Answered by every relay that would take the lead. */
+export const CANDIDATE_SUBJECT = "candidate";
+
+export interface FollowOptions {
+  readonly bus: Bus;
+  readonly store: Store;
+  /** Names this process to people. */
+  readonly name: string;
+  readonly answerRtc: AnswerRtc;
+  /** A leader was heard for the first time: from now on there is a run to serve. */
+  readonly onReady: (source: FollowedRun) => Promise<void>;
+  /** The run has changed, and `version` is new. */
+  readonly onChange: (version: VersionView | null) => void;
+  readonly onFailure: (error: unknown) => void;
+}
+
+export interface FollowedRun extends Source {
+  readonly charter: Charter;
+  /** Names the leader's process to people. */
+  leader(): string;
+  head(): VersionInfo;
+  operatorView(): OperatorView;
+}
+
+export interface Following {
+  /** Ends all links with `reason`, and follows no more. */
+  close(reason: string): Promise<void>;
+}
+
+/** Begins to listen for a leader. Everything else happens when one is heard. */
+export async function follow(options: FollowOptions): Promise<Following> {
+  const { bus, name, onFailure } = options;
+  const following = new Followed(options);
+  const unsubscribe = [
+    await bus.subscribe(BEAT_SUBJECT, (bytes) => {
+      const beat = readBeat(bytes);
+      if (beat !== null) {
+        following.hear(beat).catch(onFailure);
+      }
+    }),
+    await bus.answer(CANDIDATE_SUBJECT, async () => new TextEncoder().encode(name)),
+  ];
+  return {
+    close: async (reason) => {
+      unsubscribe.forEach((end) => end());
+      await following.close(reason);
+    },
+  };
+}
+
+/** A run as it is read from the store. */
+interface Read {
+  readonly charter: Charter;
+  readonly ledger: Follower;
+}
+
+/** What changes while a leader is followed. */
+class Followed {
+  readonly #options: FollowOptions;
+  readonly #inTurn = createTurn();
+  readonly #id = randomEdge();
+  #run: Read | null = null;
+  #beat: Beat | null = null;
+  /** A beat that waits to be taken; a later one takes its place. */
+  #next: Beat | null = null;
+  #edge: { readonly epoch: number; readonly carry: Edge } | null = null;
+  #public: { readonly durable: unknown; readonly blobs: ReadonlySet<Digest> } = { durable: null, blobs: new Set() };
+  #reading: Promise<void> | null = null;
+  #ready = false;
+  #served = 0;
+  #closed = false;
+
+  constructor(options: FollowOptions) {
+    this.#options = options;
+  }
+
+  async hear(beat: Beat): Promise<void> {
+    const known = (this.#next ?? this.#beat)?.epoch ?? 0;
+    const waits = this.#next !== null;
+    if (beat.epoch >= known) {
+      this.#next = beat;
+    }
+    if (!waits) {
+      await this.#inTurn(() => this.#take()).catch((error: unknown) => {
+        if (!(error instanceof HeddleError && error.code === "unreachable")) {
+          throw error;
+        } // the bus broke: the next beat says that it is back
+      });
+    }
+  }
+
+  async close(reason: string): Promise<void> {
+    this.#closed = true;
+    this.#edge?.carry.close(reason);
+    await this.#inTurn(async () => undefined);
+    this.#edge?.carry.close(reason);
+  }
+
+  async #take(): Promise<void> {
+    const beat = this.#next;
+    this.#next = null;
+    if (beat === null || this.#closed) {
+      return;
+    }
+    const { bus, store, answerRtc, onReady, onChange } = this.#options;
+    if (this.#run === null) {
+      const charter = await readCharter(store);
+      const ledger = await followJournal(store.log);
+      this.#run = { charter, ledger };
+    }
+    const changed = this.#beat?.phase !== beat.phase || this.#beat.connected !== beat.connected;
+    this.#beat = beat;
+    if (beat.epoch !== this.#edge?.epoch) {
+      this.#edge?.carry.close("Another relay leads this run now; come back");
+      const { epoch } = beat;
+      const carry = await openEdge({ bus, epoch, edge: this.#id, answerRtc });
+      this.#edge = { epoch, carry };
+    }
+    if (!this.#ready) {
+      this.#ready = true;
+      await onReady(this.#source(this.#run));
+    } else if (beat.entries > this.#run.ledger.length()) {
+      await this.#catchUp();
+    } else if (changed) {
+      onChange(null);
+    }
+    this.#tellServed();
+  }
+
+  /** One reading at a time; whoever asks meanwhile waits for one that begins now. */
+  async #catchUp(): Promise<void> {
+    await this.#reading;
+    this.#reading ??= this.#readOn().finally(() => {
+      this.#reading = null;
+    });
+    await this.#reading;
+  }
+
+  async #readOn(): Promise<void> {
+    const { onChange } = this.#options;
+    const ledger = this.#run?.ledger;
+    const entries = (await ledger?.catchUp()) ?? [];
+    const merges = entries.filter(({ event }) => event.type === "merged").length;
+    const versions = ledger?.durable().versions ?? [];
+    for (const version of merges === 0 ? [null] : versions.slice(-merges)) {
+      onChange(version);
+    }
+  }
+
+  #source({ charter, ledger }: Read): FollowedRun {
+    const state = (): ReturnType<typeof startState> => startState(charter, ledger.durable(), 0);
+    const isPublic = (digest: Digest): boolean => {
+      const durable = ledger.durable();
+      if (this.#public.durable !== durable) {
+        this.#public = { durable, blobs: publicBlobsOf(charter, durable) };
+      }
+      return this.#public.blobs.has(digest);
+    };
+    return {
+      charter,
+      attach: (link, arrival) => {
+        if (this.#edge === null) {
+          throw new HeddleError("unreachable", "Cannot carry a link: no leader was heard");
+        }
+        return this.#edge.carry.attach(link, { prefix: arrival?.prefix ?? null });
+      },
+      view: () => {
+        const { phase, connected } = this.#beat ?? { phase: "gathering", connected: 0 };
+        return { ...viewOf(state()), phase, connected };
+      },
+      // Contributors hear of an entry's blobs by the leader's messages, which may be faster than its beats.
+      isPublic: async (digest) => {
+        if (!isPublic(digest) && !this.#closed) {
+          await this.#catchUp();
+        }
+        return isPublic(digest);
+      },
+      countDownload: (bytes) => {
+        this.#served += bytes;
+      },
+      leader: () => this.#beat?.leader ?? "nobody",
+      head: () => ledger.durable().head,
+      operatorView: () => operatorViewOf(state()),
+    };
+  }
+
+  #tellServed(): void {
+    if (this.#served > 0) {
+      this.#edge?.carry.countServed(this.#served);
+      this.#served = 0;
+    }
+  }
+}

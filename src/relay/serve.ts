@@ -1,0 +1,258 @@
+/**
+ * One relay process: its store, its operator's faces, and the part it has in its run. Alone it leads. Among several that share a
+ * NATS all serve contributors, one of them leads, and each would take the lead when that ends (`lead.ts`, `follow.ts`).
+ */
+import { hostname } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { endingOf, HeddleError, messageIn } from "../base/assert.ts";
+import type { AnswerRtc } from "../net/bus-link.ts";
+import { loadDeviceKey, loadStoredKey } from "../net/device-key-node.ts";
+import { systemClock } from "../net/system-clock.ts";
+import type { RunView, VersionView } from "../protocol/run-view.ts";
+import { openNatsBus } from "../store/bus-nats.ts";
+import type { Bus } from "../store/bus.ts";
+import { acquireLease } from "../store/lease.ts";
+import type { NatsAddress } from "../store/nats-address.ts";
+import { KEY_FILE } from "./backup.ts";
+import type { Closers } from "./closers.ts";
+import type { RelayConfig } from "./config.ts";
+import { CANDIDATE_SUBJECT, follow, type FollowedRun, type Following } from "./follow.ts";
+import { openFront, type Front, type Source } from "./front.ts";
+import { listen, shut } from "./http.ts";
+import { lead, type LeadOptions, type Leading } from "./lead.ts";
+import type { Log } from "./log.ts";
+import { createMetrics, type Watched } from "./metrics.ts";
+import { createOperatorFace, notLeading, operationsIn, whyUnready, type Standing } from "./operator-face.ts";
+import { operationsOf, operationsOfEdge } from "./operations.ts";
+import { listenOnSocket } from "./operator-socket.ts";
+import { openPlace, type PlacedStore } from "./place.ts";
+
+/** An operator who has the relay drained gets an answer before it ends. */
+const ANSWER_MS = 1_000;
+/** Another relay has so long to say that it would take the lead. */
+const CANDIDATE_MS = 1_000;
+const STOPPING = "The relay is stopping; it will be back";
+
+/** Why the relay ends. */
+export interface End {
+  readonly reason: string;
+  readonly code: 0 | 1;
+}
+
+export interface RelayOptions {
+  readonly config: RelayConfig;
+  readonly log: Log;
+  /** Close them, and the relay has ended. */
+  readonly closers: Closers;
+  /** The relay has to end. May be called again. */
+  readonly stop: (end: End) => void;
+  /** Folder of the built page. */
+  readonly dist: string;
+  /** The ports are open: called once. `kept`: this process leads a run that was there before. */
+  readonly onListening: (at: {
+    readonly port: number;
+    readonly view: RunView;
+    readonly kept: boolean;
+  }) => Promise<void>;
+}
+
+export class Relay {
+  readonly #options: RelayOptions;
+  readonly #metrics = createMetrics();
+  /** Names this process to people. */
+  readonly #name = `process ${process.pid} on ${hostname()}`;
+  #standing: Standing = { type: "loading" };
+  #front: Front | null = null;
+  #role: Leading | Following | null = null;
+
+  constructor(options: RelayOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves when this relay leads, or has ended. */
+  async serve(): Promise<void> {
+    const { config, closers, log } = this.#options;
+    const metrics = this.#metrics;
+    const unready = (): Promise<string | null> => whyUnready(this.#standing);
+    if (config.metricsPort !== 0) {
+      const operators = createOperatorFace({ metrics, unready });
+      await listen(operators, config.metricsPort, config.metricsHost, "--metrics-port");
+      closers.add(() => shut(operators, ANSWER_MS));
+    }
+    const place = await openPlace(config);
+    closers.add(() => place.close());
+    const store = metrics.watchStore(place);
+    const socket = createOperatorFace({ metrics, unready, operations: () => operationsIn(this.#standing) });
+    closers.add(() => shut(socket, ANSWER_MS));
+    await listenOnSocket(socket, config.dir).catch((error: unknown) => {
+      // The run does not depend on it: a folder's path may be too long, a system may have no such sockets.
+      log.warn("operator", {}, `${endingOf(error).sentence}; "npm run admin" cannot reach this relay`);
+    });
+    // Links end with a sentence, and the lease is given up, before the ports are gone: whoever takes over must not wait.
+    closers.add(() => this.#front?.close(STOPPING));
+    closers.add(() => this.#role?.close(STOPPING));
+    closers.add(() => this.#front?.shut(STOPPING));
+    await (config.nats === null ? this.#serveAlone(store) : this.#serveAmong(store, config.nats));
+  }
+
+  async #serveAlone(store: PlacedStore): Promise<void> {
+    const key = await loadDeviceKey(join(this.#options.config.dir, KEY_FILE));
+    await this.#lead({ store, key, among: null });
+  }
+
+  /** Follows whoever leads until this relay has the lease. */
+  async #serveAmong(store: PlacedStore, address: NatsAddress): Promise<void> {
+    const { closers, log } = this.#options;
+    this.#metrics.lead(false);
+    const bus = await openNatsBus(address);
+    closers.add(() => bus.close());
+    const following = await follow({
+      bus,
+      store,
+      name: this.#name,
+      answerRtc: this.#answerRtc,
+      onReady: (run) => this.#follow(store, run),
+      onChange: (version) => {
+        if (version !== null) {
+          log.version(version);
+        }
+        this.#announce(version);
+      },
+      onFailure: (error) => this.#fail(error),
+    });
+    this.#role = following;
+    const lease = await acquireLease({
+      keys: store.keys,
+      key: "leader",
+      clock: systemClock,
+      holder: this.#name,
+      onWait: (leader) => {
+        log.say(
+          "following",
+          { leader },
+          `This run is led by ${leader}; this relay serves it, too, and would take over.`,
+        );
+        this.#standing = this.#standing.type === "loading" ? { type: "waiting", leader } : this.#standing;
+      },
+    });
+    void lease.lost.then((reason) => {
+      this.#metrics.lead(false);
+      this.#fail(new Error(reason));
+    });
+    const key = await loadStoredKey(store.keys, KEY_FILE);
+    await this.#lead({ store, key, among: { bus, lease, name: this.#name } });
+    await following.close("This relay leads the run now; come back");
+  }
+
+  /** A leader was heard: this relay is an edge. */
+  async #follow(store: PlacedStore, run: FollowedRun): Promise<void> {
+    if (this.#role !== null && "host" in this.#role) {
+      return;
+    }
+    this.#watch({ view: run.view, operatorView: run.operatorView, countTraffic: () => undefined });
+    const drain = (): void => this.#stopSoon("the relay is drained");
+    const operations = operationsOfEdge(drain, () => notLeading(run.leader()));
+    this.#standing = { type: "serving", host: run, store, operations };
+    await this.#serveFrom(store, run, false);
+  }
+
+  async #lead({ store, key, among }: Pick<LeadOptions, "store" | "key" | "among">): Promise<void> {
+    const { config, log, stop } = this.#options;
+    const leading = await lead({
+      config,
+      log,
+      store,
+      metrics: this.#metrics,
+      key,
+      among,
+      answerRtc: this.#answerRtc,
+      onChange: (version) => this.#announce(version),
+      onDrained: () => stop({ reason: "the relay is drained", code: 0 }),
+      onFailure: (error) => this.#fail(error),
+    });
+    this.#role = leading;
+    const { host } = leading;
+    const { charter } = leading.view();
+    this.#watch({
+      view: leading.view,
+      operatorView: () => host.operatorView(),
+      countTraffic: () => host.countTraffic(),
+    });
+    this.#metrics.lead(true);
+    const handOver = async (): Promise<boolean> => {
+      const other = among === null ? null : await successorOn(among.bus);
+      if (other !== null) {
+        this.#stopSoon(`the run goes on at ${other}`);
+      }
+      return other !== null;
+    };
+    const operations = operationsOf({ dir: config.dir, host, store, charter, handOver });
+    this.#standing = { type: "serving", host, store, operations };
+    if (among !== null) {
+      log.say("leading", { epoch: among.lease.epoch }, "This relay leads the run now.");
+    }
+    await this.#serveFrom(store, leading, leading.kept);
+  }
+
+  /** Opens the ports when there is a run to serve for the first time, and turns them to who serves it later. */
+  async #serveFrom(store: PlacedStore, source: Source, kept: boolean): Promise<void> {
+    if (this.#front !== null) {
+      this.#front.turnTo(source);
+      return;
+    }
+    const { config, dist, onListening } = this.#options;
+    const onDownload = (bytes: number): void => this.#metrics.download(bytes);
+    this.#front = await openFront({
+      config,
+      dist,
+      store,
+      source,
+      onDownload,
+    });
+    await onListening({ port: this.#front.port, view: source.view(), kept });
+  }
+
+  readonly #answerRtc: AnswerRtc = (sdp, attach) => {
+    if (this.#front === null) {
+      return Promise.reject(new HeddleError("unreachable", "Cannot answer an offer: the relay is starting"));
+    }
+    return this.#front.answerRtc(sdp, attach);
+  };
+
+  #watch(watched: Omit<Watched, "lanes">): void {
+    this.#metrics.watch({ ...watched, lanes: () => this.#front?.lanes() ?? { memory: 0, ws: 0, rtc: 0 } });
+  }
+
+  #announce(version: VersionView | null): void {
+    const { config, stop } = this.#options;
+    this.#front?.announce(version);
+    if (version !== null && config.untilVersion > 0 && version.version >= config.untilVersion) {
+      stop({ reason: `version ${version.version} was reached`, code: 0 });
+    }
+  }
+
+  /** When whoever asked for it has been answered. */
+  #stopSoon(reason: string): void {
+    setImmediate(() => this.#options.stop({ reason, code: 0 }));
+  }
+
+  #fail(error: unknown): void {
+    const { log, stop } = this.#options;
+    const why = messageIn(error);
+    log.fail("failing", { error: why }, `The relay cannot go on: ${why}`);
+    stop({ reason: "the relay cannot go on", code: 1 });
+  }
+}
+
+/** A relay that would take the lead; null when there is none. */
+async function successorOn(bus: Bus): Promise<string | null> {
+  try {
+    return new TextDecoder().decode(await bus.request(CANDIDATE_SUBJECT, new Uint8Array(), CANDIDATE_MS));
+  } catch (error) {
+    if (error instanceof HeddleError && error.code === "unreachable") {
+      return null;
+    }
+    throw error;
+  }
+}

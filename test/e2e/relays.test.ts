@@ -1,0 +1,163 @@
+/**
+ * Several relays of one run on one NATS, all serving contributors, who reach them through a proxy that tries the next one where
+ * nobody listens: an edge is killed, then the leader, then the next leader is drained. What contributors were told was accepted
+ * is what the ledger holds, each once, and every relay serves the same bytes.
+ */
+import { once } from "node:events";
+import { mkdirSync } from "node:fs";
+import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { join } from "node:path";
+import { afterEach, expect, test, vi } from "vitest";
+import { digestOf, isDigest } from "../../src/base/bytes.ts";
+import { decodeEntry } from "../../src/protocol/chain.ts";
+import type { RunView } from "../../src/protocol/run-view.ts";
+import { openNatsStore } from "../../src/store/nats.ts";
+import { startNats } from "../../src/store/nats-server.fixture.ts";
+import {
+  adminOf,
+  launchRelay,
+  QUICK_CHARTER,
+  startContributor,
+  temporaryFolder,
+  type PrintedEvent,
+  type Running,
+} from "./processes.ts";
+
+const running = new Set<Running>();
+const servers = new Set<Server>();
+afterEach(async () => {
+  await Promise.all([...running].map((process) => process.stop("SIGKILL")));
+  servers.forEach((server) => server.close());
+  running.clear();
+  servers.clear();
+});
+
+const CHARTER = { ...QUICK_CHARTER, round: { trainMs: 400, stepsMax: 10, graceMs: 3_000, judgeMs: 5_000 } };
+
+interface Relay extends Running {
+  readonly dir: string;
+  readonly port: number;
+}
+
+/** A proxy in front of relays, each connection to the first that listens; resolves to its origin. */
+async function startProxy(relays: () => readonly Relay[]): Promise<string> {
+  const sockets = new Set<Socket>();
+  const open = (client: Socket, ports: readonly number[]): void => {
+    const [port, ...others] = ports;
+    if (port === undefined) {
+      client.destroy();
+      return;
+    }
+    const upstream = connect(port, "127.0.0.1");
+    const next = (): void => open(client, others);
+    upstream.once("error", next);
+    upstream.once("connect", () => {
+      upstream.off("error", next);
+      upstream.on("error", () => client.destroy());
+      upstream.on("close", () => client.destroy());
+      client.on("close", () => upstream.destroy());
+      client.pipe(upstream).pipe(client);
+    });
+  };
+  const server = createServer((client) => {
+    sockets.add(client);
+    client.on("error", () => client.destroy());
+    open(
+      client,
+      relays().map(({ port }) => port),
+    );
+  });
+  servers.add(server.listen(0, "127.0.0.1"));
+  await once(server, "listening");
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+const isAccepted = ({ event, verdict }: PrintedEvent): boolean =>
+  event === "verdict" && (verdict as { readonly type: string }).type === "accepted";
+const acceptedOf = ({ events }: Running): string[] => events.filter(isAccepted).map(({ id }) => String(id));
+
+test("relays that share a run carry its contributors; killed or drained, nothing accepted is lost or counted twice", async () => {
+  using folder = temporaryFolder();
+  await using nats = await startNats({ dir: folder.path });
+  const relays: Relay[] = [];
+  const launch = async (name: string): Promise<Relay> => {
+    const dir = join(folder.path, name);
+    mkdirSync(dir, { recursive: true });
+    const relay = launchRelay({ dir, args: ["--nats", nats.url(), "--no-contributor"], charter: CHARTER });
+    running.add(relay);
+    const { url } = await relay.waitFor(({ event }) => event === "listening");
+    relays.push({ ...relay, dir, port: Number(new URL(String(url)).port) });
+    return relays.at(-1) as Relay;
+  };
+  const [first, second, third] = [await launch("first"), await launch("second"), await launch("third")];
+  expect(relays.map(({ events }) => events.some(({ event }) => event === "leading"))).toEqual([true, false, false]);
+  const contributors: Running[] = [];
+  for (const [i, name] of ["ada", "bob", "cy"].entries()) {
+    const origin = await startProxy(() => [...relays.slice(i), ...relays.slice(0, i)]);
+    contributors.push(startContributor(origin, join(folder.path, name), ["--threads", "1", "--engine", "wasm"]));
+  }
+  contributors.forEach((contributor) => running.add(contributor));
+  const [ada, bob, cy] = contributors as [Running, Running, Running];
+  /** Every contributor is told of one more accepted contribution. */
+  const goesOn = async (): Promise<void> => {
+    const before = contributors.map((contributor) => acceptedOf(contributor).length);
+    await vi.waitUntil(() => contributors.every((one, i) => acceptedOf(one).length > (before[i] ?? 0)), {
+      timeout: 25_000,
+      interval: 50,
+    });
+  };
+  await goesOn();
+  for (const edge of [bob, cy]) {
+    await edge.waitFor(({ event, lane }) => event === "status" && lane === "rtc");
+  }
+
+  await second.stop("SIGKILL");
+  relays.splice(relays.indexOf(second), 1);
+  await goesOn();
+
+  await first.stop("SIGKILL");
+  relays.splice(relays.indexOf(first), 1);
+  await third.waitFor(({ event }) => event === "leading");
+  await goesOn();
+
+  const fourth = await launch("fourth");
+  expect((await adminOf(third.dir)("drain")).code).toBe(0);
+  expect(await third.exited).toBe(0);
+  await fourth.waitFor(({ event }) => event === "leading");
+  await goesOn();
+  const fifth = await launch("fifth");
+
+  expect((await adminOf(fourth.dir)("pause")).code).toBe(0);
+  const runOf = async ({ port }: Relay): Promise<RunView> =>
+    (await (await fetch(`http://127.0.0.1:${port}/api/run`)).json()) as RunView;
+  await vi.waitUntil(async () => (await runOf(fifth)).phase === "paused", { timeout: 10_000 });
+  const store = await openNatsStore(nats.address());
+  const entries = (await store.log.read(0, await store.log.length())).map((bytes) => {
+    const entry = decodeEntry(bytes);
+    return entry.ok ? entry.value.event : expect.fail(entry.detail);
+  });
+  await store.close();
+  const accepted = entries.flatMap((event) =>
+    event.type === "judged" && event.verdict.type === "accepted" ? [event.contribution as string] : [],
+  );
+  const merges = entries.filter((event) => event.type === "merged");
+  await vi.waitUntil(() => contributors.flatMap(acceptedOf).length >= accepted.length, { timeout: 5_000 });
+  expect(contributors.flatMap(acceptedOf).sort(), "told = accepted").toEqual([...accepted].sort());
+  expect(merges.flatMap(({ contributions }) => contributions as readonly string[]).sort(), "merged once").toEqual(
+    [...accepted].sort(),
+  );
+  expect(entries.flatMap((event) => (event.type === "led" ? [event.epoch] : []))).toEqual([1, 2, 3]);
+  const head = merges.at(-1)?.head.digest;
+  for (const relay of [fourth, fifth]) {
+    const digest = (await runOf(relay)).versions.at(-1)?.digest;
+    expect(digest).toBe(head);
+    const checkpoint = await fetch(`http://127.0.0.1:${relay.port}/blob/${digest}`);
+    expect(digestOf(new Uint8Array(await checkpoint.arrayBuffer()))).toBe(isDigest(head) ? head : "");
+  }
+  const version = merges.length;
+  for (const contributor of contributors) {
+    await contributor.waitFor((event) => event.event === "status" && event["version"] === version, 10_000);
+  }
+  expect(await fifth.stop("SIGTERM")).toBe(0);
+  expect(ada.errors() + bob.errors() + cy.errors()).toBe("");
+});

@@ -119,8 +119,10 @@ function foldEntry(
 export interface Follower {
   /** The fold of what has been read. */
   durable(): DurableState;
-  /** Entries that have been read. */
+  /** Entries taken in. */
   length(): number;
+  /** Takes in, and returns, the entries that come next, as somebody else has read them. Not while `catchUp` is under way. */
+  take(entries: readonly Bytes[]): readonly SignedEntry[];
   /** Reads what was appended since, and returns it. Calls must not overlap. */
   catchUp(): Promise<readonly SignedEntry[]>;
 }
@@ -128,12 +130,15 @@ export interface Follower {
 /** Reads the whole log. Rejects with HeddleError "integrity" when its chain is broken, "store" when it is empty. */
 export async function followJournal(log: Log): Promise<Follower> {
   let fold: Fold = NOTHING_READ;
+  const takeOne = (bytes: Bytes): SignedEntry => {
+    const next = foldEntry(fold, bytes);
+    fold = next;
+    return next.entry;
+  };
   const catchUp = async (): Promise<readonly SignedEntry[]> => {
     const entries: SignedEntry[] = [];
     for await (const bytes of entriesOf(log, fold.chain.length)) {
-      const next = foldEntry(fold, bytes);
-      entries.push(next.entry);
-      fold = next;
+      entries.push(takeOne(bytes));
     }
     return entries;
   };
@@ -141,7 +146,12 @@ export async function followJournal(log: Log): Promise<Follower> {
   if (fold.durable === null) {
     throw new HeddleError("store", "Cannot follow the ledger: no run has begun");
   }
-  return { durable: () => fold.durable as DurableState, length: () => fold.chain.length, catchUp };
+  return {
+    durable: () => fold.durable as DurableState,
+    length: () => fold.chain.length,
+    take: (entries) => entries.map(takeOne),
+    catchUp,
+  };
 }
 
 class Writer {

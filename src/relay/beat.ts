@@ -1,6 +1,6 @@
 /**
- * What the leader of a run says of itself on the bus, once in BEAT_MS and when something changes: who it is, how long its ledger
- * is, and what the public page shows beside the ledger. The rest an edge reads in the ledger.
+ * What the leader of a run says of itself on the bus, once in BEAT_MS and when something changes: who it is, and how far
+ * its run has come. The rest an edge reads in the ledger.
  */
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
@@ -13,12 +13,12 @@ const BEAT_MS = 1_000;
 const BEAT_PAUSE_MS = 25;
 const BEAT_BYTES_MAX = 2_000;
 
-export interface Beat extends Pick<RunView, "phase" | "connected"> {
+export interface Beat extends Pick<RunView, "round" | "phase" | "connected"> {
   readonly epoch: number;
   /** Names the process to people. */
   readonly leader: string;
-  /** Entries of the ledger. */
-  readonly entries: number;
+  /** Of the shared base. */
+  readonly version: number;
 }
 
 const PHASES: readonly RunView["phase"][] = ["gathering", "paused", "training", "judging", "merging"];
@@ -56,8 +56,8 @@ export function startBeats(bus: Bus, beat: () => Beat): Beats {
   };
 }
 
-export function encodeBeat({ epoch, leader, entries, phase, connected }: Beat): Bytes {
-  return new TextEncoder().encode(JSON.stringify({ epoch, leader, entries, phase, connected }));
+export function encodeBeat({ epoch, leader, version, round, phase, connected }: Beat): Bytes {
+  return new TextEncoder().encode(JSON.stringify({ epoch, leader, version, round, phase, connected }));
 }
 
 /** Null for what is no beat, as a relay of another version may send it. */
@@ -68,18 +68,14 @@ export function readBeat(bytes: Bytes): Beat | null {
   } catch {
     beat = null;
   }
-  const { epoch, leader, entries, phase, connected } = beat ?? {};
+  const { epoch, leader, version, round, phase, connected } = beat ?? {};
   const known = PHASES.find((one) => one === phase);
-  if (
-    !isCount(epoch) ||
-    !isCount(entries) ||
-    !isCount(connected) ||
-    typeof leader !== "string" ||
-    known === undefined
-  ) {
+  if (!isCount(epoch) || !isCount(version) || !isCount(round) || !isCount(connected)) {
     return null;
   }
-  return { epoch, leader, entries, phase: known, connected };
+  return typeof leader !== "string" || known === undefined
+    ? null
+    : { epoch, leader, version, round, phase: known, connected };
 }
 
 function isCount(value: unknown): value is number {

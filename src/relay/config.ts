@@ -50,6 +50,7 @@ export const RELAY_USAGE = `npm start -- [options]
   --dir FOLDER         where the run is kept (default .heddle/relay)
   --nats ADDRESS       keep the run on NATS JetStream instead; the folder then holds only what is this machine's:
                        nats://[user:password@]host[:port][,host[:port]…][/name][?replicas=N], or tls://…
+                       (relays with the same address share the run: all serve contributors, one of them leads)
   --data NAME[,NAME]   data sets for a new run, added before with "npm run data -- add" (default: the sample corpus)
   --charter FILE       JSON with fields that replace the sample charter's, for a new run (model sizes, round times …)
   --no-contributor     do not train on this machine

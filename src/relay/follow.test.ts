@@ -1,6 +1,7 @@
+import { encode } from "@msgpack/msgpack";
 import { afterEach, expect, test, vi } from "vitest";
 import { digestOf, type Bytes } from "../base/bytes.ts";
-import { openJournal, type Journal } from "../coordinator/journal.ts";
+import { openJournal, type Journal, type JournalOptions } from "../coordinator/journal.ts";
 import { deviceKeyOf, createPair } from "../net/device-key.ts";
 import { recorder } from "../net/contract.ts";
 import { createMemoryPair } from "../net/memory.ts";
@@ -13,6 +14,7 @@ import type { Bus } from "../store/bus.ts";
 import { createMemoryStore } from "../store/memory.ts";
 import type { Store } from "../store/store.ts";
 import { BEAT_SUBJECT, encodeBeat, readBeat, startBeats, type Beat } from "./beat.ts";
+import { NEWS_SUBJECT, toldLog } from "./news.ts";
 import { CANDIDATE_SUBJECT, follow, type FollowedRun, type Following } from "./follow.ts";
 
 const closing: (() => unknown)[] = [];
@@ -22,7 +24,7 @@ afterEach(async () => {
   }
 });
 
-const BEAT: Beat = { epoch: 1, leader: "process 1 on a", entries: 2, phase: "training", connected: 3 };
+const BEAT: Beat = { epoch: 1, leader: "process 1 on a", version: 0, round: 7, phase: "training", connected: 3 };
 const HEAD: VersionInfo = {
   version: 0,
   digest: digestOf(Uint8Array.of(1)),
@@ -37,6 +39,7 @@ interface World {
   /** The leader's end of the bus. */
   readonly leader: Bus;
   readonly journal: Journal;
+  readonly journalOptions: JournalOptions;
   readonly following: Following;
   readonly runs: FollowedRun[];
   readonly failures: unknown[];
@@ -50,7 +53,8 @@ async function worldOf(): Promise<World> {
   const run = encodeCharter(exampleCharter);
   await store.keys.set("charter", run);
   const key = await deviceKeyOf(await createPair(false));
-  const { journal } = await openJournal({ log: store.log, key, clock: systemClock, epoch: 1 });
+  const journalOptions = { log: store.log, key, clock: systemClock };
+  const { journal } = await openJournal({ ...journalOptions, epoch: 1 });
   const started = { type: "started", run: digestOf(run), relay: key.publicKey, head: HEAD } as const;
   await journal.append([started, { type: "led", epoch: 1 }], 1);
   const [leader, bus] = [hub.connect(), hub.connect()];
@@ -69,7 +73,7 @@ async function worldOf(): Promise<World> {
     leader.publish(BEAT_SUBJECT, encodeBeat(said));
     await vi.waitUntil(seen);
   };
-  return { store, leader, journal, following, runs, failures, beat };
+  return { store, leader, journal, journalOptions, following, runs, failures, beat };
 }
 
 test("follow() serves the run from the ledger once a leader is heard, and reads on when it says so", async () => {
@@ -77,11 +81,11 @@ test("follow() serves the run from the ledger once a leader is heard, and reads 
   expect(world.runs.length).toBe(0);
   await world.beat(BEAT, () => world.runs.length === 1);
   const run = world.runs[0] as FollowedRun;
-  expect(run.view()).toMatchObject({ phase: "training", connected: 3, round: 1, parameters: 100 });
+  expect(run.view()).toMatchObject({ phase: "training", connected: 3, round: 7, parameters: 100 });
   expect([run.head().digest, run.leader()]).toEqual([HEAD.digest, "process 1 on a"]);
   expect(run.operatorView().paused).toBe(false);
   await world.journal.append([{ type: "paused" }], 2);
-  await world.beat({ ...BEAT, entries: 3 }, () => run.operatorView().paused);
+  await world.beat({ ...BEAT, version: 1 }, () => run.operatorView().paused);
   expect(world.failures).toEqual([]);
 });
 
@@ -99,6 +103,28 @@ test("follow() reads on before it calls a blob unknown: its entry may be younger
   );
   expect(run.operatorView().paused).toBe(true);
   expect(read.mock.calls.length).toBeLessThan(5); // who asks for nonsense costs little
+});
+
+test("follow() takes news without reading, reads what it missed, and knows old news", async () => {
+  const world = await worldOf();
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  const read = vi.spyOn(world.store.log, "read");
+  const told = await openJournal({ ...world.journalOptions, log: toldLog(world.store.log, world.leader), epoch: 2 });
+  await told.journal.append([{ type: "paused" }], 2);
+  await vi.waitUntil(() => run.operatorView().paused);
+  const calls = read.mock.calls.length;
+  const untold = await openJournal({ ...world.journalOptions, epoch: 3 });
+  await untold.journal.append([{ type: "resumed" }], 3);
+  const [last] = await world.store.log.read(5, 1);
+  const again = await openJournal({ ...world.journalOptions, log: toldLog(world.store.log, world.leader), epoch: 4 });
+  await again.journal.append([{ type: "paused" }, { type: "resumed" }], 4);
+  await vi.waitUntil(() => run.operatorView().paused === false);
+  expect(read.mock.calls.length).toBeGreaterThan(calls);
+  world.leader.publish(NEWS_SUBJECT, encode([5, [last]]));
+  world.leader.publish(NEWS_SUBJECT, encode([1_000, "no entries"]));
+  await new Promise((settle) => setTimeout(settle, 10));
+  expect([run.operatorView().paused, world.failures]).toEqual([false, []]);
 });
 
 test("a new leader ends the links of the one before; a deposed one is not heard any more", async () => {
@@ -134,16 +160,16 @@ test("startBeats() says changes of a rush together, and goes on while the bus is
   const [bus, other] = [hub.connect(), hub.connect()];
   const heard: (Beat | null)[] = [];
   await other.subscribe(BEAT_SUBJECT, (bytes) => heard.push(readBeat(bytes)));
-  let entries = 0;
-  const beats = startBeats(bus, () => ({ ...BEAT, entries }));
+  let round = 0;
+  const beats = startBeats(bus, () => ({ ...BEAT, round }));
   closing.push(() => beats.stop());
-  for (entries = 1; entries < 10; entries += 1) {
+  for (round = 1; round < 10; round += 1) {
     beats.tell();
   }
   await vi.waitUntil(() => heard.length === 2);
   expect(heard).toEqual([
-    { ...BEAT, entries: 0 },
-    { ...BEAT, entries: 10 },
+    { ...BEAT, round: 0 },
+    { ...BEAT, round: 10 },
   ]);
   await bus.close();
   beats.tell();

@@ -10,6 +10,7 @@ import { followJournal, type Follower } from "../coordinator/journal.ts";
 import { startState } from "../coordinator/live.ts";
 import { operatorViewOf, publicBlobsOf, viewOf, type OperatorView } from "../coordinator/view.ts";
 import { openEdge, randomEdge, type AnswerRtc, type Edge } from "../net/bus-link.ts";
+import type { SignedEntry } from "../protocol/chain.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import type { VersionView } from "../protocol/run-view.ts";
@@ -17,10 +18,14 @@ import type { Bus } from "../store/bus.ts";
 import type { Store } from "../store/store.ts";
 import { BEAT_SUBJECT, readBeat, type Beat } from "./beat.ts";
 import type { Source } from "./front.ts";
+import { NEWS_SUBJECT, readNews, type News } from "./news.ts";
 import { readCharter } from "./run.ts";
 
 /** Answered by every relay that would take the lead. */
 export const CANDIDATE_SUBJECT = "candidate";
+
+/** The ledger is read where news were missed, where somebody asks for what is not known, and else once in this time. */
+const READ_MS = 5_000;
 
 export interface FollowOptions {
   readonly bus: Bus;
@@ -30,7 +35,7 @@ export interface FollowOptions {
   readonly answerRtc: AnswerRtc;
   /** A leader was heard for the first time: from now on there is a run to serve. */
   readonly onReady: (source: FollowedRun) => Promise<void>;
-  /** The run has changed, and `version` is new. */
+  /** The run has changed, and `version`, if not null, is new. */
   readonly onChange: (version: VersionView | null) => void;
   readonly onFailure: (error: unknown) => void;
 }
@@ -44,6 +49,8 @@ export interface FollowedRun extends Source {
 }
 
 export interface Following {
+  /** Takes no heed of leaders any more, its own beats among them; links go on. */
+  turnAway(): void;
   /** Ends all links with `reason`, and follows no more. */
   close(reason: string): Promise<void>;
 }
@@ -59,11 +66,19 @@ export async function follow(options: FollowOptions): Promise<Following> {
         following.hear(beat).catch(onFailure);
       }
     }),
+    await bus.subscribe(NEWS_SUBJECT, (bytes) => {
+      const news = readNews(bytes);
+      if (news !== null) {
+        following.hearNews(news).catch(onFailure);
+      }
+    }),
     await bus.answer(CANDIDATE_SUBJECT, async () => new TextEncoder().encode(name)),
   ];
+  const turnAway = (): void => unsubscribe.splice(0).forEach((end) => end());
   return {
+    turnAway,
     close: async (reason) => {
-      unsubscribe.forEach((end) => end());
+      turnAway();
       await following.close(reason);
     },
   };
@@ -87,6 +102,7 @@ class Followed {
   #edge: { readonly epoch: number; readonly carry: Edge } | null = null;
   #public: { readonly durable: unknown; readonly blobs: ReadonlySet<Digest> } = { durable: null, blobs: new Set() };
   #reading: Promise<void> | null = null;
+  #readMs = Number.NEGATIVE_INFINITY;
   #ready = false;
   #served = 0;
   #closed = false;
@@ -110,6 +126,19 @@ class Followed {
     }
   }
 
+  /** What is known already is no news; what would leave a gap is read. */
+  async hearNews({ after, entries }: News): Promise<void> {
+    const ledger = this.#run?.ledger;
+    if (ledger === undefined || this.#closed || after < ledger.length()) {
+      return;
+    }
+    if (this.#reading === null && after === ledger.length()) {
+      this.#tellChange(ledger.take(entries));
+    } else {
+      await this.#catchUp();
+    }
+  }
+
   async close(reason: string): Promise<void> {
     this.#closed = true;
     this.#edge?.carry.close(reason);
@@ -129,7 +158,8 @@ class Followed {
       const ledger = await followJournal(store.log);
       this.#run = { charter, ledger };
     }
-    const changed = this.#beat?.phase !== beat.phase || this.#beat.connected !== beat.connected;
+    const { round, phase, connected } = this.#beat ?? { round: 0, phase: "", connected: 0 };
+    const changed = round !== beat.round || phase !== beat.phase || connected !== beat.connected;
     this.#beat = beat;
     if (beat.epoch !== this.#edge?.epoch) {
       this.#edge?.carry.close("Another relay leads this run now; come back");
@@ -140,10 +170,11 @@ class Followed {
     if (!this.#ready) {
       this.#ready = true;
       await onReady(this.#source(this.#run));
-    } else if (beat.entries > this.#run.ledger.length()) {
-      await this.#catchUp();
     } else if (changed) {
       onChange(null);
+    }
+    if (beat.version > this.#run.ledger.durable().head.version || performance.now() >= this.#readMs + READ_MS) {
+      await this.#catchUp();
     }
     this.#tellServed();
   }
@@ -158,14 +189,14 @@ class Followed {
   }
 
   async #readOn(): Promise<void> {
-    const { onChange } = this.#options;
-    const ledger = this.#run?.ledger;
-    const entries = (await ledger?.catchUp()) ?? [];
+    this.#readMs = performance.now();
+    this.#tellChange((await this.#run?.ledger.catchUp()) ?? []);
+  }
+
+  #tellChange(entries: readonly SignedEntry[]): void {
     const merges = entries.filter(({ event }) => event.type === "merged").length;
-    const versions = ledger?.durable().versions ?? [];
-    for (const version of merges === 0 ? [null] : versions.slice(-merges)) {
-      onChange(version);
-    }
+    const versions = merges === 0 ? [] : this.#run?.ledger.durable().versions.slice(-merges);
+    versions?.forEach((version) => this.#options.onChange(version));
   }
 
   #source({ charter, ledger }: Read): FollowedRun {
@@ -186,8 +217,8 @@ class Followed {
         return this.#edge.carry.attach(link, { prefix: arrival?.prefix ?? null });
       },
       view: () => {
-        const { phase, connected } = this.#beat ?? { phase: "gathering", connected: 0 };
-        return { ...viewOf(state()), phase, connected };
+        const { round, phase, connected } = this.#beat as Beat;
+        return { ...viewOf(state()), round, phase, connected };
       },
       // Contributors hear of an entry's blobs by the leader's messages, which may be faster than its beats.
       isPublic: async (digest) => {

@@ -20,6 +20,7 @@ import type { Source } from "./front.ts";
 import { openIce } from "./ice.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
+import { toldLog } from "./news.ts";
 import type { PlacedStore } from "./place.ts";
 import { startReferee } from "./referee.ts";
 import { openRun } from "./run.ts";
@@ -85,11 +86,10 @@ async function open(
   const referee = await startReferee(charter, train, evaluation);
   closing(() => referee.close());
   void referee.died.then(onFailure);
-  let entries = 0;
   let beats: Beats | null = null;
   let edges: EdgeAcceptor | null = null;
   const host: CoordinatorHost = await createCoordinatorHost({
-    store,
+    store: among === null ? store : { ...store, log: toldLog(store.log, among.bus) },
     charter,
     clock: systemClock,
     rng: createSecretRng(),
@@ -103,11 +103,7 @@ async function open(
     initial: () => initialParameters(charter.model),
     answerRtc: (sdp, attach, first) => (edges?.answererOf(first) ?? answerRtc)(sdp, attach),
     iceServers: await openIce(config.ice, systemClock),
-    onEntry: (entry) => {
-      entries = entry.sequence + 1;
-      metrics.entry(entry);
-      beats?.tell();
-    },
+    onEntry: (entry) => metrics.entry(entry),
     onFact: (fact) => metrics.fact(fact),
     onVersion: (version) => {
       log.version(version);
@@ -133,8 +129,8 @@ async function open(
     });
     closing(edges.close); // before the host, which would tell whoever comes back at once that it is busy
     beats = startBeats(bus, () => {
-      const { phase, connected } = host.view();
-      return { epoch: lease.epoch, leader: name, entries, phase, connected };
+      const { round, phase, connected } = host.view();
+      return { epoch: lease.epoch, leader: name, version: host.head().version, round, phase, connected };
     });
     closing(beats.stop);
   }

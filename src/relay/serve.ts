@@ -136,6 +136,7 @@ export class Relay {
         this.#standing = this.#standing.type === "loading" ? { type: "waiting", leader } : this.#standing;
       },
     });
+    following.turnAway();
     void lease.lost.then((reason) => {
       this.#metrics.lead(false);
       this.#fail(new Error(reason));

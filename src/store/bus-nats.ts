@@ -12,6 +12,8 @@ import { connectNats } from "./nats-connection.ts";
 
 /** Subject and sizes in front of every message, for the count of what waits. */
 const OVERHEAD_BYTES = 100;
+/** Published bytes after which the server is asked whether it has them. */
+const FLUSH_BYTES = 262_144;
 
 export interface NatsBusOptions {
   /** Bytes published and not yet taken by the server, beyond which the bus calls itself interrupted. */
@@ -57,7 +59,7 @@ class NatsBus implements Bus {
     }
     this.#queuedBytes += payload.length + OVERHEAD_BYTES;
     this.#connection.publish(this.#prefix + subject, payload);
-    if (!this.#flushing) {
+    if (!this.#flushing && this.#queuedBytes > FLUSH_BYTES) {
       void this.#flush();
     }
   }
@@ -112,7 +114,7 @@ class NatsBus implements Bus {
 
   async #flush(): Promise<void> {
     this.#flushing = true;
-    while (this.#queuedBytes > 0 && this.#connected) {
+    while (this.#queuedBytes > FLUSH_BYTES && this.#connected) {
       const bytes = this.#queuedBytes;
       try {
         await this.#connection.flush();

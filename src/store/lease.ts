@@ -16,7 +16,7 @@ import type { Keys } from "./store.ts";
 /** Without a renewal for so long, the lease is anyone's. */
 export const LEASE_MS = 2_000;
 const RENEW_MS = 400;
-const POLL_MS = 200;
+const POLL_MS = 400;
 /** An answer of the store that took longer says nothing about the holder, who waited too. */
 const LATE_MS = LEASE_MS / 2;
 const RELEASE_MS_MAX = 1_000;

@@ -1,0 +1,59 @@
+/**
+ * Ledger entries on the bus, as soon as they are in the store: an edge that follows the ledger is told them once instead of asking
+ * for each. News may be lost, and a large entry is none: whoever finds a gap reads the store.
+ */
+import { decode, encode } from "@msgpack/msgpack";
+import { HeddleError } from "../base/assert.ts";
+import type { Bytes } from "../base/bytes.ts";
+import type { Bus } from "../store/bus.ts";
+import type { Log } from "../store/store.ts";
+
+export const NEWS_SUBJECT = "news";
+/** Of one message; the bus may carry more. */
+const NEWS_BYTES_MAX = 262_144;
+
+export interface News {
+  /** Entries before these. */
+  readonly after: number;
+  readonly entries: readonly Bytes[];
+}
+
+/** The same log; what is appended to it is told on the bus. */
+export function toldLog(log: Log, bus: Bus): Log {
+  return {
+    length: () => log.length(),
+    read: (from, count) => log.read(from, count),
+    append: async (after, entries) => {
+      const done = await log.append(after, entries);
+      if (done && entries.reduce((sum, entry) => sum + entry.length, 0) < NEWS_BYTES_MAX / 2) {
+        tell(bus, { after, entries });
+      }
+      return done;
+    },
+  };
+}
+
+function tell(bus: Bus, { after, entries }: News): void {
+  try {
+    bus.publish(NEWS_SUBJECT, encode([after, entries]));
+  } catch (error) {
+    if (!(error instanceof HeddleError && error.code === "unreachable")) {
+      throw error;
+    }
+  }
+}
+
+/** Null for what is no news, as a relay of another version may send it. */
+export function readNews(bytes: Bytes): News | null {
+  let read: unknown;
+  try {
+    read = bytes.length > NEWS_BYTES_MAX ? null : decode(bytes);
+  } catch {
+    return null;
+  }
+  const [after, entries] = Array.isArray(read) ? (read as unknown[]) : [];
+  const sound = Number.isSafeInteger(after) && Array.isArray(entries);
+  return sound && entries.every((entry) => entry instanceof Uint8Array)
+    ? { after: after as number, entries: entries as Bytes[] }
+    : null;
+}

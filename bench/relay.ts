@@ -7,7 +7,6 @@
  */
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
@@ -19,6 +18,7 @@ import type { Link } from "../src/net/link.ts";
 import { dialWebSocket } from "../src/net/ws-client.ts";
 import { decodeRelayMessage, encodeMessage, sessionProof } from "../src/protocol/codec.ts";
 import { PROTOCOL_VERSION } from "../src/protocol/limits.ts";
+import { readMetrics } from "../test/e2e/metrics.ts";
 
 const QUIET_MS = 20_000;
 const DIALS_AT_ONCE = 20;
@@ -136,25 +136,4 @@ async function askForSession(url: string, welcomesMs: number[]): Promise<Link | 
     });
     dialWebSocket({ url: `${url}/link`, attach }).then((link) => link.send(hello), reject);
   });
-}
-
-/** The relay's metrics now, by name and the label that matters. */
-async function readMetrics(dir: string): Promise<(name: string, label?: string) => number> {
-  const text = await new Promise<string>((settle, reject) => {
-    request({ socketPath: join(dir, "operator.sock"), path: "/metrics", agent: false }, (response) => {
-      let body = "";
-      response.setEncoding("utf8");
-      response.on("data", (piece: string) => {
-        body += piece;
-      });
-      response.on("end", () => settle(body));
-    })
-      .once("error", reject)
-      .end();
-  });
-  const lines = text.split("\n");
-  return (name, label) => {
-    const series = label === undefined ? name : `${name}{${label}}`;
-    return Number(lines.find((line) => line.startsWith(`${series} `))?.slice(series.length + 1) ?? 0);
-  };
 }

@@ -6,6 +6,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { endingOf, HeddleError, messageIn } from "../base/assert.ts";
+import { createTurn } from "../base/turn.ts";
 import type { AnswerRtc } from "../net/bus-link.ts";
 import { loadDeviceKey, loadStoredKey } from "../net/device-key-node.ts";
 import { systemClock } from "../net/system-clock.ts";
@@ -13,7 +14,6 @@ import type { RunView, VersionView } from "../protocol/run-view.ts";
 import { openNatsBus } from "../store/bus-nats.ts";
 import type { Bus } from "../store/bus.ts";
 import { acquireLease } from "../store/lease.ts";
-import type { NatsAddress } from "../store/nats-address.ts";
 import { KEY_FILE } from "./backup.ts";
 import type { Closers } from "./closers.ts";
 import type { RelayConfig } from "./config.ts";
@@ -62,6 +62,8 @@ export class Relay {
   readonly #metrics = createMetrics();
   /** Names this process to people. */
   readonly #name = `process ${process.pid} on ${hostname()}`;
+  /** A leader may be heard for the first time just when this relay gets the lease. */
+  readonly #inTurn = createTurn();
   #standing: Standing = { type: "loading" };
   #front: Front | null = null;
   #role: Leading | Following | null = null;
@@ -89,11 +91,13 @@ export class Relay {
       // The run does not depend on it: a folder's path may be too long, a system may have no such sockets.
       log.warn("operator", {}, `${endingOf(error).sentence}; "npm run admin" cannot reach this relay`);
     });
+    const bus = config.nats === null ? null : await openNatsBus(config.nats);
+    closers.add(() => bus?.close());
     // Links end with a sentence, and the lease is given up, before the ports are gone: whoever takes over must not wait.
     closers.add(() => this.#front?.close(STOPPING));
     closers.add(() => this.#role?.close(STOPPING));
     closers.add(() => this.#front?.shut(STOPPING));
-    await (config.nats === null ? this.#serveAlone(store) : this.#serveAmong(store, config.nats));
+    await (bus === null ? this.#serveAlone(store) : this.#serveAmong(store, bus));
   }
 
   async #serveAlone(store: PlacedStore): Promise<void> {
@@ -102,11 +106,9 @@ export class Relay {
   }
 
   /** Follows whoever leads until this relay has the lease. */
-  async #serveAmong(store: PlacedStore, address: NatsAddress): Promise<void> {
-    const { closers, log } = this.#options;
+  async #serveAmong(store: PlacedStore, bus: Bus): Promise<void> {
+    const { log } = this.#options;
     this.#metrics.lead(false);
-    const bus = await openNatsBus(address);
-    closers.add(() => bus.close());
     const following = await follow({
       bus,
       store,
@@ -197,7 +199,11 @@ export class Relay {
   }
 
   /** Opens the ports when there is a run to serve for the first time, and turns them to who serves it later. */
-  async #serveFrom(store: PlacedStore, source: Source, kept: boolean): Promise<void> {
+  #serveFrom(store: PlacedStore, source: Source, kept: boolean): Promise<void> {
+    return this.#inTurn(() => this.#open(store, source, kept));
+  }
+
+  async #open(store: PlacedStore, source: Source, kept: boolean): Promise<void> {
     if (this.#front !== null) {
       this.#front.turnTo(source);
       return;

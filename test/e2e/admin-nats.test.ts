@@ -3,9 +3,17 @@ import { existsSync, mkdirSync } from "node:fs";
 import { get } from "node:http";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { startNats } from "../../src/store/nats-server.fixture.ts";
-import { adminOf, isVersion, launchRelay, QUICK_CHARTER, temporaryFolder, type Running } from "./processes.ts";
+import {
+  adminOf,
+  isVersion,
+  launchRelay,
+  QUICK_CHARTER,
+  startContributor,
+  temporaryFolder,
+  type Running,
+} from "./processes.ts";
 
 const running = new Set<Running>();
 afterEach(async () => {
@@ -25,10 +33,14 @@ function ask(dir: string, path: string): Promise<string> {
 test("on NATS, an operator works with the relay that leads, and what was done outlives it", async () => {
   using folder = temporaryFolder();
   await using nats = await startNats({ dir: folder.path });
-  const launch = async (name: string, event: string): Promise<{ readonly dir: string; readonly relay: Running }> => {
+  const launch = async (
+    name: string,
+    event: string,
+    ...args: string[]
+  ): Promise<{ readonly dir: string; readonly relay: Running }> => {
     const dir = join(folder.path, name);
     mkdirSync(dir, { recursive: true });
-    const relay = launchRelay({ dir, args: ["--nats", nats.url()], charter: QUICK_CHARTER });
+    const relay = launchRelay({ dir, args: ["--nats", nats.url(), ...args], charter: QUICK_CHARTER });
     running.add(relay);
     await relay.waitFor((said) => said.event === event);
     return { dir, relay };
@@ -64,6 +76,19 @@ test("on NATS, an operator works with the relay that leads, and what was done ou
     code: 1,
     text: expect.stringMatching(/^Cannot operate: this relay does not lead the run; ask the one that does, process /),
   });
+  const edge = await launch("edge", "listening", "--no-contributor");
+  const { url } = await edge.relay.waitFor(({ event }) => event === "listening");
+  running.add(startContributor(String(url), join(folder.path, "guest"), ["--threads", "1", "--engine", "wasm"]));
+  const connected = async (): Promise<number> => {
+    const { sessions } = JSON.parse((await admin("status", "--json")).text) as {
+      readonly sessions: readonly unknown[];
+    };
+    return sessions.length;
+  };
+  await vi.waitUntil(async () => (await connected()) === 3, { timeout: 15_000, interval: 100 });
+  expect((await adminOf(edge.dir)("drain")).text).toMatch(/\nDrained: the relay has ended$/);
+  expect(await edge.relay.exited).toBe(0);
+  expect(await connected(), "the links of an edge that is drained end at the leader, too").toBe(2);
   const third = await launch("first", "operator");
   expect(third.relay.events.at(0)?.["msg"]).toContain("another relay does; give each one its own --dir");
   expect(await third.relay.stop("SIGTERM")).toBe(0);

@@ -13,7 +13,7 @@ import { createRng } from "../src/base/rng.ts";
 import { createContributor, type Contributor } from "../src/contributor/run.ts";
 import { createWork } from "../src/contributor/work.ts";
 import { createCorpus } from "../src/data/corpus.ts";
-import { createPair, deviceKeyOf } from "../src/net/device-key.ts";
+import { createPair, deviceKeyOf, verifySignature } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
 import { systemClock } from "../src/net/system-clock.ts";
 import { dialWebSocket } from "../src/net/ws-client.ts";
@@ -22,7 +22,7 @@ import type { NatsAddress } from "../src/store/nats-address.ts";
 import { openNatsStore } from "../src/store/nats.ts";
 import { startNats } from "../src/store/nats-server.fixture.ts";
 import { createWasmEngine } from "../src/wasm/engine.ts";
-import { tallyContributors } from "../src/relay/ledger.ts";
+import { tallyContributors } from "../src/relay/tally.ts";
 import { entriesOf } from "../src/store/store.ts";
 import { readMetrics, type MetricsRead } from "../test/e2e/metrics.ts";
 import { adminOf, isVersion, launchRelay, temporaryFolder, type Running } from "../test/e2e/processes.ts";
@@ -151,6 +151,7 @@ async function startContributor(origin: string, index: number): Promise<Contribu
     store: createMemoryStore(),
     clock: systemClock,
     rng: createRng("bench relays", index),
+    verify: verifySignature,
     key: await deviceKeyOf(await createPair(false)),
     engine: { kind: "wasm", device: "bench", sentence: "" },
     createWork: ({ charter, contributor: name, texts }) =>

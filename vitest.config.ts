@@ -1,6 +1,6 @@
 /**
- * Two groups of tests, one after the other: what only computes runs on both cores, the null adapter's compiler among it; what
- * starts browsers, relays and other runtimes then runs file by file, so that nothing is timed out by its neighbour.
+ * Two kinds of tests, two files at a time: what only computes shares a process with others of its kind; what starts browsers, relays
+ * and other runtimes has one of its own, and waits long enough for what its neighbour takes from it.
  */
 import { defineConfig } from "vitest/config";
 import { textPlugin } from "./vite.config.ts";
@@ -12,6 +12,7 @@ const NULL_ADAPTER = "test/engines/null-adapter.test.ts";
 
 export default defineConfig({
   test: {
+    maxWorkers: 2,
     reporters: ["default", "./tools/summary-reporter.mjs"],
     projects: [
       {
@@ -22,10 +23,8 @@ export default defineConfig({
           exclude: OUTSIDE,
           testTimeout: 60_000,
           hookTimeout: 120_000,
-          maxWorkers: 2,
           // A process for each file costs half a second of one; a file that replaces globals puts them back.
           isolate: false,
-          sequence: { groupOrder: 0 },
         },
       },
       {
@@ -36,8 +35,6 @@ export default defineConfig({
           exclude: [NULL_ADAPTER],
           testTimeout: 180_000,
           hookTimeout: 120_000,
-          fileParallelism: false,
-          sequence: { groupOrder: 1 },
         },
       },
     ],

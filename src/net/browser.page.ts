@@ -26,7 +26,8 @@ globalThis.echoBySocket = (url) => measureEcho((attach) => dialWebSocket({ url, 
 
 globalThis.echoByRtc = () => measureEcho((attach) => dialRtc({ exchange, attach, ...ECHO_LIMITS }));
 
-globalThis.echoByTurn = (iceServers) => measureEcho((attach) => dialRtc({ exchange, attach, iceServers }));
+globalThis.echoByTurn = (iceServers) =>
+  measureEcho((attach) => dialRtc({ exchange, attach, iceServers, ...ECHO_LIMITS }));
 
 globalThis.echoFromWorker = () => {
   const worker = new Worker(new URL("browser-worker.page.ts", import.meta.url), { type: "module" });

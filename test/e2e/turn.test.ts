@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test, type TestContext } from "vitest";
 import type { ContributorId } from "../../src/base/bytes.ts";
 import { RELAY_PORTS, startCoturn, type Coturn } from "../../src/net/coturn.fixture.ts";
-import { echoAttach, measureEcho, type Echo } from "../../src/net/echo.fixture.ts";
+import { ECHO_LIMITS, echoAttach, measureEcho, type Echo } from "../../src/net/echo.fixture.ts";
 import { withHostCandidates } from "../../src/net/sdp.ts";
 import { createRtcAnswerer, dialRtcNode, type RtcAnswerer } from "../../src/net/rtc-node.ts";
 import { systemClock } from "../../src/net/system-clock.ts";
@@ -29,7 +29,7 @@ let firewall: Firewall;
 beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), "heddle-"));
   coturn = await startCoturn({ dir, secret: SECRET });
-  answerer = await createRtcAnswerer({ addresses: ["127.0.0.1"] });
+  answerer = await createRtcAnswerer({ addresses: ["127.0.0.1"], ...ECHO_LIMITS });
   firewall = await openFirewall(answerer.port);
 });
 afterAll(async () => {
@@ -78,7 +78,7 @@ async function exchange(offer: string): Promise<string> {
 }
 
 function echoThrough(iceServers: readonly IceServer[], timeoutMs = 10_000): Promise<Echo> {
-  return measureEcho((attach) => dialRtcNode({ exchange, attach, iceServers, timeoutMs }));
+  return measureEcho((attach) => dialRtcNode({ exchange, attach, iceServers, timeoutMs, ...ECHO_LIMITS }));
 }
 
 /** The echo arrived, and it went through the server: coturn counts it. */

@@ -1,3 +1,4 @@
+import { encode } from "@msgpack/msgpack";
 import { expect, test } from "vitest";
 import { digestOf, floatBytes, type Digest } from "../base/bytes.ts";
 import { createMemoryDisk, createMemoryStore } from "../store/memory.ts";
@@ -5,6 +6,9 @@ import type { Blobs } from "../store/store.ts";
 import { EMPTY_PAGE, openNotebook, type Page } from "./notebook.ts";
 
 const run = "a".repeat(64) as Digest;
+
+/** What the key of an empty page holds. */
+const whole = { residual: null, round: 0, made: 0, moments: null, signed: null, base: null };
 
 /** A notebook on a disk with room for so many blobs. */
 function notebookWith(room: number) {
@@ -50,8 +54,21 @@ test("a page that cannot be written leaves nothing behind, and the one before as
   expect(disk.blobs.size).toBe(4);
 });
 
-test("a key that is damaged is an empty page", async () => {
+test.each([
+  ["is no msgpack", new Uint8Array([0xc1, 1, 2])],
+  ["is another value", new Uint8Array(encode(null))],
+  ["lacks fields", new Uint8Array(encode({ round: 0, made: 0 }))],
+  ["names no blob", new Uint8Array(encode({ ...whole, moments: { m: 1, v: "x".repeat(64), t: 1 } }))],
+])("a key that is damaged, since it %s, is an empty page", async (_, bytes) => {
   const { store, notebook } = notebookWith(9);
-  await store.keys.set(`contributor/${run}/notebook`, new Uint8Array([0xc1, 1, 2]));
+  await store.keys.set(`contributor/${run}/notebook`, bytes);
   expect(await notebook.read()).toEqual(EMPTY_PAGE);
+});
+
+test("a page that names a blob of something else is read without it", async () => {
+  const { store, notebook } = notebookWith(9);
+  const other = await store.blobs.put(new Uint8Array([1, 2, 3]));
+  const named = { ...whole, base: other, residual: { digest: other, bits: 64 }, moments: { m: other, v: other, t: 1 } };
+  await store.keys.set(`contributor/${run}/notebook`, new Uint8Array(encode({ ...named, made: 7 })));
+  expect(await notebook.read()).toEqual({ ...EMPTY_PAGE, made: 7 });
 });

@@ -3,8 +3,29 @@
  * and the contribution that has no verdict yet. Large arrays are blobs; one key names them, so that a restart finds either the page
  * before a contribution or the page after it, never half of each. Texts are not written here, private or not.
  */
-import { decode, encode } from "@msgpack/msgpack";
-import { bytesToFloats, floatBytes, type Bytes, type Digest } from "../base/bytes.ts";
+import { encode } from "@msgpack/msgpack";
+import { bytesToFloats, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
+import {
+  binary,
+  checked,
+  decodeValue,
+  digest,
+  integer,
+  measured,
+  nullable,
+  oneOf,
+  record,
+  type Reader,
+} from "../protocol/fields.ts";
+import {
+  CONTRIBUTION_BYTES_MAX,
+  COUNT_MAX,
+  HEADER_BYTES_MAX,
+  PIECES_MAX,
+  SIGNATURE_BYTES_MAX,
+  STEPS_MAX,
+} from "../protocol/limits.ts";
+import type { ScanLimits } from "../protocol/scan.ts";
 import type { Store } from "../store/store.ts";
 import type { Pending } from "./state.ts";
 import type { Moments } from "../model/trainer.ts";
@@ -61,6 +82,35 @@ interface Written {
   } | null;
 }
 
+const SCAN: ScanLimits = { depthMax: 4, valuesMax: 64, stringBytesMax: 64, binBytesMax: HEADER_BYTES_MAX };
+const count = integer(0, COUNT_MAX);
+
+const writtenReader: Reader<Written> = record<Written>({
+  residual: nullable(
+    record<NonNullable<Written["residual"]>>({ digest: digest<Digest>(), bits: oneOf([32, 64] as const) }),
+  ),
+  round: count,
+  made: count,
+  moments: nullable(record<NonNullable<Written["moments"]>>({ m: digest<Digest>(), v: digest<Digest>(), t: count })),
+  signed: nullable(
+    record<NonNullable<Written["signed"]>>({
+      pending: record<Pending>({
+        id: digest<ContributionId>(),
+        round: count,
+        baseVersion: count,
+        wireBytes: integer(0, CONTRIBUTION_BYTES_MAX),
+        pieces: integer(1, PIECES_MAX),
+        steps: integer(1, STEPS_MAX),
+        loss: measured,
+      }),
+      header: binary(1, HEADER_BYTES_MAX),
+      signature: binary(1, SIGNATURE_BYTES_MAX),
+      payload: digest<Digest>(),
+    }),
+  ),
+  base: nullable(digest<Digest>()),
+});
+
 export function openNotebook(store: Store, run: Digest): Notebook {
   const key = `contributor/${run}/notebook`;
   let kept: ReadonlySet<Digest> = new Set();
@@ -114,11 +164,8 @@ export function openNotebook(store: Store, run: Digest): Notebook {
 
 /** Null for bytes that are damaged. */
 function writtenIn(bytes: Bytes): Written | null {
-  try {
-    return decode(bytes) as Written;
-  } catch {
-    return null;
-  }
+  const read = checked(() => writtenReader(decodeValue(bytes, SCAN), "notebook"));
+  return read.ok ? read.value : null;
 }
 
 function namesIn({ base, residual, moments, signed }: Written): Set<Digest> {
@@ -143,18 +190,23 @@ async function writePage(put: Put, { base, residual, round, made, moments, signe
 
 /** A blob that is missing or damaged costs what it held, not the start. */
 async function readPage(store: Store, written: Written): Promise<Page> {
-  const get = async (digest: Digest): Promise<Bytes | undefined> => {
+  const get = async (name: Digest): Promise<Bytes | undefined> => {
     try {
-      return await store.blobs.get(digest);
+      return await store.blobs.get(name);
     } catch {
       return undefined;
     }
   };
+  /** Undefined, too, for a blob that is none of numbers of `bytes` bytes each. */
+  const numbers = async (name: Digest, bytes: number): Promise<Bytes | undefined> => {
+    const found = await get(name);
+    return found === undefined || found.length % bytes !== 0 ? undefined : found;
+  };
   const { base, residual, moments, signed } = written;
-  const params = base === null ? undefined : await get(base);
-  const residualBytes = residual === null ? undefined : await get(residual.digest);
-  const m = moments === null ? undefined : await get(moments.m);
-  const v = moments === null ? undefined : await get(moments.v);
+  const params = base === null ? undefined : await numbers(base, 4);
+  const residualBytes = residual === null ? undefined : await numbers(residual.digest, residual.bits / 8);
+  const m = moments === null ? undefined : await numbers(moments.m, 4);
+  const v = moments === null ? undefined : await numbers(moments.v, 4);
   const payload = signed === null ? undefined : await get(signed.payload);
   return {
     base: base === null || params === undefined ? null : { digest: base, params: bytesToFloats(params) },

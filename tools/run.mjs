@@ -36,6 +36,7 @@ const commands = {
     steps: [install, systemPackages, lavapipe, buildWasm, inFull],
     run: () => tool("vitest", ["run", "test/engines/engines.test.ts", "test/sim.test.ts"]),
   },
+  fuzz: { steps: [install, buildWasm], run: (args) => source("test/fuzz/main.ts", args) },
   bench: {
     steps: [chooseAdapter, checkBench, install, installPeers, buildWasm, buildPage],
     run: ([name, ...args]) => source(`bench/${name}.ts`, args),

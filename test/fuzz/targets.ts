@@ -1,0 +1,7 @@
+/** Every target of `npm run fuzz`. */
+import type { Target } from "./fuzz.ts";
+import { READERS } from "./readers.ts";
+import { SESSIONS } from "./sessions.ts";
+import { SOCKETS } from "./sockets.ts";
+
+export const TARGETS: readonly Target[] = [...READERS, ...SESSIONS, ...SOCKETS];

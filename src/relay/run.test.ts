@@ -1,3 +1,6 @@
+import { mkdtempDisposableSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import type { Bytes } from "../base/bytes.ts";
 import { createMemoryDisk, createMemoryStore } from "../store/memory.ts";
@@ -16,6 +19,19 @@ test("openRun() goes on with the charter of a run that began, and replaces one o
   await store.log.append(0, [Uint8Array.of(1)]);
   const again = await openRun(createMemoryStore({ disk }), config);
   expect([again.kept, again.charter]).toEqual([true, run.charter]);
+});
+
+test.each([
+  [{ model: { vocabulary: 2 } }, /got a vocabulary of 2, need at least 256/],
+  [{ model: null }, /charter\.model: need a map$/],
+])("openRun() says why the charter %j cannot be used, and keeps nothing of it", async (charter, reason) => {
+  using folder = mkdtempDisposableSync(join(tmpdir(), "heddle-"));
+  const file = join(folder.path, "charter.json");
+  writeFileSync(file, JSON.stringify(charter));
+  const store = createMemoryStore();
+  const opened = openRun(store, { ...config, charter: file });
+  await expect(opened).rejects.toMatchObject({ code: "bad-input", message: expect.stringMatching(reason) });
+  expect(await store.keys.get("charter")).toBeUndefined();
 });
 
 test("openRun() does not replace the charter that another process has begun a run with meanwhile", async () => {

@@ -1,0 +1,88 @@
+import { readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { expect, test } from "vitest";
+import { parse } from "yaml";
+import { parseRelayConfig, type RelayConfig } from "../src/relay/config.ts";
+
+const root = resolve(import.meta.dirname, "..");
+const env: Readonly<Record<string, string>> = {
+  HEDDLE_HOST: "relay.example.org",
+  NATS_PASSWORD: "0123456789abcdef",
+  TURN_SECRET: "fedcba9876543210",
+};
+
+interface Service {
+  readonly command: readonly string[];
+  readonly volumes?: readonly string[];
+  readonly ports?: readonly string[];
+  readonly networks: readonly string[] | { readonly inside: { readonly ipv4_address: string } };
+  readonly secrets?: readonly string[];
+}
+
+interface Compose {
+  readonly services: Readonly<Record<string, Service>>;
+  readonly volumes: object;
+  readonly secrets: Readonly<Record<string, { readonly environment: string }>>;
+}
+
+const read = (file: string): string => readFileSync(join(root, "deploy", file), "utf8");
+
+/** As an engine reads it: variables replaced, anchors merged. */
+function compose(): Compose {
+  const whole = read("compose.yaml").replaceAll(/\$\{(\w+)(?::\?)?\}/g, (_, name: string) => {
+    expect(env, `compose.yaml asks for ${name}`).toHaveProperty(name);
+    return env[name] as string;
+  });
+  return parse(whole, { merge: true }) as Compose;
+}
+
+/** The words of an instruction in the exec form. */
+function words(instruction: string): string[] {
+  const text = read("Containerfile").replaceAll("\\\n", " ");
+  const [, list] = new RegExp(`(?:^| )${instruction} (\\[.*\\])$`, "m").exec(text) ?? [];
+  return JSON.parse(list ?? "null") as string[];
+}
+
+const relays = Object.entries(compose().services).filter(([name]) => name.startsWith("relay"));
+const flagsOf = (service: Service): RelayConfig => {
+  const entry = words("ENTRYPOINT");
+  const flags = entry.slice(entry.indexOf("src/relay/main.ts") + 1);
+  return parseRelayConfig([...flags, ...service.command], {}, false) as RelayConfig;
+};
+
+test("the container starts a relay of this tree with flags that it takes, and asks it where its metrics are", () => {
+  const [node, ...rest] = words("ENTRYPOINT");
+  expect(node).toBe("node_modules/.bin/node");
+  expect(readFileSync(join(root, "tools", "run.mjs"), "utf8")).toContain(`"${rest[0]}", "${rest[1]}"`);
+  const config = parseRelayConfig(rest.slice(3), {}, false) as RelayConfig;
+  expect(config).toMatchObject({ host: "0.0.0.0", port: 8787, metricsHost: "127.0.0.1", contributor: false });
+  expect(read("Containerfile")).toContain(`VOLUME ${config.dir}\n`);
+  expect(words("CMD").join(" ")).toContain(`http://127.0.0.1:${config.metricsPort}/healthz`);
+});
+
+test("compose.yaml starts three relays of one run with flags that they take, each with a folder of its own", () => {
+  expect(relays.length).toBe(3);
+  for (const [name, service] of relays) {
+    const config = flagsOf(service);
+    expect(config.nats?.shown).toContain("nats:4222/heddle");
+    expect(config.ice.servers.map(({ url }) => url)).toContain(`turn:${env["HEDDLE_HOST"]}:3478`);
+    expect(config.ice.secretFile).toBe(`/run/secrets/${service.secrets?.[0]}`);
+    expect(config.proxyHeader).toBe("X-Forwarded-For");
+    expect(service.volumes).toEqual([`${name}:${config.dir}`]);
+    expect(service.ports).toBeUndefined();
+  }
+  const { services, secrets } = compose();
+  expect(secrets["turn"]?.environment).toBe("TURN_SECRET");
+  expect(services["turn"]?.command).toContain(`--static-auth-secret=${env["TURN_SECRET"]}`);
+});
+
+test("the proxy knows every relay at its port, and coturn carries packets to them alone", () => {
+  const caddy = read("Caddyfile");
+  const { services } = compose();
+  const addresses = relays.map(([, { networks }]) =>
+    "inside" in networks ? networks.inside.ipv4_address : "of no relay",
+  );
+  relays.forEach(([name, service]) => expect(caddy).toContain(`${name}:${flagsOf(service).port}`));
+  expect(services["turn"]?.command).toContain(`--allowed-peer-ip=${addresses[0]}-${addresses.at(-1)}`);
+  expect(services["turn"]?.command).toContain("--denied-peer-ip=0.0.0.0-255.255.255.255");
+});

@@ -59,10 +59,13 @@ export async function outcomeOfCall(call: () => unknown): Promise<string> {
 
 const pack = (value: unknown): Bytes => new Uint8Array(encode(value));
 
+/** No longer lists and maps are made of a few bytes that announce them. */
+const LENGTHS = { maxArrayLength: 10_000, maxMapLength: 1_000, maxStrLength: 100_000, maxBinLength: 100_000 };
+
 /** The value in `bytes`, for what is handed values and not bytes. */
 function valueIn(bytes: Bytes): { readonly value: unknown } | null {
   try {
-    return { value: decode(bytes) };
+    return { value: decode(bytes, LENGTHS) };
   } catch {
     return null;
   }

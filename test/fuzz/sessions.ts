@@ -360,6 +360,6 @@ async function contributorSubject(): Promise<Subject> {
 
 export const SESSIONS: readonly Target[] = [
   { name: "frames", inputs: 1_000_000, inputsInTest: 1_000, open: async () => framesSubject() },
-  { name: "relay", inputs: 1_000_000, inputsInTest: 100, open: relaySubject },
+  { name: "relay", inputs: 100_000, inputsInTest: 100, open: relaySubject },
   { name: "contributor", inputs: 100_000, inputsInTest: 60, open: contributorSubject },
 ];

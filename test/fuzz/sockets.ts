@@ -237,8 +237,8 @@ async function rtcSubject(): Promise<Subject> {
 }
 
 export const SOCKETS: readonly Target[] = [
-  { name: "http", inputs: 20_000, inputsInTest: 160, open: httpSubject },
-  { name: "websocket", inputs: 20_000, inputsInTest: 160, open: webSocketSubject },
-  { name: "operator", inputs: 20_000, inputsInTest: 80, open: operatorSubject },
+  { name: "http", inputs: 10_000, inputsInTest: 160, open: httpSubject },
+  { name: "websocket", inputs: 10_000, inputsInTest: 160, open: webSocketSubject },
+  { name: "operator", inputs: 10_000, inputsInTest: 80, open: operatorSubject },
   { name: "rtc", inputs: 2_000, inputsInTest: 20, open: rtcSubject },
 ];

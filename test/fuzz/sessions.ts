@@ -27,7 +27,7 @@ import {
   exampleRelayMessages,
   exampleReport,
 } from "../../src/protocol/examples.ts";
-import { MESSAGE_BYTES_MAX } from "../../src/protocol/limits.ts";
+import { MESSAGE_BYTES_MAX, PIECE_BYTES } from "../../src/protocol/limits.ts";
 import type { ContributorMessage, RelayMessage, VersionInfo } from "../../src/protocol/messages.ts";
 import { digestPieces } from "../../src/protocol/pieces.ts";
 import { createVirtualClock } from "../../src/sim/clock.ts";
@@ -35,6 +35,7 @@ import { createKeyRegistry } from "../../src/sim/keys.ts";
 import { createMemoryDisk, createMemoryStore, type MemoryDisk } from "../../src/store/memory.ts";
 import { packUpdate } from "../../src/update/pack.ts";
 import type { Subject, Target } from "./fuzz.ts";
+import { mutated } from "./mutate.ts";
 
 /** A sentence without what differs from one time to the next. */
 export function kindOf(sentence: string): string {
@@ -129,6 +130,18 @@ async function signedAnew(actor: Actor, input: Bytes): Promise<Bytes> {
   });
 }
 
+const isTraining = (one: RelayMessage): boolean => one.type === "assign" && one.assignment.type === "train";
+
+/** A contribution to the round at hand, signed as it should be, whose update is malformed in a way that `input` chooses. */
+async function contributionOf(actor: Actor, input: Bytes): Promise<Bytes> {
+  const rng = createRng(digestOf(input));
+  const payload = mutated([pack(honestDelta(actor.base))], rng).slice(0, PIECE_BYTES);
+  if (payload.length === 0 || !actor.got.some(isTraining)) {
+    return input;
+  }
+  return encodeMessage((await actor.contribution(payload)).message);
+}
+
 /** What a link of memory takes; longer messages are cut into frames and refused there. */
 const carried = (input: Bytes): Bytes => input.slice(0, MESSAGE_BYTES_MAX);
 
@@ -146,9 +159,7 @@ async function relaySubject(): Promise<Subject> {
     actor = new Actor(world, "stranger");
     await actor.connect();
     await actor.ready();
-    corpus = actor.got.some((one) => one.type === "assign" && one.assignment.type === "train")
-      ? await saidBy(actor)
-      : corpus;
+    corpus = actor.got.some(isTraining) ? await saidBy(actor) : corpus;
   };
   await join();
   return {
@@ -164,8 +175,9 @@ async function relaySubject(): Promise<Subject> {
       if (fed % 16 === 0) {
         await world.pass(5_000);
       }
-      actor.got.length = 0;
-      actor.pair.a.send(carried(input.length % 2 === 0 ? await signedAnew(actor, input) : input));
+      actor.got.splice(0, actor.got.length, ...actor.got.filter(isTraining).slice(-1));
+      const sign = [contributionOf, signedAnew][input.length % 4];
+      actor.pair.a.send(carried(sign === undefined ? input : await sign(actor, input)));
       await turn();
       if (world.failures.length > 0) {
         throw world.failures[0];

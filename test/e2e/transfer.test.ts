@@ -66,7 +66,8 @@ test("an upload goes on over the WebSocket, with a reason, when WebRTC carries n
   await until(() => contributor?.view().accepted === 1);
   expect(contributor.view()).toMatchObject({
     lane: "ws",
-    laneReason: "The upload over WebRTC made no progress for 15 s; it goes on without.",
+    // Either notices first: the contributor that nothing is confirmed, or the relay that nothing comes.
+    laneReason: expect.stringMatching(/made no progress for 15 s|gone silent on this lane/),
   });
   const bytes = contributor.view().contributions[0]?.wireBytes ?? 0;
   expect(sent() - bytes).toBeLessThan(1_000_000); // what was on its way

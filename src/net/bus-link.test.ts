@@ -219,3 +219,19 @@ test("countServed() tells the leader what an edge has served beside its links", 
   await vi.waitUntil(() => place.served.length === 1);
   expect(place.served).toEqual([5_000_000_000]);
 });
+
+test("a link that the leader turns away at once takes up no room there", async () => {
+  const hub = createMemoryHub();
+  const attach: AttachFrom = (link) => {
+    link.close("busy");
+    return { message: () => undefined, closed: () => undefined };
+  };
+  const acceptor = await acceptEdges({ ...LIMITS, bus: hub.connect(), attach, linksMax: 2, onServed: () => undefined });
+  const edge = await openEdge({ ...LIMITS, bus: hub.connect(), edge: randomEdge(), answerRtc: async () => "no" });
+  for (let dials = 0; dials < 4; dials += 1) {
+    const end = recorder();
+    createMemoryPair({ attachA: end.attach, attachB: (link) => edge.attach(link, { prefix: null }) });
+    expect(await end.closed()).toBe("busy");
+  }
+  expect(acceptor.links()).toBe(0);
+});

@@ -219,6 +219,7 @@ export async function acceptEdges(options: EdgeAcceptorOptions): Promise<EdgeAcc
       tell(bus, toEdge, header, why);
       return;
     }
+    let ended = false; // who attaches it may close it at once: then it is not kept
     const line = new BusLine({
       lane,
       attach: (link) => {
@@ -234,9 +235,14 @@ export async function acceptEdges(options: EdgeAcceptorOptions): Promise<EdgeAcc
       },
       ...limits,
       publish: (sequence, frame) => bus.publish(toEdge, encode({ ...header, kind: KIND_FRAME, sequence }, frame)),
-      forget: () => lines.delete(name),
+      forget: () => {
+        ended = true;
+        lines.delete(name);
+      },
     });
-    lines.set(name, line);
+    if (!ended) {
+      lines.set(name, line);
+    }
   };
 
   const take = (message: Bytes): void => {

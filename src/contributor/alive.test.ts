@@ -1,8 +1,9 @@
 import { describe, expect, test } from "vitest";
+import type { ContributorId } from "../base/bytes.ts";
 import { BEAT_MS, DEAD_MS, OFFER_PAUSE_MS } from "../protocol/limits.ts";
 import { DIAL_BACK_OFF, RETRY_SPREAD, RTC_BACK_OFF, SILENT_BEATS } from "./state.ts";
 import { wakeMs } from "./tick.ts";
-import { challenge, relayKey, types, Walk } from "./walk.fixture.ts";
+import { challenge, charter, digest, head, pending, train, types, Walk } from "./walk.fixture.ts";
 
 describe("links that end, fall silent or are refused", () => {
   test("dials again after a random share of a doubling back-off, at most 30 s", () => {
@@ -92,7 +93,6 @@ describe("links that end, fall silent or are refused", () => {
   test("does not go on by itself with a relay of another key, and does when started again", () => {
     const walk = new Walk();
     walk.connect();
-    walk.on({ type: "proven", dial: walk.state.dial, relay: relayKey });
     walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "no" });
     walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
     walk.on({ type: "linked", dial: walk.state.dial });
@@ -103,5 +103,27 @@ describe("links that end, fall silent or are refused", () => {
     walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
     walk.on({ type: "linked", dial: walk.state.dial });
     expect(types(walk.receive(other))).toEqual(["prove"]);
+  });
+
+  test("believes nothing of a relay that leaves the proof of its key out", () => {
+    const contributor = digest("d") as string as ContributorId;
+    const verdict = { type: "refused", reason: "harmful" } as const;
+    const early = [
+      { type: "welcome", run: digest("r"), charter, contributor, head: head(0), earlier: [] },
+      { type: "version", head: head(1) },
+      { type: "assign", assignment: train("t0", 0) },
+      { type: "verdict", contribution: pending.id, verdict },
+      { type: "have", contribution: pending.id, pieces: 1 },
+    ] as const;
+    for (const message of early) {
+      const walk = new Walk();
+      walk.settle(0, pending);
+      walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "no" });
+      walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
+      walk.on({ type: "linked", dial: walk.state.dial });
+      walk.receive(challenge);
+      expect(types(walk.receive(message))).toEqual(["hangUp"]);
+      expect(walk.state).toMatchObject({ failure: null, pending, head: head(0), link: { type: "waiting" } });
+    }
   });
 });

@@ -57,8 +57,8 @@ export type LinkState =
   /** To be dialled at `untilMs`. */
   | { readonly type: "waiting"; readonly untilMs: number }
   | { readonly type: "dialling"; readonly untilMs: number }
-  /** Hello is sent; challenge, prove and welcome follow. */
-  | { readonly type: "greeting"; readonly untilMs: number }
+  /** Hello is sent; challenge, prove and welcome follow. `proven`: the relay has the key that it names. */
+  | { readonly type: "greeting"; readonly untilMs: number; readonly proven: boolean }
   | { readonly type: "open" };
 
 /** A contribution without a verdict. Its bytes are in the store; `id` finds them. */

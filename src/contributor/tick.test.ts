@@ -11,6 +11,7 @@ describe("tick()", () => {
     expect(types(walk.on({ type: "start" }))).toEqual(["dial"]);
     expect(types(walk.on({ type: "linked", dial: walk.state.dial }))).toEqual(["hello"]);
     expect(types(walk.receive(challenge))).toEqual(["prove"]);
+    walk.on({ type: "proven", dial: walk.state.dial, relay: challenge.relay });
     const contributor = digest("d") as string as ContributorId;
     const welcome = { type: "welcome", run: digest("r"), charter, contributor, head: head(0), earlier: [] } as const;
     expect(types(walk.receive(welcome))).toEqual(["prepare", "fetch"]);
@@ -57,6 +58,7 @@ describe("tick()", () => {
     walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "gone" });
     walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
     walk.on({ type: "linked", dial: walk.state.dial });
+    walk.greet();
     const contributor = digest("d") as string as ContributorId;
     walk.receive({ type: "welcome", run: digest("q"), charter, contributor, head: head(0), earlier: [] });
     expect(walk.state.failure).toMatch(/another run/);

@@ -90,7 +90,7 @@ function take(draft: Draft, event: ContributorEvent): void {
       if (event.dial === state.dial && state.link.type === "dialling") {
         const { publicKey, agent, engine, device, privateData } = state.identity;
         const hello = { publicKey, nonce: nonceOf(draft.rng), agent, engine, device, privateData };
-        set(draft, { link: { type: "greeting", untilMs: nowMs + HANDSHAKE_MS } });
+        set(draft, { link: { type: "greeting", untilMs: nowMs + HANDSHAKE_MS, proven: false } });
         set(draft, { beatMs: nowMs + BEAT_MS, silentBeats: 0, pingedMs: nowMs });
         draft.effects.push({ type: "send", message: { type: "hello", protocol: PROTOCOL_VERSION, ...hello } });
       }
@@ -109,6 +109,7 @@ function take(draft: Draft, event: ContributorEvent): void {
     case "proven":
       if (event.dial === state.dial) {
         set(draft, { relay: event.relay });
+        set(draft, { link: state.link.type === "greeting" ? { ...state.link, proven: true } : state.link });
       }
       return;
     case "garbled":
@@ -194,8 +195,21 @@ function nonceOf(rng: Rng): Bytes {
 const OTHER_RELAY =
   "The relay has another key than before: it is another relay, or somebody is in between. Start again to take part in what it serves now.";
 
+/** What a relay may say before it has proven its key. */
+const UNPROVEN: readonly RelayMessage["type"][] = ["challenge", "refused", "banned", "ice", "ping", "pong"];
+
+/** Whoever leaves the challenge out has proven nothing, and is believed nothing. */
+function isOutOfTurn({ link }: Draft["state"], { type }: RelayMessage): boolean {
+  const welcomes = type === "welcome" && link.type === "greeting" && link.proven;
+  return link.type !== "open" && !welcomes && !UNPROVEN.includes(type);
+}
+
 function receive(draft: Draft, message: RelayMessage): void {
   const { state } = draft;
+  if (isOutOfTurn(state, message)) {
+    hangUp(draft, `The relay said "${message.type}" before it had proven its key`);
+    return;
+  }
   switch (message.type) {
     case "challenge": {
       const { nonce, relay, signature } = message;

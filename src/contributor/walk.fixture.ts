@@ -92,6 +92,11 @@ export class Walk {
   receive(message: RelayMessage, lane: "ws" | "rtc" = "ws"): readonly Effect[] {
     return this.on({ type: "received", dial: this.state.dial, lane, message });
   }
+  /** The relay proves its key. */
+  greet(): void {
+    this.receive(challenge);
+    this.on({ type: "proven", dial: this.state.dial, relay: relayKey });
+  }
   /** From nothing to a link that the relay has welcomed. */
   connect(version = 0): readonly Effect[] {
     if (this.state.intent === "stopped") {
@@ -100,7 +105,7 @@ export class Walk {
       this.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
     }
     this.on({ type: "linked", dial: this.state.dial });
-    this.receive(challenge);
+    this.greet();
     const contributor = digest("d") as string as ContributorId;
     const round = { ...charter.round, aheadMax: this.aheadMax };
     const served = { ...charter, round };

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { contributionIdOf } from "../protocol/codec.ts";
 import { calm, Actor, joined, started } from "./rehearsal.fixture.ts";
 import { HELLO_RATE } from "./gate.ts";
 import { HOLD_MS, HOLDS_MAX, MESSAGE_RATE } from "./peer.ts";
@@ -69,5 +70,18 @@ describe("a session that sends too many messages", () => {
 
   test("is not one that sends as many as there may be", async () => {
     expect((await flood(MESSAGE_RATE.perS - 2, 120)).closed).toBeNull();
+  });
+
+  test("is one that sends pieces that nobody waits for", async () => {
+    const world = await started();
+    const eve = new Actor(world, "eve");
+    await eve.connect();
+    const contribution = contributionIdOf(Uint8Array.of(1));
+    for (let index = 0; index < 3 * MESSAGE_RATE.burst; index += 1) {
+      eve.send({ type: "piece", contribution, index: 0, bytes: Uint8Array.of(1) });
+      await calm(world.host);
+    }
+    expect(eve.closed).toMatch(/more messages than can be read/);
+    expect(eve.last("refused")?.reason).toBe("busy");
   });
 });

@@ -243,9 +243,7 @@ export class Peer {
       return;
     }
     const message = decoded.value;
-    if (message.type !== "contribute" && message.type !== "piece" && this.#isFlooding()) {
-      this.refuse("busy", `more than ${MESSAGE_RATE.perS} messages a second`, BUSY_RETRY_MS);
-      this.close("The session sends more messages than can be read");
+    if (!isUpdate(message) && this.waste()) {
       return;
     }
     if (message.type === "ping") {
@@ -257,6 +255,16 @@ export class Peer {
         this.#shakeHands(message, bytes);
       }
     }
+  }
+
+  /** Counts a message that is no update, or is one that nobody waits for; true when it was one too many, and the session is over. */
+  waste(): boolean {
+    const floods = this.#stage !== "gone" && this.#isFlooding();
+    if (floods) {
+      this.refuse("busy", `more than ${MESSAGE_RATE.perS} messages a second`, BUSY_RETRY_MS);
+      this.close("The session sends more messages than can be read");
+    }
+    return floods;
   }
 
   /** Counts a message. Whoever sends too many is slowed down first; what a lane that cannot wait still brings is a debt. */
@@ -398,7 +406,9 @@ export class Peer {
       return;
     }
     if (alike >= (WAITING_MAX_OF[type] ?? WAITING_MAX)) {
-      this.refuse("busy", `${alike} messages "${type}" are waiting`, BUSY_RETRY_MS);
+      if (!isUpdate(message) || !this.waste()) {
+        this.refuse("busy", `${alike} messages "${type}" are waiting`, BUSY_RETRY_MS);
+      }
       return;
     }
     this.#waiting += 1;
@@ -449,4 +459,9 @@ export class Peer {
       counted.down = link.bytesSent;
     }
   }
+}
+
+/** Updates are not counted as messages as long as they are of use. */
+function isUpdate({ type }: ContributorMessage): boolean {
+  return type === "contribute" || type === "piece";
 }

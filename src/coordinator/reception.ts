@@ -60,7 +60,9 @@ export class Reception {
   /** Resolves when the message has been handled. */
   take(peer: Peer, message: Of<"offer" | "piece">): Promise<void> {
     if (message.type === "piece" && this.#uploadOf(peer, message) === undefined) {
-      peer.refuse("not-assigned", `piece ${message.index} is of nothing that is being received`);
+      if (!peer.waste()) {
+        peer.refuse("not-assigned", `piece ${message.index} is of nothing that is being received`);
+      }
       return Promise.resolve(); // not even queued
     }
     return this.#inTurn(() => (message.type === "offer" ? this.#offer(peer, message) : this.#piece(peer, message)));
@@ -167,6 +169,7 @@ export class Reception {
         this.#confirm(peer, upload);
         return;
       case "ignored":
+        peer.waste();
         return;
       case "damaged":
         if (added.again) {

@@ -1,4 +1,5 @@
 import { describe, expect, test, vi } from "vitest";
+import { HeddleError } from "../base/assert.ts";
 import type { Bus } from "../store/bus.ts";
 import { createMemoryHub, type MemoryHub } from "../store/bus-memory.ts";
 import { acceptEdges, openEdge, randomEdge, type Edge, type AttachFrom, type EdgeAcceptor } from "./bus-link.ts";
@@ -234,4 +235,36 @@ test("a link that the leader turns away at once takes up no room there", async (
     expect(await end.closed()).toBe("busy");
   }
   expect(acceptor.links()).toBe(0);
+});
+
+test("an edge that could not begin leaves nothing behind that ends the links of the next", async () => {
+  let away = true;
+  const hub = createMemoryHub();
+  const place = hub.connect();
+  const bus: Bus = {
+    ...place,
+    answer: async (...given) => {
+      if (away) {
+        throw new HeddleError("unreachable", "Cannot answer: the bus is away");
+      }
+      return place.answer(...given);
+    },
+  };
+  const [ends, end] = [recorder(), recorder()];
+  const links: Link[] = [];
+  const attach: AttachFrom = (link) => {
+    links.push(link);
+    return ends.attach(link);
+  };
+  await acceptEdges({ ...LIMITS, bus: hub.connect(), attach, linksMax: 2, onServed: () => undefined });
+  const options = { ...LIMITS, bus, edge: randomEdge(), answerRtc: async () => "no" };
+  await expect(openEdge(options)).rejects.toMatchObject({ code: "unreachable" });
+  away = false;
+  const edge = await openEdge(options);
+  const { a } = createMemoryPair({ attachA: end.attach, attachB: (link) => edge.attach(link, { prefix: null }) });
+  await vi.waitUntil(() => links.length === 1);
+  links[0]?.send(Uint8Array.of(1));
+  expect(await Promise.race([end.next(), end.closed()])).toEqual(Uint8Array.of(1));
+  a.send(Uint8Array.of(2));
+  expect(await Promise.race([ends.next(), ends.closed()])).toEqual(Uint8Array.of(2));
 });

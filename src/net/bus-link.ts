@@ -162,7 +162,13 @@ export async function openEdge(options: EdgeOptions): Promise<Edge> {
     return new TextEncoder().encode(await answerRtc(sdp, (link) => begin(link, offer, null)));
   };
   const mine = `edge.${toHex(edge)}.${epoch}`;
-  const unsubscribe = [await bus.subscribe(mine, take), await bus.answer(`${mine}.offer`, answer)];
+  const unsubscribe = [await bus.subscribe(mine, take)];
+  try {
+    unsubscribe.push(await bus.answer(`${mine}.offer`, answer));
+  } catch (error) {
+    unsubscribe.forEach((end) => end()); // else it would end the links of the next one with this name
+    throw error;
+  }
   unsubscribe.push(bus.onInterrupt((reason) => endAll(lines, reason)));
   return {
     attach: (link, { prefix }) => begin(link, 0, prefix),

@@ -3,7 +3,7 @@
  * was lost, or that the server cut because it could not keep up, comes back by itself; what was on the way then is lost, which
  * is told. Subjects are `<name>.bus.<subject>`.
  */
-import type { NatsConnection } from "@nats-io/transport-node";
+import type { NatsConnection, Subscription } from "@nats-io/transport-node";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { BUS_QUEUE_BYTES_MAX, checkBusMessage, type Bus } from "./bus.ts";
@@ -73,7 +73,7 @@ class NatsBus implements Bus {
         }
       },
     });
-    await this.#reached("subscribe");
+    await this.#reached("subscribe", subscription);
     return () => subscription.unsubscribe();
   }
 
@@ -99,7 +99,7 @@ class NatsBus implements Bus {
         }
       },
     });
-    await this.#reached("answer");
+    await this.#reached("answer", subscription);
     return () => subscription.unsubscribe();
   }
 
@@ -126,10 +126,12 @@ class NatsBus implements Bus {
     this.#flushing = false;
   }
 
-  async #reached(action: string): Promise<void> {
+  /** What the server may not know of is given up: the client would subscribe again by itself when the bus is back. */
+  async #reached(action: string, subscription: Subscription): Promise<void> {
     try {
       await this.#connection.flush();
     } catch (error) {
+      subscription.unsubscribe();
       throw new HeddleError("unreachable", `Cannot ${action}: the bus is away`, { cause: error });
     }
   }

@@ -77,6 +77,34 @@ describe.each([1, 3])("openNatsBus() keeps the contract on %i server(s)", (serve
     expect(told).toEqual(["The connection between the relays broke"]);
     await bus.close();
   });
+
+  test("what could not be subscribed to is not subscribed to later", async () => {
+    const { servers: all, ...address } = nats.address(`bus-${(runs += 1)}`);
+    const bus = await openNatsBus({ ...address, servers: [all[0] as string] });
+    const got: number[] = [];
+    const [ghost, sound] = [vi.fn(), ([first = -1]: Uint8Array) => got.push(first)];
+    const killed = nats.servers[0]?.kill();
+    const failed = bus.subscribe("a", ghost).catch((error: unknown) => error);
+    await killed;
+    await nats.servers[0]?.start();
+    const subscribed = typeof (await failed) === "function"; // else the server was gone before it could say that it knows
+    await vi.waitUntil(
+      async () => {
+        try {
+          if (got.length === 0) {
+            await bus.subscribe("a", sound);
+            bus.publish("a", Uint8Array.of(1));
+          }
+        } catch {
+          return false;
+        }
+        return got.length > 0;
+      },
+      { timeout: 20_000, interval: 50 },
+    );
+    expect(ghost.mock.calls.length > 0).toBe(subscribed);
+    await bus.close();
+  });
 });
 
 test("openNatsBus() says where no server answers", async () => {

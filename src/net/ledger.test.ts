@@ -1,7 +1,8 @@
-import { createServer, type Server } from "node:http";
+import { createServer, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { once } from "node:events";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Writable } from "node:stream";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Bytes } from "../base/bytes.ts";
 import { countingBytes } from "../protocol/examples.ts";
 import { createMemoryStore } from "../store/memory.ts";
@@ -61,4 +62,18 @@ describe("createLedgerFetcher()", () => {
       expect((await fetch(`${origin}/?${query}`)).status).toBe(400);
     }
   });
+});
+
+test("serveLedger() reads no further than its peer does, and ends when that is gone", async () => {
+  const read = vi.fn(async (_from: number, count: number) =>
+    Array.from({ length: count }, () => new Uint8Array(1_000)),
+  );
+  const unread = Object.assign(new Writable({ write: () => undefined }), { writeHead: () => undefined });
+  const query = new URLSearchParams({ from: "0", count: "1024" });
+  const served = serveLedger(unread as unknown as ServerResponse, { log: { length: async () => 5_000, read }, query });
+  await new Promise((settle) => setTimeout(settle, 20));
+  expect(read.mock.calls.length).toBeLessThanOrEqual(2);
+  unread.destroy();
+  await served;
+  expect(read.mock.calls.length).toBeLessThanOrEqual(3);
 });

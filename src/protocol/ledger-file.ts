@@ -10,18 +10,21 @@ import { ENTRY_BYTES_MAX } from "./limits.ts";
 /** Its first line. */
 const FORMAT = Uint8Array.from("heddle ledger 1\n", (letter) => letter.charCodeAt(0));
 const LENGTH_BYTES = 4;
-/** Entries written at a time. */
+/** Entries written at a time, unless told otherwise. */
 const PAGE_ENTRIES = 256;
 
-/** `entries` as a file's pieces. */
-export async function* writeLedger(entries: AsyncIterable<Bytes> | Iterable<Bytes>): AsyncGenerator<Bytes> {
+/** `entries` as a file's pieces, of `pieceEntries` each. */
+export async function* writeLedger(
+  entries: AsyncIterable<Bytes> | Iterable<Bytes>,
+  pieceEntries = PAGE_ENTRIES,
+): AsyncGenerator<Bytes> {
   yield FORMAT;
   let page: Uint8Array[] = [];
   for await (const entry of entries) {
     const length = new Uint8Array(LENGTH_BYTES);
     new DataView(length.buffer).setUint32(0, entry.length);
     page.push(length, entry);
-    if (page.length >= 2 * PAGE_ENTRIES) {
+    if (page.length >= 2 * pieceEntries) {
       yield concatBytes(page);
       page = [];
     }

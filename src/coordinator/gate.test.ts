@@ -42,6 +42,13 @@ describe("createGate()", () => {
     expect([join("b", 60_000), join("f", 60_000), join("f", 60_000)]).toEqual([false, true, false]);
   });
 
+  test("gives a prefix that names members' keys little more than its share", () => {
+    const gate = createGate({ sessionsMax: 100, prefixShare: 0.2 });
+    const named = { contributor: someone, prefix: "192.0.2.0/24", isMember: true };
+    const admitted = Array.from({ length: 200 }, (_, i) => gate.hello(named, 500 * i)).filter((one) => one === null);
+    expect(admitted.length).toBe(20 * (1 + MEMBER_SHARE));
+  });
+
   test("takes only so many links beyond the sessions", () => {
     const gate = createGate({ sessionsMax: 10 });
     const most = 10 * (1 + MEMBER_SHARE) + GREETINGS_MAX;

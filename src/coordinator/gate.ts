@@ -17,7 +17,7 @@ const PREFIXES_MAX = 20_000;
 export const GREETINGS_MAX = 500;
 /** Share of all sessions that one prefix may have, unless configured. */
 export const PREFIX_SHARE = 0.2;
-/** Sessions beyond the limit that are kept for members, as a share of it. */
+/** Sessions beyond the limit, and beyond a prefix's, that are kept for members, as a share of it. */
 export const MEMBER_SHARE = 0.1;
 /** How long those wait who find no room without being told a turn, each a little longer than the one before. */
 const FULL_RATE: Rate = { perS: 10, burst: 1 };
@@ -55,6 +55,7 @@ export function createGate({ sessionsMax = SESSIONS_MAX, prefixShare = PREFIX_SH
   const tickets = createTickets(sessionsMax);
   const prefixMax = Math.max(1, Math.floor(sessionsMax * prefixShare));
   const membersMax = sessionsMax + Math.ceil(sessionsMax * MEMBER_SHARE);
+  const prefixMembersMax = prefixMax + Math.ceil(prefixMax * MEMBER_SHARE);
   const sessionsOf = new Map<string, number>();
   let sessions = 0;
   const later = (waitMs: number): number => Math.ceil(Math.min(RETRY_MS_MAX, waitMs));
@@ -64,11 +65,12 @@ export function createGate({ sessionsMax = SESSIONS_MAX, prefixShare = PREFIX_SH
     if (waitMs > 0) {
       return later(waitMs);
     }
-    if (isMember && sessions < membersMax) {
+    const own = prefix === null ? 0 : (sessionsOf.get(prefix) ?? 0);
+    // Whose key it is is not proven yet, and members' keys are public.
+    if (isMember && sessions < membersMax && own < prefixMembersMax) {
       tickets.passed(nowMs);
       return null;
     }
-    const own = prefix === null ? 0 : (sessionsOf.get(prefix) ?? 0);
     return own >= prefixMax ? whenFull(prefix ?? "", nowMs) : tickets.ask(contributor, sessions < sessionsMax, nowMs);
   };
   return {

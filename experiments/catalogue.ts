@@ -282,10 +282,16 @@ export const EXPERIMENTS: readonly Experiment[] = [
         links: { ...RURAL, upMbitPerS: 1 },
       },
     ].map(({ name, sentence, aheadMax, links }) => {
+      // The four stand for eight or more, of whom each would send so much.
       const scale: Scale = { model: MIDDLING_MODEL, contributors: 4, rounds: 12, steps: 30 };
       const round = { ...charterOf(scale).round, trainMs: 60_000, graceMs: 60_000, aheadMax };
       const devices: Devices = { stepMs: 300, spread: 1 };
-      return arm(scale, name, sentence, { work: "noise", devices, links, charter: { round, trust: TRUSTING } });
+      return arm(scale, name, sentence, {
+        work: "noise",
+        devices,
+        links,
+        charter: { round, uplink: { ...uplink, together: 0 }, trust: TRUSTING },
+      });
     }),
   },
   {

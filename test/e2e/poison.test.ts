@@ -51,8 +51,9 @@ test("random noise of an honest norm is refused", async () => {
   const honest = unpackUpdate(pack(delta), { parameters: delta.length, keepMax: 4096 });
   const noise = Float32Array.from({ length: delta.length }, () => rng.normal());
   const packed = unpackUpdate(pack(noise), { parameters: delta.length, keepMax: 4096 });
-  // It trains 4 steps where the honest one trains about 40: the norm of the others' updates is ten times its own.
-  const scale = honest.ok && packed.ok ? (10 * updateNorm(honest.value)) / updateNorm(packed.value) : 0;
+  // It trains 4 steps where the honest one trains up to 40: the norm of the others' updates is up to ten times its own. Five times is below
+  // ten medians even where the median is its own, of the two that were accepted before.
+  const scale = honest.ok && packed.ok ? (5 * updateNorm(honest.value)) / updateNorm(packed.value) : 0;
   expect(["no-improvement", "harmful"]).toContain(await liar.send(header, pack(noise.map((value) => value * scale))));
 });
 

@@ -1,4 +1,5 @@
 /** The benchmark page's worker: runs the course (`engines/course.ts`) when told to, posts what happens, stops when told to. */
+import { messageIn } from "../src/base/assert.ts";
 import { runCourse } from "../src/engines/course.ts";
 import { systemClock } from "../src/net/system-clock.ts";
 import type { BenchOrder } from "../src/ui/bench-link.ts";
@@ -18,7 +19,7 @@ self.addEventListener("message", ({ data }: MessageEvent<BenchOrder>) => {
     signal,
     tell: (event) => self.postMessage(event),
   }).catch((error: unknown) => {
-    self.postMessage({ type: "fault", sentence: error instanceof Error ? error.message : String(error) });
+    self.postMessage({ type: "fault", sentence: messageIn(error) });
     self.postMessage({ type: "end", stopped: true });
   });
 });

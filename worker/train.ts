@@ -4,7 +4,7 @@
  * `ui/surface.ts` with the page. It starts nothing by itself.
  */
 import { expose, transfer } from "comlink";
-import { HeddleError } from "../src/base/assert.ts";
+import { HeddleError, messageIn } from "../src/base/assert.ts";
 import { createRng } from "../src/base/rng.ts";
 import { keepEngine } from "../src/contributor/keeper.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../src/contributor/run.ts";
@@ -191,6 +191,6 @@ async function outcome(work: () => Promise<string>): Promise<Outcome> {
     return { ok: true, sentence: await work() };
   } catch (error) {
     const code = error instanceof HeddleError ? error.code : "unknown";
-    return { ok: false, code, message: error instanceof Error ? error.message : String(error) };
+    return { ok: false, code, message: messageIn(error) };
   }
 }

@@ -5,7 +5,7 @@
 import type { ContributorView } from "../contributor/view.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import type { ContributionItem } from "../ui/contributions.ts";
-import { byId, setText } from "../ui/dom.ts";
+import { byId, byTag, setText } from "../ui/dom.ts";
 import { fillFacts } from "../ui/fact-list.ts";
 import { deviceFacts, lossUnit, runFacts } from "../ui/facts.ts";
 import { asSentence, formatCount, formatPlural, formatShort } from "../ui/format.ts";
@@ -39,13 +39,13 @@ export function findScreen() {
     runPurpose: byId("run-purpose"),
     runFacts: byId("run-facts"),
     deviceFacts: byId("device-facts"),
-    meter: only("heddle-meter"),
-    power: only("heddle-power"),
-    threads: only("heddle-threads"),
-    chart: only("heddle-chart"),
-    contributions: only("heddle-contributions"),
-    consent: only("heddle-consent"),
-    writer: only("heddle-try"),
+    meter: byTag("heddle-meter"),
+    power: byTag("heddle-power"),
+    threads: byTag("heddle-threads"),
+    chart: byTag("heddle-chart"),
+    contributions: byTag("heddle-contributions"),
+    consent: byTag("heddle-consent"),
+    writer: byTag("heddle-try"),
   };
 }
 
@@ -148,12 +148,4 @@ function progressWords(view: ContributorView | null): string {
   const { tokensTotal = 0, accepted = 0 } = view ?? {};
   const tokens = `Since you started: learned from ${formatShort(tokensTotal)} tokens, `;
   return `${tokens}${formatPlural(accepted, "contribution", "contributions")} accepted.`;
-}
-
-function only<K extends keyof HTMLElementTagNameMap>(name: K): HTMLElementTagNameMap[K] {
-  const element = document.querySelector(name);
-  if (element === null) {
-    throw new Error(`Cannot set up the page: it has no <${name}>`);
-  }
-  return element;
 }

@@ -9,7 +9,7 @@ import { decodeRelayMessage, encodeMessage, rtcProof, sessionProof } from "../pr
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import type { IceServer } from "../protocol/ice.ts";
 import type { ContributorMessage, RelayMessage, RtcSignal } from "../protocol/messages.ts";
-import type { ContributorEvent, ContributorState, Effect } from "./state.ts";
+import type { ContributorEvent, ContributorState, Effect, SessionLane } from "./state.ts";
 
 /** Time to set the WebRTC lane up. */
 const RTC_MS = 15_000;
@@ -62,7 +62,7 @@ export class Lanes {
   }
 
   /** Where an upload goes; undefined when that link is gone. */
-  uploadLink(lane: "ws" | "rtc"): Link | undefined {
+  uploadLink(lane: SessionLane): Link | undefined {
     return lane === "rtc" ? this.#rtc : this.#link;
   }
 
@@ -168,7 +168,7 @@ export class Lanes {
     return answer.sdp;
   }
 
-  #receive(bytes: Bytes, { dial, lane, link }: { dial: number; lane: "ws" | "rtc"; link: Link }): void {
+  #receive(bytes: Bytes, { dial, lane, link }: { dial: number; lane: SessionLane; link: Link }): void {
     const decoded = decodeRelayMessage(bytes);
     if (!decoded.ok) {
       const reason = `The relay sent something unreadable: ${decoded.detail}`;

@@ -16,7 +16,7 @@ import type { Store } from "../store/store.ts";
 import { createDesk, type Desk } from "./desk.ts";
 import { Lanes, type OpenRtc } from "./lanes.ts";
 import { viewOf } from "./projection.ts";
-import { createState, type ContributorEvent, type Effect, type JobResult } from "./state.ts";
+import { createState, type ContributorEvent, type Effect, type JobResult, type SessionLane } from "./state.ts";
 import { tick, wakeMs } from "./tick.ts";
 import type { ContributorView } from "./view.ts";
 import type { CreateWork, EngineInUse, JobOptions } from "./work.ts";
@@ -302,7 +302,7 @@ class Session {
     }
   }
 
-  #upload(lane: "ws" | "rtc", message: Bytes | undefined): void {
+  #upload(lane: SessionLane, message: Bytes | undefined): void {
     if (message !== undefined) {
       this.#lanes.uploadLink(lane)?.send(message);
     }

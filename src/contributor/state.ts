@@ -4,11 +4,15 @@
  */
 import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
 import type { Charter } from "../protocol/charter.ts";
+import type { Lane } from "../net/link.ts";
 import { BEAT_MS, DEAD_MS } from "../protocol/limits.ts";
 import type { Assignment, ContributorMessage, RelayMessage, VersionInfo } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
 import type { ContributionView } from "./view.ts";
 import type { EngineInUse } from "./work.ts";
+
+/** A session's: the dialled one and the one beside it. */
+export type SessionLane = Exclude<Lane, "memory">;
 
 /** A back-off with full jitter: before try n + 1 a random share of `baseMs` · 2^n, at most of `capMs`. */
 export interface BackOff {
@@ -76,7 +80,7 @@ export interface Pending {
 /** How `pending` was last sent: on which dialled link (by number), by which lane, and how far it is. */
 export interface Upload {
   readonly dial: number;
-  readonly lane: "ws" | "rtc";
+  readonly lane: SessionLane;
   /** When it was begun, or the relay last confirmed a piece. */
   readonly movedMs: number;
   /** Pieces that the relay has confirmed; null before it has said anything. */
@@ -183,7 +187,7 @@ export type ContributorEvent =
   | { readonly type: "linked"; readonly dial: number }
   /** A dial failed or a link ended. */
   | { readonly type: "linkEnded"; readonly dial: number; readonly reason: string }
-  | { readonly type: "received"; readonly dial: number; readonly lane: "ws" | "rtc"; readonly message: RelayMessage }
+  | { readonly type: "received"; readonly dial: number; readonly lane: SessionLane; readonly message: RelayMessage }
   /** The relay has the key that it names. */
   | { readonly type: "proven"; readonly dial: number; readonly relay: Bytes }
   /** What arrived is no message of this protocol, or not the relay's. */
@@ -223,12 +227,12 @@ export type Effect =
   | { readonly type: "ahead"; readonly assignment: string; readonly stepsMax: number }
   | { readonly type: "abort" }
   /** Send a contribution, or offer it where it is sent in pieces. */
-  | { readonly type: "upload"; readonly id: ContributionId; readonly lane: "ws" | "rtc" }
+  | { readonly type: "upload"; readonly id: ContributionId; readonly lane: SessionLane }
   /** Send the pieces `from` … `to` − 1 of what was offered. */
   | {
       readonly type: "pieces";
       readonly id: ContributionId;
-      readonly lane: "ws" | "rtc";
+      readonly lane: SessionLane;
       readonly from: number;
       readonly to: number;
     }

@@ -11,6 +11,7 @@ import {
   type ContributorState,
   type Effect,
   type Pending,
+  type SessionLane,
 } from "./state.ts";
 import { tick } from "./tick.ts";
 
@@ -89,7 +90,7 @@ export class Walk {
     this.effects = ticked.effects;
     return ticked.effects;
   }
-  receive(message: RelayMessage, lane: "ws" | "rtc" = "ws"): readonly Effect[] {
+  receive(message: RelayMessage, lane: SessionLane = "ws"): readonly Effect[] {
     return this.on({ type: "received", dial: this.state.dial, lane, message });
   }
   /** The relay proves its key. */

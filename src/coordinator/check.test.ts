@@ -1,43 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { digestOf, type Bytes } from "../base/bytes.ts";
-import { createPair, deviceKeyOf, verifySignature } from "../net/device-key.ts";
-import { appendEntry, EMPTY_CHAIN } from "../protocol/chain.ts";
-import { contributorIdOf } from "../protocol/codec.ts";
-import { countingBytes, exampleEvents } from "../protocol/examples.ts";
-import type { LedgerEvent } from "../protocol/ledger.ts";
+import { verifySignature } from "../net/device-key.ts";
+import { countingBytes } from "../protocol/examples.ts";
 import { createMemoryStore } from "../store/memory.ts";
 import { entriesOf } from "../store/store.ts";
 import { checkLedger as checkWith, type CheckedLedger } from "./check.ts";
+import { contributor, entries, EVENTS, started, streamOf } from "./ledger.fixture.ts";
 
 const checkLedger = (all: AsyncIterable<Bytes>): Promise<CheckedLedger> => checkWith(all, verifySignature);
-const key = await deviceKeyOf(await createPair(false));
-const publicKey = countingBytes(32);
-const contributor = contributorIdOf(publicKey);
-const started = { ...exampleEvents[0], relay: key.publicKey } as Extract<LedgerEvent, { type: "started" }>;
-const EVENTS: readonly LedgerEvent[] = [
-  started,
-  { type: "introduced", contributor, publicKey, agent: "a client" },
-  { type: "opened", round: 1, baseVersion: 0, seed: 5 },
-  { type: "closed", round: 1 },
-  { type: "skipped", round: 1 },
-  { type: "banned", contributor, why: "Sends noise" },
-  { type: "paused" },
-];
-
-async function entries(events: readonly LedgerEvent[]): Promise<Bytes[]> {
-  const written: Bytes[] = [];
-  let chain = EMPTY_CHAIN;
-  for (const [timeMs, event] of events.entries()) {
-    const added = await appendEntry(chain, event, { timeMs, key });
-    written.push(added.bytes);
-    chain = added.chain;
-  }
-  return written;
-}
-
-async function* streamOf(all: readonly Bytes[]): AsyncGenerator<Bytes> {
-  yield* all;
-}
 
 describe("checkLedger()", () => {
   test("gives the key, the last digest and the state of a ledger that holds together", async () => {

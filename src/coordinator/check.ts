@@ -6,6 +6,7 @@
  */
 import { AssertionError, HeddleError } from "../base/assert.ts";
 import { toHex, type Bytes, type ContributionId, type ContributorId, type Digest } from "../base/bytes.ts";
+import { dropOldest } from "../base/newest.ts";
 import { EMPTY_CHAIN, verifyChain, type ChainHead, type SignedEntry } from "../protocol/chain.ts";
 import { contributorIdOf } from "../protocol/codec.ts";
 import type { VerifySignature } from "../protocol/keys.ts";
@@ -13,8 +14,8 @@ import type { LedgerEvent } from "../protocol/ledger.ts";
 import { UPDATES_KEPT } from "../protocol/limits.ts";
 import { applyEvent, type Contribution, type DurableState } from "./state.ts";
 
-/** Entries checked at a time. */
-const PAGE_ENTRIES = 256;
+/** Entries checked at a time: between two looks at the rest of the world. */
+export const PAGE_ENTRIES = 256;
 /** Public keys remembered, the newest. */
 const KEYS_KEPT = 100_000;
 
@@ -127,10 +128,7 @@ function apply(check: LedgerCheck, { sequence: entry, event, timeMs }: SignedEnt
       return fault(`device ${event.contributor} is introduced with another device's key`);
     }
     check.keys.set(event.contributor, event.publicKey);
-    const [oldest] = check.keys.size > KEYS_KEPT ? check.keys.keys() : [];
-    if (oldest !== undefined) {
-      check.keys.delete(oldest);
-    }
+    dropOldest(check.keys, KEYS_KEPT);
   } else if (event.type === "contributed") {
     check.entryOf.set(event.contribution, entry);
   } else if (event.type === "merged" && check.durable !== null) {

@@ -38,7 +38,7 @@ import { Queue } from "./queue.ts";
 import { Reception } from "./reception.ts";
 import { applyEvent, type DurableState } from "./state.ts";
 import { tick, wakeAt } from "./tick.ts";
-import { operatorViewOf, publicBlobsOf, summaryOf, viewOf, type OperatorView } from "./view.ts";
+import { createPublicRecord, operatorViewOf, summaryOf, viewOf, type OperatorView } from "./view.ts";
 import type { Hash } from "./uploads.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -165,11 +165,7 @@ class Host implements CoordinatorHost {
   readonly #workbench: Workbench;
   readonly #reception: Reception;
   #state: CoordinatorState;
-  /** Blobs of the public record, as of a durable state. */
-  #public: { readonly durable: DurableState | null; readonly blobs: ReadonlySet<Digest> } = {
-    durable: null,
-    blobs: new Set(),
-  };
+  readonly #isPublic: ReturnType<typeof createPublicRecord>;
   #nonces = 0;
   #bytesUp = 0;
   #bytesDown = 0;
@@ -187,6 +183,7 @@ class Host implements CoordinatorHost {
     this.#workbench = new Workbench({ blobs: store.blobs, referee, openMergeKernel, charter, base, log });
     this.#state = state;
     this.#queue = new Queue((error) => this.#fail(error));
+    this.#isPublic = createPublicRecord(charter);
     this.#reception = this.#makeReception();
     this.#door = new Door(createGate(options.gate), this.#doorHost());
     this.attach = this.#door.attach;
@@ -207,11 +204,7 @@ class Host implements CoordinatorHost {
   }
 
   isPublic(digest: string): boolean {
-    const { charter, durable } = this.#state;
-    if (this.#public.durable !== durable) {
-      this.#public = { durable, blobs: publicBlobsOf(charter, durable) };
-    }
-    return this.#public.blobs.has(digest as Digest);
+    return this.#isPublic(this.#state.durable, digest as Digest);
   }
 
   operatorView(): OperatorView {

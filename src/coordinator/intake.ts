@@ -5,7 +5,7 @@
 import type { Bytes, ContributionId } from "../base/bytes.ts";
 import { contributionIdOf, decodeHeader, decodeReport } from "../protocol/codec.ts";
 import type { ContributionHeader, ContributorMessage } from "../protocol/messages.ts";
-import { canBeCut, DIGEST_BYTES } from "../protocol/pieces.ts";
+import { canBeCut, piecesOffered } from "../protocol/pieces.ts";
 import { refuse, type Checked, type Reason, type Verdict } from "../protocol/verdict.ts";
 import type { Blobs } from "../store/store.ts";
 import { updateNorm } from "../update/delta.ts";
@@ -86,7 +86,7 @@ export async function takeOffer(options: IntakeOptions, sender: Sender, offer: O
   const { bytes } = taken.header.payload;
   const { charter, durable } = options.state;
   const bytesMax = payloadBytesMax(durable.head.checkpointBytes / 4, charter);
-  const pieces = offer.pieces.length / DIGEST_BYTES;
+  const pieces = piecesOffered(offer);
   const wrong =
     bytes > bytesMax
       ? refuse("oversized", `Cannot take an offer: got ${bytes} bytes, need at most ${bytesMax}`)

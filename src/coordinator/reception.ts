@@ -5,7 +5,7 @@
  */
 import { createTurn, type InTurn } from "../base/turn.ts";
 import { encodeMessage } from "../protocol/codec.ts";
-import { DIGEST_BYTES } from "../protocol/pieces.ts";
+import { piecesOffered } from "../protocol/pieces.ts";
 import type { Keys } from "../store/store.ts";
 import type { Fact } from "./fact.ts";
 import {
@@ -147,7 +147,7 @@ export class Reception {
     }
     const taken = await takeOffer(intake, senderOf(peer), offer);
     if (taken.type !== "offered") {
-      this.#host.enqueue(() => this.#settle(peer, taken, offer.pieces.length / DIGEST_BYTES));
+      this.#host.enqueue(() => this.#settle(peer, taken, piecesOffered(offer)));
       return;
     }
     const upload = await this.#uploads.begin(offer, taken.header);

@@ -4,6 +4,7 @@
  */
 import { assert, present } from "../base/assert.ts";
 import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
+import { dropOldest } from "../base/newest.ts";
 import { contributionIdOf, decodeHeader } from "../protocol/codec.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
 import { UPDATES_KEPT } from "../protocol/limits.ts";
@@ -176,7 +177,7 @@ function judge(state: DurableState, { contribution: id, verdict, losses }: Of<"j
   const verdicts = new Map(state.verdicts);
   verdicts.delete(author);
   verdicts.set(author, owed);
-  dropOldest(verdicts);
+  dropOldest(verdicts, CONTRIBUTORS_KEPT);
   return { ...state, contributions, verdicts, refused: state.refused + (verdict.type === "refused" ? 1 : 0) };
 }
 
@@ -269,20 +270,6 @@ function checkRound(state: DurableState, round: number, stage: DurableState["sta
 function withLatest(set: ReadonlySet<ContributorId>, id: ContributorId): Set<ContributorId> {
   const next = new Set(set);
   next.add(id);
-  dropOldest(next);
+  dropOldest(next, CONTRIBUTORS_KEPT);
   return next;
-}
-
-/** Maps and sets list their keys in the order of insertion. */
-function dropOldest(kept: {
-  readonly size: number;
-  keys(): Iterator<ContributorId>;
-  delete(key: ContributorId): boolean;
-}): void {
-  if (kept.size > CONTRIBUTORS_KEPT) {
-    const oldest = kept.keys().next();
-    if (oldest.done !== true) {
-      kept.delete(oldest.value);
-    }
-  }
 }

@@ -7,7 +7,7 @@
 import { concatBytes, type Bytes, type ContributionId, type ContributorId, type Digest } from "../base/bytes.ts";
 import { contributionIdOf, decodeContributorMessage, decodeHeader, encodeMessage } from "../protocol/codec.ts";
 import type { ContributionHeader, ContributorMessage } from "../protocol/messages.ts";
-import { DIGEST_BYTES, pieceAt, pieceDigest } from "../protocol/pieces.ts";
+import { pieceAt, pieceDigest, piecesOffered } from "../protocol/pieces.ts";
 import type { Keys } from "../store/store.ts";
 
 /** Uploads that are under way at a time, and the bytes that were announced for all of them. */
@@ -169,7 +169,7 @@ export class Uploads {
 
 function newUpload(offer: Offer, header: ContributionHeader, movedMs: number): Upload {
   const contribution = contributionIdOf(offer.header);
-  const count = offer.pieces.length / DIGEST_BYTES;
+  const count = piecesOffered(offer);
   const { contributor } = header;
   return { contributor, contribution, header, offer, count, held: 0, movedMs, damaged: null, taken: false };
 }

@@ -6,12 +6,9 @@
 import { HeddleError } from "../base/assert.ts";
 import { toHex, type Bytes, type Digest } from "../base/bytes.ts";
 import type { VerifySignature } from "../protocol/keys.ts";
-import { beginCheck, checkPage, type LedgerCheck } from "./check.ts";
+import { beginCheck, checkPage, PAGE_ENTRIES, type LedgerCheck } from "./check.ts";
 import { finding, plural, type Finding } from "./finding.ts";
 import { replay, type ReplayPorts } from "./replay.ts";
-
-/** Entries checked between two looks at the rest of the world. */
-const PAGE_ENTRIES = 256;
 
 /** An entry of a ledger that was seen at some time. */
 export interface SeenEntry {

@@ -17,10 +17,19 @@ export function viewOf({ charter, durable, live }: CoordinatorState): RunView {
   };
 }
 
-/** Blobs of the public record: checkpoints, updates, contributions, data and charter. */
-export function publicBlobsOf({ train, evaluation }: Charter, durable: DurableState): ReadonlySet<Digest> {
+/**
+ * Tells of a blob whether it belongs to the public record, which is checkpoints, updates, contributions, data and charter. They are
+ * gathered once for each durable state.
+ */
+export function createPublicRecord({ train, evaluation }: Charter): (durable: DurableState, blob: Digest) => boolean {
   const data = [...train, evaluation].flatMap((set) => set.shards.map((shard) => shard.digest));
-  return new Set([...blobsOf(durable), durable.run, ...data]);
+  let known: { readonly of: DurableState | null; readonly blobs: ReadonlySet<Digest> } = { of: null, blobs: new Set() };
+  return (durable, blob) => {
+    if (known.of !== durable) {
+      known = { of: durable, blobs: new Set([...blobsOf(durable), durable.run, ...data]) };
+    }
+    return known.blobs.has(blob);
+  };
 }
 
 export interface OperatorView {

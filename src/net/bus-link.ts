@@ -14,7 +14,7 @@
 import { HeddleError } from "../base/assert.ts";
 import { concatBytes, toHex, type Bytes } from "../base/bytes.ts";
 import { FRAME_BYTES_MAX, SDP_CHARS_MAX } from "../protocol/limits.ts";
-import type { Bus } from "../store/bus.ts";
+import { publishIfThere, type Bus } from "../store/bus.ts";
 import { createFramedLink, type FramedEnd } from "./framed-link.ts";
 import { REASON_BYTES_MAX } from "./frames.ts";
 import type { Attach, Lane, Link, LinkHandlers } from "./link.ts";
@@ -327,13 +327,7 @@ function endAll(lines: ReadonlyMap<unknown, BusLine>, reason: string): void {
 /** A bus that is away has ended all links anyway. */
 function tell(bus: Bus, subject: string, header: Header, reason: string): void {
   const body = new TextEncoder().encode(reason).subarray(0, REASON_BYTES_MAX);
-  try {
-    bus.publish(subject, encode({ ...header, kind: KIND_END }, body));
-  } catch (error) {
-    if (!(error instanceof HeddleError && error.code === "unreachable")) {
-      throw error;
-    }
-  }
+  publishIfThere(bus, subject, encode({ ...header, kind: KIND_END }, body));
 }
 
 function subjectOf(edge: Bytes, epoch: number): string {

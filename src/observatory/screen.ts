@@ -2,7 +2,7 @@
 import type { Digest } from "../base/bytes.ts";
 import type { Finding } from "../coordinator/finding.ts";
 import type { ContributionRecord, Moment, RoundRecord } from "../protocol/series.ts";
-import { byId, make, setText } from "../ui/dom.ts";
+import { byId, byTag, make, setText } from "../ui/dom.ts";
 import { fillFacts } from "../ui/fact-list.ts";
 import { lossUnit } from "../ui/facts.ts";
 import { asSentence, formatCount } from "../ui/format.ts";
@@ -42,8 +42,8 @@ export function findScreen() {
     verify: byId<HTMLButtonElement>("verify"),
     stop: byId<HTMLButtonElement>("stop"),
     broken: byId("broken"),
-    scrub: only("heddle-scrub"),
-    chart: only("heddle-chart"),
+    scrub: byTag("heddle-scrub"),
+    chart: byTag("heddle-chart"),
     traces,
     contributions: byId("contributions"),
   };
@@ -199,12 +199,4 @@ function row({ state, words, title, lines }: Row): HTMLLIElement {
       ...lines.map((line) => make("span", { class: "row-line" }, line)),
     ),
   );
-}
-
-function only<K extends keyof HTMLElementTagNameMap>(name: K): HTMLElementTagNameMap[K] {
-  const element = document.querySelector(name);
-  if (element === null) {
-    throw new Error(`Cannot set up the page: it has no <${name}>`);
-  }
-  return element;
 }

@@ -13,7 +13,7 @@ import {
   type RoundRecord,
 } from "../protocol/series.ts";
 import { REASONS, verdictSentence, type Reason } from "../protocol/verdict.ts";
-import { lossUnit, type Fact } from "../ui/facts.ts";
+import { lossUnit, PHASES, type Fact } from "../ui/facts.ts";
 import { asSentence, formatBytes, formatCount, formatLoss, formatPlural, formatShort } from "../ui/format.ts";
 
 /** What the page needs to know to say something of a round. */
@@ -131,14 +131,6 @@ export function roundFacts({ rounds, at, live, now, run }: Sight): readonly Fact
     },
   ];
 }
-
-const PHASES = {
-  gathering: "waiting for contributors",
-  paused: "the operator has paused the run",
-  training: "contributors are training",
-  judging: "contributions are being checked",
-  merging: "the next version is being made",
-} as const;
 
 export interface Quantity {
   readonly name: string;

@@ -13,6 +13,11 @@ export function countPieces(bytes: number, pieceBytes = PIECE_BYTES): number {
   return Math.max(1, Math.ceil(bytes / pieceBytes));
 }
 
+/** Number of pieces whose SHA-256 an offer lists. */
+export function piecesOffered({ pieces }: { readonly pieces: Bytes }): number {
+  return pieces.length / DIGEST_BYTES;
+}
+
 /** Where piece `index` of `count` begins and ends in `bytes`. */
 export function pieceAt(
   index: number,

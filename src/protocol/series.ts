@@ -4,6 +4,7 @@
  * bounded, however long the ledger gets. The contributions of single rounds are not kept: they are read again from the ledger.
  */
 import type { ContributionId, ContributorId, Digest } from "../base/bytes.ts";
+import { dropOldest } from "../base/newest.ts";
 import type { SignedEntry } from "./chain.ts";
 import { decodeHeader } from "./codec.ts";
 import type { LedgerEvent } from "./ledger.ts";
@@ -177,10 +178,7 @@ export function createSeries(): Series {
     clients.delete(contributor);
     clients.set(contributor, client);
     totals = { ...totals, devices: counted(totals.devices, client) };
-    const [oldest] = clients.size > DEVICES_KEPT ? clients.keys() : [];
-    if (oldest !== undefined) {
-      clients.delete(oldest);
-    }
+    dropOldest(clients, DEVICES_KEPT);
   }
 
   function judge({ contribution, verdict, by }: Extract<LedgerEvent, { type: "judged" }>): void {

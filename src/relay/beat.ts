@@ -2,10 +2,9 @@
  * What the leader of a run says of itself on the bus, once in BEAT_MS and when something changes: who it is, and how far
  * its run has come. The rest an edge reads in the ledger.
  */
-import { HeddleError } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import type { RunView } from "../protocol/run-view.ts";
-import type { Bus } from "../store/bus.ts";
+import { publishIfThere, type Bus } from "../store/bus.ts";
 
 export const BEAT_SUBJECT = "beat";
 const BEAT_MS = 1_000;
@@ -34,13 +33,7 @@ export function startBeats(bus: Bus, beat: () => Beat): Beats {
   let pause: NodeJS.Timeout | null = null;
   const say = (): void => {
     pause = null;
-    try {
-      bus.publish(BEAT_SUBJECT, encodeBeat(beat()));
-    } catch (error) {
-      if (!(error instanceof HeddleError && error.code === "unreachable")) {
-        throw error;
-      }
-    }
+    publishIfThere(bus, BEAT_SUBJECT, encodeBeat(beat()));
   };
   const timer = setInterval(say, BEAT_MS);
   say();

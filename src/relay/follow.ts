@@ -4,11 +4,10 @@
  * for: contributors lose nothing while nobody leads, and their links end when the next leader is there to take them.
  */
 import { createTurn } from "../base/turn.ts";
-import type { Digest } from "../base/bytes.ts";
 import { HeddleError } from "../base/assert.ts";
 import { followJournal, type Follower } from "../coordinator/journal.ts";
 import { startState } from "../coordinator/live.ts";
-import { operatorViewOf, publicBlobsOf, viewOf, type OperatorView } from "../coordinator/view.ts";
+import { operatorViewOf, createPublicRecord, viewOf, type OperatorView } from "../coordinator/view.ts";
 import { openEdge, randomEdge, type AnswerRtc, type Edge } from "../net/bus-link.ts";
 import type { SignedEntry } from "../protocol/chain.ts";
 import type { Charter } from "../protocol/charter.ts";
@@ -100,7 +99,6 @@ class Followed {
   /** A beat that waits to be taken; a later one takes its place. */
   #next: Beat | null = null;
   #edge: { readonly epoch: number; readonly carry: Edge } | null = null;
-  #public: { readonly durable: unknown; readonly blobs: ReadonlySet<Digest> } = { durable: null, blobs: new Set() };
   #reading: Promise<void> | null = null;
   #readMs = Number.NEGATIVE_INFINITY;
   #ready = false;
@@ -201,13 +199,7 @@ class Followed {
 
   #source({ charter, ledger }: Read): FollowedRun {
     const state = (): ReturnType<typeof startState> => startState(charter, ledger.durable(), 0);
-    const isPublic = (digest: Digest): boolean => {
-      const durable = ledger.durable();
-      if (this.#public.durable !== durable) {
-        this.#public = { durable, blobs: publicBlobsOf(charter, durable) };
-      }
-      return this.#public.blobs.has(digest);
-    };
+    const isPublic = createPublicRecord(charter);
     return {
       charter,
       attach: (link, arrival) => {
@@ -222,10 +214,10 @@ class Followed {
       },
       // Contributors hear of an entry's blobs by the leader's messages, which may be faster than its beats.
       isPublic: async (digest) => {
-        if (!isPublic(digest) && !this.#closed) {
+        if (!isPublic(ledger.durable(), digest) && !this.#closed) {
           await this.#catchUp();
         }
-        return isPublic(digest);
+        return isPublic(ledger.durable(), digest);
       },
       countDownload: (bytes) => {
         this.#served += bytes;

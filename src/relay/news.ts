@@ -3,9 +3,8 @@
  * for each. News may be lost, and a large entry is none: whoever finds a gap reads the store.
  */
 import { decode, encode } from "@msgpack/msgpack";
-import { HeddleError } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
-import type { Bus } from "../store/bus.ts";
+import { publishIfThere, type Bus } from "../store/bus.ts";
 import type { Log } from "../store/store.ts";
 
 export const NEWS_SUBJECT = "news";
@@ -26,21 +25,11 @@ export function toldLog(log: Log, bus: Bus): Log {
     append: async (after, entries) => {
       const done = await log.append(after, entries);
       if (done && entries.reduce((sum, entry) => sum + entry.length, 0) < NEWS_BYTES_MAX / 2) {
-        tell(bus, { after, entries });
+        publishIfThere(bus, NEWS_SUBJECT, encode([after, entries]));
       }
       return done;
     },
   };
-}
-
-function tell(bus: Bus, { after, entries }: News): void {
-  try {
-    bus.publish(NEWS_SUBJECT, encode([after, entries]));
-  } catch (error) {
-    if (!(error instanceof HeddleError && error.code === "unreachable")) {
-      throw error;
-    }
-  }
 }
 
 /** Null for what is no news, as a relay of another version may send it. */

@@ -210,13 +210,7 @@ export class Relay {
     }
     const { config, dist, onListening } = this.#options;
     const onDownload = (bytes: number): void => this.#metrics.download(bytes);
-    this.#front = await openFront({
-      config,
-      dist,
-      store,
-      source,
-      onDownload,
-    });
+    this.#front = await openFront({ config, dist, store, source, onDownload });
     await onListening({ port: this.#front.port, view: source.view(), kept });
   }
 

@@ -34,6 +34,17 @@ export interface Bus {
   close(): Promise<void>;
 }
 
+/** Publishes what nobody misses while the bus is away: then nothing is said. Throws HeddleError "limit" as `publish` does. */
+export function publishIfThere(bus: Bus, subject: string, payload: Bytes): void {
+  try {
+    bus.publish(subject, payload);
+  } catch (error) {
+    if (!(error instanceof HeddleError && error.code === "unreachable")) {
+      throw error;
+    }
+  }
+}
+
 /** Throws HeddleError "bad-input" for a subject that could mean several, "limit" for a message that is too large. */
 export function checkBusMessage(subject: string, payload: Uint8Array, bytesMax: number): void {
   if (subject.length > SUBJECT_CHARS_MAX || !SUBJECT.test(subject)) {

@@ -45,6 +45,15 @@ export function byId<E extends Element = HTMLElement>(id: string, root: Document
   return element as Element as E;
 }
 
+/** Finds the one element of this tag; throws when the page's markup lacks it. */
+export function byTag<K extends keyof HTMLElementTagNameMap>(name: K): HTMLElementTagNameMap[K] {
+  const element = document.querySelector(name);
+  if (element === null) {
+    throw new Error(`Cannot set up the page: it has no <${name}>`);
+  }
+  return element;
+}
+
 function setAttributes(element: Element, attributes: Readonly<Record<string, string | number | boolean | null>>): void {
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== false && value !== null) {

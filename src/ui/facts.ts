@@ -13,7 +13,8 @@ export interface Fact {
   readonly note?: string;
 }
 
-const PHASES = {
+/** What a run is at, in words. */
+export const PHASES = {
   gathering: "waiting for contributors",
   paused: "the operator has paused the run",
   training: "contributors are training",

@@ -98,6 +98,13 @@ export const EXPERIMENTS: readonly Experiment[] = [
     reference: "steady-8",
     arms: churn(SAMPLE_MODEL, { rounds: 40, steps: 30 }),
   },
+  ...(["whole", "by-source"] as const).map((split) => ({
+    name: split === "whole" ? "sample-batch" : "sample-batch-by-source",
+    question: `Sample model, batches of 32 and 30 rounds of 15 steps, ${split === "whole" ? "everyone draws from all text" : "each contributor has one of three sources"}: is the default within 1 % of data parallel?`,
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: [synchronous, standard, diloco].map((make) => make({ ...SAMPLE, split, steps: 15, rounds: 30, batch: 32 })),
+  })),
   {
     name: "sample-rates",
     question:

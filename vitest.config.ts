@@ -1,18 +1,32 @@
 /**
- * Two kinds of tests, two files at a time: what only computes shares a process with others of its kind; what starts browsers, relays
- * and other runtimes has one of its own, and waits long enough for what its neighbour takes from it.
+ * Two kinds of tests: what only computes shares a process with others of its kind; what starts browsers, relays and other runtimes
+ * has one of its own, and waits long enough for what its neighbours take from it. Three files at a time, since many wait for a round
+ * or a clock; the engines on every stack, which take longest and only compute, begin first and at a lower priority.
  */
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { defineConfig } from "vitest/config";
 import { textPlugin } from "./vite.config.ts";
 
 /** Sources whose tests open links, files and browsers. */
 const OUTSIDE = ["src/net/**/*.test.ts", "src/store/**/*.test.ts"];
+const LONGEST = "test/engines/engines.test.ts";
 /** Computes in one process and waits for nobody. */
 const NULL_ADAPTER = "test/engines/null-adapter.test.ts";
 
+/** Begins with the engines. */
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const [longest, others] = [true, false].map((is) =>
+      files.filter(({ moduleId }) => moduleId.endsWith(LONGEST) === is),
+    );
+    return [...(longest ?? []), ...(await super.sort(others ?? []))];
+  }
+}
+
 export default defineConfig({
   test: {
-    maxWorkers: 2,
+    maxWorkers: 3,
+    sequence: { sequencer: LongestFirst },
     reporters: ["default", "./tools/summary-reporter.mjs"],
     projects: [
       {
@@ -34,6 +48,7 @@ export default defineConfig({
           include: ["test/engines/**/*.test.ts", "test/e2e/**/*.test.ts", ...OUTSIDE],
           exclude: [NULL_ADAPTER],
           testTimeout: 180_000,
+          expect: { poll: { timeout: 15_000 } },
           hookTimeout: 120_000,
         },
       },

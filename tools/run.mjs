@@ -34,7 +34,7 @@ const commands = {
   },
   sweep: {
     steps: [install, systemPackages, lavapipe, buildWasm, inFull],
-    run: () => tool("vitest", ["run", "test/engines/engines.test.ts", "test/sim.test.ts"]),
+    run: () => tool("vitest", ["run", "test/engines/engines.test.ts", "test/sim.test.ts", "test/e2e/transfer.test.ts"]),
   },
   fuzz: { steps: [install, buildWasm], run: (args) => source("test/fuzz/main.ts", args) },
   bench: {

@@ -8,7 +8,7 @@ import type { Log } from "../store/store.ts";
 import type { CoordinatorOptions } from "./host.ts";
 import { Actor, calm, charter, honestDelta, joined, pack, started, World } from "./rehearsal.fixture.ts";
 import { RESTART_PATIENCE_MS } from "./live.ts";
-import { UPLOAD_IDLE_MS, Uploads, UPLOADS_MAX, type Offer } from "./uploads.ts";
+import { UPLOAD_IDLE_MS, UPLOAD_REST_MS, Uploads, UPLOADS_MAX, type Offer } from "./uploads.ts";
 
 const COUNT = 4;
 
@@ -265,5 +265,34 @@ describe("Uploads", () => {
       other.begin(upload.offer, { payload: { ...header.payload, bytes }, contributor } as ContributionHeader);
     expect([await large("a"), await large("b")]).not.toContain(null);
     expect(await large("c")).toBeNull();
+  });
+
+  test("that rest give way where there is no room, the longest rest first, and only as many as it takes", async () => {
+    const { upload } = await begun();
+    const { keys } = createMemoryStore();
+    let nowMs = 0;
+    const uploads = new Uploads({ keys, hash: async (bytes) => digestOf(bytes), nowMs: () => nowMs });
+    const offer = (contributor: string, bytes = 2 ** 29) =>
+      uploads.begin(upload.offer, { payload: { bytes }, contributor } as ContributionHeader);
+    await offer("early");
+    nowMs += 1_000;
+    await offer("late");
+    nowMs = UPLOAD_REST_MS - 1;
+    expect(await offer("new")).toBeNull();
+    nowMs = UPLOAD_REST_MS + 1_000;
+    expect(await offer("new")).not.toBeNull();
+    expect((await keys.list("upload/")).toSorted()).toEqual(["upload/late", "upload/new"]);
+  });
+
+  test("leave the offer that took the place of one that is erased only now", async () => {
+    const { upload } = await begun();
+    const { keys } = createMemoryStore();
+    const uploads = new Uploads({ keys, hash: async (bytes) => digestOf(bytes), nowMs: () => 0 });
+    const header = { payload: { bytes: upload.payload.length }, contributor: "ada" } as ContributionHeader;
+    const before = await uploads.begin(upload.offer, header);
+    uploads.forget(before as never);
+    await uploads.begin(upload.offer, header);
+    await uploads.erase(before as never);
+    expect(await keys.list("upload/")).toEqual(["upload/ada"]);
   });
 });

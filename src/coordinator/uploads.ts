@@ -15,6 +15,8 @@ export const UPLOADS_MAX = 256;
 export const UPLOAD_BYTES_MAX = 1_073_741_824;
 /** An upload of which no piece has come for so long is forgotten. */
 export const UPLOAD_IDLE_MS = 600_000;
+/** One that has rested for so long gives way where there is no room for another: a piece takes 2 s at 1 Mbit/s. */
+export const UPLOAD_REST_MS = 30_000;
 
 export type Offer = Extract<ContributorMessage, { readonly type: "offer" }>;
 export type Hash = (bytes: Bytes) => Promise<Digest>;
@@ -92,8 +94,8 @@ export class Uploads {
   }
 
   /**
-   * The upload of an offer that was checked: the one that is under way, or a new one in place of any other of the device. Null when
-   * there is no room.
+   * The upload of an offer that was checked: the one that is under way, or a new one in place of any other of the device, and of those
+   * that have rested longest, as far as it needs their room. Null when there is none.
    */
   async begin(offer: Offer, header: ContributionHeader): Promise<Upload | null> {
     const { keys, nowMs } = this.#options;
@@ -108,8 +110,15 @@ export class Uploads {
       this.forget(before);
       await this.erase(before);
     }
-    const announced = this.all().reduce((sum, one) => sum + one.header.payload.bytes, header.payload.bytes);
-    if (this.#uploads.size >= UPLOADS_MAX || announced > UPLOAD_BYTES_MAX) {
+    const { bytes } = header.payload;
+    for (const rested of this.#hasRoom(bytes) ? [] : this.#rested()) {
+      this.forget(rested);
+      await this.erase(rested);
+      if (this.#hasRoom(bytes)) {
+        break;
+      }
+    }
+    if (!this.#hasRoom(bytes)) {
       return null;
     }
     this.#uploads.set(upload.contributor, upload);
@@ -158,12 +167,29 @@ export class Uploads {
     }
   }
 
-  /** Deletes what is stored of it: the offer first, so that a process that dies meanwhile leaves only what the next one deletes. */
+  /**
+   * Deletes what is stored of it: the offer first, so that a process that dies meanwhile leaves only what the next one deletes. An offer
+   * that has taken its place stays.
+   */
   async erase(upload: Upload): Promise<void> {
-    await this.#options.keys.delete(offerKey(upload));
+    if (!this.#uploads.has(upload.contributor)) {
+      await this.#options.keys.delete(offerKey(upload));
+    }
     for (let index = 0; index < upload.held; index += 1) {
       await this.#options.keys.delete(pieceKey(upload, index));
     }
+  }
+
+  #hasRoom(bytes: number): boolean {
+    const announced = this.all().reduce((sum, { header }) => sum + header.payload.bytes, bytes);
+    return this.#uploads.size < UPLOADS_MAX && announced <= UPLOAD_BYTES_MAX;
+  }
+
+  /** Those that may give way, the longest rest first. */
+  #rested(): readonly Upload[] {
+    const restedMs = this.#options.nowMs() - UPLOAD_REST_MS;
+    const may = this.all().filter(({ taken, movedMs }) => !taken && movedMs <= restedMs);
+    return may.sort((a, b) => a.movedMs - b.movedMs);
   }
 }
 

@@ -5,7 +5,6 @@
  */
 import { expose, transfer } from "comlink";
 import { HeddleError, messageIn } from "../src/base/assert.ts";
-import { createRng } from "../src/base/rng.ts";
 import { keepEngine } from "../src/contributor/keeper.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../src/contributor/run.ts";
 import type { ContributorView } from "../src/contributor/view.ts";
@@ -16,6 +15,7 @@ import { openTunings } from "../src/engines/tunings.ts";
 import { trainProgram } from "../src/model/llama.ts";
 import { loadDeviceKey, verifySignature } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
+import { createSecretRng } from "../src/net/secret-rng.ts";
 import { dialRtcFromWorker } from "../src/net/proxy.ts";
 import { systemClock } from "../src/net/system-clock.ts";
 import { dialWebSocket } from "../src/net/ws-client.ts";
@@ -122,7 +122,7 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
     fetchBlob: createBlobFetcher({ origin: relay }),
     store,
     clock: systemClock,
-    rng: createRng("page", Date.now(), crypto.getRandomValues(new Uint32Array(1))[0] ?? 0),
+    rng: createSecretRng(),
     key,
     verify: verifySignature,
     engine: { kind, device, sentence: begun.sentence },

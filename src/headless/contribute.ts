@@ -5,7 +5,6 @@
 import { join } from "node:path";
 import process from "node:process";
 import { HeddleError } from "../base/assert.ts";
-import { createRng } from "../base/rng.ts";
 import { keepEngine } from "../contributor/keeper.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
 import type { ContributionView, ContributorView } from "../contributor/view.ts";
@@ -19,6 +18,7 @@ import { trainProgram } from "../model/llama.ts";
 import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { createBlobFetcher } from "../net/http.ts";
+import { createSecretRng } from "../net/secret-rng.ts";
 import { systemClock } from "../net/system-clock.ts";
 import { dialWebSocket } from "../net/ws-client.ts";
 import type { ModelConfig } from "../protocol/charter.ts";
@@ -53,7 +53,7 @@ export async function contribute(
     fetchBlob: createBlobFetcher({ origin: config.relay }),
     store,
     clock: systemClock,
-    rng: createRng("headless", Date.now(), process.pid),
+    rng: createSecretRng(),
     key,
     verify: verifySignature,
     engine: { kind, device, sentence: begun.sentence },

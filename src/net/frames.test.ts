@@ -44,6 +44,7 @@ describe("readFrame()", () => {
   test("readFrame() cuts a reason to its limit and takes control characters out", () => {
     expect(closeFrame("x".repeat(2_000)).length).toBe(FRAME_HEADER_BYTES + REASON_BYTES_MAX);
     expect(readFrame(closeFrame("a\u001b[2Jb\nc"))).toEqual({ type: "close", reason: "a [2Jb c" });
+    expect(readFrame(closeFrame("a\u202eb\u2028c"))).toEqual({ type: "close", reason: "a b c" });
   });
 
   test("readFrame() never throws, whatever the bytes", () => {

@@ -106,12 +106,12 @@ function malformed(detail: string): Frame {
   return { type: "malformed", sentence: `Cannot read a frame: ${detail}` };
 }
 
-/** The peer's words are shown to people: no control characters. */
+/** The peer's words are shown to people: no control characters, and none that turn the direction of what follows or hide. */
 function readReason(payload: Uint8Array): string {
   return (
     new TextDecoder()
       .decode(payload)
-      .replace(/\p{Cc}/gu, " ")
+      .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, " ")
       .trim() || "The other end closed the link"
   );
 }

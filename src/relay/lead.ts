@@ -6,6 +6,7 @@ import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host
 import { initialParameters, parameterLayout } from "../model/layout.ts";
 import { acceptEdges, type AnswerRtc, type EdgeAcceptor } from "../net/bus-link.ts";
 import { verifySignature } from "../net/device-key.ts";
+import { createSecretRng } from "../net/secret-rng.ts";
 import { systemClock } from "../net/system-clock.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
 import { SESSIONS_MAX } from "../protocol/limits.ts";
@@ -24,7 +25,6 @@ import { toldLog } from "./news.ts";
 import type { PlacedStore } from "./place.ts";
 import { startReferee } from "./referee.ts";
 import { openRun } from "./run.ts";
-import { createSecretRng } from "./secret-rng.ts";
 
 /** Relays of one run that one leader serves. */
 const RELAYS_MAX = 16;

@@ -15,6 +15,7 @@ import { operate, refusalOf } from "../coordinator/operator.ts";
 import { operatorViewOf, viewOf, type OperatorView } from "../coordinator/view.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import type { Lane } from "../net/link.ts";
+import { createSecretRng } from "../net/secret-rng.ts";
 import { systemClock } from "../net/system-clock.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
@@ -25,7 +26,6 @@ import { backUp, KEY_FILE, type BackupReport } from "./backup.ts";
 import type { PlacedStore } from "./place.ts";
 import { pruneBlobs, type PruneOptions, type PruneReport } from "./prune.ts";
 import { readCharter } from "./run.ts";
-import { createSecretRng } from "./secret-rng.ts";
 
 export interface Operations {
   status(): Promise<Status>;

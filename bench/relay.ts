@@ -4,6 +4,7 @@
  *   npm run bench relay idle [-- 0 100 1000 5000]   memory and processor time of sessions that only stay
  *   npm run bench relay pairs [-- options]          assignments and results a second (--sessions 5000 --seconds 30 --drivers 1
  *                                                   --active 1000 --train-ms 1600 --judge-ms 800)
+ *   npm run bench relay rounds [-- 10 100 1000 10000]   what a round costs the coordinator's decisions, simulated peers
  *
  * With --json one JSON line for each measurement. Relay and drivers share this machine; their processor times are told apart.
  */
@@ -11,6 +12,7 @@ import process from "node:process";
 import { parseArgs } from "node:util";
 import { endingOf, HeddleError } from "../src/base/assert.ts";
 import { measureIdle } from "./load/idle.ts";
+import { measureRounds } from "./load/rounds.ts";
 import { measurePairs, type Outcome } from "./load/pairs.ts";
 
 const { values, positionals } = parse();
@@ -35,8 +37,12 @@ try {
     const pace = { active: whole("active"), trainMs: whole("train-ms"), judgeMs: whole("judge-ms") };
     const size = { sessions: whole("sessions"), seconds: whole("seconds"), drivers: whole("drivers") };
     tell(await measurePairs({ ...size, ...pace }, say));
+  } else if (part === "rounds") {
+    for (const contributors of rest.length === 0 ? [10, 100, 1_000, 10_000] : rest.map(Number)) {
+      tell(measureRounds(contributors));
+    }
   } else {
-    throw new HeddleError("bad-input", `Cannot measure "${part}": the parts are idle, pairs`);
+    throw new HeddleError("bad-input", `Cannot measure "${part}": the parts are idle, pairs, rounds`);
   }
 } catch (error) {
   const { sentence, exitCode } = endingOf(error);

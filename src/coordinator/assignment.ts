@@ -47,7 +47,7 @@ export function trainAssignment(
 
 /** The most contributions that one of the rounds which are remembered had, and 1 at least: known before anybody comes. */
 function contributorsOf({ past }: DurableState): number {
-  return Math.max(1, ...past.map(({ contributions }) => contributions.length));
+  return Math.max(1, ...past.map(({ authors }) => authors.size));
 }
 
 /** What a validator or the referee must know of `contribution`, with a fresh seed for the data to measure on. */

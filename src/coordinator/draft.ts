@@ -1,4 +1,5 @@
 /** One tick in the making: the state so far and what the tick will return. Shared by the phases' files, never kept. */
+import { present } from "../base/assert.ts";
 import type { ContributionId, ContributorId } from "../base/bytes.ts";
 import type { Rng } from "../base/rng.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
@@ -13,8 +14,6 @@ export interface Draft {
   readonly effects: Effect[];
   readonly nowMs: number;
   readonly rng: Rng;
-  /** The sessions, where this tick has a copy of its own of them. */
-  ownSessions?: Map<SessionId, Session>;
 }
 
 /** Writes `event` to the ledger and folds it into the state, by the same function that reads the ledger. */
@@ -35,15 +34,61 @@ export function setLive(draft: Draft, change: Partial<LiveState>): void {
   draft.state = { ...draft.state, live: { ...draft.state.live, ...change } };
 }
 
-/** Changes one session. The map is copied once a tick: a round begins and ends with a change to each of thousands. */
+/** Changes one session. */
 export function setSession(draft: Draft, id: SessionId, change: Partial<Session>): void {
-  const { sessions } = draft.state.live;
-  const session = sessions.get(id);
+  const session = draft.state.live.sessions.get(id);
   if (session !== undefined) {
-    const own = draft.ownSessions === sessions ? draft.ownSessions : new Map(sessions);
-    own.set(id, { ...session, ...change });
-    draft.ownSessions = own;
-    setLive(draft, { sessions: own });
+    setLive(draft, { sessions: draft.state.live.sessions.set(id, { ...session, ...change }) });
+    noteSession(draft, id);
+    leaveContribution(draft, session);
+  }
+}
+
+/** Adds a session of a contributor that has none. */
+export function addSession(draft: Draft, session: Session): void {
+  const { sessions, sessionOf: ids } = draft.state.live;
+  setLive(draft, {
+    sessions: sessions.set(session.id, session),
+    sessionOf: ids.set(session.contributor, session.id),
+  });
+  noteSession(draft, session.id);
+}
+
+export function dropSession(draft: Draft, session: Session): void {
+  const { sessions, sessionOf: ids } = draft.state.live;
+  setLive(draft, { sessions: sessions.delete(session.id), sessionOf: ids.delete(session.contributor) });
+  noteSession(draft, session.id);
+  leaveContribution(draft, session);
+}
+
+/** Brings up to date what is known of a session: after a change of it, or of what its contributor has done in this round. */
+export function noteSession(draft: Draft, id: SessionId): void {
+  const { durable, live } = draft.state;
+  const session = live.sessions.get(id);
+  const has = (set: LiveState["trainers"], member: boolean): LiveState["trainers"] =>
+    member ? set.add(id) : set.delete(id);
+  const isReady = session?.ready === durable.head.version;
+  const answered = session !== undefined && durable.answers.has(session.contributor);
+  const isOver = answered || (session !== undefined && live.ended.has(session.contributor));
+  setLive(draft, {
+    seekers: has(live.seekers, isReady && session?.task === null && !isOver),
+    trainers: has(live.trainers, session?.task?.type === "train"),
+    unready: has(live.unready, answered && !isReady),
+  });
+}
+
+/** Whoever validated a contribution, as `before` says, does so no more. */
+function leaveContribution(draft: Draft, { id, task: before }: Session): void {
+  const { live } = draft.state;
+  if (before?.type !== "validate" || live.sessions.get(id)?.task?.assignment === before.assignment) {
+    return;
+  }
+  const judging = live.judging.get(before.contribution);
+  if (judging?.type === "validator" && judging.session === id) {
+    setLive(draft, {
+      judging: live.judging.delete(before.contribution),
+      loose: live.loose.add(before.contribution),
+    });
   }
 }
 
@@ -62,9 +107,11 @@ export function decide(
   }: { readonly verdict: Verdict; readonly by: ContributorId | "relay"; readonly losses: Losses | null },
 ): void {
   record(draft, { type: "judged", contribution, verdict, by, losses });
-  const author = draft.state.durable.contributions.get(contribution)?.header.contributor;
-  const session = [...draft.state.live.sessions.values()].find((one) => one.contributor === author);
+  const { durable, live } = draft.state;
+  setLive(draft, { judging: live.judging.delete(contribution), loose: live.loose.delete(contribution) });
+  const { contributor } = present(durable.contributions.get(contribution), "a contribution that is judged").header;
+  const session = live.sessionOf.get(contributor);
   if (session !== undefined) {
-    send(draft, session.id, { type: "verdict", contribution, verdict });
+    send(draft, session, { type: "verdict", contribution, verdict });
   }
 }

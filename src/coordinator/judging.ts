@@ -4,14 +4,16 @@
  * nobody has two. The relay's referee measures where there is no validator, where one is late or leaves, where one would
  * refuse (a refusal is always confirmed), and on a share of acceptances; where it measures, its result decides.
  */
+import { OrderedSet } from "immutable";
 import type { ContributionId } from "../base/bytes.ts";
 import { permutation } from "../base/rng.ts";
 import type { Losses } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
-import { judgeLosses, judgeNorm, type UpdateFacts } from "../trust/judge.ts";
+import { judgeLosses, judgeNorm, usualSizeOf, type UpdateFacts } from "../trust/judge.ts";
 import { measureFacts, validateAssignment } from "./assignment.ts";
-import { decide, record, send, setLive, setSession, type Draft } from "./draft.ts";
+import { decide, noteSession, record, send, setLive, setSession, type Draft } from "./draft.ts";
 import {
+  NOTHING_JUDGED,
   REPORT_GRACE_MS,
   SKIP_PAUSE_MS,
   type CoordinatorState,
@@ -19,19 +21,16 @@ import {
   type Session,
   type SessionId,
 } from "./live.ts";
-import { acceptedIn, type Contribution } from "./state.ts";
-
-/** The loss falls fast at first: older rounds would ask for more than is there, and skipped ones must not stop the run. */
-const ROUNDS_COMPARED = 2;
+import type { Contribution } from "./state.ts";
 
 /** Refuses contributions whose norm is out of proportion to this round's and the recent ones. */
 export function judgeNorms(draft: Draft): void {
   const { charter, durable } = draft.state;
   const open = undecided(draft.state);
   const own = open.map(({ norm, header }) => ({ norm, steps: header.steps + header.ahead }));
-  const samples = [...durable.past.flatMap(({ accepted }) => accepted), ...own];
+  const usual = usualSizeOf([...durable.past.flatMap(({ accepted }) => accepted), ...own]);
   for (const [at, { id }] of open.entries()) {
-    const verdict = judgeNorm(own[at] as UpdateFacts, samples, charter.trust);
+    const verdict = judgeNorm(own[at] as UpdateFacts, usual, charter.trust);
     if (verdict.type === "refused") {
       decide(draft, id, { verdict, by: "relay", losses: null });
     }
@@ -43,13 +42,15 @@ export function advanceJudging(draft: Draft): void {
   if (draft.state.durable.stage !== "closed" || draft.state.live.merging) {
     return;
   }
-  if (draft.state.live.drawMs !== null && (draft.nowMs >= draft.state.live.drawMs || everyoneReady(draft.state))) {
+  const { drawMs, unready } = draft.state.live;
+  // Whoever contributed and is still here says ready a moment after; waiting for that spares the referee.
+  if (drawMs !== null && (draft.nowMs >= drawMs || unready.size === 0)) {
     drawValidators(draft);
   }
   if (draft.state.live.drawMs === null) {
     callReferee(draft);
   }
-  if (undecided(draft.state).length === 0) {
+  if (draft.state.durable.undecided === 0) {
     finishRound(draft);
   }
 }
@@ -59,8 +60,7 @@ export function judgingDueMs({ durable, live }: CoordinatorState): number[] {
   if (durable.stage !== "closed" || live.merging) {
     return [];
   }
-  const due = [...live.judging.values()].flatMap((one) => (one.type === "validator" ? [one.dueMs] : []));
-  return live.drawMs === null ? due : [live.drawMs, ...due];
+  return [live.drawMs ?? Number.POSITIVE_INFINITY, live.judgeUntilMs];
 }
 
 /** A validator's measurement: it accepts, unless the referee is to look again; it never refuses alone. */
@@ -77,7 +77,6 @@ export function takeReport(
   const verdict = verdictOn(draft.state, found, losses);
   const by = session.contributor;
   if (verdict.type === "accepted" && draft.rng.float() >= charter.trust.auditShare) {
-    setJudging(draft, contribution, null);
     decide(draft, contribution, { verdict, by, losses });
   } else {
     startReferee(draft, contribution, { losses, by });
@@ -91,7 +90,6 @@ export function takeMeasurement(draft: Draft, contribution: ContributionId, loss
   if (judging?.type !== "referee" || found === undefined || found.verdict !== null) {
     return; // of a round that is over
   }
-  setJudging(draft, contribution, null);
   if (losses !== null) {
     decide(draft, contribution, { verdict: verdictOn(draft.state, found, losses), by: "relay", losses });
     return;
@@ -107,21 +105,12 @@ export function takeMeasurement(draft: Draft, contribution: ContributionId, loss
 
 /** Compared with what this round and the two before it accepted: long enough to know what is usual, and not for long. */
 function verdictOn({ charter, durable }: CoordinatorState, { norm, header }: Contribution, losses: Losses): Verdict {
-  const recent = durable.past.filter(({ round }) => round >= durable.round - ROUNDS_COMPARED);
-  const others = [...recent.flatMap(({ accepted }) => accepted), ...acceptedIn(durable)];
-  return judgeLosses({ losses, norm, privateData: header.privateData, others, trust: charter.trust });
+  const { privateData } = header;
+  return judgeLosses({ losses, norm, privateData, others: durable.standards, trust: charter.trust });
 }
 
 function undecided({ durable }: CoordinatorState): Contribution[] {
   return [...durable.contributions.values()].filter(({ verdict }) => verdict === null);
-}
-
-/** Whoever contributed and is still here says ready a moment after; waiting for that spares the referee. */
-function everyoneReady({ durable, live }: CoordinatorState): boolean {
-  const authors = new Set([...durable.contributions.values()].map(({ header }) => header.contributor));
-  return [...live.sessions.values()].every(
-    ({ contributor, ready }) => !authors.has(contributor) || ready === durable.head.version,
-  );
 }
 
 function drawValidators(draft: Draft): void {
@@ -144,17 +133,19 @@ function drawValidators(draft: Draft): void {
       pair(contribution, circle[(at + 1) % circle.length]);
     }
   }
+  let next = 0;
   for (const contribution of open.filter(({ header }) => !place.has(header.contributor))) {
-    pair(
-      contribution,
-      circle.find(({ id }) => !taken.has(id)),
-    ); // its author is gone, so any other will do
+    while (next < circle.length && taken.has((circle[next] as Session).id)) {
+      next += 1;
+    }
+    pair(contribution, circle[next]); // its author is gone, so any other will do
   }
-  setLive(draft, { drawMs: null });
+  const loose = OrderedSet(open.filter((one) => !pairs.has(one)).map(({ id }) => id));
+  const judgeUntilMs = draft.nowMs + charter.round.judgeMs + REPORT_GRACE_MS;
+  setLive(draft, { drawMs: null, judgeUntilMs, loose });
   for (const [contribution, session] of pairs) {
     const assignment = validateAssignment(draft.state, contribution, draft.rng);
-    const dueMs = draft.nowMs + charter.round.judgeMs + REPORT_GRACE_MS;
-    setJudging(draft, contribution.id, { type: "validator", session: session.id, dueMs });
+    setJudging(draft, contribution.id, { type: "validator", session: session.id });
     const task = { type: "validate", assignment: assignment.id, contribution: contribution.id } as const;
     setSession(draft, session.id, { ready: null, task });
     send(draft, session.id, { type: "assign", assignment });
@@ -163,19 +154,18 @@ function drawValidators(draft: Draft): void {
 
 /** Hands to the referee what has no validator, and what its validator left or has not measured in time. */
 function callReferee(draft: Draft): void {
+  for (const id of draft.state.live.loose) {
+    startReferee(draft, id, null);
+  }
+  if (draft.nowMs < draft.state.live.judgeUntilMs) {
+    return;
+  }
+  setLive(draft, { judgeUntilMs: Number.POSITIVE_INFINITY });
   for (const { id } of undecided(draft.state)) {
     const judging = draft.state.live.judging.get(id);
-    if (judging === undefined) {
+    if (judging?.type === "validator") {
       startReferee(draft, id, null);
-    } else if (judging.type === "validator") {
-      const session = draft.state.live.sessions.get(judging.session);
-      const works = session?.task?.type === "validate" && session.task.contribution === id;
-      if (!works || draft.nowMs >= judging.dueMs) {
-        if (works) {
-          setSession(draft, judging.session, { task: null });
-        }
-        startReferee(draft, id, null);
-      }
+      setSession(draft, judging.session, { task: null });
     }
   }
 }
@@ -204,15 +194,14 @@ function finishRound(draft: Draft): void {
     return;
   }
   record(draft, { type: "skipped", round: durable.round });
-  setLive(draft, { judging: new Map(), ended: new Set(), pauseUntilMs: draft.nowMs + SKIP_PAUSE_MS });
+  const { live } = draft.state;
+  setLive(draft, { ...NOTHING_JUDGED, ended: live.ended.clear(), pauseUntilMs: draft.nowMs + SKIP_PAUSE_MS });
+  for (const id of live.sessions.keys()) {
+    noteSession(draft, id);
+  }
 }
 
-function setJudging(draft: Draft, id: ContributionId, judging: Judging | null): void {
-  const next = new Map(draft.state.live.judging);
-  if (judging === null) {
-    next.delete(id);
-  } else {
-    next.set(id, judging);
-  }
-  setLive(draft, { judging: next });
+function setJudging(draft: Draft, id: ContributionId, judging: Judging): void {
+  const { live } = draft.state;
+  setLive(draft, { judging: live.judging.set(id, judging), loose: live.loose.delete(id) });
 }

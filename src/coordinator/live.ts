@@ -2,6 +2,7 @@
  * The other half of the coordinator's state, which a restart forgets: who is connected, what they were asked, when it is
  * due. With it, what can happen to a coordinator and what it can ask its host to do.
  */
+import { Map as PersistentMap, OrderedMap, OrderedSet, Set as PersistentSet } from "immutable";
 import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { ContributionHeader, Losses, RelayMessage, VersionInfo } from "../protocol/messages.ts";
@@ -41,12 +42,21 @@ export interface Session {
 
 /** How far the judging of one contribution is. */
 export type Judging =
-  | { readonly type: "validator"; readonly session: SessionId; readonly dueMs: number }
+  | { readonly type: "validator"; readonly session: SessionId }
   /** `report` is what a validator measured before, and who it was. */
   | { readonly type: "referee"; readonly report: { readonly losses: Losses; readonly by: ContributorId } | null };
 
+/** Its maps and sets are persistent, and what a tick asks of all sessions or contributions is kept up to date (`draft.ts`). */
 export interface LiveState {
-  readonly sessions: ReadonlyMap<SessionId, Session>;
+  /** In the order in which they came. */
+  readonly sessions: OrderedMap<SessionId, Session>;
+  readonly sessionOf: PersistentMap<ContributorId, SessionId>;
+  /** Sessions that want training: ready for the head, without a task, and nothing has come of them in this round. */
+  readonly seekers: PersistentSet<SessionId>;
+  /** Sessions whose task is training. */
+  readonly trainers: PersistentSet<SessionId>;
+  /** Sessions that are not ready for the head again after their contribution to this round. */
+  readonly unready: PersistentSet<SessionId>;
   /** Training until here; contributions until `closeMs`. */
   readonly trainUntilMs: number;
   readonly closeMs: number;
@@ -54,13 +64,17 @@ export interface LiveState {
   readonly quorumMs: number | null;
   /** No early close before this. */
   readonly patientUntilMs: number;
-  /** Trainers whose link dropped, and until when they are waited for. */
-  readonly absent: ReadonlyMap<ContributorId, { readonly assignment: string; readonly untilMs: number }>;
+  /** Trainers whose link dropped, and until when they are waited for; the earliest first. */
+  readonly absent: OrderedMap<ContributorId, { readonly assignment: string; readonly untilMs: number }>;
   /** Whose assignment in this round has ended without a recorded contribution. */
-  readonly ended: ReadonlySet<ContributorId>;
+  readonly ended: PersistentSet<ContributorId>;
   /** Validators are drawn at this time at the latest; null when they have been. */
   readonly drawMs: number | null;
-  readonly judging: ReadonlyMap<ContributionId, Judging>;
+  readonly judging: PersistentMap<ContributionId, Judging>;
+  /** Validators are waited for until here; infinite where there are none. */
+  readonly judgeUntilMs: number;
+  /** Contributions without a verdict that have no validator, or whose validator has left them; the referee is to look. */
+  readonly loose: OrderedSet<ContributionId>;
   readonly merging: boolean;
   /** No new round before this. */
   readonly pauseUntilMs: number;
@@ -154,6 +168,21 @@ export interface Tick {
   readonly effects: readonly Effect[];
 }
 
+const NO_SESSIONS = {
+  sessions: OrderedMap<SessionId, Session>(),
+  sessionOf: PersistentMap<ContributorId, SessionId>(),
+  seekers: PersistentSet<SessionId>(),
+  trainers: PersistentSet<SessionId>(),
+  unready: PersistentSet<SessionId>(),
+} as const;
+
+/** No contribution is being judged. */
+export const NOTHING_JUDGED = {
+  judging: PersistentMap<ContributionId, Judging>(),
+  judgeUntilMs: Number.POSITIVE_INFINITY,
+  loose: OrderedSet<ContributionId>(),
+} as const;
+
 /** The state of a relay that starts at `nowMs` with what its ledger says: nobody is connected, an open round gets its time anew. */
 export function startState(charter: Charter, durable: DurableState, nowMs: number): CoordinatorState {
   const trainUntilMs = nowMs + charter.round.trainMs;
@@ -161,15 +190,15 @@ export function startState(charter: Charter, durable: DurableState, nowMs: numbe
     charter,
     durable,
     live: {
-      sessions: new Map(),
+      ...NO_SESSIONS,
       trainUntilMs,
       closeMs: trainUntilMs + charter.round.graceMs,
       quorumMs: null,
       patientUntilMs: nowMs + RESTART_PATIENCE_MS,
-      absent: new Map(),
-      ended: new Set(),
+      absent: OrderedMap(),
+      ended: PersistentSet(),
       drawMs: nowMs,
-      judging: new Map(),
+      ...NOTHING_JUDGED,
       merging: false,
       pauseUntilMs: 0,
       draining: false,
@@ -178,12 +207,15 @@ export function startState(charter: Charter, durable: DurableState, nowMs: numbe
   };
 }
 
+/** The session of a contributor, where it has one. */
+export function sessionOf({ sessions, sessionOf: ids }: LiveState, contributor: ContributorId): Session | undefined {
+  const id = ids.get(contributor);
+  return id === undefined ? undefined : sessions.get(id);
+}
+
 /** Whether a contributor has a session, is waited for, or has made a contribution that is not judged yet. */
 export function hasWork({ durable, live }: CoordinatorState, contributor: ContributorId): boolean {
-  const own = (one: { readonly contributor: ContributorId }): boolean => one.contributor === contributor;
-  return (
-    live.absent.has(contributor) ||
-    [...live.sessions.values()].some(own) ||
-    [...durable.contributions.values()].some(({ header, verdict }) => verdict === null && own(header))
-  );
+  const answer = durable.answers.get(contributor);
+  const undecided = answer !== undefined && durable.contributions.get(answer)?.verdict === null;
+  return undecided || live.absent.has(contributor) || live.sessionOf.has(contributor);
 }

@@ -5,8 +5,8 @@
  */
 import type { ContributorId } from "../base/bytes.ts";
 import { TEXT_CHARS_MAX } from "../protocol/limits.ts";
-import { decide, record, send, setLive, type Draft } from "./draft.ts";
-import type { CoordinatorState, OperatorCommand, SessionId } from "./live.ts";
+import { decide, dropSession, record, send, setLive, type Draft } from "./draft.ts";
+import { sessionOf, type CoordinatorState, type OperatorCommand, type SessionId } from "./live.ts";
 import { BANS_MAX } from "./state.ts";
 
 /** Why `command` cannot be done, in one sentence; null when it can. */
@@ -65,21 +65,17 @@ export function operate(draft: Draft, command: OperatorCommand): void {
 
 /** Refuses what a device has sent and nobody has judged yet, and ends its session. What was accepted stays. */
 function exclude(draft: Draft, contributor: ContributorId, why: string): void {
-  const judging = new Map(draft.state.live.judging);
   for (const { id, header, verdict } of draft.state.durable.contributions.values()) {
     if (header.contributor === contributor && verdict === null) {
-      judging.delete(id);
       decide(draft, id, { verdict: { type: "refused", reason: "banned" }, by: "relay", losses: null });
     }
   }
-  const sessions = new Map(draft.state.live.sessions);
-  const absent = new Map(draft.state.live.absent);
-  absent.delete(contributor);
-  for (const { id } of [...sessions.values()].filter((one) => one.contributor === contributor)) {
-    turnAway(draft, id, why);
-    sessions.delete(id);
+  const session = sessionOf(draft.state.live, contributor);
+  if (session !== undefined) {
+    turnAway(draft, session.id, why);
+    dropSession(draft, session);
   }
-  setLive(draft, { judging, sessions, absent });
+  setLive(draft, { absent: draft.state.live.absent.delete(contributor) });
 }
 
 /** Tells a banned device why, and ends its session. */

@@ -17,7 +17,7 @@ import {
   type IntakeOptions,
   type Sender,
 } from "./intake.ts";
-import { BUSY_RETRY_MS, type CoordinatorEvent, type CoordinatorState } from "./live.ts";
+import { BUSY_RETRY_MS, sessionOf, type CoordinatorEvent, type CoordinatorState } from "./live.ts";
 import type { Peer, Work } from "./peer.ts";
 import { UPLOAD_IDLE_MS, Uploads, type Hash, type Upload } from "./uploads.ts";
 
@@ -76,7 +76,7 @@ export class Reception {
       if (why !== null) {
         this.#drop(upload);
         if (why === "late") {
-          const session = [...state.live.sessions.values()].find((one) => one.contributor === upload.contributor);
+          const session = sessionOf(state.live, upload.contributor);
           const detail = `the round closed after ${upload.held} of ${upload.count} pieces`;
           if (session !== undefined) {
             const intake = rejected({ session: session.id }, upload.contribution, { reason: "late", detail }, false);

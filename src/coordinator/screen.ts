@@ -3,14 +3,15 @@
  * unpacked or anything stored. Cheap, so that a flood of contributions costs little.
  */
 import type { ContributionId, ContributorId } from "../base/bytes.ts";
+import { recall } from "../base/recent.ts";
 import type { Charter } from "../protocol/charter.ts";
 import { CONTRIBUTIONS_MAX } from "../protocol/limits.ts";
 import type { ContributionHeader } from "../protocol/messages.ts";
 import type { Reason, Verdict } from "../protocol/verdict.ts";
 import { packedBytesMaxOf } from "../update/merge.ts";
 import { trainName } from "./assignment.ts";
-import type { CoordinatorState, SessionId } from "./live.ts";
-import type { DurableState } from "./state.ts";
+import type { CoordinatorState, LiveState, SessionId } from "./live.ts";
+import { hasPayload, type DurableState } from "./state.ts";
 
 export type Screened =
   | { readonly type: "passed" }
@@ -49,28 +50,21 @@ export function screen(
 }
 
 /** Is it for this round, by somebody whose answer is still open, from the right base? */
-function screenPlace(
-  durable: DurableState,
-  ended: ReadonlySet<ContributorId>,
-  header: ContributionHeader,
-): Screened | null {
-  const { round, stage, head, contributions } = durable;
+function screenPlace(durable: DurableState, ended: LiveState["ended"], header: ContributionHeader): Screened | null {
+  const { round, stage, head, contributions, answers } = durable;
   if (header.round < round || (header.round === round && stage === "closed")) {
     return refused("late");
   }
   if (header.round > round || stage !== "open" || header.assignment !== trainName(durable, header.contributor)) {
     return refused("not-assigned");
   }
-  if (
-    ended.has(header.contributor) ||
-    [...contributions.values()].some((one) => one.header.contributor === header.contributor)
-  ) {
+  if (ended.has(header.contributor) || answers.has(header.contributor)) {
     return refused("not-assigned");
   }
   if (header.baseVersion !== head.version || header.baseDigest !== head.digest) {
     return refused("wrong-base", true);
   }
-  const bytes = [...contributions.values()].reduce((sum, one) => sum + one.header.payload.bytes, header.payload.bytes);
+  const bytes = durable.payloadBytes + header.payload.bytes;
   const room = contributions.size < CONTRIBUTIONS_MAX && bytes <= packedBytesMaxOf(head.checkpointBytes / 4);
   return room ? null : refused("busy");
 }
@@ -89,10 +83,7 @@ function screenContent(
   if (ahead > round.aheadMax || all > round.stepsMax || tokens > all * inner.batch * model.time) {
     return refused("malformed", true);
   }
-  const seen =
-    [...durable.contributions.values()].some((one) => one.header.payload.digest === payload.digest) ||
-    durable.past.some((past) => past.contributions.some((one) => one.payload === payload.digest));
-  return seen ? refused("replayed", true) : null;
+  return hasPayload(durable, payload.digest) ? refused("replayed", true) : null;
 }
 
 function findKnown(
@@ -104,14 +95,15 @@ function findKnown(
   if (present !== undefined) {
     return { author: present.header.contributor, verdict: present.verdict };
   }
-  const past = durable.past.flatMap((round) => round.contributions).find((one) => one.id === id);
-  if (past === undefined) {
+  const owedTo = (author: ContributorId): Verdict | undefined =>
+    recall(durable.verdicts, author)?.find((one) => one.contribution === id)?.verdict;
+  const author = durable.past.map((round) => round.authors.get(id)).find((one) => one !== undefined);
+  if (author === undefined) {
     // Its round may be forgotten while its author still does not know the verdict.
-    const owed = durable.verdicts.get(sender)?.find((one) => one.contribution === id);
-    return owed === undefined ? null : { author: sender, verdict: owed.verdict };
+    const verdict = owedTo(sender);
+    return verdict === undefined ? null : { author: sender, verdict };
   }
-  const verdict = durable.verdicts.get(past.author)?.find((one) => one.contribution === id)?.verdict;
-  return { author: past.author, verdict: verdict ?? { type: "refused", reason: "late" } };
+  return { author, verdict: owedTo(author) ?? { type: "refused", reason: "late" } };
 }
 
 function refused(reason: Reason, ends = false): Screened {

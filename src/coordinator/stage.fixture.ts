@@ -11,7 +11,7 @@ import { countingBytes, exampleCharter } from "../protocol/examples.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
 import type { Assignment, ContributionHeader, Losses, RelayMessage } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
-import { startState, type CoordinatorEvent, type CoordinatorState, type Effect } from "./live.ts";
+import { startState, type CoordinatorEvent, type CoordinatorState, type Effect, type Session } from "./live.ts";
 import { screen } from "./screen.ts";
 import { applyEvent, type DurableState } from "./state.ts";
 import { tick, wakeAt } from "./tick.ts";
@@ -60,6 +60,7 @@ export class Stage {
     this.state = state;
     this.log.push(...events.map((each) => ({ event: each, timeMs: this.nowMs })));
     this.effects.push(...effects);
+    checkGroups(state);
     this.#check(this);
     return effects;
   }
@@ -213,5 +214,59 @@ export class Stage {
 
   types(): string[] {
     return this.log.map(({ event }) => event.type);
+  }
+}
+
+/** What is kept up to date beside sessions and contributions must be what a look at all of them gives. */
+function checkGroups({ durable, live }: CoordinatorState): void {
+  const contributions = [...durable.contributions.values()];
+  const authors = new Set(contributions.map(({ header }) => header.contributor));
+  const sessions = [...live.sessions.values()];
+  const same = (name: string, kept: Iterable<unknown>, found: Iterable<unknown>): void =>
+    assert([...kept].sort().join() === [...found].sort().join(), `Groups are out of date: ${name}`);
+  const idsOf = (fits: (session: Session) => boolean): number[] => sessions.filter(fits).map(({ id }) => id);
+  const isReady = ({ ready }: Session): boolean => ready === durable.head.version;
+  same(
+    "sessionOf",
+    live.sessionOf.entries(),
+    sessions.map(({ id, contributor }) => [contributor, id]),
+  );
+  same(
+    "seekers",
+    live.seekers,
+    idsOf(
+      (one) => isReady(one) && one.task === null && !authors.has(one.contributor) && !live.ended.has(one.contributor),
+    ),
+  );
+  same(
+    "trainers",
+    live.trainers,
+    idsOf(({ task }) => task?.type === "train"),
+  );
+  same(
+    "unready",
+    live.unready,
+    idsOf((one) => authors.has(one.contributor) && !isReady(one)),
+  );
+  same("answers", durable.answers.keys(), authors);
+  same("payloads", durable.payloads, new Set(contributions.map(({ header }) => header.payload.digest)));
+  assert(
+    durable.payloadBytes === contributions.reduce((sum, { header }) => sum + header.payload.bytes, 0),
+    "Groups are out of date: payloadBytes",
+  );
+  const undecided = contributions.filter(({ verdict }) => verdict === null).map(({ id }) => id);
+  assert(durable.undecided === undecided.length, "Groups are out of date: undecided");
+  const judged = [...live.judging.keys()];
+  assert(
+    judged.every((id) => undecided.includes(id)),
+    "Groups are out of date: judging",
+  );
+  assert(live.loose.size === 0, "Groups are out of date: a contribution that nobody measures is left so");
+  for (const [id, one] of live.judging) {
+    const task = one.type === "validator" ? live.sessions.get(one.session)?.task : null;
+    assert(
+      one.type === "referee" || (task?.type === "validate" && task.contribution === id),
+      "Groups are out of date: a validator has left its contribution",
+    );
   }
 }

@@ -2,25 +2,29 @@
  * The durable state of a run: the fold of its ledger and nothing else, so that a relay that was killed reads its log and
  * stands where it stood. Everything in it is bounded by a named number, however long the ledger gets.
  */
+import { Map as PersistentMap, OrderedMap, Set as PersistentSet } from "immutable";
 import { assert, present } from "../base/assert.ts";
 import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
-import { dropOldest } from "../base/newest.ts";
+import { NOTHING_RECENT, recall, remember, type Recent } from "../base/recent.ts";
 import { contributionIdOf, decodeHeader } from "../protocol/codec.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
 import { UPDATES_KEPT } from "../protocol/limits.ts";
 import type { ContributionHeader, VersionInfo } from "../protocol/messages.ts";
 import type { VersionView } from "../protocol/run-view.ts";
 import type { Verdict } from "../protocol/verdict.ts";
-import { improvementOf, type AcceptedUpdate } from "../trust/judge.ts";
+import { improvementOf, standardsOf, withUpdate, type AcceptedUpdate, type Standards } from "../trust/judge.ts";
 
 /** Rounds whose contributions are remembered: their ids and payloads against replays, their norms for comparison. */
 export const ROUNDS_KEPT = 8;
+/** The loss falls fast at first: older rounds would ask for more than is there, and skipped ones must not stop the run. */
+const ROUNDS_COMPARED = 2;
 /** Versions whose checkpoint and outer state can still be fetched: whoever has both can do the merges after them again. */
 export const CHECKPOINTS_KEPT = 3;
 /** Versions in the public record. */
 const VERSIONS_SHOWN_MAX = 10_000;
-/** Verdicts remembered for a contributor, and contributors for whom any are, the latest first. */
+/** Verdicts remembered for a contributor. */
 const VERDICTS_KEPT = 8;
+/** Contributors for whom any are, and those who are known as introduced: the latest so many, and up to twice that. */
 const CONTRIBUTORS_KEPT = 10_000;
 /** Devices that can be excluded at a time. */
 export const BANS_MAX = 10_000;
@@ -36,14 +40,18 @@ export interface Contribution {
 
 interface PastRound {
   readonly round: number;
-  readonly contributions: readonly {
-    readonly id: ContributionId;
-    readonly author: ContributorId;
-    readonly payload: Digest;
-  }[];
+  readonly authors: ReadonlyMap<ContributionId, ContributorId>;
+  readonly payloads: ReadonlySet<Digest>;
   readonly accepted: readonly AcceptedUpdate[];
 }
 
+/** A verdict of which its author may not have been told. */
+interface OwedVerdict {
+  readonly contribution: ContributionId;
+  readonly verdict: Verdict;
+}
+
+/** Its maps are persistent (`immutable`): an event costs the same however many contributions the round has. */
 export interface DurableState {
   readonly run: Digest;
   readonly relay: Bytes;
@@ -60,14 +68,21 @@ export interface DurableState {
   /** Of the open or closed round. */
   readonly seed: number;
   readonly openedMs: number;
-  readonly contributions: ReadonlyMap<ContributionId, Contribution>;
+  /** In the order in which they came. */
+  readonly contributions: OrderedMap<ContributionId, Contribution>;
+  /** The newest contribution of each who has made one in this round. */
+  readonly answers: PersistentMap<ContributorId, ContributionId>;
+  /** Of this round's contributions. */
+  readonly payloads: PersistentSet<Digest>;
+  readonly payloadBytes: number;
+  /** This round's contributions without a verdict. */
+  readonly undecided: number;
+  /** What this round and the ones before it accepted: long enough to know what is usual, and not for long. */
+  readonly standards: Standards;
   /** Newest last. */
   readonly past: readonly PastRound[];
-  readonly verdicts: ReadonlyMap<
-    ContributorId,
-    readonly { readonly contribution: ContributionId; readonly verdict: Verdict }[]
-  >;
-  readonly introduced: ReadonlySet<ContributorId>;
+  readonly verdicts: Recent<ContributorId, readonly OwedVerdict[]>;
+  readonly introduced: Recent<ContributorId, true>;
   /** Whom the operator has excluded, and why. */
   readonly banned: ReadonlyMap<ContributorId, string>;
   /** No new round is opened. */
@@ -89,7 +104,7 @@ export function applyEvent(state: DurableState | null, event: LedgerEvent, timeM
       assert(event.epoch > before.epoch, `Cannot apply event: epoch ${event.epoch} comes after ${before.epoch}`);
       return { ...before, epoch: event.epoch };
     case "introduced":
-      return { ...before, introduced: withLatest(before.introduced, event.contributor) };
+      return { ...before, introduced: remember(before.introduced, event.contributor, true, CONTRIBUTORS_KEPT) };
     case "opened":
       checkRound(before, event.round, "idle");
       return { ...before, stage: "open", seed: event.seed, openedMs: timeMs };
@@ -121,6 +136,14 @@ export function applyEvent(state: DurableState | null, event: LedgerEvent, timeM
 
 type Of<K extends LedgerEvent["type"]> = Extract<LedgerEvent, { readonly type: K }>;
 
+const NO_CONTRIBUTIONS = {
+  contributions: OrderedMap<ContributionId, Contribution>(),
+  answers: PersistentMap<ContributorId, ContributionId>(),
+  payloads: PersistentSet<Digest>(),
+  payloadBytes: 0,
+  undecided: 0,
+} as const;
+
 function begin({ run, relay, head }: Of<"started">, timeMs: number): DurableState {
   return {
     run,
@@ -133,10 +156,11 @@ function begin({ run, relay, head }: Of<"started">, timeMs: number): DurableStat
     stage: "idle",
     seed: 0,
     openedMs: timeMs,
-    contributions: new Map(),
+    ...NO_CONTRIBUTIONS,
+    standards: standardsOf([]),
     past: [],
-    verdicts: new Map(),
-    introduced: new Set(),
+    verdicts: NOTHING_RECENT,
+    introduced: NOTHING_RECENT,
     banned: new Map(),
     paused: false,
     versions: [
@@ -162,23 +186,32 @@ function contribute(state: DurableState, { contribution: id, header: bytes, norm
   assert(header.ok && contributionIdOf(bytes) === id, `Cannot apply event: contribution ${id} has another header`);
   checkRound(state, header.value.round, "open");
   assert(!state.contributions.has(id), `Cannot apply event: contribution ${id} was received before`);
-  const contributions = new Map(state.contributions);
-  contributions.set(id, { id, header: header.value, norm, verdict: null, improvement: null });
-  return { ...state, contributions };
+  const { contributor, payload } = header.value;
+  return {
+    ...state,
+    contributions: state.contributions.set(id, { id, header: header.value, norm, verdict: null, improvement: null }),
+    answers: state.answers.set(contributor, id),
+    payloads: state.payloads.add(payload.digest),
+    payloadBytes: state.payloadBytes + payload.bytes,
+    undecided: state.undecided + 1,
+  };
 }
 
 function judge(state: DurableState, { contribution: id, verdict, losses }: Of<"judged">): DurableState {
-  const contribution = present(state.contributions.get(id), `contribution ${id}`);
-  assert(contribution.verdict === null, `Cannot apply event: contribution ${id} has a verdict already`);
-  const contributions = new Map(state.contributions);
-  contributions.set(id, { ...contribution, verdict, improvement: losses === null ? null : improvementOf(losses) });
-  const author = contribution.header.contributor;
-  const owed = [...(state.verdicts.get(author) ?? []), { contribution: id, verdict }].slice(-VERDICTS_KEPT);
-  const verdicts = new Map(state.verdicts);
-  verdicts.delete(author);
-  verdicts.set(author, owed);
-  dropOldest(verdicts, CONTRIBUTORS_KEPT);
-  return { ...state, contributions, verdicts, refused: state.refused + (verdict.type === "refused" ? 1 : 0) };
+  const before = present(state.contributions.get(id), `contribution ${id}`);
+  assert(before.verdict === null, `Cannot apply event: contribution ${id} has a verdict already`);
+  const contribution = { ...before, verdict, improvement: losses === null ? null : improvementOf(losses) };
+  const author = before.header.contributor;
+  const owed = [...(recall(state.verdicts, author) ?? []), { contribution: id, verdict }].slice(-VERDICTS_KEPT);
+  const accepted = verdict.type === "accepted";
+  return {
+    ...state,
+    contributions: state.contributions.set(id, contribution),
+    undecided: state.undecided - 1,
+    standards: accepted ? withUpdate(state.standards, factsOf(contribution)) : state.standards,
+    verdicts: remember(state.verdicts, author, owed, CONTRIBUTORS_KEPT),
+    refused: state.refused + (accepted ? 0 : 1),
+  };
 }
 
 function ban(state: DurableState, { contributor, why }: Of<"banned">): DurableState {
@@ -212,29 +245,44 @@ function merge(state: DurableState, event: Of<"merged">, timeMs: number): Durabl
   };
 }
 
-/** The open round's accepted updates, to compare others with. */
-export function acceptedIn(state: DurableState): AcceptedUpdate[] {
-  return [...state.contributions.values()]
-    .filter(({ verdict }) => verdict?.type === "accepted")
-    .map(({ norm, header, improvement }) => ({ norm, steps: header.steps + header.ahead, improvement }));
+function factsOf({ norm, header, improvement }: Contribution): AcceptedUpdate {
+  return { norm, steps: header.steps + header.ahead, improvement };
 }
 
 function endRound(state: DurableState): DurableState {
   const all = [...state.contributions.values()];
-  const contributions = all.map(({ id, header }) => ({
-    id,
-    author: header.contributor,
-    payload: header.payload.digest,
-  }));
-  const accepted = acceptedIn(state);
-  const past = all.length === 0 ? state.past : [...state.past, { round: state.round, contributions, accepted }];
+  const ended: PastRound = {
+    round: state.round,
+    authors: new Map(all.map(({ id, header }) => [id, header.contributor])),
+    payloads: new Set(all.map(({ header }) => header.payload.digest)),
+    accepted: all.filter(({ verdict }) => verdict?.type === "accepted").map(factsOf),
+  };
+  const round = state.round + 1;
+  const past = (all.length === 0 ? state.past : [...state.past, ended]).slice(-ROUNDS_KEPT);
+  const compared = past.filter((one) => one.round >= round - ROUNDS_COMPARED);
   return {
     ...state,
-    round: state.round + 1,
+    ...NO_CONTRIBUTIONS,
+    round,
     stage: "idle",
-    contributions: new Map(),
-    past: past.slice(-ROUNDS_KEPT),
+    standards: standardsOf(compared.flatMap(({ accepted }) => accepted)),
+    past,
   };
+}
+
+/** Whether `digest` is of `blobsOf(state)`. */
+export function hasBlob(state: DurableState, digest: Digest): boolean {
+  return (
+    hasPayload(state, digest) ||
+    state.servers.includes(digest) ||
+    state.heads.some(({ update }) => update?.digest === digest) ||
+    state.heads.slice(-CHECKPOINTS_KEPT).some((head) => head.digest === digest)
+  );
+}
+
+/** Whether `digest` is a payload of this round or of one that is remembered. */
+export function hasPayload({ payloads, past }: DurableState, digest: Digest): boolean {
+  return payloads.has(digest) || past.some((round) => round.payloads.has(digest));
 }
 
 /**
@@ -251,11 +299,10 @@ export function blobsOf(state: DurableState, checkpoints = CHECKPOINTS_KEPT): Se
   for (const head of state.heads.slice(-checkpoints)) {
     blobs.add(head.digest);
   }
-  for (const { payload } of state.past.flatMap((round) => round.contributions)) {
-    blobs.add(payload);
-  }
-  for (const { header } of state.contributions.values()) {
-    blobs.add(header.payload.digest);
+  for (const { payloads } of [...state.past, state]) {
+    for (const digest of payloads) {
+      blobs.add(digest);
+    }
   }
   return blobs;
 }
@@ -265,11 +312,4 @@ function checkRound(state: DurableState, round: number, stage: DurableState["sta
     state.round === round && state.stage === stage,
     `Cannot apply event: it is for round ${round}, ${stage}; the state is at round ${state.round}, ${state.stage}`,
   );
-}
-
-function withLatest(set: ReadonlySet<ContributorId>, id: ContributorId): Set<ContributorId> {
-  const next = new Set(set);
-  next.add(id);
-  dropOldest(next, CONTRIBUTORS_KEPT);
-  return next;
 }

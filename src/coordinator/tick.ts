@@ -6,11 +6,14 @@
  */
 import type { Rng } from "../base/rng.ts";
 import type { Verdict } from "../protocol/verdict.ts";
-import { record, send, setLive, setSession, type Draft } from "./draft.ts";
+import { recall } from "../base/recent.ts";
+import { addSession, dropSession, noteSession, record, send, setLive, setSession, type Draft } from "./draft.ts";
 import { advanceJudging, judgingDueMs, takeMeasurement, takeReport } from "./judging.ts";
 import {
   BUSY_RETRY_MS,
+  NOTHING_JUDGED,
   RETURN_MS,
+  sessionOf,
   type CoordinatorEvent,
   type CoordinatorState,
   type Session,
@@ -84,7 +87,7 @@ function take(draft: Draft, event: CoordinatorEvent): void {
 /** One session a contributor: a second one replaces the first and takes over its training. */
 function join(draft: Draft, { session: id, contributor, publicKey, agent }: Of<"joined">): void {
   const { durable, live, charter } = draft.state;
-  const old = [...live.sessions.values()].find((one) => one.contributor === contributor);
+  const old = sessionOf(live, contributor);
   const why = durable.banned.get(contributor);
   if (why !== undefined) {
     turnAway(draft, id, why);
@@ -95,18 +98,15 @@ function join(draft: Draft, { session: id, contributor, publicKey, agent }: Of<"
     draft.effects.push({ type: "disconnect", session: id, reason: "The relay is about to stop; it will be back" });
     return;
   }
-  const sessions = new Map(live.sessions);
   if (old !== undefined) {
-    sessions.delete(old.id);
+    dropSession(draft, old);
     draft.effects.push({ type: "disconnect", session: old.id, reason: "Another session of this device has begun" });
   }
   const trains = old?.task?.type === "train" ? old.task.assignment : awaited(draft, contributor);
   const task = trains === null ? null : ({ type: "train", assignment: trains, returned: true } as const);
-  sessions.set(id, { id, contributor, ready: null, task });
-  const absent = new Map(live.absent);
-  absent.delete(contributor);
-  setLive(draft, { sessions, absent });
-  if (!durable.introduced.has(contributor)) {
+  setLive(draft, { absent: live.absent.delete(contributor) });
+  addSession(draft, { id, contributor, ready: null, task });
+  if (recall(durable.introduced, contributor) === undefined) {
     record(draft, { type: "introduced", contributor, publicKey, agent });
   }
   send(draft, id, {
@@ -117,7 +117,7 @@ function join(draft: Draft, { session: id, contributor, publicKey, agent }: Of<"
     head: durable.head,
     earlier: durable.heads.slice(0, -1),
   });
-  for (const { contribution, verdict } of durable.verdicts.get(contributor) ?? []) {
+  for (const { contribution, verdict } of recall(durable.verdicts, contributor) ?? []) {
     send(draft, id, { type: "verdict", contribution, verdict });
   }
 }
@@ -134,13 +134,10 @@ function leave(draft: Draft, id: SessionId, said: boolean): void {
   if (session === undefined) {
     return;
   }
-  const sessions = new Map(live.sessions);
-  sessions.delete(id);
-  setLive(draft, { sessions });
+  dropSession(draft, session);
   if (!said && session.task?.type === "train" && durable.stage === "open") {
     const absence = { assignment: session.task.assignment, untilMs: draft.nowMs + RETURN_MS };
-    const awaited = [...live.absent].filter(([, { untilMs }]) => draft.nowMs < untilMs);
-    setLive(draft, { absent: new Map(awaited).set(session.contributor, absence) });
+    setLive(draft, { absent: live.absent.set(session.contributor, absence) });
   }
 }
 
@@ -172,6 +169,7 @@ function contribute(draft: Draft, event: Of<"contributed">): void {
   const { contribution, headerBytes: header, signature, norm, wireBytes } = event;
   record(draft, { type: "contributed", contribution, header, signature, norm, wireBytes });
   endTraining(draft, event.session);
+  noteSession(draft, event.session);
 }
 
 function reject(draft: Draft, { session: id, contribution, reason, ends }: Of<"rejected">): void {
@@ -183,7 +181,7 @@ function reject(draft: Draft, { session: id, contribution, reason, ends }: Of<"r
   send(draft, id, { type: "verdict", contribution, verdict });
   setLive(draft, { refused: draft.state.live.refused + 1 });
   if (ends && session.task?.type === "train") {
-    setLive(draft, { ended: new Set(draft.state.live.ended).add(session.contributor) });
+    setLive(draft, { ended: draft.state.live.ended.add(session.contributor) });
     endTraining(draft, id);
   }
 }
@@ -204,8 +202,8 @@ function report(draft: Draft, { session: id, assignment, contribution, losses }:
     send(draft, id, { type: "refused", reason: "not-assigned", retryMs: null });
     return;
   }
-  setSession(draft, id, { task: null });
   takeReport(draft, session, { contribution, losses });
+  setSession(draft, id, { task: null });
 }
 
 function merge(draft: Draft, { round, head, server, bytesUp, bytesDown }: Of<"merged">): void {
@@ -229,9 +227,10 @@ function merge(draft: Draft, { round, head, server, bytesUp, bytesDown }: Of<"me
     contributors: new Set(all.map(({ header }) => header.contributor)).size,
     refused: durable.refused + live.refused,
   });
-  setLive(draft, { merging: false, judging: new Map(), ended: new Set(), refused: 0 });
+  setLive(draft, { merging: false, ...NOTHING_JUDGED, ended: live.ended.clear(), refused: 0 });
+  const news = { type: "version", head } as const; // one message to all, so that it is encoded once
   for (const session of live.sessions.values()) {
     setSession(draft, session.id, { ready: null, task: null });
-    send(draft, session.id, { type: "version", head });
+    send(draft, session.id, news);
   }
 }

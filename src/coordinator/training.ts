@@ -2,10 +2,18 @@
  * Gathering and training: opens a round as soon as one contributor is ready, gives work to whoever comes while at least
  * half of the time remains, and closes the round when nothing more can be expected, at the deadline at the latest.
  */
+import { present } from "../base/assert.ts";
 import type { Charter } from "../protocol/charter.ts";
 import { send, setLive, setSession, record, type Draft } from "./draft.ts";
 import { trainAssignment } from "./assignment.ts";
-import { DRAW_MS, GRACE_SHARE_MIN, type CoordinatorState, type LiveState, type Session } from "./live.ts";
+import {
+  DRAW_MS,
+  GRACE_SHARE_MIN,
+  NOTHING_JUDGED,
+  type CoordinatorState,
+  type LiveState,
+  type Session,
+} from "./live.ts";
 import { judgeNorms } from "./judging.ts";
 
 /** A joiner gets an assignment while at least this share of the round's time remains. */
@@ -32,7 +40,7 @@ export function trainingDueMs({ charter, durable, live }: CoordinatorState): num
         live.closeMs,
         graceEndMs(charter, live),
         live.patientUntilMs,
-        ...[...live.absent.values()].map(({ untilMs }) => untilMs),
+        live.absent.first()?.untilMs ?? Number.POSITIVE_INFINITY,
       ];
     case "closed":
       return [];
@@ -43,8 +51,7 @@ export function trainingDueMs({ charter, durable, live }: CoordinatorState): num
 
 function openRound(draft: Draft): void {
   const { charter, durable, live } = draft.state;
-  const someone = [...live.sessions.values()].some((session) => mayTrain(draft.state, session));
-  if (!someone || durable.paused || live.draining || draft.nowMs < live.pauseUntilMs) {
+  if (live.seekers.size === 0 || durable.paused || live.draining || draft.nowMs < live.pauseUntilMs) {
     return;
   }
   record(draft, { type: "opened", round: durable.round, baseVersion: durable.head.version, seed: draft.rng.uint32() });
@@ -54,8 +61,7 @@ function openRound(draft: Draft): void {
     closeMs: trainUntilMs + charter.round.graceMs,
     quorumMs: null,
     patientUntilMs: draft.nowMs,
-    absent: new Map(),
-    ended: new Set(),
+    absent: live.absent.clear(),
   });
 }
 
@@ -64,10 +70,9 @@ function assignTraining(draft: Draft): void {
   if (remainingMs < JOIN_SHARE * draft.state.charter.round.trainMs) {
     return;
   }
-  for (const session of draft.state.live.sessions.values()) {
-    if (mayTrain(draft.state, session)) {
-      giveTraining(draft, session);
-    }
+  const { sessions, seekers } = draft.state.live;
+  for (const id of [...seekers].sort((a, b) => a - b)) {
+    giveTraining(draft, present(sessions.get(id), "a session that wants training"));
   }
 }
 
@@ -77,14 +82,6 @@ export function giveTraining(draft: Draft, session: Session): void {
   const assignment = trainAssignment(draft.state, session.contributor, remainingMs);
   setSession(draft, session.id, { ready: null, task: { type: "train", assignment: assignment.id, returned: false } });
   send(draft, session.id, { type: "assign", assignment });
-}
-
-function mayTrain({ durable, live }: CoordinatorState, { contributor, ready, task }: Session): boolean {
-  if (ready !== durable.head.version || task !== null) {
-    return false;
-  }
-  const answered = [...durable.contributions.values()].some(({ header }) => header.contributor === contributor);
-  return durable.stage === "idle" || !(answered || live.ended.has(contributor));
 }
 
 /**
@@ -101,10 +98,10 @@ function graceEndMs({ round }: Charter, { quorumMs, trainUntilMs }: LiveState): 
 
 function closeRound(draft: Draft): void {
   const { nowMs } = draft;
+  dropAbsent(draft);
   const { charter, durable, live } = draft.state;
-  const training = [...live.sessions.values()].filter(({ task }) => task?.type === "train").length;
-  const absent = [...live.absent.values()].filter(({ untilMs }) => nowMs < untilMs).length;
-  const [here, all] = [durable.contributions.size, durable.contributions.size + training + absent];
+  const here = durable.contributions.size;
+  const all = here + live.trainers.size + live.absent.size;
   const patient = nowMs < live.patientUntilMs; // after a restart most are still to come back
   const quorum = !patient && here > 0 && here >= charter.round.quorum * all;
   setLive(draft, { quorumMs: quorum ? (live.quorumMs ?? nowMs) : null }); // joiners may undo it
@@ -112,11 +109,21 @@ function closeRound(draft: Draft): void {
     return;
   }
   record(draft, { type: "closed", round: durable.round });
-  for (const session of live.sessions.values()) {
-    if (session.task?.type === "train") {
-      setSession(draft, session.id, { task: null });
-    }
+  for (const id of live.trainers) {
+    setSession(draft, id, { task: null });
   }
-  setLive(draft, { drawMs: nowMs + DRAW_MS, judging: new Map(), absent: new Map() });
+  setLive(draft, { drawMs: nowMs + DRAW_MS, ...NOTHING_JUDGED, absent: live.absent.clear() });
   judgeNorms(draft);
+}
+
+/** Forgets those who are not waited for any more. */
+function dropAbsent(draft: Draft): void {
+  let { absent } = draft.state.live;
+  for (const [contributor, { untilMs }] of absent) {
+    if (draft.nowMs < untilMs) {
+      break;
+    }
+    absent = absent.delete(contributor);
+  }
+  setLive(draft, { absent });
 }

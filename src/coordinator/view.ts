@@ -3,7 +3,7 @@ import type { ContributorId, Digest } from "../base/bytes.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import type { CoordinatorState } from "./live.ts";
-import { blobsOf, type DurableState } from "./state.ts";
+import { hasBlob, type DurableState } from "./state.ts";
 
 export function viewOf({ charter, durable, live }: CoordinatorState): RunView {
   return {
@@ -17,19 +17,10 @@ export function viewOf({ charter, durable, live }: CoordinatorState): RunView {
   };
 }
 
-/**
- * Tells of a blob whether it belongs to the public record, which is checkpoints, updates, contributions, data and charter. They are
- * gathered once for each durable state.
- */
+/** Tells of a blob whether it belongs to the public record, which is checkpoints, updates, contributions, data and charter. */
 export function createPublicRecord({ train, evaluation }: Charter): (durable: DurableState, blob: Digest) => boolean {
-  const data = [...train, evaluation].flatMap((set) => set.shards.map((shard) => shard.digest));
-  let known: { readonly of: DurableState | null; readonly blobs: ReadonlySet<Digest> } = { of: null, blobs: new Set() };
-  return (durable, blob) => {
-    if (known.of !== durable) {
-      known = { of: durable, blobs: new Set([...blobsOf(durable), durable.run, ...data]) };
-    }
-    return known.blobs.has(blob);
-  };
+  const data = new Set([...train, evaluation].flatMap((set) => set.shards.map((shard) => shard.digest)));
+  return (durable, blob) => blob === durable.run || data.has(blob) || hasBlob(durable, blob);
 }
 
 export interface OperatorView {

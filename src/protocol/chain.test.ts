@@ -4,6 +4,7 @@ import { appendEntry, decodeEntry, EMPTY_CHAIN, linkEntry, verifyChain, type Cha
 import { countingBytes, exampleEvents } from "./examples.ts";
 import type { DeviceKey, VerifySignature } from "./keys.ts";
 import type { LedgerEvent } from "./ledger.ts";
+import { CONTRIBUTIONS_MAX } from "./limits.ts";
 
 /** Not a signature that anybody should trust: whoever has the public key can make it. */
 const relay = countingBytes(32, 200);
@@ -57,6 +58,14 @@ describe("ledger chain", () => {
       key: { publicKey: relay, sign: async (purpose, message) => signWith(countingBytes(32), purpose, message) },
     });
     expect(await verifyChain([appended.bytes], { verify })).toMatchObject({ ok: false, reason: "bad-signature" });
+  });
+
+  test("the entry of a merge of CONTRIBUTIONS_MAX contributions can be read again", async () => {
+    const merged = exampleEvents.find((event) => event.type === "merged") as Extract<LedgerEvent, { type: "merged" }>;
+    const id = digestOf(countingBytes(3)) as never;
+    const event = { ...merged, contributions: Array.from({ length: CONTRIBUTIONS_MAX }, () => id) };
+    const { bytes } = await appendEntry({ ...EMPTY_CHAIN, length: 1 }, event, { timeMs: 5, key });
+    expect(decodeEntry(bytes)).toMatchObject({ ok: true });
   });
 
   test("linkEntry() demands that only the first entry is the start", async () => {

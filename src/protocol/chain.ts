@@ -29,6 +29,7 @@ import {
   CONTRIBUTIONS_MAX,
   COUNT_MAX,
   ENTRY_BYTES_MAX,
+  ENTRY_VALUES_MAX,
   HEADER_BYTES_MAX,
   PUBLIC_KEY_BYTES,
   SIGNATURE_BYTES_MAX,
@@ -60,7 +61,7 @@ export const EMPTY_CHAIN: ChainHead = { length: 0, digest: NO_ENTRY, relay: null
 
 const ENTRY_SCAN: ScanLimits = {
   depthMax: 5,
-  valuesMax: 4_096,
+  valuesMax: ENTRY_VALUES_MAX,
   stringBytesMax: 3 * TEXT_CHARS_MAX,
   binBytesMax: HEADER_BYTES_MAX,
 };

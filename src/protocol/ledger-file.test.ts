@@ -42,7 +42,7 @@ describe("readLedger()", () => {
     await expect(read(file.slice(0, -1))).rejects.toThrow("ends in the middle of entry 6");
     const huge = file.slice();
     huge.set([255, 255, 255, 255], 16);
-    await expect(read(huge)).rejects.toThrow("entry 0 is said to have 4294967295 bytes, need 1 to 262144");
+    await expect(read(huge)).rejects.toThrow("entry 0 is said to have 4294967295 bytes, need 1 to 1048576");
     const none = file.slice();
     none.set([0, 0, 0, 0], 16);
     await expect(read(none)).rejects.toThrow("entry 0 is said to have 0 bytes");

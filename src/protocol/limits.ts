@@ -32,7 +32,7 @@ export const SESSIONS_MAX = 5_000;
 /** Links on one relay: sessions and the places kept for members, those that shake hands, those that are told to come back. */
 export const LINKS_MAX = 1.1 * SESSIONS_MAX + 1_000;
 /** Contributions of one round. */
-export const CONTRIBUTIONS_MAX = 1_000;
+export const CONTRIBUTIONS_MAX = 10_000;
 /** Versions whose update can still be fetched. */
 export const UPDATES_KEPT = 16;
 /** Parameters of a model that this protocol version can carry. */
@@ -54,8 +54,10 @@ export const HEADER_BYTES_MAX = 2_048;
 export const REPORT_BYTES_MAX = 2_048;
 /** Canonical encoding of a charter, so that a welcome fits a control message. */
 export const CHARTER_BYTES_MAX = 196_608;
-/** One ledger entry as it is written. */
-export const ENTRY_BYTES_MAX = 262_144;
+/** One ledger entry as it is written: the largest names all contributions of a round. */
+export const ENTRY_BYTES_MAX = 1_048_576;
+/** Values (map keys included) of one ledger entry. */
+export const ENTRY_VALUES_MAX = 16_384;
 /** Names of assignments: lower-case letters, digits and hyphens. */
 export const ASSIGNMENT_CHARS_MAX = 64;
 /** Data sets of a charter and shards of one data set. */

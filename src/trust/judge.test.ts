@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { sampleCharter } from "../protocol/sample.ts";
 import { exampleCharter } from "../protocol/examples.ts";
 import type { Losses } from "../protocol/messages.ts";
-import { judgeLosses, judgeNorm, type AcceptedUpdate } from "./judge.ts";
+import { judgeLosses, judgeNorm, standardsOf, usualSizeOf, withUpdate, type AcceptedUpdate } from "./judge.ts";
 
 const { trust } = sampleCharter(exampleCharter.train, exampleCharter.evaluation);
 const losses = (assignedBefore: number, assignedAfter: number, randomBefore = 3, randomAfter = 3): Losses => ({
@@ -12,7 +12,7 @@ const losses = (assignedBefore: number, assignedAfter: number, randomBefore = 3,
   randomAfter,
 });
 const reasonOf = (given: Losses, privateData = false): string => {
-  const verdict = judgeLosses({ losses: given, norm: 1, privateData, others: [], trust });
+  const verdict = judgeLosses({ losses: given, norm: 1, privateData, others: standardsOf([]), trust });
   return verdict.type === "refused" ? verdict.reason : verdict.type;
 };
 
@@ -45,7 +45,13 @@ describe("judgeLosses()", () => {
 describe("judgeLosses() beside others", () => {
   const others = [0.2, 0.1, 0.3].map((improvement) => ({ norm: 4, steps: 10, improvement }));
   const verdictOf = (improvement: number, norm: number, beside: readonly AcceptedUpdate[] = others): string =>
-    judgeLosses({ losses: losses(3, 3 * (1 - improvement)), norm, privateData: false, others: beside, trust }).type;
+    judgeLosses({
+      losses: losses(3, 3 * (1 - improvement)),
+      norm,
+      privateData: false,
+      others: standardsOf(beside),
+      trust,
+    }).type;
 
   test("refuses noise: what improves a little where others improved a lot", () => {
     expect(verdictOf(0.001, 4)).toBe("refused");
@@ -71,14 +77,21 @@ describe("judgeLosses() beside others", () => {
   test("asks for no share of others' improvement where the charter's share is 0, also of the first of all", () => {
     const free = { ...trust, improvementMin: -1, improvementShare: 0 };
     for (const beside of [[], others]) {
-      const judged = judgeLosses({ losses: losses(3, 3.1), norm: 4, privateData: false, others: beside, trust: free });
+      const judged = judgeLosses({
+        losses: losses(3, 3.1),
+        norm: 4,
+        privateData: false,
+        others: standardsOf(beside),
+        trust: free,
+      });
       expect(judged.type).toBe("accepted");
     }
   });
 });
 
 describe("judgeNorm()", () => {
-  const usual = [1, 2, 3, 4].map((norm) => ({ norm, steps: 10 }));
+  const samples = [1, 2, 3, 4].map((norm) => ({ norm, steps: 10 }));
+  const usual = usualSizeOf(samples);
 
   test("refuses a norm beyond normMax times the lower median", () => {
     expect(judgeNorm({ norm: 20, steps: 10 }, usual, trust).type).toBe("accepted");
@@ -92,8 +105,16 @@ describe("judgeNorm()", () => {
   });
 
   test("says nothing when there is too little to compare with, or when it is off", () => {
-    expect(judgeNorm({ norm: 1e9, steps: 1 }, usual.slice(2), trust).type).toBe("accepted");
+    expect(judgeNorm({ norm: 1e9, steps: 1 }, usualSizeOf(samples.slice(2)), trust).type).toBe("accepted");
     expect(judgeNorm({ norm: 1e9, steps: 1 }, usual, { ...trust, normMax: 0 }).type).toBe("accepted");
-    expect(judgeNorm({ norm: Infinity, steps: 1 }, [], trust).type).toBe("refused");
+    expect(judgeNorm({ norm: Infinity, steps: 1 }, usualSizeOf([]), trust).type).toBe("refused");
+  });
+});
+
+describe("withUpdate()", () => {
+  test("gives what standardsOf() gives of all together, in whatever order they come", () => {
+    const improvements = [0.3, null, 0.1, 0.3, -2, 0.2];
+    const updates = improvements.map((improvement, i) => ({ norm: (7 * i) % 4, steps: 1, improvement }));
+    expect(updates.reduce(withUpdate, standardsOf([]))).toEqual(standardsOf(updates));
   });
 });

@@ -3,6 +3,7 @@
  * what others sent lately, losses with the charter's limits (after the loss scores of Gauntlet, arXiv 2505.21684, reduced to
  * what one validator can measure in one round). What a validator says is no verdict yet: the coordinator decides whom it asks.
  */
+import { insert, lowerMedian, sortedOf, type Sorted } from "../base/sorted.ts";
 import type { TrustConfig } from "../protocol/charter.ts";
 import type { Losses } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
@@ -21,26 +22,59 @@ export interface AcceptedUpdate extends UpdateFacts {
   readonly improvement: number | null;
 }
 
+/** Accepted updates as others are compared with them. */
+export interface Standards {
+  readonly norms: Sorted;
+  /** Of those whose improvement was measured. */
+  readonly improvements: Sorted;
+}
+
+/** What is usual among updates whose norms are looked at: medians. */
+export interface UsualSize {
+  readonly samples: number;
+  readonly norm: number;
+  readonly steps: number;
+}
+
 /** Fewer norms than this are no measure of what is usual; losses decide alone then. */
 const NORM_SAMPLES_MIN = 3;
 
 const ACCEPTED: Verdict = { type: "accepted" };
 
+export function standardsOf(updates: readonly AcceptedUpdate[]): Standards {
+  const improvements = updates.flatMap(({ improvement }) => (improvement === null ? [] : [improvement]));
+  return { norms: sortedOf(updates.map(({ norm }) => norm)), improvements: sortedOf(improvements) };
+}
+
+/** The standards with one more update among them. */
+export function withUpdate({ norms, improvements }: Standards, { norm, improvement }: AcceptedUpdate): Standards {
+  return {
+    norms: insert(norms, norm),
+    improvements: improvement === null ? improvements : insert(improvements, improvement),
+  };
+}
+
+export function usualSizeOf(samples: readonly UpdateFacts[]): UsualSize {
+  return {
+    samples: samples.length,
+    norm: lowerMedian(sortedOf(samples.map(({ norm }) => norm))),
+    steps: lowerMedian(sortedOf(samples.map(({ steps }) => steps))),
+  };
+}
+
 /**
- * Refuses as "norm-too-large" what exceeds `normMax` times the median of `samples` (this round's contributions and those
+ * Refuses as "norm-too-large" what exceeds `normMax` times what is usual (among this round's contributions and those
  * accepted in recent rounds). A contribution of more steps than the median may be larger in proportion: a fast device moves
  * further in one round than a slow one and is no attacker for it. A `normMax` of 0 switches the rule off.
  */
-export function judgeNorm(sample: UpdateFacts, samples: readonly UpdateFacts[], { normMax }: TrustConfig): Verdict {
+export function judgeNorm(sample: UpdateFacts, usual: UsualSize, { normMax }: TrustConfig): Verdict {
   if (!Number.isFinite(sample.norm)) {
     return { type: "refused", reason: "not-finite" };
   }
-  if (normMax === 0 || samples.length < NORM_SAMPLES_MIN) {
+  if (normMax === 0 || usual.samples < NORM_SAMPLES_MIN) {
     return ACCEPTED;
   }
-  const usual = lowerMedian(samples.map(({ norm }) => norm));
-  const usualSteps = Math.max(1, lowerMedian(samples.map(({ steps }) => steps)));
-  const allowed = normMax * usual * Math.max(1, sample.steps / usualSteps);
+  const allowed = normMax * usual.norm * Math.max(1, sample.steps / Math.max(1, usual.steps));
   return sample.norm > allowed ? { type: "refused", reason: "norm-too-large" } : ACCEPTED;
 }
 
@@ -50,7 +84,7 @@ export interface LossJudgement {
   /** The author trained on data that nobody else can measure. */
   readonly privateData: boolean;
   /** Updates accepted in the rounds just before, and in this one so far. */
-  readonly others: readonly AcceptedUpdate[];
+  readonly others: Standards;
   readonly trust: TrustConfig;
 }
 
@@ -87,17 +121,10 @@ export function improvementOf({ assignedBefore, assignedAfter }: Losses): number
 }
 
 /** What others' updates improved, scaled down for one of smaller norm; negative infinity where there are none. */
-function usualImprovement(norm: number, others: readonly AcceptedUpdate[]): number {
-  const improvements = others.map(({ improvement }) => improvement).filter((one) => one !== null);
-  if (improvements.length === 0) {
+function usualImprovement(norm: number, { norms, improvements }: Standards): number {
+  if (improvements.size === 0) {
     return Number.NEGATIVE_INFINITY;
   }
-  const usualNorm = lowerMedian(others.map((other) => other.norm));
+  const usualNorm = lowerMedian(norms);
   return lowerMedian(improvements) * (usualNorm > 0 ? Math.min(1, norm / usualNorm) : 1);
-}
-
-/** The median, of two middle values the smaller, so that one of two cannot raise it; 0 for none. */
-function lowerMedian(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[(sorted.length - 1) >> 1] ?? 0;
 }

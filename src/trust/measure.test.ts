@@ -5,7 +5,7 @@ import { createRng } from "../base/rng.ts";
 import { batchAt, type Batch } from "../data/batch.ts";
 import { createCorpus } from "../data/corpus.ts";
 import { exampleCharter } from "../protocol/examples.ts";
-import { judgeLosses } from "./judge.ts";
+import { judgeLosses, standardsOf } from "./judge.ts";
 import { assignedBatches, measureLosses, randomBatches, type LossMeter, type MeasureFacts } from "./measure.ts";
 
 const VOCABULARY = 4;
@@ -50,7 +50,7 @@ const update = (...values: number[]) => ({
 });
 const verdictOf = async (...values: number[]): Promise<string> => {
   const losses = await measureLosses({ evaluator: unigram(), base, update: update(...values), corpus, facts, charter });
-  const verdict = judgeLosses({ losses, norm: 1, privateData: false, others: [], trust: charter.trust });
+  const verdict = judgeLosses({ losses, norm: 1, privateData: false, others: standardsOf([]), trust: charter.trust });
   return verdict.type === "refused" ? verdict.reason : verdict.type;
 };
 

@@ -1,0 +1,121 @@
+/**
+ * A process of players (`players.ts`), told by its parent over IPC what to do: open sessions, play, and say what was seen. Its own
+ * processor time is reported, because it shares the machine with the relay that is measured.
+ */
+import process from "node:process";
+import { assert } from "../../src/base/assert.ts";
+import type { RelayMessage, VersionInfo } from "../../src/protocol/messages.ts";
+import type { RunView } from "../../src/protocol/run-view.ts";
+import { Players, type Told, type Waits } from "./players.ts";
+import { openSession } from "./session.ts";
+
+/** What the parent says, each answered by one `Answer` when it is done. */
+export type Order =
+  | {
+      readonly type: "open";
+      readonly origin: string;
+      readonly sessions: number;
+      readonly active: number;
+      readonly trainMs: number;
+      readonly judgeMs: number;
+    }
+  | { readonly type: "begin" }
+  /** Forgets the waits and processor time so far. */
+  | { readonly type: "mark" }
+  | { readonly type: "look" }
+  | { readonly type: "end" };
+
+export type Answer =
+  | { readonly type: "done"; readonly welcomesMs: readonly number[] }
+  | {
+      readonly type: "seen";
+      readonly waits: Waits;
+      readonly told: Told;
+      /** Contributions whose verdict is still to be told. */
+      readonly open: number;
+      readonly processorS: number;
+    }
+  | { readonly type: "fault"; readonly sentence: string };
+
+const DIALS_AT_ONCE = 20;
+/** Below what a relay lets in, so that few are told to come back. */
+const DIALS_PER_S = 95;
+
+let players: Players | null = null;
+let head: VersionInfo | null = null;
+let markedS = 0;
+
+function answer(said: Answer): void {
+  process.send?.(said);
+}
+
+function fault(sentence: unknown): void {
+  answer({ type: "fault", sentence: String(sentence) });
+}
+
+function processorS(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}
+
+async function open(order: Extract<Order, { readonly type: "open" }>): Promise<readonly number[]> {
+  const { origin, sessions, ...pace } = order;
+  const view = (await (await fetch(`${origin}/api/run`)).json()) as RunView;
+  const { run, charter, parameters } = view;
+  const made = new Players({ origin, charter, parameters, run, fault, ...pace });
+  players = made;
+  const welcomesMs: number[] = [];
+  const beginMs = performance.now();
+  let begun = 0;
+  const openOnes = async (): Promise<void> => {
+    while (begun < sessions) {
+      const number = begun;
+      begun += 1;
+      const earlyMs = beginMs + (1_000 * number) / DIALS_PER_S - performance.now();
+      await new Promise((settle) => setTimeout(settle, Math.max(0, earlyMs)));
+      let take: (message: RelayMessage) => void = () => undefined;
+      const onMessage = (message: RelayMessage): void => take(message);
+      const session = await openSession({ url: origin.replace("http", "ws"), onMessage, onLost: fault });
+      take = made.add(session, number);
+      head = session.head;
+      welcomesMs.push(session.welcomeMs);
+    }
+  };
+  await Promise.all(Array.from({ length: DIALS_AT_ONCE }, openOnes));
+  return welcomesMs;
+}
+
+async function obey(order: Order): Promise<void> {
+  if (order.type === "open") {
+    answer({ type: "done", welcomesMs: await open(order) });
+    return;
+  }
+  assert(players !== null && head !== null, "Cannot play: no session is open");
+  switch (order.type) {
+    case "begin":
+      players.begin(head.version);
+      break;
+    case "mark":
+      players.forgetWaits();
+      markedS = processorS();
+      break;
+    case "look":
+      answer({
+        type: "seen",
+        waits: players.waits,
+        told: players.told,
+        open: players.open,
+        processorS: processorS() - markedS,
+      });
+      return;
+    case "end":
+      players.end();
+      break;
+    default:
+      order satisfies never;
+  }
+  answer({ type: "done", welcomesMs: [] });
+}
+
+process.on("message", (order: Order) => void obey(order).catch(fault));
+process.on("disconnect", () => process.exit(0));

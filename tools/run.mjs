@@ -37,6 +37,7 @@ const commands = {
     run: () => tool("vitest", ["run", "test/engines/engines.test.ts", "test/sim.test.ts"]),
   },
   fuzz: { steps: [install, buildWasm], run: (args) => source("test/fuzz/main.ts", args) },
+  faults: { steps: [install, buildWasm], run: (args) => source("test/faults/main.ts", args) },
   bench: {
     steps: [chooseAdapter, checkBench, install, installPeers, buildWasm, buildPage],
     run: ([name, ...args]) => source(`bench/${name}.ts`, args),

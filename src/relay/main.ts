@@ -5,6 +5,7 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import type { Server } from "node:http";
+import { flushCompileCache } from "node:module";
 import { networkInterfaces } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
@@ -32,6 +33,7 @@ async function serve(config: RelayConfig, log: Log, closers: Closers, stop: (end
       const url = `http://${urlHost(config.host)}:${port}`;
       const demo = config.demoPort === 0 ? null : await serveDemo(config, url, closers);
       sayHello(log, config, view, { url, demo, kept });
+      flushCompileCache(); // where there is one; a relay that is killed leaves it to the next start
       if (config.contributor) {
         startContributor(url, config, closers, log);
       }

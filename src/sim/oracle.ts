@@ -1,7 +1,8 @@
 /**
  * The oracle judges a finished simulation from outside: from the bytes on the relay's disk, from what was told to the
  * contributors over their links, and from the parameters that they hold. It shares no state with what it checks; of the
- * production code it uses the readers and the arithmetic, because a replay by anybody must give the same bits.
+ * production code it uses the readers and the arithmetic, because a replay by anybody must give the same bits. Real relays, whose
+ * old blobs are gone, are judged by the same rules but for the replay (`test/faults/`).
  */
 import {
   digestOf,
@@ -49,15 +50,11 @@ export interface Diary {
   readonly blobs: Map<Digest, Bytes>;
 }
 
-export interface Evidence {
-  /** The relay's disk at the end. */
-  readonly disk: MemoryDisk;
-  /** Every blob that was ever on it: a relay forgets old ones. */
-  readonly blobs: ReadonlyMap<Digest, Bytes>;
+/** What can be judged without the blobs. */
+export interface Testimony {
+  /** The ledger at the end. */
+  readonly disk: Pick<MemoryDisk, "entries">;
   readonly verify: VerifySignature;
-  readonly charter: Charter;
-  /** Parameters [P] that the run began with. */
-  readonly initial: Float32Array<ArrayBuffer>;
   readonly told: readonly Told[];
   /** Every base that anybody trained on or measured with. */
   readonly used: readonly Replica[];
@@ -65,6 +62,16 @@ export interface Evidence {
   /** What each live honest contributor holds at the end, when all is quiet. */
   readonly final: readonly Replica[];
   readonly liars: ReadonlySet<ContributorId>;
+}
+
+export interface Evidence extends Testimony {
+  /** The relay's disk at the end. */
+  readonly disk: MemoryDisk;
+  /** Every blob that was ever on it: a relay forgets old ones. */
+  readonly blobs: ReadonlyMap<Digest, Bytes>;
+  readonly charter: Charter;
+  /** Parameters [P] that the run began with. */
+  readonly initial: Float32Array<ArrayBuffer>;
 }
 
 export interface Finding {
@@ -85,12 +92,24 @@ interface History {
 }
 
 /** Everything that is wrong; empty when nothing is. */
-export async function examine(evidence: Evidence): Promise<readonly Finding[]> {
+export function examine(evidence: Evidence): Promise<readonly Finding[]> {
+  return judge(evidence, (history, find) => checkReplay(history, evidence, find));
+}
+
+/** What is wrong as far as it shows without the blobs. */
+export function examineTestimony(testimony: Testimony): Promise<readonly Finding[]> {
+  return judge(testimony, () => undefined);
+}
+
+async function judge(
+  testimony: Testimony,
+  checkBlobs: (history: History, find: Find) => void,
+): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
   const find = (rule: string, detail: string): void => {
     findings.push({ rule, detail });
   };
-  const chain = await verifyChain(evidence.disk.entries, { verify: evidence.verify });
+  const chain = await verifyChain(testimony.disk.entries, { verify: testimony.verify });
   if (!chain.ok) {
     return [{ rule: "the ledger is one signed chain", detail: chain.detail }];
   }
@@ -100,11 +119,11 @@ export async function examine(evidence: Evidence): Promise<readonly Finding[]> {
   }
   checkOperator(chain.value.entries, find);
   checkOnce(history, find);
-  checkTold(history, evidence, find);
-  checkLiars(history, evidence.liars, find);
-  checkReplay(history, evidence, find);
-  checkReplicas(history, evidence, find);
-  for (const diary of evidence.diaries.filter(({ honest }) => honest)) {
+  checkTold(history, testimony, find);
+  checkLiars(history, testimony.liars, find);
+  checkBlobs(history, find);
+  checkReplicas(history, testimony, find);
+  for (const diary of testimony.diaries.filter(({ honest }) => honest)) {
     await checkResiduals(history, diary, find);
   }
   return findings;
@@ -199,7 +218,7 @@ function checkOnce({ merges, headers, verdicts, ended }: History, find: Find): v
 }
 
 /** What contributors were told is what the ledger says, and everyone was told. */
-function checkTold({ headers, verdicts }: History, { told, liars }: Evidence, find: Find): void {
+function checkTold({ headers, verdicts }: History, { told, liars }: Testimony, find: Find): void {
   const heard = new Set<ContributionId>();
   for (const { contribution, verdict, written: durable } of told) {
     const written = verdicts.get(contribution);
@@ -280,7 +299,7 @@ function unpacked(bytes: Bytes | undefined, parameters: number): SparseUpdate | 
 }
 
 /** Nobody ever worked on a base that is not in the ledger, and in the end everybody holds the head. */
-function checkReplicas({ started, merges }: History, { used, final }: Evidence, find: Find): void {
+function checkReplicas({ started, merges }: History, { used, final }: Testimony, find: Find): void {
   const digests = new Map(
     [started.head, ...merges.map((merge) => merge.head)].map((each) => [each.version, each.digest]),
   );

@@ -50,6 +50,7 @@ export interface RelayOptions {
   readonly dir: string;
   readonly charter?: object;
   readonly args?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
   readonly port?: number;
 }
 
@@ -60,21 +61,11 @@ export async function startRelay(options: RelayOptions): Promise<RunningRelay> {
   return { ...running, origin: String(listening["url"]), demoOrigin: String(listening["demo"] ?? "") };
 }
 
-export function launchRelay({ dir, charter = QUICK_CHARTER, args = [], port = 0 }: RelayOptions): Running {
+export function launchRelay({ dir, charter = QUICK_CHARTER, args = [], env = {}, port = 0 }: RelayOptions): Running {
   const charterFile = join(dir, "charter.json");
   writeFileSync(charterFile, JSON.stringify(charter));
-  return start([
-    "src/relay/main.ts",
-    "--log",
-    "json",
-    "--port",
-    String(port),
-    "--dir",
-    join(dir, "relay"),
-    "--charter",
-    charterFile,
-    ...args,
-  ]);
+  const place = ["--port", String(port), "--dir", join(dir, "relay"), "--charter", charterFile];
+  return start(["src/relay/main.ts", "--log", "json", ...place, ...args], env);
 }
 
 export function startContributor(

@@ -3,9 +3,7 @@
  * nobody listens: an edge is killed, then the leader, then the next leader is drained. What contributors were told was accepted
  * is what the ledger holds, each once, and every replica of the shared base has the ledger's digest.
  */
-import { once } from "node:events";
 import { mkdirSync } from "node:fs";
-import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
 import { digestOf, floatBytes } from "../../src/base/bytes.ts";
@@ -15,6 +13,7 @@ import type { RunView } from "../../src/protocol/run-view.ts";
 import { openEmbeddedStore } from "../../src/store/embedded.ts";
 import { openNatsStore } from "../../src/store/nats.ts";
 import { startNats } from "../../src/store/nats-server.fixture.ts";
+import { openLine, type Line } from "../fixtures/line.ts";
 import {
   adminOf,
   launchRelay,
@@ -26,12 +25,12 @@ import {
 } from "./processes.ts";
 
 const running = new Set<Running>();
-const servers = new Set<Server>();
+const lines = new Set<Line>();
 afterEach(async () => {
   await Promise.all([...running].map((process) => process.stop("SIGKILL")));
-  servers.forEach((server) => server.close());
+  lines.forEach((line) => line.close());
   running.clear();
-  servers.clear();
+  lines.clear();
 });
 
 const CHARTER = { ...QUICK_CHARTER, round: { trainMs: 400, stepsMax: 10, graceMs: 3_000, judgeMs: 5_000 } };
@@ -41,39 +40,6 @@ const NAMES = ["ada", "bob", "cy"];
 interface Relay extends Running {
   readonly dir: string;
   readonly port: number;
-}
-
-/** A proxy in front of relays, each connection to the first that listens; resolves to its origin. */
-async function startProxy(relays: () => readonly Relay[]): Promise<string> {
-  const sockets = new Set<Socket>();
-  const open = (client: Socket, ports: readonly number[]): void => {
-    const [port, ...others] = ports;
-    if (port === undefined) {
-      client.destroy();
-      return;
-    }
-    const upstream = connect(port, "127.0.0.1");
-    const next = (): void => open(client, others);
-    upstream.once("error", next);
-    upstream.once("connect", () => {
-      upstream.off("error", next);
-      upstream.on("error", () => client.destroy());
-      upstream.on("close", () => client.destroy());
-      client.on("close", () => upstream.destroy());
-      client.pipe(upstream).pipe(client);
-    });
-  };
-  const server = createServer((client) => {
-    sockets.add(client);
-    client.on("error", () => client.destroy());
-    open(
-      client,
-      relays().map(({ port }) => port),
-    );
-  });
-  servers.add(server.listen(0, "127.0.0.1"));
-  await once(server, "listening");
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
 const isAccepted = ({ event, verdict }: PrintedEvent): boolean =>
@@ -97,8 +63,9 @@ test("relays that share a run carry its contributors; killed or drained, nothing
   expect(relays.map(({ events }) => events.some(({ event }) => event === "leading"))).toEqual([true, false, false]);
   const contributors: Running[] = [];
   for (const [i, name] of NAMES.entries()) {
-    const origin = await startProxy(() => [...relays.slice(i), ...relays.slice(0, i)]);
-    contributors.push(startContributor(origin, join(folder.path, name), ["--threads", "1", "--engine", "wasm"]));
+    const line = await openLine({ ports: () => [...relays.slice(i), ...relays.slice(0, i)].map(({ port }) => port) });
+    lines.add(line);
+    contributors.push(startContributor(line.origin, join(folder.path, name), ["--threads", "1", "--engine", "wasm"]));
   }
   contributors.forEach((contributor) => running.add(contributor));
   const [ada, bob, cy] = contributors as [Running, Running, Running];

@@ -2,7 +2,7 @@
  * A real relay with its own contributor, as `npm start` runs it: versions appear and the loss falls, a clean stop resumes, a
  * kill at any moment loses nothing that was accepted and counts nothing twice, one who vanishes delays nobody.
  */
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { createRng } from "../../src/base/rng.ts";
@@ -69,9 +69,10 @@ describe("a relay with its own contributor", () => {
   test("killed at three random moments, loses no accepted contribution and counts none twice", async () => {
     using folder = temporaryFolder();
     const rng = createRng("kill -9", 20261121);
+    const env = { NODE_COMPILE_CACHE: join(folder.path, "compiled") };
     let highest = 0;
     for (let i = 0; i < 3; i += 1) {
-      const relay = kept(await startRelay({ dir: folder.path }));
+      const relay = kept(await startRelay({ dir: folder.path, env }));
       expect(
         Number(relay.events.find(({ event }) => event === "listening")?.["version"]),
         `start ${i}`,
@@ -88,6 +89,8 @@ describe("a relay with its own contributor", () => {
       );
       await relay.stop("SIGKILL");
     }
+    const compiled = readdirSync(env.NODE_COMPILE_CACHE, { recursive: true });
+    expect(compiled.length, "a relay that is killed has kept what it compiled").toBeGreaterThan(100);
     checkLedger(await ledgerOf({ dir: join(folder.path, "relay"), nats: null }), highest);
   });
 

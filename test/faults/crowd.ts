@@ -1,0 +1,250 @@
+/**
+ * Contributors of a campaign: the production session, keys, links and training of a small model, all in this process, so that many
+ * contributions are under way at every moment and few processes are needed. What they are told is read off their links, not
+ * asked of them, and what they write to their disks is kept for the oracle.
+ */
+import { decode } from "@msgpack/msgpack";
+import { digestOf, floatBytes, type Bytes, type ContributionId, type ContributorId } from "../../src/base/bytes.ts";
+import { createRng } from "../../src/base/rng.ts";
+import { createContributor, type Contributor, type OpenRtc } from "../../src/contributor/run.ts";
+import { createWork } from "../../src/contributor/work.ts";
+import { createCorpus } from "../../src/data/corpus.ts";
+import { createPair, deviceKeyOf, verifySignature } from "../../src/net/device-key.ts";
+import { createBlobFetcher } from "../../src/net/http.ts";
+import type { Attach } from "../../src/net/link.ts";
+import { dialRtcNode } from "../../src/net/rtc-node.ts";
+import { systemClock } from "../../src/net/system-clock.ts";
+import { dialWebSocket } from "../../src/net/ws-client.ts";
+import {
+  contributionIdOf,
+  contributorIdOf,
+  decodeContributorMessage,
+  decodeRelayMessage,
+} from "../../src/protocol/codec.ts";
+import type { ContributorMessage, RelayMessage } from "../../src/protocol/messages.ts";
+import type { Diary, Replica, Told } from "../../src/sim/oracle.ts";
+import { createMemoryDisk, createMemoryStore, type MemoryDisk } from "../../src/store/memory.ts";
+import { createWasmEngine } from "../../src/wasm/engine.ts";
+import { openLine, type Line } from "../fixtures/line.ts";
+
+/** Smaller than in production, so that updates of a small model have several. */
+const PIECE_BYTES = 32_768;
+
+/** A silent relay is noticed within 15 s, and then dialled anew. */
+const SLOW_MS = 20_000;
+
+export interface Member {
+  readonly name: string;
+  readonly id: ContributorId;
+  readonly contributor: Contributor;
+  readonly line: Line;
+}
+
+/** What a kill may be timed by: a message that reaches a contributor, or that one sends. */
+export type Heard = RelayMessage["type"] | ContributorMessage["type"];
+
+export interface Crowd {
+  readonly members: readonly Member[];
+  readonly told: readonly Told[];
+  readonly diaries: readonly Diary[];
+  /**
+   * Resolves when each has been told that a contribution is accepted that it first sent after this call, with the
+   * milliseconds which that took; rejects after `timeoutMs` with what those say who were not. Who is slow is told of before.
+   */
+  goesOn(timeoutMs: number): Promise<number>;
+  /** Resolves with the next message of this type, whoever gets or sends it. */
+  next(type: Heard): Promise<void>;
+  replicas(): Replica[];
+  close(): Promise<void>;
+}
+
+export interface CrowdOptions {
+  readonly members: number;
+  readonly seed: number;
+  /** Ports of the relays, those that listen now. */
+  readonly ports: () => readonly number[];
+  /** Some have not gone on for longer than a silent relay explains, and say this. */
+  readonly onSlow: (sentence: string) => void;
+}
+
+/** Starts contributors, each over a line of its own and with another relay first; every other one has no WebRTC. */
+export async function startCrowd({ members: count, seed, ports, onSlow }: CrowdOptions): Promise<Crowd> {
+  const told: Told[] = [];
+  const diaries: Diary[] = [];
+  const begun = new Map<ContributionId, number>();
+  /** When what was last accepted of each had been sent. */
+  const answered = new Map<ContributorId, number>();
+  const waiting = new Set<(type: Heard) => void>();
+  const hear = (type: Heard): void => [...waiting].forEach((wake) => wake(type));
+
+  const start = async (index: number): Promise<Member> => {
+    const from = (): number[] => {
+      const all = ports();
+      const first = index % Math.max(1, all.length);
+      return [...all.slice(first), ...all.slice(0, first)];
+    };
+    const line = await openLine({ ports: from, seed: 1_000 * seed + index });
+    const key = await deviceKeyOf(await createPair(false));
+    const id = contributorIdOf(key.publicKey);
+    const diary: Diary = { contributor: id, honest: true, pages: [], blobs: new Map() };
+    diaries.push(diary);
+    const listening = (attach: Attach): Attach =>
+      tapped(attach, {
+        received: (message) => {
+          if (message.type === "verdict") {
+            const { contribution, verdict } = message;
+            told.push({ contributor: id, contribution, verdict, written: true }); // the ledger will tell
+            if (verdict.type === "accepted") {
+              answered.set(id, Math.max(answered.get(id) ?? 0, begun.get(contribution) ?? 0));
+            }
+          }
+          hear(message.type);
+        },
+        sent: (message) => {
+          if (message.type === "contribute" || message.type === "offer") {
+            const contribution = contributionIdOf(message.header);
+            begun.set(contribution, begun.get(contribution) ?? performance.now());
+          }
+          hear(message.type);
+        },
+      });
+    const openRtc: OpenRtc = (options) =>
+      line.overUdp(dialRtcNode, { ...options, attach: listening(options.attach), timeoutMs: 15_000 });
+    const engine = await createWasmEngine({ threads: 1 });
+    const contributor = createContributor({
+      dial: (attach) => dialWebSocket({ url: `${line.origin.replace("http", "ws")}/link`, attach: listening(attach) }),
+      ...(index % 2 === 0 ? { openRtc } : {}),
+      fetchBlob: createBlobFetcher({ origin: line.origin }),
+      store: createMemoryStore({ disk: diskWithDiary(diary) }),
+      clock: systemClock,
+      rng: createRng("faults", seed, index),
+      key,
+      verify: verifySignature,
+      engine: { kind: "wasm", device: "campaign", sentence: "" },
+      createWork: ({ charter, contributor: name, texts }) =>
+        createWork({
+          engine,
+          charter,
+          contributor: name,
+          corpus: createCorpus(texts),
+          clock: systemClock,
+          pace: { work: (run) => run() },
+        }),
+      pieceBytes: PIECE_BYTES,
+      agent: "campaign",
+    });
+    return { name: `contributor ${index}`, id, contributor, line };
+  };
+  const members = await Promise.all(Array.from({ length: count }, (_, index) => start(index)));
+  members.forEach(({ contributor }) => contributor.start());
+
+  return {
+    members,
+    told,
+    diaries,
+    goesOn: (timeoutMs) => {
+      const sinceMs = performance.now();
+      const late = (): Member[] => members.filter(({ id }) => (answered.get(id) ?? 0) < sinceMs);
+      const saying = ({ name, contributor }: Member): string => `${name}: ${contributor.view().sentence}`;
+      return new Promise((resolve, reject) => {
+        const look = (): void => {
+          if (late().length === 0) {
+            done();
+            resolve(performance.now() - sinceMs);
+          }
+        };
+        const slow = setTimeout(() => onSlow(late().map(saying).join("; ")), SLOW_MS);
+        const done = (): void => {
+          clearTimeout(slow);
+          clearTimeout(timer);
+          waiting.delete(look);
+        };
+        const timer = setTimeout(() => {
+          done();
+          reject(
+            new Error(
+              `Nothing new was accepted within ${timeoutMs} ms of ${late().map(saying).join("; ") || "nobody"}`,
+            ),
+          );
+        }, timeoutMs);
+        waiting.add(look);
+      });
+    },
+    next: (wanted) =>
+      new Promise((resolve) => {
+        const wake = (type: Heard): void => {
+          if (type === wanted) {
+            waiting.delete(wake);
+            resolve();
+          }
+        };
+        waiting.add(wake);
+      }),
+    replicas: () =>
+      members.map(({ id, contributor }) => {
+        const params = contributor.parameters() ?? new Float32Array(0);
+        const digest = digestOf(floatBytes(new Float32Array(params)));
+        return { contributor: id, version: contributor.view().version ?? -1, digest };
+      }),
+    close: async () => {
+      await Promise.all(members.map(({ contributor }) => contributor.stop()));
+      members.forEach(({ line }) => line.close());
+    },
+  };
+}
+
+interface Ears {
+  readonly received: (message: RelayMessage) => void;
+  readonly sent: (message: ContributorMessage) => void;
+}
+
+/** The same link, with an ear on what it brings and takes. */
+function tapped(attach: Attach, { received, sent }: Ears): Attach {
+  return (link) => {
+    const send = link.send.bind(link);
+    link.send = (bytes) => {
+      const read = decodeContributorMessage(bytes);
+      if (read.ok) {
+        sent(read.value);
+      }
+      send(bytes);
+    };
+    const handlers = attach(link);
+    return {
+      ...handlers,
+      message: (bytes) => {
+        const read = decodeRelayMessage(bytes);
+        if (read.ok) {
+          received(read.value);
+        }
+        handlers.message(bytes);
+      },
+      closed: (reason) => handlers.closed(reason),
+    };
+  };
+}
+
+/** A disk that keeps of everything that was ever written what the oracle's rule for residuals reads. */
+function diskWithDiary({ pages, blobs }: Diary): MemoryDisk {
+  const disk = createMemoryDisk();
+  const { values } = disk;
+  const set = values.set.bind(values);
+  values.set = (key, value) => {
+    const { residual, signed } = decode(value) as Written;
+    for (const digest of [residual?.digest, signed?.payload]) {
+      const bytes = digest === undefined ? undefined : disk.blobs.get(digest);
+      if (digest !== undefined && bytes !== undefined) {
+        blobs.set(digest, bytes);
+      }
+    }
+    pages.push({ key, value });
+    return set(key, value);
+  };
+  return disk;
+}
+
+/** What a notebook's key holds, as far as it is read here. */
+interface Written {
+  readonly residual: { readonly digest: Replica["digest"] } | null;
+  readonly signed: { readonly payload: Replica["digest"]; readonly header: Bytes } | null;
+}

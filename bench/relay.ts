@@ -4,6 +4,7 @@
  *   npm run bench relay idle [-- 0 100 1000 5000]   memory and processor time of sessions that only stay
  *   npm run bench relay pairs [-- options]          assignments and results a second (--sessions 5000 --seconds 30 --drivers 1
  *                                                   --active 1000 --train-ms 1600 --judge-ms 800)
+ *   npm run bench relay peers [-- options]          WebRTC links (--peers 500 --dials 1000)
  *   npm run bench relay rounds [-- 10 100 1000 10000]   what a round costs the coordinator's decisions, simulated peers
  *
  * With --json one JSON line for each measurement. Relay and drivers share this machine; their processor times are told apart.
@@ -12,6 +13,7 @@ import process from "node:process";
 import { parseArgs } from "node:util";
 import { endingOf, HeddleError } from "../src/base/assert.ts";
 import { measureIdle } from "./load/idle.ts";
+import { measurePeers } from "./load/peers.ts";
 import { measureRounds } from "./load/rounds.ts";
 import { measurePairs, type Outcome } from "./load/pairs.ts";
 
@@ -37,12 +39,15 @@ try {
     const pace = { active: whole("active"), trainMs: whole("train-ms"), judgeMs: whole("judge-ms") };
     const size = { sessions: whole("sessions"), seconds: whole("seconds"), drivers: whole("drivers") };
     tell(await measurePairs({ ...size, ...pace }, say));
+  } else if (part === "peers") {
+    const [peers, dials] = [whole("peers"), whole("dials")];
+    tell(await measurePeers({ peers, dials: Math.max(peers, dials) }, say));
   } else if (part === "rounds") {
     for (const contributors of rest.length === 0 ? [10, 100, 1_000, 10_000] : rest.map(Number)) {
       tell(measureRounds(contributors));
     }
   } else {
-    throw new HeddleError("bad-input", `Cannot measure "${part}": the parts are idle, pairs, rounds`);
+    throw new HeddleError("bad-input", `Cannot measure "${part}": the parts are idle, pairs, peers, rounds`);
   }
 } catch (error) {
   const { sentence, exitCode } = endingOf(error);
@@ -58,6 +63,8 @@ function parse() {
       sessions: { type: "string", default: "5000" },
       seconds: { type: "string", default: "30" },
       drivers: { type: "string", default: "1" },
+      peers: { type: "string", default: "500" },
+      dials: { type: "string", default: "1000" },
       active: { type: "string", default: "1000" },
       "train-ms": { type: "string", default: "1600" },
       "judge-ms": { type: "string", default: "800" },

@@ -13,6 +13,7 @@ import { adminOf, startRelay, temporaryFolder } from "../../test/e2e/processes.t
 
 export interface RelayProcess {
   readonly origin: string;
+  readonly pid: number;
   metrics(): Promise<MetricsRead>;
   /** Has the round that is under way end, with no other after it. */
   pause(): Promise<void>;
@@ -28,6 +29,7 @@ export async function startMeasured(charter: object): Promise<RelayProcess> {
   const relay = await startRelay({ dir: folder.path, charter, args: ["--no-contributor"] });
   return {
     origin: relay.origin,
+    pid: relay.pid,
     metrics: () => readMetrics(join(folder.path, "relay")),
     pause: async () => {
       assert((await adminOf(folder.path)("pause")).code === 0, "Cannot measure: the run could not be paused");

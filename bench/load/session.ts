@@ -27,8 +27,11 @@ export interface Session {
   readonly head: VersionInfo;
   /** Over the second link, where there is one. */
   send(message: ContributorMessage): void;
-  /** Opens the WebRTC link, with an offer and an answer over the first. Resolves when it carries messages. */
-  openRtc(): Promise<Link>;
+  /**
+   * Opens the WebRTC link, with an offer and an answer over the first. Resolves when it carries messages; `onPong` is called for
+   * each pong that comes over it.
+   */
+  openRtc(onPong: () => void): Promise<Link>;
   close(): void;
 }
 
@@ -66,7 +69,7 @@ function askForSession({ url, onMessage, onLost }: SessionOptions, key: DeviceKe
     let proven: Uint8Array = nonce;
     let rtc: Link | undefined;
     let answer: (sdp: string) => void = () => undefined;
-    const openRtc = async (link: Link): Promise<Link> => {
+    const openRtc = async (link: Link, onPong: () => void): Promise<Link> => {
       const exchange = async (offer: string): Promise<string> => {
         const signature = await key.sign("rtc", rtcProof({ nonce: proven, offer }));
         const answered = new Promise<string>((resolve) => {
@@ -75,7 +78,7 @@ function askForSession({ url, onMessage, onLost }: SessionOptions, key: DeviceKe
         link.send(encodeMessage({ type: "rtc", kind: "offer", sdp: offer, signature }));
         return answered;
       };
-      rtc = await dialRtcNode({ exchange, attach: (second) => handlers(second, "The WebRTC link: ") });
+      rtc = await dialRtcNode({ exchange, attach: (second) => handlers(second, onPong) });
       return rtc;
     };
     const welcomed = (link: Link, head: VersionInfo): void => {
@@ -87,10 +90,12 @@ function askForSession({ url, onMessage, onLost }: SessionOptions, key: DeviceKe
         link.close("measured");
       };
       const welcomeMs = performance.now() - startMs;
-      settle({ contributor, key, welcomeMs, head, send, openRtc: () => openRtc(link), close });
+      settle({ contributor, key, welcomeMs, head, send, openRtc: (onPong) => openRtc(link, onPong), close });
     };
-    const take = (link: Link, message: RelayMessage): void => {
-      if (message.type === "ping") {
+    const take = (link: Link, message: RelayMessage, onPong?: () => void): void => {
+      if (message.type === "pong") {
+        onPong?.();
+      } else if (message.type === "ping") {
         link.send(encodeMessage({ type: "pong" }));
       } else if (message.type === "challenge") {
         proven = message.nonce;
@@ -106,22 +111,22 @@ function askForSession({ url, onMessage, onLost }: SessionOptions, key: DeviceKe
         onMessage?.(message);
       }
     };
-    const handlers = (link: Link, lane = "") => ({
+    const handlers = (link: Link, onPong?: () => void) => ({
       message: (bytes: Uint8Array) => {
         const read = decodeRelayMessage(bytes);
         if (read.ok) {
-          take(link, read.value);
+          take(link, read.value, onPong);
         } else {
           onLost(`The relay sent something unreadable: ${read.detail}`);
         }
       },
       closed: (reason: string) => {
         if (stage === "open") {
-          onLost(`${lane}${reason}`);
+          onLost(`${link.lane}: ${reason}`);
         }
         reject(new Error(reason)); // of no effect once it is settled
       },
     });
-    dialWebSocket({ url: `${url}/link`, attach: handlers }).then((link) => link.send(hello), reject);
+    dialWebSocket({ url: `${url}/link`, attach: (link) => handlers(link) }).then((link) => link.send(hello), reject);
   });
 }

@@ -2,9 +2,10 @@
  * The relay's door: takes new links, lets in whom the gate lets in, tells the others when to come back, and keeps the ends of all sessions:
  * their heartbeat, their traffic.
  */
-import type { ContributorId } from "../base/bytes.ts";
+import type { Bytes, ContributorId } from "../base/bytes.ts";
 import type { Lane, Link, LinkHandlers } from "../net/link.ts";
 import { encodeMessage } from "../protocol/codec.ts";
+import type { RelayMessage } from "../protocol/messages.ts";
 import type { Gate } from "./gate.ts";
 import { BUSY_RETRY_MS, type SessionId } from "./live.ts";
 import { Peer, type Arrival, type PeerHost } from "./peer.ts";
@@ -23,6 +24,8 @@ export class Door {
   readonly #gate: Gate;
   readonly #host: PeerHost;
   readonly #peers = new Map<SessionId, Peer>();
+  /** The last message that was sent: a new version is one message to all. */
+  #sent: { readonly message: RelayMessage; readonly bytes: Bytes } | null = null;
   #sessions = 0;
   #closed: string | null = null;
 
@@ -64,6 +67,13 @@ export class Door {
 
   peer(session: SessionId): Peer | undefined {
     return this.#peers.get(session);
+  }
+
+  send(session: SessionId, message: RelayMessage): void {
+    if (this.#sent?.message !== message) {
+      this.#sent = { message, bytes: encodeMessage(message) };
+    }
+    this.#peers.get(session)?.sendEncoded(this.#sent.bytes);
   }
 
   /** Open sessions by the lane that carries their updates. */

@@ -20,6 +20,7 @@ import type { RunView, VersionView } from "../protocol/run-view.ts";
 import type { Store } from "../store/store.ts";
 import type { OpenMergeKernel } from "../update/kernel.ts";
 import { loadBase, storeFirst, type Base, type Referee } from "./base.ts";
+import { decide, DECISIONS_MAX, type Decision } from "./decision.ts";
 import { Door, type AttachArrival, type DoorHost } from "./door.ts";
 import type { Fact } from "./fact.ts";
 import { createGate, type GateOptions } from "./gate.ts";
@@ -37,7 +38,7 @@ import type { Peer, Work } from "./peer.ts";
 import { Queue } from "./queue.ts";
 import { Reception } from "./reception.ts";
 import { applyEvent, type DurableState } from "./state.ts";
-import { tick, wakeAt } from "./tick.ts";
+import { wakeAt } from "./tick.ts";
 import { createPublicRecord, operatorViewOf, summaryOf, viewOf, type OperatorView } from "./view.ts";
 import type { Hash } from "./uploads.ts";
 import { Workbench } from "./workbench.ts";
@@ -166,6 +167,8 @@ class Host implements CoordinatorHost {
   readonly #reception: Reception;
   #state: CoordinatorState;
   readonly #isPublic: ReturnType<typeof createPublicRecord>;
+  /** Those that wait, and those that are being decided. */
+  readonly #decisions: Decision[] = [];
   #nonces = 0;
   #bytesUp = 0;
   #bytesDown = 0;
@@ -213,10 +216,13 @@ class Host implements CoordinatorHost {
 
   operate(command: OperatorCommand): Promise<string | null> {
     return new Promise((resolve) => {
-      this.#queue.add(async () => {
-        const refusal = refusalOf(this.#state, command);
-        await this.#apply({ type: "operated", command });
-        resolve(refusal);
+      let refusal: string | null = null;
+      this.#decide({
+        event: (state) => {
+          refusal = refusalOf(state, command);
+          return { type: "operated", command };
+        },
+        done: () => resolve(refusal),
       });
     });
   }
@@ -272,7 +278,14 @@ class Host implements CoordinatorHost {
         if (message.type === "offer" || message.type === "piece") {
           void this.#queue.track(() => this.#reception.take(peer, message).finally(done));
         } else {
-          this.#queue.add(() => this.#work(peer, message, wireBytes).finally(done));
+          const decision = this.#work(peer, message, wireBytes);
+          this.#decide({
+            ...decision,
+            done: async () => {
+              await decision.done?.();
+              done();
+            },
+          });
         }
       },
       isMember: (contributor) => hasWork(this.#state, contributor),
@@ -310,9 +323,8 @@ class Host implements CoordinatorHost {
       hash,
       nowMs: () => clock.nowMs(),
       intake: () => ({ state: this.#state, blobs, hash, verify: (...signed) => this.#verify(...signed) }),
-      enqueue: (job) => this.#queue.add(job),
+      decide: (decision) => this.#decide(decision),
       track: (work) => void this.#queue.track(work),
-      apply: (event) => this.#apply(event),
       fact: (fact) => onFact?.(fact),
       log: (sentence) => this.#log(sentence),
     });
@@ -334,22 +346,23 @@ class Host implements CoordinatorHost {
   }
 
   #enqueue(event: CoordinatorEvent): void {
-    this.#queue.add(() => this.#apply(event));
+    this.#decide({ event: () => event });
   }
 
-  async #work(
-    peer: Peer,
-    message: Exclude<Work, { readonly type: "offer" | "piece" }>,
-    wireBytes: number,
-  ): Promise<void> {
-    if (!this.#state.live.sessions.has(peer.id)) {
-      return; // it has left, or another session of the device has begun
+  #decide(decision: Decision): void {
+    this.#decisions.push(decision);
+    if (this.#decisions.length === 1) {
+      this.#queue.add(() => this.#decideAll());
     }
+  }
+
+  #work(peer: Peer, message: Exclude<Work, { readonly type: "offer" | "piece" }>, wireBytes: number): Decision {
+    const session = peer.id;
     switch (message.type) {
       case "ready":
-        return this.#apply({ type: "ready", session: peer.id, version: message.version });
+        return { event: () => ({ type: "ready", session, version: message.version }) };
       case "release":
-        return this.#apply({ type: "released", session: peer.id, assignment: message.assignment });
+        return { event: () => ({ type: "released", session, assignment: message.assignment }) };
       case "contribute":
         return this.#reception.contribute(peer, message, wireBytes);
       case "report":
@@ -359,26 +372,35 @@ class Host implements CoordinatorHost {
     }
   }
 
-  /** One tick: decide, make durable, then act. */
-  async #apply(event: CoordinatorEvent): Promise<void> {
+  /** Ticks for what waits: prepare, decide, make durable together, then act. */
+  async #decideAll(): Promise<void> {
     const { clock, rng, onEntry, onVersion, onChange } = this.#options;
+    const decisions = this.#decisions.slice(0, DECISIONS_MAX);
+    await Promise.all(decisions.map(async (decision) => decision.prepare?.()));
     const before = this.#state;
     const nowMs = clock.nowMs();
-    const { state, events, effects } = tick(before, event, nowMs, rng);
+    const { state, events, effects } = decide(decisions, before, nowMs, rng);
     const entries = events.length === 0 ? [] : await this.#journal.append(events, nowMs);
     this.#state = state;
     this.#workbench.adopt(state.durable.head);
     for (const entry of entries) {
       onEntry?.(entry);
     }
-    for (const effect of effects) {
-      await this.#perform(effect);
+    for (const [i, decision] of decisions.entries()) {
+      for (const effect of effects[i] ?? []) {
+        await this.#perform(effect);
+      }
+      await decision.done?.();
     }
     if (entries.some((entry) => entry.event.type === "merged")) {
       onVersion?.(state.durable.versions.at(-1) as VersionView);
     }
     if (summaryOf(before) !== summaryOf(state)) {
       onChange?.();
+    }
+    this.#decisions.splice(0, decisions.length);
+    if (this.#decisions.length > 0) {
+      this.#queue.add(() => this.#decideAll());
     }
     this.#reception.tidy();
     this.#armWake();
@@ -392,7 +414,7 @@ class Host implements CoordinatorHost {
         } else if (effect.message.type === "refused") {
           this.#options.onFact?.({ type: "refused", reason: effect.message.reason });
         }
-        this.#door.peer(effect.session)?.send(effect.message);
+        this.#door.send(effect.session, effect.message);
         return;
       case "disconnect":
         this.#door.peer(effect.session)?.close(effect.reason);
@@ -426,13 +448,17 @@ class Host implements CoordinatorHost {
 
   async #merge(effect: Extract<Effect, { readonly type: "merge" }>): Promise<void> {
     const { head, server } = await this.#workbench.merge(this.#state.durable, effect);
-    this.#queue.add(async () => {
-      this.countTraffic();
-      const bytesUp = this.#bytesUp;
-      const bytesDown = this.#bytesDown;
-      await this.#apply({ type: "merged", round: effect.round, head, server, bytesUp, bytesDown });
-      this.#bytesUp -= bytesUp;
-      this.#bytesDown -= bytesDown;
+    let [bytesUp, bytesDown] = [0, 0];
+    this.#decide({
+      event: () => {
+        this.countTraffic();
+        [bytesUp, bytesDown] = [this.#bytesUp, this.#bytesDown];
+        return { type: "merged", round: effect.round, head, server, bytesUp, bytesDown };
+      },
+      done: () => {
+        this.#bytesUp -= bytesUp;
+        this.#bytesDown -= bytesDown;
+      },
     });
   }
 

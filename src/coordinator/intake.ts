@@ -39,41 +39,65 @@ export interface Offered {
   readonly header: ContributionHeader;
 }
 
-type Contribute = Pick<
+/** A contribution that is here as a whole. */
+export type Whole = Pick<
   Extract<ContributorMessage, { readonly type: "contribute" }>,
   "header" | "signature" | "payload"
 >;
+
+/** A contribution in which nothing is wrong, as the state was when it was checked; its payload is stored. */
+export interface Sound extends Offered {
+  readonly norm: number;
+}
+
 type Report = Extract<ContributorMessage, { readonly type: "report" }>;
 
-/** Checks a contribution that is here as a whole and, when it holds, stores its payload. */
-export async function takeContribution(
+/** Checks a contribution that is here as a whole and, when it holds, stores its payload. Several may be checked at a time. */
+export async function checkContribution(
   options: IntakeOptions,
   sender: Sender,
-  { header: headerBytes, signature, payload }: Contribute,
-  wireBytes: number,
-): Promise<Intake> {
+  { header: headerBytes, signature, payload }: Whole,
+): Promise<Intake | Sound> {
   const taken = await takeHeader(options, sender, { header: headerBytes, signature });
   if (taken.type !== "offered") {
     return taken;
   }
-  const { header } = taken;
-  const contribution = contributionIdOf(headerBytes);
-  const norm = await readPayload(options, header, payload);
+  const norm = await readPayload(options, taken.header, payload);
   if (!norm.ok) {
-    return rejected(sender, contribution, norm, true);
+    return rejected(sender, contributionIdOf(headerBytes), norm, true);
   }
   await options.blobs.put(payload.slice());
+  return { ...taken, norm: norm.value };
+}
+
+/** Takes a contribution that was checked. The state may be another by now, so what header and state decide is looked at again, first. */
+export function takeContribution(
+  state: CoordinatorState,
+  sender: Sender,
+  { header: headerBytes, signature }: Pick<Whole, "header" | "signature">,
+  { checked, wireBytes }: { readonly checked: Intake | Sound; readonly wireBytes: number },
+): Intake {
+  const contribution = contributionIdOf(headerBytes);
+  const decoded = decodeHeader(headerBytes);
+  const stopped = decoded.ok ? screenHeader(state, sender, contribution, decoded.value) : null;
+  if (checked.type !== "offered") {
+    return stopped ?? checked;
+  }
+  if (stopped !== null) {
+    return stopped;
+  }
   const { session } = sender;
-  const event: CoordinatorEvent = {
+  const { header, norm } = checked;
+  const event = {
     type: "contributed",
     session,
     contribution,
     header,
     headerBytes,
     signature,
-    norm: norm.value,
+    norm,
     wireBytes,
-  };
+  } as const;
   return { type: "event", event, detail: "" };
 }
 
@@ -109,30 +133,44 @@ export function rejected(
 async function takeHeader(
   { state, verify }: IntakeOptions,
   sender: Sender,
-  { header: headerBytes, signature }: Pick<Contribute, "header" | "signature">,
+  { header: headerBytes, signature }: Pick<Whole, "header" | "signature">,
 ): Promise<Intake | Offered> {
   const contribution = contributionIdOf(headerBytes);
-  const reject = (reason: Reason, ends: boolean, detail: string): Intake =>
-    rejected(sender, contribution, { reason, detail }, ends);
   const header = decodeHeader(headerBytes);
   if (!header.ok) {
-    return reject(header.reason, true, header.detail);
+    return rejected(sender, contribution, header, true);
   }
-  const screened = screen(state, sender.session, contribution, header.value);
+  const stopped = screenHeader(state, sender, contribution, header.value);
+  if (stopped !== null) {
+    return stopped;
+  }
+  if (!(await verify(sender.publicKey, "contribution", headerBytes, signature))) {
+    const detail = "the header's signature does not match";
+    return rejected(sender, contribution, { reason: "bad-signature", detail }, true);
+  }
+  return { type: "offered", header: header.value };
+}
+
+/** Null where header and state let the contribution pass. */
+function screenHeader(
+  state: CoordinatorState,
+  sender: Sender,
+  contribution: ContributionId,
+  header: ContributionHeader,
+): Intake | null {
+  const screened = screen(state, sender.session, contribution, header);
   switch (screened.type) {
     case "known":
       return { type: "again", contribution, verdict: screened.verdict };
-    case "refused":
-      return reject(screened.reason, screened.ends, "its header does not fit the round");
+    case "refused": {
+      const detail = "its header does not fit the round";
+      return rejected(sender, contribution, { reason: screened.reason, detail }, screened.ends);
+    }
     case "passed":
-      break;
+      return null;
     default:
-      screened satisfies never;
+      return screened satisfies never;
   }
-  if (!(await verify(sender.publicKey, "contribution", headerBytes, signature))) {
-    return reject("bad-signature", true, "the header's signature does not match");
-  }
-  return { type: "offered", header: header.value };
 }
 
 /** The norm of the payload that `header` names. */

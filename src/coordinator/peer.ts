@@ -155,8 +155,13 @@ export class Peer {
   }
 
   send(message: RelayMessage): void {
+    this.sendEncoded(encodeMessage(message));
+  }
+
+  /** Sends a message that was encoded once for many. */
+  sendEncoded(bytes: Bytes): void {
     if (this.#stage !== "gone") {
-      this.first.send(encodeMessage(message));
+      this.first.send(bytes);
     }
   }
 

@@ -3,12 +3,15 @@
  * it is offered; pieces are made durable and confirmed beside the queue, so that nothing waits for them, and what is complete
  * goes on exactly as a contribution that arrived whole. Who is refused is told why; what is not expected costs no memory.
  */
+import type { Digest } from "../base/bytes.ts";
 import { createTurn, type InTurn } from "../base/turn.ts";
 import { encodeMessage } from "../protocol/codec.ts";
 import { piecesOffered } from "../protocol/pieces.ts";
 import type { Keys } from "../store/store.ts";
 import type { Fact } from "./fact.ts";
+import type { Decision } from "./decision.ts";
 import {
+  checkContribution,
   rejected,
   takeContribution,
   takeOffer,
@@ -16,9 +19,12 @@ import {
   type Intake,
   type IntakeOptions,
   type Sender,
+  type Sound,
+  type Whole,
 } from "./intake.ts";
-import { BUSY_RETRY_MS, sessionOf, type CoordinatorEvent, type CoordinatorState } from "./live.ts";
+import { BUSY_RETRY_MS, sessionOf, type CoordinatorState } from "./live.ts";
 import type { Peer, Work } from "./peer.ts";
+import { hasBlob } from "./state.ts";
 import { UPLOAD_IDLE_MS, Uploads, type Hash, type Upload } from "./uploads.ts";
 
 type Of<K extends Work["type"]> = Extract<Work, { readonly type: K }>;
@@ -29,12 +35,10 @@ export interface ReceptionHost {
   nowMs(): number;
   /** The state as it is now, and what else checking needs. */
   intake(): IntakeOptions;
-  /** Adds a job to the coordinator's queue. */
-  enqueue(job: () => Promise<void>): void;
+  /** Adds a decision to those that wait. */
+  decide(decision: Decision): void;
   /** Runs asynchronous work beside the queue. */
   track(work: () => Promise<void>): void;
-  /** Ticks, within a job of the queue. */
-  apply(event: CoordinatorEvent): Promise<void>;
   fact(fact: Fact): void;
   log(sentence: string): void;
 }
@@ -80,64 +84,128 @@ export class Reception {
           const detail = `the round closed after ${upload.held} of ${upload.count} pieces`;
           if (session !== undefined) {
             const intake = rejected({ session: session.id }, upload.contribution, { reason: "late", detail }, false);
-            this.#host.enqueue(() => this.#settle(null, intake, upload.count));
+            this.#host.decide(this.#settle(null, intake, upload.count));
           }
         }
       }
     }
   }
 
-  /** Within a job of the queue: a contribution that came whole. */
-  async contribute(peer: Peer, message: Of<"contribute">, wireBytes: number): Promise<void> {
-    await this.#settle(peer, await takeContribution(this.#host.intake(), senderOf(peer), message, wireBytes), 1);
+  /** A contribution that came whole. */
+  contribute(peer: Peer, message: Of<"contribute">, wireBytes: number): Decision {
+    return this.#takeWhole(peer, async () => message, { pieces: 1, wireBytes: () => wireBytes });
   }
 
-  /** Within a job of the queue. */
-  async report(peer: Peer, message: Of<"report">): Promise<void> {
-    await this.#settle(peer, await takeReport(this.#host.intake(), senderOf(peer), message), 0);
+  report(peer: Peer, message: Of<"report">): Decision {
+    let taken: Intake;
+    return this.#decision(peer, 0, {
+      prepare: async () => {
+        taken = await takeReport(this.#host.intake(), senderOf(peer), message);
+      },
+      intake: () => taken,
+    });
   }
 
-  /** Within a job of the queue: passes on what became of a report, or of a contribution of `pieces` pieces. */
-  async #settle(peer: Peer | null, intake: Intake, pieces: number): Promise<void> {
+  /** The contribution that `read` resolves to, unless that is nothing any more. */
+  #takeWhole(
+    peer: Peer,
+    read: () => Promise<Whole | null>,
+    { pieces, wireBytes }: { readonly pieces: number; readonly wireBytes: (whole: Whole) => number },
+  ): Decision {
+    let whole: Whole | null = null;
+    let checked: Intake | Sound;
+    let spare: Digest | null = null;
+    const decision = this.#decision(peer, pieces, {
+      prepare: async () => {
+        whole = await read();
+        if (whole !== null) {
+          checked = await checkContribution(this.#host.intake(), senderOf(peer), whole);
+        }
+      },
+      intake: (state) => {
+        if (whole === null) {
+          return null;
+        }
+        const taken = takeContribution(state, senderOf(peer), whole, { checked, wireBytes: wireBytes(whole) });
+        const isTaken = taken.type === "event" && taken.event.type === "contributed";
+        spare = checked.type === "offered" && !isTaken ? checked.header.payload.digest : null;
+        return taken;
+      },
+    });
+    return {
+      ...decision,
+      done: async () => {
+        await decision.done?.();
+        const { state, blobs } = this.#host.intake();
+        if (spare !== null && !hasBlob(state.durable, spare)) {
+          await blobs.delete(spare); // something that was decided meanwhile stands against it
+        }
+      },
+    };
+  }
+
+  /** What became of a report, or of a contribution of `pieces` pieces, as a decision. */
+  #decision(
+    peer: Peer,
+    pieces: number,
+    { prepare, intake }: { prepare: () => Promise<void>; intake: (state: CoordinatorState) => Intake | null },
+  ): Decision {
+    const isHere = (state: CoordinatorState): boolean => state.live.sessions.has(peer.id); // else it has left, or another session of the device has begun
+    let settled: Decision | null = null;
+    return {
+      prepare: async () => {
+        if (isHere(this.#host.intake().state)) {
+          await prepare();
+        }
+      },
+      event: (state) => {
+        const taken = isHere(state) ? intake(state) : null;
+        settled = taken === null ? null : this.#settle(peer, taken, pieces);
+        return settled?.event(state) ?? null;
+      },
+      done: () => settled?.done?.(),
+    };
+  }
+
+  /** Passes on what became of a report, or of a contribution of `pieces` pieces. */
+  #settle(peer: Peer | null, intake: Intake, pieces: number): Decision {
     switch (intake.type) {
       case "event":
-        await this.#pass(peer, intake, pieces);
-        return;
-      case "again":
-        peer?.send(
-          intake.verdict === null
-            ? { type: "have", contribution: intake.contribution, pieces }
-            : { type: "verdict", contribution: intake.contribution, verdict: intake.verdict },
-        );
-        return;
+        return this.#pass(peer, intake, pieces);
+      case "again": {
+        const { contribution, verdict } = intake;
+        const done = (): void =>
+          peer?.send(
+            verdict === null ? { type: "have", contribution, pieces } : { type: "verdict", contribution, verdict },
+          );
+        return { event: () => null, done };
+      }
       case "refused":
-        peer?.refuse(intake.reason, intake.detail);
-        peer?.strike();
-        return;
+        return {
+          event: () => null,
+          done: () => {
+            peer?.refuse(intake.reason, intake.detail);
+            peer?.strike();
+          },
+        };
       default:
-        intake satisfies never;
+        return intake satisfies never;
     }
   }
 
-  async #pass(
-    peer: Peer | null,
-    { event, detail }: Extract<Intake, { readonly type: "event" }>,
-    pieces: number,
-  ): Promise<void> {
+  #pass(peer: Peer | null, { event, detail }: Extract<Intake, { readonly type: "event" }>, pieces: number): Decision {
     if (event.type !== "rejected") {
       peer?.forgive();
-      await this.#host.apply(event);
-      if (event.type === "contributed") {
-        peer?.send({ type: "have", contribution: event.contribution, pieces });
-      }
-      return;
+      const done = (): void => {
+        if (event.type === "contributed") {
+          peer?.send({ type: "have", contribution: event.contribution, pieces });
+        }
+      };
+      return { event: () => event, done };
     }
     this.#host.log(`Session ${event.session}: contribution refused as "${event.reason}": ${detail}`);
     this.#host.fact({ type: "rejected", reason: event.reason });
-    await this.#host.apply(event);
-    if (event.reason !== "late") {
-      peer?.strike();
-    }
+    return { event: () => event, done: () => (event.reason === "late" ? undefined : peer?.strike()) };
   }
 
   async #offer(peer: Peer, offer: Of<"offer">): Promise<void> {
@@ -147,7 +215,7 @@ export class Reception {
     }
     const taken = await takeOffer(intake, senderOf(peer), offer);
     if (taken.type !== "offered") {
-      this.#host.enqueue(() => this.#settle(peer, taken, piecesOffered(offer)));
+      this.#host.decide(this.#settle(peer, taken, piecesOffered(offer)));
       return;
     }
     const upload = await this.#uploads.begin(offer, taken.header);
@@ -178,7 +246,7 @@ export class Reception {
           return;
         }
         this.#drop(upload);
-        this.#host.enqueue(() =>
+        this.#host.decide(
           this.#settle(
             peer,
             rejected({ session: peer.id }, upload.contribution, { reason: "malformed", detail: added.detail }, true),
@@ -200,21 +268,30 @@ export class Reception {
     if (upload.held < upload.count) {
       peer.send({ type: "have", contribution: upload.contribution, pieces: upload.held });
     } else {
-      this.#host.enqueue(() => this.#finish(peer, upload));
+      this.#host.decide(this.#finish(peer, upload));
     }
   }
 
-  async #finish(peer: Peer, upload: Upload): Promise<void> {
-    const intake = this.#host.intake();
-    if (this.#uploads.of(upload.contributor) !== upload || upload.taken || !intake.state.live.sessions.has(peer.id)) {
-      return; // done already, or its sender will come back and offer it again
-    }
-    upload.taken = true;
-    const payload = await this.#uploads.payload(upload);
-    const whole = { header: upload.offer.header, signature: upload.offer.signature, payload };
-    const wireBytes = encodeMessage(upload.offer).length + payload.length;
-    await this.#settle(peer, await takeContribution(intake, senderOf(peer), whole, wireBytes), upload.count);
-    this.#drop(upload);
+  #finish(peer: Peer, upload: Upload): Decision {
+    const read = async (): Promise<Whole | null> => {
+      if (this.#uploads.of(upload.contributor) !== upload || upload.taken) {
+        return null; // done already
+      }
+      upload.taken = true;
+      const { header, signature } = upload.offer;
+      return { header, signature, payload: await this.#uploads.payload(upload) };
+    };
+    const wireBytes = ({ payload }: Whole): number => encodeMessage(upload.offer).length + payload.length;
+    const decision = this.#takeWhole(peer, read, { pieces: upload.count, wireBytes });
+    return {
+      ...decision,
+      done: async () => {
+        await decision.done?.();
+        if (upload.taken) {
+          this.#drop(upload);
+        } // else its sender has left; it will come back and offer it again
+      },
+    };
   }
 
   #uploadOf(peer: Peer, { contribution }: Of<"piece">): Upload | undefined {

@@ -22,83 +22,108 @@ export interface Report {
   readonly kind: string;
   readonly acts: number;
   readonly recoveries: readonly Recovery[];
-  /** Verdicts "accepted" that contributors were told. */
+  /** Verdicts that contributors were told. */
   readonly accepted: number;
   readonly refused: number;
   readonly failures: readonly string[];
   readonly counts: LineCounts;
+  /** Relays that ended by themselves, with why. */
   readonly ends: readonly string[];
   readonly seconds: number;
 }
 
-export async function runCampaign(kind: Kind, { seed, from, count, onAct }: CampaignOptions): Promise<Report> {
-  const [recoveries, failures, ends]: [Recovery[], string[], string[]] = [[], [], []];
-  const counts: LineCounts = { packets: 0, lost: 0, late: 0, segmentsLost: 0 };
-  let [acts, accepted, refused] = [0, 0, 0];
+/** What has been seen so far. */
+interface Tally {
+  acts: number;
+  readonly recoveries: Recovery[];
+  accepted: number;
+  refused: number;
+  readonly failures: string[];
+  readonly counts: LineCounts;
+  readonly ends: string[];
+}
+
+export async function runCampaign(kind: Kind, options: CampaignOptions): Promise<Report> {
+  const { from, count } = options;
   const beginMs = performance.now();
+  const counts: LineCounts = { packets: 0, lost: 0, late: 0, segmentsLost: 0 };
+  const tally: Tally = { acts: 0, recoveries: [], accepted: 0, refused: 0, failures: [], counts, ends: [] };
   for (let next = from; next < from + count;) {
-    const stage = await Stage.open(kind.stage);
-    const crowd = await startCrowd({
-      members: kind.members,
-      seed: seed + next,
-      ports: () => stage.ports(),
-      onSlow: (sentence) => onAct(`slow: ${sentence}`),
-    });
-    const ledger = new LedgerReader();
-    const last = Math.min(next + ACTS_A_STAGE, from + count);
-    const fail = (act: number | string, why: string): void => {
-      failures.push(`${kind.name}, seed ${seed}, act ${act}: ${why}`);
-    };
-    const first = next;
-    try {
-      await crowd.goesOn(WARM_MS);
-      for (let good = true; good && next < last; next += 1) {
-        const said: string[] = [];
-        const rng = createRng("faults", kind.name, seed, next);
-        acts += 1;
-        try {
-          const recovery = await kind.act({ stage, crowd, rng, say: (sentence) => said.push(sentence) });
-          recoveries.push(recovery);
-          const told = [...crowd.told]; // what is told from here on may not be read any more
-          await ledger.readOn(stage.leader());
-          const lost = lostOf(told, ledger.accepted);
-          const own = kind.stage.mayEnd === true ? [] : stage.ends;
-          good = lost.length + own.length === 0;
-          [...lost.map(({ detail }) => `lost: ${detail}`), ...own].forEach((why) => fail(next, why));
-          const lead = recovery.leadMs === undefined ? "" : `, led after ${Math.round(recovery.leadMs)} ms`;
-          onAct(
-            `${kind.name} ${next}: ${said.join("; ")}${lead}, all went on after ${Math.round(recovery.againMs)} ms`,
-          );
-        } catch (error) {
-          good = false;
-          fail(
-            next,
-            `${said.join("; ")}: ${messageIn(error)}; relays: ${stage.ends.join("; ") || "as they should be"}`,
-          );
-        }
-      }
-      crowd.members.forEach(({ line }) => line.set(FAIR));
-      const findings = await examineStage(stage, crowd, ledger);
-      findings.forEach(({ rule, detail }) => fail(`${first} to ${next - 1}`, `not so: ${rule}: ${detail}`));
-      if (first === from) {
-        (await blindSpots(crowd.told, ledger.entries)).forEach((rule) =>
-          fail("none", `the oracle does not see that "${rule}" is broken`),
-        );
-      }
-    } catch (error) {
-      fail(`${first} to ${next - 1}`, messageIn(error));
-      next = Math.max(next, first + 1);
-    } finally {
-      accepted += crowd.told.filter(({ verdict }) => verdict.type === "accepted").length;
-      refused += crowd.told.filter(({ verdict }) => verdict.type === "refused").length;
-      addCounts(counts, crowd);
-      ends.push(...stage.ends);
-      await crowd.close();
-      await stage.close();
-    }
+    next = await runStage(kind, { ...options, from: next, count: Math.min(ACTS_A_STAGE, from + count - next) }, tally);
   }
-  const seconds = (performance.now() - beginMs) / 1_000;
-  return { kind: kind.name, acts, recoveries, accepted, refused, failures, counts, ends, seconds };
+  return { kind: kind.name, ...tally, seconds: (performance.now() - beginMs) / 1_000 };
+}
+
+/** Resolves to the number of the act that comes next. */
+async function runStage(kind: Kind, options: CampaignOptions, tally: Tally): Promise<number> {
+  const { seed, from, count, onAct } = options;
+  const stage = await Stage.open(kind.stage);
+  const crowd = await startCrowd({
+    members: kind.members,
+    seed: seed + from,
+    ports: () => stage.ports(),
+    onSlow: (sentence) => onAct(`slow: ${sentence}`),
+  });
+  const ledger = new LedgerReader();
+  let next = from;
+  const fail = (act: number | string, why: string): void => {
+    tally.failures.push(`${kind.name}, seed ${seed}, act ${act}: ${why}`);
+    onAct(tally.failures.at(-1) ?? "");
+  };
+  try {
+    await crowd.goesOn(WARM_MS);
+    for (let good = true; good && next < from + count; next += 1) {
+      const why = await runAct(kind, { stage, crowd, ledger, seed, act: next, onAct }, tally);
+      why.forEach((sentence) => fail(next, sentence));
+      good = why.length === 0;
+    }
+    crowd.members.forEach(({ line }) => line.set(FAIR));
+    const findings = await examineStage(stage, crowd, ledger);
+    findings.forEach(({ rule, detail }) => fail(`${from} to ${next - 1}`, `it is not so that ${rule}: ${detail}`));
+    const blind = tally.acts === next - from ? await blindSpots(crowd.told, ledger.entries) : [];
+    blind.forEach((rule) => fail("none", `the oracle does not see where it is not so that ${rule}`));
+  } catch (error) {
+    fail(`${from} to ${next - 1}`, messageIn(error));
+  } finally {
+    tally.accepted += crowd.told.filter(({ verdict }) => verdict.type === "accepted").length;
+    tally.refused += crowd.told.filter(({ verdict }) => verdict.type === "refused").length;
+    addCounts(tally.counts, crowd);
+    tally.ends.push(...stage.ends);
+    await crowd.close();
+    await stage.close();
+  }
+  return Math.max(next, from + 1);
+}
+
+interface ActOptions extends Pick<CampaignOptions, "seed" | "onAct"> {
+  readonly stage: Stage;
+  readonly crowd: Crowd;
+  readonly ledger: LedgerReader;
+  readonly act: number;
+}
+
+/** Resolves to what went wrong. */
+async function runAct(
+  kind: Kind,
+  { stage, crowd, ledger, seed, act, onAct }: ActOptions,
+  tally: Tally,
+): Promise<readonly string[]> {
+  const said: string[] = [];
+  const rng = createRng("faults", kind.name, seed, act);
+  tally.acts += 1;
+  try {
+    const recovery = await kind.act({ stage, crowd, rng, say: (sentence) => said.push(sentence) });
+    tally.recoveries.push(recovery);
+    const lead = recovery.leadMs === undefined ? "" : `, led after ${Math.round(recovery.leadMs)} ms`;
+    onAct(`${kind.name} ${act}: ${said.join("; ")}${lead}, all went on after ${Math.round(recovery.againMs)} ms`);
+    const told = [...crowd.told]; // what is told from here on may not be read any more
+    await ledger.readOn(stage.leader());
+    const lost = lostOf(told, ledger.accepted).map(({ rule, detail }) => `it is not so that ${rule}: ${detail}`);
+    return kind.stage.mayEnd === true ? lost : [...lost, ...stage.ends];
+  } catch (error) {
+    const ends = stage.ends.length === 0 ? "" : `; ${stage.ends.join("; ")}`;
+    return [`${said.join("; ")}: ${messageIn(error)}${ends}`];
+  }
 }
 
 function addCounts(sum: LineCounts, { members }: Crowd): void {

@@ -4,7 +4,7 @@
  * asked of them, and what they write to their disks is kept for the oracle.
  */
 import { decode } from "@msgpack/msgpack";
-import { digestOf, floatBytes, type Bytes, type ContributionId, type ContributorId } from "../../src/base/bytes.ts";
+import { digestOf, floatBytes, type ContributionId, type ContributorId } from "../../src/base/bytes.ts";
 import { createRng } from "../../src/base/rng.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../../src/contributor/run.ts";
 import { createWork } from "../../src/contributor/work.ts";
@@ -67,109 +67,29 @@ export interface CrowdOptions {
   readonly onSlow: (sentence: string) => void;
 }
 
+/** What was heard on all links. */
+interface Heardings {
+  readonly told: Told[];
+  readonly diaries: Diary[];
+  /** When each contribution was first sent. */
+  readonly begun: Map<ContributionId, number>;
+  /** When what was last accepted of each contributor had been sent. */
+  readonly answered: Map<ContributorId, number>;
+  readonly waiting: Set<(type: Heard) => void>;
+}
+
 /** Starts contributors, each over a line of its own and with another relay first; every other one has no WebRTC. */
-export async function startCrowd({ members: count, seed, ports, onSlow }: CrowdOptions): Promise<Crowd> {
-  const told: Told[] = [];
-  const diaries: Diary[] = [];
-  const begun = new Map<ContributionId, number>();
-  /** When what was last accepted of each had been sent. */
-  const answered = new Map<ContributorId, number>();
-  const waiting = new Set<(type: Heard) => void>();
-  const hear = (type: Heard): void => [...waiting].forEach((wake) => wake(type));
-
-  const start = async (index: number): Promise<Member> => {
-    const from = (): number[] => {
-      const all = ports();
-      const first = index % Math.max(1, all.length);
-      return [...all.slice(first), ...all.slice(0, first)];
-    };
-    const line = await openLine({ ports: from, seed: 1_000 * seed + index });
-    const key = await deviceKeyOf(await createPair(false));
-    const id = contributorIdOf(key.publicKey);
-    const diary: Diary = { contributor: id, honest: true, pages: [], blobs: new Map() };
-    diaries.push(diary);
-    const listening = (attach: Attach): Attach =>
-      tapped(attach, {
-        received: (message) => {
-          if (message.type === "verdict") {
-            const { contribution, verdict } = message;
-            told.push({ contributor: id, contribution, verdict, written: true }); // the ledger will tell
-            if (verdict.type === "accepted") {
-              answered.set(id, Math.max(answered.get(id) ?? 0, begun.get(contribution) ?? 0));
-            }
-          }
-          hear(message.type);
-        },
-        sent: (message) => {
-          if (message.type === "contribute" || message.type === "offer") {
-            const contribution = contributionIdOf(message.header);
-            begun.set(contribution, begun.get(contribution) ?? performance.now());
-          }
-          hear(message.type);
-        },
-      });
-    const openRtc: OpenRtc = (options) =>
-      line.overUdp(dialRtcNode, { ...options, attach: listening(options.attach), timeoutMs: 15_000 });
-    const engine = await createWasmEngine({ threads: 1 });
-    const contributor = createContributor({
-      dial: (attach) => dialWebSocket({ url: `${line.origin.replace("http", "ws")}/link`, attach: listening(attach) }),
-      ...(index % 2 === 0 ? { openRtc } : {}),
-      fetchBlob: createBlobFetcher({ origin: line.origin }),
-      store: createMemoryStore({ disk: diskWithDiary(diary) }),
-      clock: systemClock,
-      rng: createRng("faults", seed, index),
-      key,
-      verify: verifySignature,
-      engine: { kind: "wasm", device: "campaign", sentence: "" },
-      createWork: ({ charter, contributor: name, texts }) =>
-        createWork({
-          engine,
-          charter,
-          contributor: name,
-          corpus: createCorpus(texts),
-          clock: systemClock,
-          pace: { work: (run) => run() },
-        }),
-      pieceBytes: PIECE_BYTES,
-      agent: "campaign",
-    });
-    return { name: `contributor ${index}`, id, contributor, line };
-  };
-  const members = await Promise.all(Array.from({ length: count }, (_, index) => start(index)));
+export async function startCrowd(options: CrowdOptions): Promise<Crowd> {
+  const heard: Heardings = { told: [], diaries: [], begun: new Map(), answered: new Map(), waiting: new Set() };
+  const { waiting } = heard;
+  const indices = Array.from({ length: options.members }, (_, index) => index);
+  const members = await Promise.all(indices.map((index) => createMember(index, options, heard)));
   members.forEach(({ contributor }) => contributor.start());
-
   return {
     members,
-    told,
-    diaries,
-    goesOn: (timeoutMs) => {
-      const sinceMs = performance.now();
-      const late = (): Member[] => members.filter(({ id }) => (answered.get(id) ?? 0) < sinceMs);
-      const saying = ({ name, contributor }: Member): string => `${name}: ${contributor.view().sentence}`;
-      return new Promise((resolve, reject) => {
-        const look = (): void => {
-          if (late().length === 0) {
-            done();
-            resolve(performance.now() - sinceMs);
-          }
-        };
-        const slow = setTimeout(() => onSlow(late().map(saying).join("; ")), SLOW_MS);
-        const done = (): void => {
-          clearTimeout(slow);
-          clearTimeout(timer);
-          waiting.delete(look);
-        };
-        const timer = setTimeout(() => {
-          done();
-          reject(
-            new Error(
-              `Nothing new was accepted within ${timeoutMs} ms of ${late().map(saying).join("; ") || "nobody"}`,
-            ),
-          );
-        }, timeoutMs);
-        waiting.add(look);
-      });
-    },
+    told: heard.told,
+    diaries: heard.diaries,
+    goesOn: (timeoutMs) => goOn(members, heard, { timeoutMs, onSlow: options.onSlow }),
     next: (wanted) =>
       new Promise((resolve) => {
         const wake = (type: Heard): void => {
@@ -193,9 +113,108 @@ export async function startCrowd({ members: count, seed, ports, onSlow }: CrowdO
   };
 }
 
+async function createMember(index: number, { seed, ports }: CrowdOptions, heard: Heardings): Promise<Member> {
+  const from = (): number[] => {
+    const all = ports();
+    const first = index % Math.max(1, all.length);
+    return [...all.slice(first), ...all.slice(0, first)];
+  };
+  const line = await openLine({ ports: from, seed: 1_000 * seed + index });
+  const key = await deviceKeyOf(await createPair(false));
+  const id = contributorIdOf(key.publicKey);
+  const diary: Diary = { contributor: id, honest: true, pages: [], blobs: new Map() };
+  heard.diaries.push(diary);
+  const listening = (attach: Attach): Attach => tapped(attach, earsOf(id, heard));
+  const openRtc: OpenRtc = (options) =>
+    line.overUdp(dialRtcNode, { ...options, attach: listening(options.attach), timeoutMs: 15_000 });
+  const engine = await createWasmEngine({ threads: 1 });
+  const contributor = createContributor({
+    dial: (attach) => dialWebSocket({ url: `${line.origin.replace("http", "ws")}/link`, attach: listening(attach) }),
+    ...(index % 2 === 0 ? { openRtc } : {}),
+    fetchBlob: createBlobFetcher({ origin: line.origin }),
+    store: createMemoryStore({ disk: diskWithDiary(diary) }),
+    clock: systemClock,
+    rng: createRng("faults", seed, index),
+    key,
+    verify: verifySignature,
+    engine: { kind: "wasm", device: "campaign", sentence: "" },
+    createWork: ({ charter, contributor: name, texts }) =>
+      createWork({
+        engine,
+        charter,
+        contributor: name,
+        corpus: createCorpus(texts),
+        clock: systemClock,
+        pace: { work: (run) => run() },
+      }),
+    pieceBytes: PIECE_BYTES,
+    agent: "campaign",
+  });
+  return { name: `contributor ${index}`, id, contributor, line };
+}
+
+interface GoOnOptions extends Pick<CrowdOptions, "onSlow"> {
+  readonly timeoutMs: number;
+}
+
+function goOn(
+  members: readonly Member[],
+  { answered, waiting }: Heardings,
+  { timeoutMs, onSlow }: GoOnOptions,
+): Promise<number> {
+  const sinceMs = performance.now();
+  const late = (): Member[] => members.filter(({ id }) => (answered.get(id) ?? 0) < sinceMs);
+  const saying = (): string =>
+    late()
+      .map(({ name, contributor }) => `${name}: ${contributor.view().sentence}`)
+      .join("; ");
+  return new Promise((resolve, reject) => {
+    const end = (): void => {
+      clearTimeout(slow);
+      clearTimeout(timer);
+      waiting.delete(look);
+    };
+    const look = (): void => {
+      if (late().length === 0) {
+        end();
+        resolve(performance.now() - sinceMs);
+      }
+    };
+    const slow = setTimeout(() => onSlow(saying()), SLOW_MS);
+    const timer = setTimeout(() => {
+      end();
+      reject(new Error(`Nothing new was accepted within ${timeoutMs} ms of ${saying()}`));
+    }, timeoutMs);
+    waiting.add(look);
+  });
+}
+
 interface Ears {
   readonly received: (message: RelayMessage) => void;
   readonly sent: (message: ContributorMessage) => void;
+}
+
+function earsOf(contributor: ContributorId, { told, begun, answered, waiting }: Heardings): Ears {
+  const wake = (type: Heard): void => [...waiting].forEach((waiter) => waiter(type));
+  return {
+    received: (message) => {
+      if (message.type === "verdict") {
+        const { contribution, verdict } = message;
+        told.push({ contributor, contribution, verdict, written: true }); // the ledger will tell
+        if (verdict.type === "accepted") {
+          answered.set(contributor, Math.max(answered.get(contributor) ?? 0, begun.get(contribution) ?? 0));
+        }
+      }
+      wake(message.type);
+    },
+    sent: (message) => {
+      if (message.type === "contribute" || message.type === "offer") {
+        const contribution = contributionIdOf(message.header);
+        begun.set(contribution, begun.get(contribution) ?? performance.now());
+      }
+      wake(message.type);
+    },
+  };
 }
 
 /** The same link, with an ear on what it brings and takes. */
@@ -219,7 +238,6 @@ function tapped(attach: Attach, { received, sent }: Ears): Attach {
         }
         handlers.message(bytes);
       },
-      closed: (reason) => handlers.closed(reason),
     };
   };
 }
@@ -246,5 +264,5 @@ function diskWithDiary({ pages, blobs }: Diary): MemoryDisk {
 /** What a notebook's key holds, as far as it is read here. */
 interface Written {
   readonly residual: { readonly digest: Replica["digest"] } | null;
-  readonly signed: { readonly payload: Replica["digest"]; readonly header: Bytes } | null;
+  readonly signed: { readonly payload: Replica["digest"] } | null;
 }

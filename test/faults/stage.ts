@@ -17,7 +17,7 @@ function charterOf(channels: number): object {
     model: { channels, layers: 1, heads: 2, kvHeads: 1, hidden: 2 * channels, time: 32 },
     inner: { batch: 2, learningRate: 5e-3 },
     uplink: { keep: 4096, bits: 64, beta: 1, together: 0 },
-    round: { trainMs: 300, stepsMax: 6, graceMs: 2_000, judgeMs: 2_000 },
+    round: { trainMs: 300, stepsMax: 6, graceMs: 6_000, judgeMs: 4_000 },
     trust: { normMax: 0, improvementMin: -1, improvementShare: 0, harmMax: 1, auditShare: 0.5, sequences: 2 },
   };
 }
@@ -236,8 +236,11 @@ function newest(relays: readonly Relay[]): Relay | undefined {
 }
 
 export async function runOf({ port }: Relay): Promise<RunView> {
-  return (await (await fetch(`http://127.0.0.1:${port}/api/run`)).json()) as RunView;
+  return (await (await fetchAgain(`http://127.0.0.1:${port}/api/run`)).json()) as RunView;
 }
+
+/** As fetch, with a second try: this process is busy at times, and then sees late that an idle connection has been closed. */
+export const fetchAgain: typeof fetch = (...request) => fetch(...request).catch(() => fetch(...request));
 
 export async function until(
   what: string,

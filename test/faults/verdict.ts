@@ -14,7 +14,7 @@ import type { LedgerEvent } from "../../src/protocol/ledger.ts";
 import { examineTestimony, type Finding, type Told } from "../../src/sim/oracle.ts";
 import { loadMergeKernel } from "../../src/wasm/merge.ts";
 import type { Crowd } from "./crowd.ts";
-import { runOf, until, type Relay, type Stage } from "./stage.ts";
+import { fetchAgain, runOf, until, type Relay, type Stage } from "./stage.ts";
 
 const NOBODY: ReadonlySet<ContributorId> = new Set();
 
@@ -33,7 +33,7 @@ export class LedgerReader {
 
   /** Reads to the end, from one of the relays. */
   async readOn(relay: Relay): Promise<void> {
-    const fetchLedger = createLedgerFetcher(originOf(relay));
+    const fetchLedger = createLedgerFetcher(originOf(relay), fetchAgain);
     for (let length = Number.POSITIVE_INFINITY; this.entries.length < length;) {
       const page = await fetchLedger(this.entries.length);
       page.entries.forEach((bytes) => this.#take(bytes));
@@ -103,7 +103,7 @@ async function examineRelay(relay: Relay, { entries }: LedgerReader, head: strin
   const fetchBlob = createBlobFetcher({ origin: originOf(relay) });
   const seen = { entry: entries.length - 1, digest: digestOf(entries.at(-1) as Bytes) };
   const { findings: said } = await verifyRun({
-    fetchLedger: createLedgerFetcher(originOf(relay)),
+    fetchLedger: createLedgerFetcher(originOf(relay), fetchAgain),
     fetchBlob,
     verify: verifySignature,
     openMergeKernel: await loadMergeKernel(),

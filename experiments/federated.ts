@@ -15,6 +15,7 @@ import { createNetwork, type Network } from "../src/sim/network.ts";
 import { createProcess } from "../src/sim/process.ts";
 import { createMemoryDisk } from "../src/store/memory.ts";
 import { createReferee, heldOutLoss } from "../src/trust/referee.ts";
+import { soloCrew } from "../src/update/solo.ts";
 import { loadMergeKernel } from "../src/wasm/merge.ts";
 import type { Idle } from "./idle.ts";
 import { createMachines, type Machines } from "./machines.ts";
@@ -166,7 +167,7 @@ async function startRelay({ setting, seats }: RunOptions, parts: Parts): Promise
     key: registry.create("relay", seed),
     verify: registry.verify,
     referee,
-    openMergeKernel: await loadMergeKernel(),
+    openCrew: soloCrew(await loadMergeKernel()),
     initial: () => initial.slice(),
     onEntry: ({ event }) => {
       drawing.note(event);

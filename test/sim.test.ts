@@ -13,13 +13,14 @@ import { createKeyRegistry } from "../src/sim/keys.ts";
 import { LIES } from "../src/sim/liar.ts";
 import { examine, type Evidence } from "../src/sim/oracle.ts";
 import { CALM, optionsOf, runSimulation, type Outcome, type SimulationOptions } from "../src/sim/simulation.ts";
+import { soloCrew } from "../src/update/solo.ts";
 import { loadMergeKernel } from "../src/wasm/merge.ts";
 
 const SEEDS = process.env["HEDDLE_SWEEP"] === "1" ? 1_000 : 250;
 const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-const openMergeKernel = await loadMergeKernel();
-const run = (options: Omit<SimulationOptions, "openMergeKernel">): Promise<Outcome> =>
-  runSimulation({ ...options, openMergeKernel, settle });
+const openCrew = soloCrew(await loadMergeKernel());
+const run = (options: Omit<SimulationOptions, "openCrew">): Promise<Outcome> =>
+  runSimulation({ ...options, openCrew, settle });
 const only = process.env["SEED"];
 
 describe("runSimulation()", () => {

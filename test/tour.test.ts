@@ -19,10 +19,11 @@ import { contributionIdOf, decodeContributorMessage, decodeHeader } from "../src
 import type { ContributionHeader, TrainAssignment, VersionInfo } from "../src/protocol/messages.ts";
 import { verdictSentence } from "../src/protocol/verdict.ts";
 import { createTwin } from "../src/tensor/twin.ts";
-import { applyUpdate, deltaOf, updateNorm } from "../src/update/delta.ts";
+import { deltaOf, updateNorm } from "../src/update/delta.ts";
 import { accumulate, createResidual } from "../src/update/feedback.ts";
-import { mergePacked } from "../src/update/merge.ts";
-import { createServerState, outerStep } from "../src/update/outer.ts";
+import { createServerState } from "../src/update/outer.ts";
+import { soloCrew } from "../src/update/solo.ts";
+import { stepOver } from "../src/update/step.ts";
 import { packUpdate } from "../src/update/pack.ts";
 import { unpackUpdate, type SparseUpdate } from "../src/update/unpack.ts";
 import { loadMergeKernel } from "../src/wasm/merge.ts";
@@ -138,15 +139,14 @@ test("10. the verdict comes after somebody measured the loss with and without th
 });
 
 test("11. the merge is the mean of what was accepted, and one outer step; it gives the next version", async () => {
-  const parameters = base.length;
   const { length: bytes } = payload;
   const ours = { id: "ours", weight: header.tokens, norm: updateNorm(update), bytes, read: async () => payload };
-  const kernel = (await loadMergeKernel())();
-  const merged = await mergePacked(kernel, [ours], { parameters, ...charter.outer }); // [P]
-  const step = outerStep(createServerState(parameters), merged, charter.outer, charter.downlink);
+  const crew = soloCrew(await loadMergeKernel())();
+  const before = { params: base, server: createServerState(base.length) };
+  const step = await stepOver(crew, before, [ours], charter);
   head = run.host.head();
   expect(digestOf(step.broadcast)).toBe(head.update?.digest);
-  expect(digestOf(floatBytes(applyUpdate(base, step.update)))).toBe(head.digest);
+  expect(digestOf(floatBytes(step.base.params))).toBe(head.digest);
 });
 
 test("12. the contributor follows by that one packed update and holds the same bits", () => {

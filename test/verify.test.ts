@@ -12,7 +12,8 @@ import { decodeHeader } from "../src/protocol/codec.ts";
 import type { LedgerEvent } from "../src/protocol/ledger.ts";
 import type { VerifySignature } from "../src/protocol/keys.ts";
 import { createKeyRegistry } from "../src/sim/keys.ts";
-import type { OpenMergeKernel } from "../src/update/kernel.ts";
+import type { OpenCrew } from "../src/update/crew.ts";
+import { soloCrew } from "../src/update/solo.ts";
 import { loadMergeKernel } from "../src/wasm/merge.ts";
 import { littleCharter, startLittleRun } from "./fixtures/little-run.ts";
 
@@ -28,11 +29,11 @@ interface Served {
 
 let early: Served;
 let late: Served;
-let openMergeKernel: OpenMergeKernel;
+let openCrew: OpenCrew;
 let verify: VerifySignature;
 
 beforeAll(async () => {
-  openMergeKernel = await loadMergeKernel();
+  openCrew = soloCrew(await loadMergeKernel());
   const charter = littleCharter();
   const run = await startLittleRun({
     ...charter,
@@ -73,7 +74,7 @@ async function look(served: Served, changes: { seen?: SeenEntry; verify?: null }
       return bytes;
     },
     verify: changes.verify === null ? null : verify,
-    openMergeKernel,
+    openCrew,
     seen: changes.seen ?? null,
     tell: ({ sentence, done, total }) => {
       expect(done).toBeLessThanOrEqual(total);

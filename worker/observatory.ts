@@ -10,6 +10,7 @@ import { createLedgerFetcher } from "../src/net/ledger.ts";
 import { decodeEntry, EMPTY_CHAIN, linkEntry, type SignedEntry } from "../src/protocol/chain.ts";
 import { createSeries, readContributions } from "../src/protocol/series.ts";
 import type { ObservatoryEvent, ObservatoryOrder } from "../src/ui/observatory-link.ts";
+import { soloCrew } from "../src/update/solo.ts";
 import { loadMergeKernel } from "../src/wasm/merge.ts";
 
 const series = createSeries();
@@ -100,7 +101,7 @@ async function verify({ relay, seen }: Extract<ObservatoryOrder, { type: "verify
     fetchLedger: createLedgerFetcher(relay),
     fetchBlob: createBlobFetcher({ origin: relay, fetch: observe }),
     verify: (await canVerify()) ? verifySignature : null,
-    openMergeKernel: await loadMergeKernel(),
+    openCrew: soloCrew(await loadMergeKernel()),
     seen,
     tell: (progress) => tell({ type: "progress", progress }),
   });

@@ -68,7 +68,7 @@ export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 /** The little-endian bytes of a float array, without a copy. Every platform that Heddle runs on is little-endian. */
-export function floatBytes(values: Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>): Bytes {
+export function floatBytes<B extends ArrayBufferLike>(values: Float32Array<B> | Float64Array<B>): Uint8Array<B> {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 }
 

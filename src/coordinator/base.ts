@@ -10,32 +10,20 @@ import type { Losses, VersionInfo } from "../protocol/messages.ts";
 import { refuse, type Checked } from "../protocol/verdict.ts";
 import type { Blobs } from "../store/store.ts";
 import type { MeasureFacts } from "../trust/measure.ts";
-import { applyUpdate } from "../update/delta.ts";
+import type { Base, Crew, Memory } from "../update/crew.ts";
 import { CHUNK, chunksOf, HEADER_BYTES } from "../update/format.ts";
-import type { MergeKernel } from "../update/kernel.ts";
-import { mergePacked, type PackedContribution } from "../update/merge.ts";
-import {
-  createServerState,
-  outerAt,
-  outerStep,
-  serverBytes,
-  serverFromBytes,
-  type ServerState,
-} from "../update/outer.ts";
+import type { PackedContribution } from "../update/merge.ts";
+import { createServerState, outerAt, serverBytesOf, serverFromBytes } from "../update/outer.ts";
+import { stepOver, type Step } from "../update/step.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
 import type { Contribution, DurableState } from "./state.ts";
 
 /** Who measures for the relay. Both run to their end; they reject only when the referee itself fails. */
 export interface Referee {
   /** Mean loss of parameters [P] on the charter's evaluation data, nats per byte. */
-  evaluate(params: Float32Array<ArrayBuffer>): Promise<number>;
+  evaluate(params: Float32Array): Promise<number>;
   /** What `update` does to the losses of `base` [P]. */
-  measure(base: Float32Array<ArrayBuffer>, update: SparseUpdate, facts: MeasureFacts): Promise<Losses>;
-}
-
-export interface Base {
-  readonly params: Float32Array<ArrayBuffer>; // [P]
-  readonly server: ServerState;
+  measure(base: Float32Array, update: SparseUpdate, facts: MeasureFacts): Promise<Losses>;
 }
 
 /** The next version, computed and stored, but not yet in the ledger. */
@@ -56,15 +44,27 @@ export async function storeFirst(
   return { version: 0, digest, parent: null, update: null, checkpointBytes: initial.byteLength, evalLoss };
 }
 
-/** Reads the head's blobs. Rejects with HeddleError "integrity" when one is missing or damaged. */
-export async function loadBase(blobs: Blobs, { head, servers }: Pick<DurableState, "head" | "servers">): Promise<Base> {
-  const params = bytesToFloats(await readBlob(blobs, head.digest, "checkpoint"));
-  const parameters = params.length;
+/**
+ * Reads the head's blobs into `memory`. Rejects with HeddleError "integrity" when one is missing or damaged, "limit" when there
+ * is no room.
+ */
+export async function loadBase(
+  blobs: Blobs,
+  { head, servers }: Pick<DurableState, "head" | "servers">,
+  memory: Memory,
+): Promise<Base> {
+  const stored = bytesToFloats(await readBlob(blobs, head.digest, "checkpoint"));
+  const parameters = stored.length;
+  const params = new Float32Array(memory.take(stored.byteLength));
+  params.set(stored);
   const server = servers.at(-1);
   if (server === undefined) {
-    return { params, server: createServerState(parameters) };
+    const state = createServerState(parameters, 1, memory.take(serverBytesOf(parameters, 1)));
+    state.residual.fill(0);
+    return { params, server: state };
   }
-  const state = serverFromBytes(await readBlob(blobs, server, "outer state"), parameters);
+  const bytes = await readBlob(blobs, server, "outer state");
+  const state = serverFromBytes(bytes, parameters, (size) => memory.take(size));
   if (!state.ok) {
     throw new HeddleError("integrity", `Cannot load the shared base: ${state.detail}`);
   }
@@ -99,14 +99,8 @@ export async function readUpdate(
   return unpacked.value;
 }
 
-/** A step from a version to the next: the base after it, and the packed update that every replica applies. */
-export interface Step {
-  readonly base: Base;
-  readonly broadcast: Bytes;
-}
-
 export interface StepOptions {
-  readonly kernel: MergeKernel;
+  readonly crew: Crew;
   readonly charter: Charter;
   /** That the step leads to. */
   readonly version: number;
@@ -116,23 +110,17 @@ export interface StepOptions {
 }
 
 /** Merges contributions into `base`. A function of its arguments to the last bit, for relays and for those who look again. */
-export async function takeStep(
-  { params, server: before }: Base,
-  { kernel, charter, version, contributions, read }: StepOptions,
-): Promise<Step> {
+export function takeStep(before: Base, { crew, charter, version, contributions, read }: StepOptions): Promise<Step> {
   const packed = contributions.map(({ id, header: { tokens, payload }, norm }): PackedContribution => {
     return { id, weight: tokens, norm, bytes: payload.bytes, read: () => read(payload.digest) };
   });
-  const outer = outerAt(charter, version);
-  const merged = await mergePacked(kernel, packed, { parameters: params.length, ...outer });
-  const { server, broadcast, update } = outerStep(before, merged, outer, charter.downlink);
-  return { base: { params: applyUpdate(params, update), server }, broadcast };
+  return stepOver(crew, before, packed, { outer: outerAt(charter, version), downlink: charter.downlink });
 }
 
 export interface MergeOptions {
   readonly blobs: Blobs;
   readonly referee: Referee;
-  readonly kernel: MergeKernel;
+  readonly crew: Crew;
   readonly charter: Charter;
   readonly durable: DurableState;
   readonly base: Base;
@@ -143,6 +131,7 @@ export interface MergeOptions {
 export async function mergeRound({
   blobs,
   referee,
+  crew,
   durable,
   base: before,
   contributions: ids,
@@ -151,15 +140,19 @@ export async function mergeRound({
   const contributions = ids.map((id) => present(durable.contributions.get(id), `contribution ${id} of this round`));
   const version = durable.head.version + 1;
   const read = (payload: Digest): Promise<Bytes> => readBlob(blobs, payload, "payload");
-  const { base, broadcast } = await takeStep(before, { ...options, version, contributions, read });
-  const server = await blobs.put(serverBytes(base.server));
+  const { base, broadcast } = await takeStep(before, { ...options, crew, version, contributions, read });
+  const put = async (whole: Uint8Array): Promise<Digest> => {
+    const { bytes, digest } = await crew.seal(whole);
+    return blobs.put(bytes, digest);
+  };
+  const server = await put(base.server.bytes);
   const head: VersionInfo = {
     version,
-    digest: await blobs.put(floatBytes(base.params)),
+    digest: await put(floatBytes(base.params)),
     parent: durable.head.digest,
     update: { digest: await blobs.put(broadcast), bytes: broadcast.length },
     checkpointBytes: base.params.byteLength,
-    evalLoss: await referee.evaluate(base.params.slice()),
+    evalLoss: await referee.evaluate(base.params),
   };
   return { base, head, server };
 }

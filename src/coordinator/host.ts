@@ -18,8 +18,8 @@ import { BEAT_MS } from "../protocol/limits.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 import type { Store } from "../store/store.ts";
-import type { OpenMergeKernel } from "../update/kernel.ts";
-import { loadBase, storeFirst, type Base, type Referee } from "./base.ts";
+import type { Base, Crew, OpenCrew } from "../update/crew.ts";
+import { loadBase, storeFirst, type Referee } from "./base.ts";
 import { decide, DECISIONS_MAX, type Decision } from "./decision.ts";
 import { Door, type AttachArrival, type DoorHost } from "./door.ts";
 import type { Fact } from "./fact.ts";
@@ -63,7 +63,8 @@ export interface CoordinatorOptions {
   readonly gate?: GateOptions;
   readonly referee: Referee;
   /** What computes merges, for this host alone. */
-  readonly openMergeKernel: OpenMergeKernel;
+  /** Who merges. */
+  readonly openCrew: OpenCrew;
   /** Answers an offer of a WebRTC link, made over `first`, and attaches the link when it opens. Absent: none is answered. */
   readonly answerRtc?: (sdp: string, attach: Attach, first: Link) => Promise<string>;
   /** STUN and TURN servers for a contributor's end of such links. */
@@ -130,8 +131,9 @@ export async function createCoordinatorHost(options: CoordinatorOptions): Promis
   for (const digest of superfluous) {
     await store.blobs.delete(digest);
   }
-  const base = await loadBase(store.blobs, durable);
-  const host = new Host(options, { journal, base, state: startState(charter, durable, clock.nowMs()) });
+  const crew = options.openCrew();
+  const base = await loadBase(store.blobs, durable, crew.memory);
+  const host = new Host(options, { journal, crew, base, state: startState(charter, durable, clock.nowMs()) });
   await host.open();
   return host;
 }
@@ -153,6 +155,7 @@ async function begin(
 
 interface HostParts {
   readonly journal: Journal;
+  readonly crew: Crew;
   readonly base: Base;
   readonly state: CoordinatorState;
 }
@@ -178,12 +181,12 @@ class Host implements CoordinatorHost {
   #cancelWake: () => void = () => undefined;
   #cancelBeat: () => void = () => undefined;
 
-  constructor(options: CoordinatorOptions, { journal, base, state }: HostParts) {
+  constructor(options: CoordinatorOptions, { journal, crew, base, state }: HostParts) {
     this.#options = options;
     this.#journal = journal;
-    const { store, referee, openMergeKernel, charter } = options;
+    const { store, referee, charter } = options;
     const log = (line: string): void => this.#log(line);
-    this.#workbench = new Workbench({ blobs: store.blobs, referee, openMergeKernel, charter, base, log });
+    this.#workbench = new Workbench({ blobs: store.blobs, referee, crew, charter, base, log });
     this.#state = state;
     this.#queue = new Queue((error) => this.#fail(error));
     this.#isPublic = createPublicRecord(charter);

@@ -35,6 +35,7 @@ import { createMemoryDisk, createMemoryStore, type MemoryDisk } from "../store/m
 import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
+import { soloCrew } from "../update/solo.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
 import type { Arrival } from "./peer.ts";
 import { createCoordinatorHost, type CoordinatorHost, type CoordinatorOptions } from "./host.ts";
@@ -88,7 +89,7 @@ export const verify: VerifySignature = async (publicKey, purpose, message, signa
   return secret !== undefined && digestOf(mac(secret, purpose, message)) === digestOf(signature);
 };
 const relayKey = keyOf("relay");
-const openMergeKernel = await loadMergeKernel();
+const openCrew = soloCrew(await loadMergeKernel());
 
 export class TestClock implements Clock {
   now = 0;
@@ -148,7 +149,7 @@ export class World {
       key: relayKey,
       verify,
       referee,
-      openMergeKernel,
+      openCrew,
       log: (sentence) => this.logged.push(sentence),
       onFailure: (error) => this.failures.push(error),
       ...change,

@@ -12,8 +12,8 @@ import { decodeCharter } from "../protocol/charter-codec.ts";
 import type { Charter } from "../protocol/charter.ts";
 import { CHARTER_BYTES_MAX, UPDATES_KEPT } from "../protocol/limits.ts";
 import { applyUpdate, updateNorm } from "../update/delta.ts";
-import type { MergeKernel, OpenMergeKernel } from "../update/kernel.ts";
-import { createServerState, serverBytes, serverFromBytes, type ServerState } from "../update/outer.ts";
+import type { Crew, OpenCrew } from "../update/crew.ts";
+import { createServerState, serverFromBytes, type ServerState } from "../update/outer.ts";
 import { unpackUpdate } from "../update/unpack.ts";
 import { takeStep, unpackPayload } from "./base.ts";
 import type { LedgerCheck, MergeRecord } from "./check.ts";
@@ -25,7 +25,7 @@ export const REPLAY_PARAMETERS_MAX = 2 ** 25;
 
 export interface ReplayPorts {
   readonly fetchBlob: FetchBlob;
-  readonly openMergeKernel: OpenMergeKernel;
+  readonly openCrew: OpenCrew;
   readonly tell: (progress: Progress) => void;
 }
 
@@ -101,11 +101,11 @@ class PayloadStop extends Error {
   }
 }
 
-/** One replay; a class because it holds the kernel's memory and what was found so far. */
+/** One replay; a class because it holds the crew's memory and what was found so far. */
 class Replay {
   readonly #facts: ReplayFacts;
   readonly #parameters: number;
-  readonly #kernel: MergeKernel;
+  readonly #crew: Crew;
   readonly #differs: Finding[] = [];
   /** Versions of which each was seen to agree. */
   readonly #agrees = {
@@ -121,7 +121,7 @@ class Replay {
   constructor(facts: ReplayFacts) {
     this.#facts = facts;
     this.#parameters = facts.durable.head.checkpointBytes / 4;
-    this.#kernel = facts.ports.openMergeKernel();
+    this.#crew = facts.ports.openCrew();
   }
 
   async run(): Promise<void> {
@@ -246,12 +246,12 @@ class Replay {
     this.#tell(`Merging version ${version} again from ${plural(contributions.length, "contribution")}`);
     const read = (payload: Digest): Promise<Bytes> => this.#readPayload(record, payload);
     try {
-      const options = { kernel: this.#kernel, charter, version, contributions, read };
+      const options = { crew: this.#crew, charter, version, contributions, read };
       const { base, broadcast } = await takeStep({ params, server }, options);
       const pairs = [
         ["the update", digestOf(broadcast), update?.digest],
         ["the base", digestOf(floatBytes(base.params)), digest],
-        ["the outer state", digestOf(serverBytes(base.server)), event.server],
+        ["the outer state", digestOf(base.server.bytes), event.server],
       ];
       const wrong = pairs.find(([, made, written]) => made !== written);
       if (wrong !== undefined) {

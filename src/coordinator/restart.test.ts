@@ -124,7 +124,7 @@ function failing(store: Store, n: number, when: "before" | "after", counter: { w
     log: { ...store.log, append: (after, entries) => guard(() => store.log.append(after, entries)) },
     blobs: {
       ...store.blobs,
-      put: (bytes) => guard(() => store.blobs.put(bytes)),
+      put: (bytes, digest) => guard(() => store.blobs.put(bytes, digest)),
       delete: (digest) => guard(() => store.blobs.delete(digest)),
     },
   };

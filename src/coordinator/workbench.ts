@@ -1,5 +1,5 @@
 /**
- * Where the relay computes: it holds the head's parameters and outer state, measures one update at a time with the referee,
+ * Where the relay computes: it holds the head's parameters and outer state, in the memory of the crew that merges, measures one update at a time with the referee,
  * and makes the next version, which it takes over once the ledger has it.
  */
 import type { Digest } from "../base/bytes.ts";
@@ -7,15 +7,16 @@ import type { Charter } from "../protocol/charter.ts";
 import type { Losses, VersionInfo } from "../protocol/messages.ts";
 import type { Blobs } from "../store/store.ts";
 import type { MeasureFacts } from "../trust/measure.ts";
-import type { MergeKernel, OpenMergeKernel } from "../update/kernel.ts";
-import { mergeRound, readUpdate, type Base, type NextBase, type Referee } from "./base.ts";
+import type { Base, Crew } from "../update/crew.ts";
+import { mergeRound, readUpdate, type NextBase, type Referee } from "./base.ts";
 import type { Contribution, DurableState } from "./state.ts";
 import type { Effect } from "./live.ts";
 
 export interface WorkbenchOptions {
   readonly blobs: Blobs;
   readonly referee: Referee;
-  readonly openMergeKernel: OpenMergeKernel;
+  /** Used by nobody else; the base lies in its memory. */
+  readonly crew: Crew;
   readonly charter: Charter;
   readonly base: Base;
   readonly log: (sentence: string) => void;
@@ -25,8 +26,6 @@ export class Workbench {
   readonly #options: WorkbenchOptions;
   #base: Base;
   #next: NextBase | null = null;
-  /** Opened by the first merge and kept, as its memory is. */
-  #kernel: MergeKernel | null = null;
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(options: WorkbenchOptions) {
@@ -54,9 +53,9 @@ export class Workbench {
     durable: DurableState,
     { contributions }: Extract<Effect, { readonly type: "merge" }>,
   ): Promise<{ readonly head: VersionInfo; readonly server: Digest }> {
-    const { blobs, charter, referee, openMergeKernel } = this.#options;
-    this.#kernel ??= openMergeKernel();
-    const options = { blobs, referee, kernel: this.#kernel, charter, durable, base: this.#base, contributions };
+    const { blobs, charter, referee, crew } = this.#options;
+    await this.#last; // what it measures on may lie where the next version is written
+    const options = { blobs, referee, crew, charter, durable, base: this.#base, contributions };
     const next = await mergeRound(options);
     this.#next = next;
     return next;
@@ -65,6 +64,10 @@ export class Workbench {
   /** The ledger's head is `head`: the version made last becomes the base, if it is that one. */
   adopt(head: VersionInfo): void {
     if (this.#next?.head.version === head.version) {
+      const { params, server } = this.#base;
+      const { memory } = this.#options.crew;
+      memory.give(params.buffer);
+      memory.give(server.bytes.buffer);
       this.#base = this.#next.base;
       this.#next = null;
     }

@@ -31,6 +31,9 @@ test("parseRelayConfig() trusts no proxy's header unless told to, and reads a sh
   expect(parsed(given)).toMatchObject({ proxyHeader: "X-Forwarded-For", prefixShare: 0.05 });
   expect(() => parsed(["--proxy-header", "a b"])).toThrow("it must be a header's name");
   expect(() => parsed(["--prefix-share", "101"])).toThrow("must be a whole number from 0 to 100");
+  expect(parsed(["--merge-workers", "3"])).toMatchObject({ mergeWorkers: 3 });
+  expect(() => parsed(["--merge-workers", "0"])).toThrow("somebody has to merge");
+  expect(() => parsed(["--merge-workers", "17"])).toThrow("must be a whole number from 0 to 16");
 });
 
 test("the systemd unit starts the relay's entry point with flags that it knows", () => {

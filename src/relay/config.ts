@@ -1,6 +1,8 @@
 /** The relay's configuration: parsed once from the command line, checked, printed at the start. */
+import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import { HeddleError, messageIn } from "../base/assert.ts";
+import { WORKERS_MAX } from "../update/crew.ts";
 import { readIce, type IceConfig } from "./ice.ts";
 import type { LogFormat } from "./log.ts";
 import { PLACE_OPTIONS, readPlace, type Place } from "./place.ts";
@@ -23,6 +25,8 @@ export interface RelayConfig extends Place {
   readonly metricsPort: number;
   /** Names of data sets (`npm run data -- list`) that a new run trains on; empty: the sample corpus. */
   readonly data: readonly string[];
+  /** Threads that a large model's updates are merged on, at most. */
+  readonly mergeWorkers: number;
   /** Start a contributor on this machine, so that training begins by itself. */
   readonly contributor: boolean;
   /** JSON file whose fields replace the sample charter's for a new run; null: the sample charter as it is. */
@@ -53,6 +57,7 @@ export const RELAY_USAGE = `npm start -- [options]
                        (relays with the same address share the run: all serve contributors, one of them leads)
   --data NAME[,NAME]   data sets for a new run, added before with "npm run data -- add" (default: the sample corpus)
   --charter FILE       JSON with fields that replace the sample charter's, for a new run (model sizes, round times …)
+  --merge-workers N    threads to merge a large model's updates on, 1 to ${WORKERS_MAX} (default: as many as there are cores)
   --no-contributor     do not train on this machine
   --until-version N    end once version N is merged
   --log json|text      JSON lines for programs or sentences for people (default: text on a terminal, else json)
@@ -83,6 +88,7 @@ export function parseRelayConfig(
         ...PLACE_OPTIONS,
         data: { type: "string", default: "" },
         charter: { type: "string" },
+        "merge-workers": { type: "string", default: String(Math.min(WORKERS_MAX, availableParallelism())) },
         contributor: { type: "boolean", default: true },
         "until-version": { type: "string", default: "0" },
         log: { type: "string" },
@@ -119,12 +125,21 @@ export function parseRelayConfig(
     metricsPort: wholeNumber("--metrics-port", values["metrics-port"], 65_535),
     ...readPlace(values),
     data: values.data === "" ? [] : values.data.split(","),
+    mergeWorkers: mergeWorkers(values["merge-workers"]),
     contributor: values.contributor,
     charter: values.charter ?? null,
     log,
     untilVersion: wholeNumber("--until-version", values["until-version"], 1e9),
     debug: /^[0-4]$/.test(env["DEBUG"] ?? "") ? Number(env["DEBUG"]) : 0, // other programs' patterns do not concern us
   };
+}
+
+function mergeWorkers(text: string): number {
+  const count = wholeNumber("--merge-workers", text, WORKERS_MAX);
+  if (count === 0) {
+    throw new HeddleError("bad-input", "Cannot use --merge-workers 0: somebody has to merge");
+  }
+  return count;
 }
 
 function headerName(name: string | undefined): string | null {

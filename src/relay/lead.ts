@@ -14,12 +14,12 @@ import type { VersionView } from "../protocol/run-view.ts";
 import type { Bus } from "../store/bus.ts";
 import { hashBytes } from "../store/hash.ts";
 import type { Lease } from "../store/lease.ts";
-import { loadMergeKernel } from "../wasm/merge.ts";
 import { startBeats, type Beats } from "./beat.ts";
 import type { RelayConfig } from "./config.ts";
 import type { Source } from "./front.ts";
 import { openIce } from "./ice.ts";
 import type { Log } from "./log.ts";
+import { startCrew, workersFor } from "./merge-crew.ts";
 import type { Metrics } from "./metrics.ts";
 import { toldLog } from "./news.ts";
 import type { PlacedStore } from "./place.ts";
@@ -86,6 +86,9 @@ async function open(
   const referee = await startReferee(charter, train, evaluation);
   closing(() => referee.close());
   void referee.died.then(onFailure);
+  const crew = await startCrew(workersFor(parameters, config.mergeWorkers));
+  closing(() => crew.close());
+  void crew.died.then(onFailure);
   let beats: Beats | null = null;
   let edges: EdgeAcceptor | null = null;
   const host: CoordinatorHost = await createCoordinatorHost({
@@ -99,7 +102,7 @@ async function open(
     hash: hashBytes,
     gate: { prefixShare: config.prefixShare, sessionsMax: SESSIONS_MAX * (among === null ? 1 : RELAYS_MAX) },
     referee: metrics.watchReferee(referee),
-    openMergeKernel: await loadMergeKernel(),
+    openCrew: () => crew,
     initial: () => initialParameters(charter.model),
     answerRtc: (sdp, attach, first) => (edges?.answererOf(first) ?? answerRtc)(sdp, attach),
     iceServers: await openIce(config.ice, systemClock),

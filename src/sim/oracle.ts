@@ -22,8 +22,8 @@ import type { Verdict } from "../protocol/verdict.ts";
 import { openNotebook, type Page, type Signed } from "../contributor/notebook.ts";
 import { createMemoryStore, type MemoryDisk } from "../store/memory.ts";
 import { applyUpdate } from "../update/delta.ts";
-import { createServerState, outerAt, outerStep, serverBytes } from "../update/outer.ts";
-import { mergeUpdates } from "../update/twin.ts";
+import { createServerState, outerAt } from "../update/outer.ts";
+import { mergeUpdates, outerStep } from "../update/twin.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
 
 /** A verdict as it reached a contributor. */
@@ -283,7 +283,7 @@ function checkReplay({ started, merges, headers }: History, { blobs, charter, in
       find("replaying the merges gives the head's digest", `version ${merge.head.version}`);
       return;
     }
-    if (digestOf(serverBytes(server)) !== merge.server) {
+    if (digestOf(server.bytes) !== merge.server) {
       find("replaying the merges gives the server's state", `version ${merge.head.version}`);
     }
     if (merge.head.version !== head.version + 1 || merge.head.parent !== head.digest) {

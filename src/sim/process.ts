@@ -109,7 +109,7 @@ function slowStore({ log, keys, blobs, close }: Store, write: <T>(call: () => Pr
     },
     blobs: {
       ...blobs,
-      put: (bytes) => write(() => blobs.put(bytes)),
+      put: (bytes, digest) => write(() => blobs.put(bytes, digest)),
       delete: (digest) => write(() => blobs.delete(digest)),
     },
     close,

@@ -12,7 +12,7 @@ import { PIECE_BYTES } from "../protocol/limits.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import type { Settle } from "./clock.ts";
 import { examine, type Evidence, type Finding, type Replica } from "./oracle.ts";
-import type { OpenMergeKernel } from "../update/kernel.ts";
+import type { OpenCrew } from "../update/crew.ts";
 import { createWorld, TEXT, type Faults, type Machine, type World } from "./world.ts";
 
 /** Virtual time that a round may take in the storm, and that everything may take to come to rest after it. */
@@ -27,7 +27,7 @@ export interface SimulationOptions {
   /** Rounds in the storm; some more happen in the quiet. */
   readonly rounds: number;
   readonly faults: Faults;
-  readonly openMergeKernel: OpenMergeKernel;
+  readonly openCrew: OpenCrew;
   /** P */
   readonly parameters?: number;
   readonly uplink?: UplinkConfig;
@@ -92,7 +92,7 @@ const WIDTHS = [1, 2, 3, 4] as const;
 const SMALL_PIECE_BYTES = 24;
 
 /** What `seed` runs in the suite. */
-export function optionsOf(seed: number): Omit<SimulationOptions, "openMergeKernel"> {
+export function optionsOf(seed: number): Omit<SimulationOptions, "openCrew"> {
   const rng = createRng("options", seed);
   const faults = faultsOf(seed);
   const contributors = faults.liars + 1 + rng.below(3);
@@ -107,7 +107,7 @@ export function optionsOf(seed: number): Omit<SimulationOptions, "openMergeKerne
 }
 
 export async function runSimulation(options: SimulationOptions): Promise<Outcome> {
-  const { seed, contributors, rounds, faults, parameters = 128, openMergeKernel, settle } = options;
+  const { seed, contributors, rounds, faults, parameters = 128, openCrew, settle } = options;
   const { pieceBytes = PIECE_BYTES } = options;
   const charter = charterOf(seed, options.uplink ?? { keep: 32, bits: 2, beta: 0.95, together: 0 });
   const stormMs = rounds * 5_000;
@@ -117,7 +117,7 @@ export async function runSimulation(options: SimulationOptions): Promise<Outcome
     parameters,
     charter,
     faults,
-    openMergeKernel,
+    openCrew,
     pieceBytes,
     stormMs,
   });

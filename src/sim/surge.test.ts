@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { decodeEntry } from "../protocol/chain.ts";
 import { PIECE_BYTES } from "../protocol/limits.ts";
+import { soloCrew } from "../update/solo.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
 import { CALM, charterOf } from "./simulation.ts";
 import { createWorld } from "./world.ts";
@@ -21,7 +22,7 @@ test.each([
       charter: charterOf(20, { keep: 32, bits: 2, beta: 0.95, together: 0 }),
       faults: { ...CALM, relayKills },
       pieceBytes: PIECE_BYTES,
-      openMergeKernel: await loadMergeKernel(),
+      openCrew: soloCrew(await loadMergeKernel()),
       stormMs: MINUTE_MS,
       gate: { sessionsMax: SESSIONS_MAX },
       arriveMs: MINUTE_MS,

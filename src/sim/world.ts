@@ -13,7 +13,7 @@ import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host
 import { decodeEntry } from "../protocol/chain.ts";
 import type { Charter } from "../protocol/charter.ts";
 import { contributorIdOf, decodeContributorMessage, decodeHeader, decodeRelayMessage } from "../protocol/codec.ts";
-import type { OpenMergeKernel } from "../update/kernel.ts";
+import type { OpenCrew } from "../update/crew.ts";
 import { createMemoryDisk, type MemoryDisk } from "../store/memory.ts";
 import { createVirtualClock, type VirtualClock } from "./clock.ts";
 import { createKeyRegistry, type KeyRegistry, type SimKey } from "./keys.ts";
@@ -56,7 +56,7 @@ export interface WorldOptions {
   readonly parameters: number;
   readonly charter: Charter;
   readonly faults: Faults;
-  readonly openMergeKernel: OpenMergeKernel;
+  readonly openCrew: OpenCrew;
   /** Largest piece of an honest contribution. */
   readonly pieceBytes: number;
   /** Kills happen before this time. */
@@ -133,7 +133,7 @@ export function createWorld(options: WorldOptions): World {
 
 /** Starts the relay, and again whenever it was killed. */
 function runRelay(world: World, options: WorldOptions): void {
-  const { seed, faults, stormMs, charter, openMergeKernel } = options;
+  const { seed, faults, stormMs, charter, openCrew } = options;
   const { clock, network, registry, relayDisk: disk, toy } = world;
   const rng = createRng("relay", seed);
   const key = registry.create("relay", seed);
@@ -164,7 +164,7 @@ function runRelay(world: World, options: WorldOptions): void {
         evaluate: async (params) => toy.loss(params),
         measure: async (base, update, facts) => toy.measure(base, update, facts.privateData),
       },
-      openMergeKernel,
+      openCrew,
       ...(options.gate === undefined ? {} : { gate: options.gate }),
       initial: () => toy.initial,
       answerRtc: async (offer, attach) => {

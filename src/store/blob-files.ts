@@ -55,10 +55,10 @@ export function fileBlobs({ dir, blobBytesMax, gate }: FileBlobsOptions): FileBl
         await syncFolder(dir);
         await syncFolder(join(dir, ".."));
       }),
-    put: (bytes) =>
+    put: (bytes, known) =>
       gate("store a blob", async () => {
         checkBlob(bytes, blobBytesMax);
-        const digest = await hashBytes(bytes);
+        const digest = known ?? (await hashBytes(bytes));
         deferred.delete(digest); // wanted again
         let written = writing.get(digest);
         if (written === undefined) {

@@ -149,10 +149,10 @@ function indexedBlobs(blobs: UseStore, gate: Gate, blobBytesMax: number): Blobs 
   const find = (digest: Digest): Promise<Blob | undefined> => get<Blob>(digest, blobs);
   const bytesOf = async (blob: Blob): Promise<Bytes> => new Uint8Array(await blob.arrayBuffer());
   return {
-    put: (bytes) =>
+    put: (bytes, known) =>
       gate("store a blob", async () => {
         checkBlob(bytes, blobBytesMax);
-        const digest = await hashBytes(bytes);
+        const digest = known ?? (await hashBytes(bytes));
         await set(digest, new Blob([bytes]), blobs);
         return digest;
       }),

@@ -121,10 +121,10 @@ function memoryKeys({ values }: MemoryDisk, checkOpen: () => void): Keys {
 
 function memoryBlobs({ blobs }: MemoryDisk, checkOpen: () => void, blobBytesMax: number): Blobs {
   return {
-    put: async (bytes) => {
+    put: async (bytes, known) => {
       checkOpen();
       checkBlob(bytes, blobBytesMax);
-      const digest = digestOf(bytes);
+      const digest = known ?? digestOf(bytes);
       blobs.set(digest, new Uint8Array(bytes));
       return digest;
     },

@@ -71,10 +71,10 @@ export async function openNatsStore(
 
 function natsBlobs({ gate }: JetStream, pieces: Pieces, blobBytesMax: number): Blobs {
   return {
-    put: (bytes) =>
+    put: (bytes, known) =>
       gate.run("store a blob", async () => {
         checkBlob(bytes, blobBytesMax);
-        const digest = await hashBytes(bytes);
+        const digest = known ?? (await hashBytes(bytes));
         await pieces.put("store a blob", digest, bytes);
         return digest;
       }),

@@ -42,8 +42,8 @@ export interface Keys {
 }
 
 export interface Blobs {
-  /** Stores the bytes under their SHA-256; idempotent; durable when resolved. */
-  put(bytes: Bytes): Promise<Digest>;
+  /** Stores the bytes under their SHA-256, which is `digest` where the caller has computed it; idempotent; durable when resolved. */
+  put(bytes: Bytes, digest?: Digest): Promise<Digest>;
   /** The bytes, verified against the digest; undefined when absent; rejects with HeddleError "integrity" when damaged. */
   get(digest: Digest): Promise<Bytes | undefined>;
   /** Bytes start … end (exclusive) without a digest check; undefined when the blob is absent. */

@@ -33,12 +33,16 @@ export function applyUpdate(base: Float32Array, update: SparseUpdate): Float32Ar
     `Cannot apply update: it is for ${update.parameters} parameters, need ${base.length}`,
   );
   const next = new Float32Array(base);
-  const { indices, values } = update;
+  applyTo(next, update);
+  return next;
+}
+
+/** params ← params − update, rounded to f32; both of the same length. */
+export function applyTo(params: Float32Array, { indices, values }: SparseUpdate): void {
   for (let i = 0; i < indices.length; i += 1) {
     const index = indices[i] as number;
-    next[index] = (next[index] as number) - (values[i] as number);
+    params[index] = (params[index] as number) - (values[i] as number);
   }
-  return next;
 }
 
 /** Euclidean norm of an update, summed in index order in f64. Finite for every update that `unpackUpdate` accepts. */

@@ -1,5 +1,5 @@
 /**
- * What the merge (`merge.ts`) needs of the module that computes it (`src/wasm/assembly/merge.ts`, opened by `src/wasm/merge.ts`).
+ * What the merge of a range (`range.ts`) needs of the module that computes it (`src/wasm/assembly/merge.ts`, opened by `src/wasm/merge.ts`).
  * Types only: this folder loads nothing. All numbers are addresses and bytes in the module's memory unless said otherwise.
  */
 
@@ -11,8 +11,29 @@ export interface MergeKernel {
   readonly READ_AHEAD: { readonly value: number };
   /** The first address that the module does not use itself. */
   heapBegin(): number;
-  /** Makes a cursor for a payload of P `parameters`, whose values count times `scale`, with `weight`. 0: it is damaged. */
-  open(cursor: number, payload: number, bytes: number, parameters: number, weight: number, scale: number): number;
+  /**
+   * Makes a cursor for chunks of a payload whose bits begin at bit `from` (0 … 7) of `piece` and are `length` many, whose exact
+   * values lie at `exact`, and which have `entries` entries; `keep` and `bits` are the header's. Values count times `scale`, with
+   * `weight`.
+   */
+  open(
+    cursor: number,
+    piece: number,
+    from: number,
+    length: number,
+    exact: number,
+    entries: number,
+    keep: number,
+    bits: number,
+    weight: number,
+    scale: number,
+  ): void;
+  /** Moves a cursor over `chunks` whole chunks. 0: they are damaged. */
+  skip(cursor: number, chunks: number): number;
+  /** The next bit of a cursor, counted from address 0. */
+  bitOf(cursor: number): number;
+  /** Entries that a cursor has before it. */
+  leftOf(cursor: number): number;
   /**
    * Merges `count` payloads, whose cursors lie one behind the other in the order of their merging. A parameter is a pair
    * meanwhile, of its mean and its weight, f64. The pairs of a chunk lie `stride` bytes behind those of the one before; 0: all in

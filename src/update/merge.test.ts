@@ -8,14 +8,25 @@ import { updateNorm } from "./delta.ts";
 import { HEADER_BYTES } from "./format.ts";
 import type { Compression } from "../protocol/charter.ts";
 import type { MergeKernel } from "./kernel.ts";
-import { medianNorm, mergePacked, packedBytesMaxOf, type MergeOptions, type PackedContribution } from "./merge.ts";
+import {
+  medianNorm,
+  mergePacked,
+  packedBytesMaxOf,
+  stretchFactor,
+  type MergeOptions,
+  type PackedContribution,
+} from "./merge.ts";
 import { packUpdate } from "./pack.ts";
+import { RangeWork } from "./range.ts";
 import { samples, updateValues } from "./samples.fixture.ts";
 import { mergeUpdates } from "./twin.ts";
 import { unpackUpdate, type SparseUpdate } from "./unpack.ts";
 
 const openKernel = await loadMergeKernel();
-const kernel = openKernel();
+/** Workers of which a test can see what they hold. */
+const crewOf = (count: number) => ({ workers: Array.from({ length: count }, () => new RangeWork(openKernel())) });
+const crew = crewOf(1);
+const three = crewOf(3);
 
 interface Sent {
   readonly id: string;
@@ -48,7 +59,23 @@ const packed = ({ id, bytes, weight }: Sent): PackedContribution => ({
 });
 
 type Merge = (sent: readonly Sent[], options: MergeOptions) => Promise<Float64Array>;
-const fast: Merge = async (sent, options) => (await mergePacked(kernel, sent.map(packed), options)).slice();
+/** The merged delta of all ranges, stretched where that is asked for. */
+const mergeBy = async (
+  { workers }: { readonly workers: readonly RangeWork[] },
+  sent: readonly PackedContribution[],
+  options: MergeOptions,
+): Promise<Float64Array> => {
+  const merged = await mergePacked({ workers }, sent, options);
+  const at = workers.slice(0, merged.workers.length);
+  const factor = options.radial
+    ? stretchFactor(
+        at.reduce((sum, worker) => worker.squares(sum), 0),
+        merged.parts,
+      )
+    : 1;
+  return Float64Array.from(at.flatMap((worker) => [...worker.means()])).map((value) => value * factor);
+};
+const fast: Merge = (sent, options) => mergeBy(crew, sent.map(packed), options);
 const plain: Merge = async (sent, options) =>
   mergeUpdates(
     sent.map(({ id, bytes, weight }) => ({ id, update: unpacked(bytes), weight })),
@@ -135,7 +162,7 @@ describe.each([
 });
 
 describe("mergePacked()", () => {
-  test("has its twin's bits in every form, wherever groups are cut and whoever came first", async () => {
+  test("has its twin's bits in every form, with one worker and with three, wherever groups are cut and whoever came first", async () => {
     const form = fc.tuple(fc.constantFrom<Compression["bits"]>(1, 2, 3, 4, 64), fc.constantFrom(1, 3, 64, 700, 4096));
     const round = fc.record({
       values: updateValues(),
@@ -154,8 +181,11 @@ describe("mergePacked()", () => {
           return { id: `id ${i}`, bytes: packUpdate(own, { keep, bits, beta: 1 }), weight: 1 + rng.below(1_000_000) };
         });
         const shuffled = [...permutation(sent.length, rng)].map((i) => sent[i] as Sent);
-        const merged = await fast(shuffled, { parameters, ...settings, packedBytesMax });
-        expect(bits(merged)).toEqual(bits(await plain(sent, { parameters, ...settings })));
+        const wanted = bits(await plain(sent, { parameters, ...settings }));
+        for (const each of [crew, three]) {
+          const merged = await mergeBy(each, shuffled.map(packed), { parameters, ...settings, packedBytesMax });
+          expect(bits(merged)).toEqual(wanted);
+        }
       }),
       { numRuns: 50 },
     );
@@ -186,7 +216,8 @@ describe("mergePacked()", () => {
     const originals = forms.map((form, i) => packUpdate(samples("laplace", parameters, i), form));
     const whole = packed({ id: "a", bytes: originals[1] as Bytes, weight: 1 });
     const own = openKernel();
-    await mergePacked(own, [whole], { parameters, clipToMedian: 0, radial: false });
+    const ownCrew = { workers: [new RangeWork(own)] };
+    await mergePacked(ownCrew, [whole], { parameters, clipToMedian: 0 });
     own.memory.grow(8);
     const guarded = new Uint8Array(own.memory.buffer, own.memory.buffer.byteLength - 4 * 65_536).fill(0xa5);
     let noticed = 0;
@@ -197,18 +228,32 @@ describe("mergePacked()", () => {
         bytes[at] = (bytes[at] as number) ^ (1 << rng.below(8));
       }
       const damaged = { id: "b", weight: 1, norm: 1, bytes: bytes.length, read: async () => bytes };
-      const failure = await mergePacked(own, [whole, damaged], { parameters, clipToMedian: 0, radial: false }).then(
-        (merged) => {
-          const padding = new Float64Array(merged.buffer, merged.byteOffset + parameters * 8, 7);
+      const failure = await mergePacked(ownCrew, [whole, damaged], { parameters, clipToMedian: 0 }).then(
+        () => {
+          const means = ownCrew.workers[0]?.means() as Float64Array;
+          const padding = new Float64Array(means.buffer, means.byteOffset + parameters * 8, 7);
           expect(padding.every((value) => value === 0)).toBe(true);
-          return "integrity";
+          return "none";
         },
         (error: HeddleError) => {
           noticed += 1;
-          return error.code;
+          return error.message;
         },
       );
-      expect(failure).toBe("integrity");
+      const message = 'Cannot merge updates: the payload of "b" is damaged';
+      expect(["none", message]).toContain(failure);
+      if (run % 4 === 0) {
+        // Several workers notice the same.
+        const inThree = mergePacked(three, [whole, damaged], {
+          parameters,
+          clipToMedian: 0,
+        });
+        const same = await inThree.then(
+          () => "none",
+          (error: HeddleError) => error.message,
+        );
+        expect(same).toBe(failure);
+      }
     }
     expect(noticed).toBeGreaterThan(300);
     expect(guarded.every((byte) => byte === 0xa5)).toBe(true);
@@ -238,13 +283,13 @@ describe("mergePacked()", () => {
     };
     for (const [what, bytes] of Object.entries(cases)) {
       const sent = { id: "a", weight: 1, norm: 1, bytes: bytes.length, read: async () => bytes };
-      const merged = mergePacked(kernel, [sent], { parameters: 5000, clipToMedian: 0, radial: false });
-      await expect(merged, what).rejects.toMatchObject({ code: "integrity" });
+      for (const each of [crew, crewOf(2)]) {
+        const merged = mergePacked(each, [sent], { parameters: 5000, clipToMedian: 0 });
+        await expect(merged, what).rejects.toMatchObject({ code: "integrity" });
+      }
     }
     const other = { ...packed({ id: "a", bytes: good, weight: 1 }), read: async () => good.slice(1) };
-    await expect(mergePacked(kernel, [other], { parameters: 5000, clipToMedian: 0, radial: false })).rejects.toThrow(
-      /damaged/,
-    );
+    await expect(mergePacked(crew, [other], { parameters: 5000, clipToMedian: 0 })).rejects.toThrow(/damaged/);
   });
 
   test("takes 8 bytes a parameter and the payloads in one group, 16 and a group in several, however many there are", async () => {
@@ -252,15 +297,18 @@ describe("mergePacked()", () => {
     const bytes = packUpdate(samples("laplace", parameters), { keep: 64, bits: 2, beta: 1 });
     const round = (count: number): Sent[] =>
       Array.from({ length: count }, (_, i) => ({ id: `id ${i}`, bytes, weight: 1 }));
-    const memoryAfter = async (count: number, packedBytesMax: number): Promise<number> => {
-      const own = openKernel();
-      await mergePacked(own, round(count).map(packed), { parameters, clipToMedian: 1, radial: false, packedBytesMax });
-      return own.memory.buffer.byteLength / parameters;
+    const memoryAfter = async (count: number, packedBytesMax: number, workers = 1): Promise<number> => {
+      const kernels = Array.from({ length: workers }, openKernel);
+      const own = { workers: kernels.map((kernel) => new RangeWork(kernel)) };
+      await mergePacked(own, round(count).map(packed), { parameters, clipToMedian: 1, packedBytesMax });
+      return kernels.reduce((sum, { memory }) => sum + memory.buffer.byteLength, 0) / parameters;
     };
     const share = bytes.length / parameters;
     expect(await memoryAfter(4, 2 ** 30)).toBeLessThan(8.3 + 4 * share);
     expect(await memoryAfter(6, 2 * bytes.length + 64)).toBeLessThan(16.3 + 2 * share);
     expect(await memoryAfter(12, 2 * bytes.length + 64)).toBeLessThan(16.3 + 2 * share);
+    // A worker has at most a payload that it cuts, a chunk's pairs and half a page more.
+    expect(await memoryAfter(4, 2 ** 30, 3)).toBeLessThan(8.3 + 4 * share + 3 * (share + 0.2));
   });
 
   test.each([2 ** 28, 214_000_000, 213_000_000, 1_000_000])(
@@ -270,7 +318,10 @@ describe("mergePacked()", () => {
       let pages = 0;
       const onPaper: MergeKernel = {
         heapBegin: () => 4_096,
-        open: () => 0,
+        open: () => undefined,
+        skip: () => 1,
+        bitOf: () => 0,
+        leftOf: () => 0,
         merge: () => -1,
         CURSOR_BYTES: { value: 64 },
         READ_AHEAD: { value: 320 },
@@ -286,15 +337,17 @@ describe("mergePacked()", () => {
       const count = Math.min(1_000, Math.floor(packedBytesMaxOf(parameters) / bytes));
       const read = () => Promise.reject(reached);
       const all = Array.from({ length: count }, (_, i) => ({ id: `id ${i}`, weight: 1, norm: 1, bytes, read }));
-      await expect(mergePacked(onPaper, all, { parameters, clipToMedian: 1, radial: false })).rejects.toBe(reached);
+      const paper = { workers: [new RangeWork(onPaper)] };
+      await expect(mergePacked(paper, all, { parameters, clipToMedian: 1 })).rejects.toBe(reached);
+      const atOnce = packedBytesMaxOf(parameters) < Infinity ? Infinity : 4 * parameters;
+      pages += Math.ceil(Math.min(atOnce, count * bytes) / 65_536);
       expect(pages).toBeLessThanOrEqual(65_536);
     },
   );
 
   test("says when the memory does not suffice", async () => {
-    const bytes = new Uint8Array(64);
-    const huge = { id: "a", weight: 1, norm: 1, bytes: 2 ** 32, read: async () => bytes };
-    await expect(mergePacked(kernel, [huge], free)).rejects.toMatchObject({ code: "limit" });
+    const parameters = 2 ** 29; // the means alone are all that a memory can have
+    await expect(mergePacked(crew, [], { parameters, clipToMedian: 0 })).rejects.toMatchObject({ code: "limit" });
   });
 });
 

@@ -7,14 +7,13 @@
  * The order is fixed by id, not by arrival, and the mean is updated sender by sender, so that a parameter with one sender
  * gets exactly the value sent. `twin.ts` is the same in plain words, with the same bits.
  *
- * Updates stay packed: a kernel decodes them as it averages, chunk by chunk of 4,096 parameters, so that sums stay in the
- * processor's cache. Its memory holds 8 bytes a parameter and a group of payloads; where they do not fit in one group, 8
- * bytes more for the weights that one group leaves to the next.
+ * Updates stay packed: workers decode them as they average, each its own range, chunk by chunk of 4,096 parameters, so that sums
+ * stay in the processor's cache (`range.ts`). A payload is cut into the workers' pieces by one of them, in turn. All workers together hold 8 bytes a
+ * parameter, or 16 where the payloads do not fit in one group, and a group of payloads.
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
-import { CHUNK, chunksOf } from "./format.ts";
-import type { MergeKernel } from "./kernel.ts";
+import { rangesOf, type Crew, type RangeWorker } from "./crew.ts";
 
 export interface PackedContribution {
   /** Unique in the round; decides the order of summation. */
@@ -44,62 +43,101 @@ export interface MergeOptions {
 const PACKED_BYTES_PER_PARAMETER = 4;
 const PACKED_BYTES_MIN = 1_048_576;
 
-const PAGE_BYTES = 65_536;
+export const PAGE_BYTES = 65_536;
 /** What a 32-bit memory can have. */
-const MEMORY_BYTES_MAX = 65_536 * PAGE_BYTES;
-const MEAN_BYTES = 8;
+export const MEMORY_BYTES_MAX = 65_536 * PAGE_BYTES;
+export const MEAN_BYTES = 8;
 /** A mean and its weight. */
-const PAIR_BYTES = 16;
+export const PAIR_BYTES = 16;
 const ALIGNMENT = 16;
 /** Room for what is not as large as the model: the module, cursors, a chunk's pairs, padding. */
 const OTHER_BYTES = 16 * 1_048_576;
 
+/** A round's updates, merged: each worker that has a range holds its part of the delta, which is zero where nobody sent anything. */
+export interface Merged {
+  readonly workers: readonly RangeWorker[];
+  /** Norms, clipped, and weights of what was merged, for `stretchFactor`. */
+  readonly parts: readonly Pick<PackedContribution, "norm" | "weight">[];
+}
+
 /**
- * The merged delta [P]; zero where nobody sent anything. It lies in the kernel's memory until that merges again, and a kernel
- * merges one round at a time. Rejects with HeddleError "integrity" when a packed update is damaged (not every damage is seen
- * here), "limit" when the memory does not suffice.
+ * Merges the updates of a round. Rejects with HeddleError "integrity" when a packed update is damaged (not every damage is seen
+ * here), "limit" when a worker's memory does not suffice.
  */
 export async function mergePacked(
-  kernel: MergeKernel,
+  crew: Pick<Crew, "workers">,
   contributions: readonly PackedContribution[],
-  { parameters, clipToMedian, radial, packedBytesMax }: MergeOptions,
-): Promise<Float64Array<ArrayBuffer>> {
+  { parameters, clipToMedian, packedBytesMax }: Omit<MergeOptions, "radial">,
+): Promise<Merged> {
   const sorted = inOrder(contributions);
   const scales = clipScales(
     sorted.map(({ norm }) => norm),
     clipToMedian,
   );
-  const packedMax = packedBytesMax ?? groupBytesMax(parameters);
-  const groups = groupsOf(sorted, packedMax);
-  const { pairs, stride, mean, cursors, payloads } = layOut(kernel, groups, parameters);
-  let merged = 0;
+  const scaled = sorted.map((each, i): Scaled => ({ ...each, scale: scales[i] as number }));
+  const groups = groupsOf(scaled, packedBytesMax ?? groupBytesMax(parameters));
+  const ranges = rangesOf(parameters, crew.workers.length);
+  const workers = crew.workers.slice(0, ranges.length);
+  const task = { payloadsMax: Math.max(...groups.map(({ length }) => length)), alone: groups.length === 1 };
+  const begun = await Promise.all(
+    ranges.map(async (range, i) => present(workers[i], "worker of a range").begin({ ...range, ...task })),
+  );
+  if (begun.includes(false)) {
+    throw exhausted(parameters);
+  }
+  const starts = ranges.map(({ from }) => from);
   for (const [number, group] of groups.entries()) {
-    let payload = payloads;
-    for (const [i, { id, bytes, weight, read }] of group.entries()) {
-      const packed = await read();
-      const cursor = cursors + i * kernel.CURSOR_BYTES.value;
-      const scale = present(scales[merged + i], "scale");
-      if (packed.length === bytes) {
-        new Uint8Array(kernel.memory.buffer, payload, bytes).set(packed);
-      }
-      if (packed.length !== bytes || kernel.open(cursor, payload, bytes, parameters, weight, scale) === 0) {
+    await loadGroup(workers, group, { parameters, starts });
+    const [begins, ends] = [number === 0, number === groups.length - 1];
+    const failed = await Promise.all(
+      workers.map(async (worker) => worker.merge({ count: group.length, begins, ends })),
+    );
+    const first = failed.filter((at) => at !== -1).sort((a, b) => a - b)[0];
+    if (first !== undefined) {
+      throw damaged(group[first]?.id ?? "");
+    }
+  }
+  return { workers, parts: scaled.map(({ norm, scale, weight }) => ({ norm: norm * scale, weight })) };
+}
+
+interface Scaled extends PackedContribution {
+  /** What the clipping multiplies it by. */
+  readonly scale: number;
+}
+
+/** Reads a group's payloads, as many at a time as there are workers: each cuts every so-many-th one for all of them. */
+async function loadGroup(
+  workers: readonly RangeWorker[],
+  group: readonly Scaled[],
+  { parameters, starts }: { readonly parameters: number; readonly starts: readonly number[] },
+): Promise<void> {
+  const lane = async (cutter: RangeWorker, own: number): Promise<void> => {
+    for (let number = own; number < group.length; number += workers.length) {
+      const { id, bytes, read, weight, scale } = present(group[number], "contribution");
+      const payload = await read();
+      if (payload.length !== bytes) {
         throw damaged(id);
       }
-      payload += roomOf(bytes);
+      const place = { number, weight, scale };
+      const pieces = await cutter.cut(payload, { parameters, starts, own }, place);
+      if (typeof pieces === "string") {
+        throw pieces === "limit" ? exhausted(parameters) : damaged(id);
+      }
+      const loaded = await Promise.all(
+        workers.map(async (worker, i) => i === own || worker.load(present(pieces[i], "piece"), place)),
+      );
+      if (loaded.includes(false)) {
+        throw exhausted(parameters);
+      }
     }
-    const ends = number === groups.length - 1;
-    const failed = kernel.merge(cursors, group.length, parameters, pairs, stride, mean, number === 0, ends);
-    if (failed !== -1) {
-      throw damaged(group[failed]?.id ?? "");
+  };
+  // All of them end before anybody is told, so that no worker is at work on what was given up.
+  const lanes = await Promise.allSettled(workers.map(lane));
+  for (const each of lanes) {
+    if (each.status === "rejected") {
+      throw each.reason;
     }
-    merged += group.length;
   }
-  const delta = new Float64Array(kernel.memory.buffer, mean, parameters);
-  if (radial) {
-    const clipped = sorted.map(({ norm, weight }, i) => ({ norm: norm * (scales[i] as number), weight }));
-    stretch(delta, clipped);
-  }
-  return delta;
 }
 
 /** Bytes of packed updates held at a time: one group where weights and sums of several do not fit the memory. */
@@ -133,17 +171,12 @@ export function clipScales(norms: readonly number[], clipToMedian: number): numb
   return norms.map((norm) => (normMax > 0 && norm > normMax ? normMax / norm : 1));
 }
 
-/** Multiplies `delta` [P] by what gives it the weighted mean of the norms; a delta of zeros stays. */
-export function stretch(delta: Float64Array, parts: readonly Pick<PackedContribution, "norm" | "weight">[]): void {
+/** What gives a delta with this sum of `squares` the weighted mean of the norms of its `parts`; 1 for a delta of zeros. */
+export function stretchFactor(squares: number, parts: Merged["parts"]): number {
   const weights = parts.reduce((sum, { weight }) => sum + weight, 0);
   const wanted = parts.reduce((sum, { norm, weight }) => sum + norm * (weight / weights), 0);
-  const has = Math.sqrt(delta.reduce((sum, value) => sum + value * value, 0));
-  if (has > 0) {
-    const factor = wanted / has;
-    for (let i = 0; i < delta.length; i += 1) {
-      delta[i] = (delta[i] as number) * factor;
-    }
-  }
+  const has = Math.sqrt(squares);
+  return has > 0 ? wanted / has : 1;
 }
 
 /**
@@ -156,8 +189,8 @@ export function medianNorm(norms: readonly number[]): number {
 }
 
 /** Cut in order so that each group's payloads have room in `packedMax` bytes; at least one group, which may be empty. */
-function groupsOf(sorted: readonly PackedContribution[], packedMax: number): PackedContribution[][] {
-  let group: PackedContribution[] = [];
+function groupsOf(sorted: readonly Scaled[], packedMax: number): Scaled[][] {
+  let group: Scaled[] = [];
   const groups = [group];
   let used = 0;
   for (const contribution of sorted) {
@@ -173,38 +206,16 @@ function groupsOf(sorted: readonly PackedContribution[], packedMax: number): Pac
   return groups;
 }
 
-function roomOf(bytes: number): number {
+/** Bytes that `bytes` take where others follow. */
+export function roomOf(bytes: number): number {
   return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
-}
-
-/** Addresses of all that a merge needs, in a memory that is large enough. */
-function layOut(kernel: MergeKernel, groups: readonly PackedContribution[][], parameters: number) {
-  const slots = chunksOf(parameters) * CHUNK;
-  const mean = roomOf(kernel.heapBegin());
-  // The pairs of one chunk, used anew for each, or those of all, in whose place the means come in the end.
-  const alone = groups.length === 1;
-  const pairs = alone ? mean + slots * MEAN_BYTES : mean;
-  const stride = alone ? 0 : CHUNK * PAIR_BYTES;
-  const cursors = pairs + (alone ? CHUNK : slots) * PAIR_BYTES;
-  const payloads = cursors + Math.max(...groups.map(({ length }) => length)) * kernel.CURSOR_BYTES.value;
-  const packed = groups.map((group) => group.reduce((sum, { bytes }) => sum + roomOf(bytes), 0));
-  const end = payloads + Math.max(...packed) + kernel.READ_AHEAD.value;
-  const missing = end - kernel.memory.buffer.byteLength;
-  try {
-    assert(end <= MEMORY_BYTES_MAX, `its addresses end at ${MEMORY_BYTES_MAX}`);
-    if (missing > 0) {
-      kernel.memory.grow(Math.ceil(missing / PAGE_BYTES));
-    }
-  } catch (error) {
-    throw new HeddleError(
-      "limit",
-      `Cannot merge updates of ${parameters} parameters: it takes ${end} bytes of memory, which are not there`,
-      { cause: error },
-    );
-  }
-  return { pairs, stride, mean, cursors, payloads };
 }
 
 function damaged(id: string): HeddleError {
   return new HeddleError("integrity", `Cannot merge updates: the payload of "${id}" is damaged`);
+}
+
+function exhausted(parameters: number): HeddleError {
+  const why = `a worker's memory does not suffice, or would have to be larger than ${MEMORY_BYTES_MAX} bytes`;
+  return new HeddleError("limit", `Cannot merge updates of ${parameters} parameters: ${why}`);
 }

@@ -6,13 +6,15 @@ import type { Compression, OuterConfig } from "../protocol/charter.ts";
 import { applyUpdate, deltaOf, updateNorm } from "./delta.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
-import { mergePacked } from "./merge.ts";
-import { createServerState, outerAt, outerStep, serverBytes, serverFromBytes } from "./outer.ts";
+import { createServerState, outerAt, serverFromBytes } from "./outer.ts";
 import { packUpdate } from "./pack.ts";
 import { samples, sparse } from "./samples.fixture.ts";
+import { soloCrew } from "./solo.ts";
+import { stepOver } from "./step.ts";
+import { outerStep } from "./twin.ts";
 import { unpackUpdate } from "./unpack.ts";
 
-const kernel = (await loadMergeKernel())();
+const crew = soloCrew(await loadMergeKernel())();
 const EXACT: Compression = { keep: 4096, bits: 64, beta: 1 };
 const SET = { name: "none", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
 const PLAIN: OuterConfig = { learningRate: 1, momentum: 0, clipToMedian: 1, radial: false, endShare: 1 };
@@ -36,10 +38,10 @@ describe("outerStep()", () => {
           const weight = 1 + rng.below(1e6);
           const norm = updateNorm(update.value);
           const one = { id: "a", weight, norm, bytes: packed.length, read: async () => packed };
-          const merged = await mergePacked(kernel, [one], { parameters: count, clipToMedian: 1, radial: false });
-          const result = outerStep(createServerState(count), merged, PLAIN, EXACT);
-          expect(floatBytes(applyUpdate(before, result.update))).toEqual(floatBytes(after));
-          expect(result.server.residual.every((value) => value === 0)).toBe(true);
+          const start = { params: before, server: createServerState(count) };
+          const { base } = await stepOver(crew, start, [one], { outer: PLAIN, downlink: EXACT });
+          expect(floatBytes(base.params)).toEqual(floatBytes(after));
+          expect(base.server.residual.every((value) => value === 0)).toBe(true);
         },
       ),
       { numRuns: 40 },
@@ -88,7 +90,7 @@ describe("outerStep()", () => {
     const downlink: Compression = { keep: 64, bits: 2, beta: 0.95 };
     const outer: OuterConfig = { learningRate: 0.7, momentum: 0.6, clipToMedian: 1, radial: false, endShare: 1 };
     const first = outerStep(createServerState(5000), Float64Array.from(samples("gauss", 5000)), outer, downlink);
-    const blob = serverBytes(first.server);
+    const blob = first.server.bytes.slice();
     const merged = Float64Array.from(samples("gauss", 5000, 2));
     const restored = serverFromBytes(blob, 5000);
     if (!restored.ok) {
@@ -97,8 +99,8 @@ describe("outerStep()", () => {
     const again = outerStep(restored.value, merged, outer, downlink);
     const second = outerStep(first.server, merged, outer, downlink);
     expect(again.broadcast).toEqual(second.broadcast);
-    expect(serverBytes(again.server)).toEqual(serverBytes(second.server));
-    expect(serverBytes(first.server)).toEqual(blob);
+    expect(again.server.bytes).toEqual(second.server.bytes);
+    expect(first.server.bytes).toEqual(blob);
   });
 
   test("does not fail on values near the end of f32", () => {
@@ -114,8 +116,11 @@ describe("outerStep()", () => {
 });
 
 describe("serverFromBytes()", () => {
-  test("refuses what serverBytes() does not write", () => {
-    const blob = serverBytes({ residual: Float64Array.of(1, 2), momentum: Float64Array.of(3, 4) });
+  test("refuses what is not the bytes of a state", () => {
+    const state = createServerState(2, 2);
+    state.residual.set([1, 2]);
+    state.momentum?.set([3, 4]);
+    const blob = state.bytes;
     const reasonOf = (bytes: Uint8Array, parameters = 2): string => {
       const result = serverFromBytes(bytes, parameters);
       return result.ok ? "ok" : result.reason;
@@ -131,8 +136,9 @@ describe("serverFromBytes()", () => {
       copy[at] = 9;
       expect(reasonOf(copy)).toBe("malformed");
     }
-    const infinite = serverBytes({ residual: Float64Array.of(1, Infinity), momentum: null });
-    expect(reasonOf(infinite)).toBe("not-finite");
+    const infinite = createServerState(2);
+    infinite.residual[1] = Infinity;
+    expect(reasonOf(infinite.bytes)).toBe("not-finite");
   });
 });
 

@@ -1,39 +1,48 @@
 /**
- * The outer optimiser on the relay: momentum (optional), learning rate, and one recompressed update for everybody, with
- * error feedback of its own for what the recompression leaves out. It is a pure function of the state and the merged
- * delta; anyone who has both gets the same broadcast, bit for bit.
- *
- *     momentum ← μ·momentum + merged            (DiLoCo's Nesterov form, PyTorch's SGD with nesterov=True)
- *     residual ← β·residual + lr·(merged + μ·momentum)
- *     broadcast = pack(residual);  residual ← residual − unpack(broadcast);  base ← base − unpack(broadcast)
+ * The outer optimiser on the relay: momentum (optional), learning rate, and error feedback of its own for what the recompression
+ * of the broadcast leaves out; `twin.ts` has the formulas. The state is held as the blob that is stored: magic, version 1, P, whether there is
+ * momentum (u32 each), then residual and momentum as f64.
  */
 import { assert } from "../base/assert.ts";
-import type { Bytes } from "../base/bytes.ts";
 import { rateShare } from "../protocol/decay.ts";
-import type { Charter, Compression, OuterConfig } from "../protocol/charter.ts";
+import type { Charter, OuterConfig } from "../protocol/charter.ts";
 import { accept, type Checked, refuse } from "../protocol/verdict.ts";
-import { settle } from "./feedback.ts";
-import { packUpdate } from "./pack.ts";
-import { type SparseUpdate, unpackUpdate } from "./unpack.ts";
 
-/** What the relay carries from round to round besides the base. Never changed in place. */
+/** What the relay carries from round to round besides the base. Never changed while it is the head's. */
 export interface ServerState {
+  /** The blob, of which the others are parts. */
+  readonly bytes: Uint8Array;
   /** [P] f64: what earlier broadcasts left out. */
-  readonly residual: Float64Array<ArrayBuffer>;
+  readonly residual: Float64Array;
   /** [P] f64, null until momentum is used. */
-  readonly momentum: Float64Array<ArrayBuffer> | null;
+  readonly momentum: Float64Array | null;
 }
 
-export interface OuterResult {
-  readonly server: ServerState;
-  /** The packed update of the base. */
-  readonly broadcast: Bytes;
-  /** The same, unpacked: what every replica applies. */
-  readonly update: SparseUpdate;
+const SERVER_MAGIC = 0x536c6448; // "HdlS", read little-endian
+const SERVER_HEADER_BYTES = 16;
+
+/** Bytes of a state of one vector, the residual, or of two. */
+export function serverBytesOf(parameters: number, vectors: 1 | 2): number {
+  return SERVER_HEADER_BYTES + vectors * parameters * 8;
 }
 
-export function createServerState(parameters: number): ServerState {
-  return { residual: new Float64Array(parameters), momentum: null };
+/** A state of one vector, the residual, or of two; zeros, or what `buffer` contains. */
+export function createServerState(
+  parameters: number,
+  vectors: 1 | 2 = 1,
+  buffer: ArrayBufferLike = new ArrayBuffer(serverBytesOf(parameters, vectors)),
+): ServerState {
+  new Uint32Array(buffer, 0, 4).set([SERVER_MAGIC, 1, parameters, vectors - 1]);
+  return {
+    bytes: new Uint8Array(buffer),
+    residual: new Float64Array(buffer, SERVER_HEADER_BYTES, parameters),
+    momentum: vectors === 1 ? null : new Float64Array(buffer, SERVER_HEADER_BYTES + parameters * 8, parameters),
+  };
+}
+
+/** How many vectors the state after `server` has. */
+export function vectorsAfter({ momentum }: ServerState, outer: OuterConfig): 1 | 2 {
+  return momentum !== null || outer.momentum !== 0 ? 2 : 1;
 }
 
 /** The outer settings that lead to `version`, counted from 1: its learning rate is on its way to the charter's `endShare`. */
@@ -42,59 +51,49 @@ export function outerAt({ outer, round }: Pick<Charter, "outer" | "round">, vers
   return { ...outer, learningRate: outer.learningRate * share };
 }
 
-/** One outer step from `merged` [P]. With lr 1, μ 0, keep 4,096 and 64 bits the update is `merged` itself. */
-export function outerStep(
-  server: ServerState,
+type Vectors = Pick<ServerState, "residual" | "momentum">;
+
+/** One outer step of some parameters from their `merged` deltas, which count `factor` times: writes `next`, all of it. */
+export function advanceOuter(
+  before: Vectors,
+  next: Vectors,
   merged: Float64Array,
-  outer: OuterConfig,
-  downlink: Compression,
-): OuterResult {
-  const parameters = server.residual.length;
+  { outer, beta, factor }: { readonly outer: OuterConfig; readonly beta: number; readonly factor: number },
+): void {
+  const { length } = merged;
+  const mu = outer.momentum;
   assert(
-    merged.length === parameters,
-    `Cannot take outer step: got ${merged.length} merged parameters, need ${parameters}`,
+    before.residual.length === length && next.residual.length === length,
+    `Cannot take outer step: got ${length} merged parameters, need ${before.residual.length}`,
   );
-  const momentum = outer.momentum === 0 ? server.momentum : nextMomentum(server, merged, outer.momentum);
-  const residual = new Float64Array(parameters);
-  for (let i = 0; i < parameters; i += 1) {
-    const delta = merged[i] as number;
-    const ahead = outer.momentum === 0 ? delta : delta + outer.momentum * (momentum?.[i] ?? 0);
-    residual[i] = downlink.beta * (server.residual[i] as number) + outer.learningRate * ahead;
+  if (mu !== 0) {
+    const momentum = next.momentum;
+    assert(momentum !== null, "Cannot take outer step: the next state has no room for momentum");
+    for (let i = 0; i < length; i += 1) {
+      const delta = (merged[i] as number) * factor;
+      const speed = mu * (before.momentum?.[i] ?? 0) + delta;
+      momentum[i] = speed;
+      next.residual[i] = beta * (before.residual[i] as number) + outer.learningRate * (delta + mu * speed);
+    }
+    return;
   }
-  const broadcast = packUpdate(residual, downlink);
-  const update = unpackUpdate(broadcast, { parameters, keepMax: downlink.keep, bits: downlink.bits });
-  assert(update.ok, `Cannot take outer step: the broadcast does not unpack (${update.ok ? "" : update.detail})`);
-  settle(residual, update.value);
-  return { server: { residual, momentum }, broadcast, update: update.value };
+  if (before.momentum !== null) {
+    next.momentum?.set(before.momentum);
+  }
+  for (let i = 0; i < length; i += 1) {
+    next.residual[i] = beta * (before.residual[i] as number) + outer.learningRate * ((merged[i] as number) * factor);
+  }
 }
 
-function nextMomentum(server: ServerState, merged: Float64Array, mu: number): Float64Array<ArrayBuffer> {
-  const momentum = new Float64Array(merged.length);
-  for (let i = 0; i < merged.length; i += 1) {
-    momentum[i] = mu * (server.momentum?.[i] ?? 0) + (merged[i] as number);
-  }
-  return momentum;
-}
-
-const SERVER_MAGIC = 0x536c6448; // "HdlS", read little-endian
-const SERVER_HEADER_BYTES = 16;
-
-/** The state as a blob: magic, version 1, P, whether there is momentum (u32 each), then residual and momentum as f64. */
-export function serverBytes(server: ServerState): Bytes {
-  const parameters = server.residual.length;
-  const vectors = server.momentum === null ? 1 : 2;
-  const bytes = new Uint8Array(SERVER_HEADER_BYTES + vectors * parameters * 8);
-  new Uint32Array(bytes.buffer, 0, 4).set([SERVER_MAGIC, 1, parameters, vectors - 1]);
-  const body = new Float64Array(bytes.buffer, SERVER_HEADER_BYTES);
-  body.set(server.residual);
-  if (server.momentum !== null) {
-    body.set(server.momentum, parameters);
-  }
-  return bytes;
-}
-
-/** The state in a blob for P parameters: refused as "malformed", "truncated" or "not-finite" when it is not one. */
-export function serverFromBytes(bytes: Uint8Array, parameters: number): Checked<ServerState> {
+/**
+ * The state in a blob for P parameters, copied into what `take` gives: refused as "malformed", "truncated" or "not-finite" when it
+ * is not one.
+ */
+export function serverFromBytes(
+  bytes: Uint8Array,
+  parameters: number,
+  take = (size: number): ArrayBufferLike => new ArrayBuffer(size),
+): Checked<ServerState> {
   if (bytes.length < SERVER_HEADER_BYTES) {
     return refuse("truncated", `Cannot read server state: got ${bytes.length} bytes, need ${SERVER_HEADER_BYTES}`);
   }
@@ -109,18 +108,20 @@ export function serverFromBytes(bytes: Uint8Array, parameters: number): Checked<
       `Cannot read server state: it has ${view.getUint32(8, true)} parameters, need ${parameters}`,
     );
   }
-  const need = SERVER_HEADER_BYTES + (1 + extra) * parameters * 8;
+  const vectors = extra === 1 ? 2 : 1;
+  const need = serverBytesOf(parameters, vectors);
   if (bytes.length !== need) {
     const reason = bytes.length < need ? "truncated" : "malformed";
     return refuse(reason, `Cannot read server state: got ${bytes.length} bytes, need ${need}`);
   }
-  const vectors = new Float64Array((1 + extra) * parameters);
-  new Uint8Array(vectors.buffer).set(bytes.subarray(SERVER_HEADER_BYTES));
-  for (const value of vectors) {
-    if (!Number.isFinite(value)) {
-      return refuse("not-finite", "Cannot read server state: a value is not a finite number");
+  const server = createServerState(parameters, vectors, take(need));
+  server.bytes.set(bytes);
+  for (const vector of [server.residual, server.momentum ?? []]) {
+    for (const value of vector) {
+      if (!Number.isFinite(value)) {
+        return refuse("not-finite", "Cannot read server state: a value is not a finite number");
+      }
     }
   }
-  const momentum = extra === 1 ? vectors.slice(parameters) : null;
-  return accept({ residual: extra === 1 ? vectors.slice(0, parameters) : vectors, momentum });
+  return accept(server);
 }

@@ -46,17 +46,83 @@ export function packUpdate(values: Float32Array | Float64Array, { keep, bits }: 
     Number.isInteger(keep) && keep >= 1 && keep <= CHUNK,
     `Cannot pack update: keep is ${keep}, need 1 to ${CHUNK}`,
   );
+  const counted = countEntries(values, { keep, bits });
+  const form = { keep: counted.keep, bits };
+  return joinChunks([packChunks(values, form)], { ...form, parameters, entries: counted.entries });
+}
+
+/** Some whole chunks of an update, one behind the other, without a header. */
+export interface PackedChunks {
+  /** What the bit section has of them, filled to a whole byte with zeros. */
+  readonly bits: Bytes;
+  readonly bitLength: number;
+  /** 64 bits: the exact values, f64. */
+  readonly exact: Bytes;
+}
+
+/** What chunks will send: the largest number of entries of any, and all together. */
+export interface Counted {
+  readonly keep: number;
+  readonly entries: number;
+}
+
+/** Counts what `packChunks` will send of `values`, whole chunks of an update. Throws as `packUpdate` does. */
+export function countEntries(
+  values: Float32Array | Float64Array,
+  { keep, bits }: Pick<Compression, "keep" | "bits">,
+): Counted {
+  return bits === 64 ? countExact(values.length, keep) : countRounded(values, keep);
+}
+
+/** Packs whole chunks of an update in which no chunk sends more than `keep` entries, and some one that many. */
+export function packChunks(
+  values: Float32Array | Float64Array,
+  { keep, bits }: Pick<Compression, "keep" | "bits">,
+): PackedChunks {
   return bits === 64 ? packExact(values, keep) : packRounded(values, { keep, bits });
+}
+
+/** The update that consists of `parts`, in order. */
+export function joinChunks(parts: readonly PackedChunks[], shape: Omit<Header, "bytes">): Bytes {
+  const bits = parts.reduce((sum, { bitLength }) => sum + bitLength, 0);
+  const tail = parts.reduce((sum, { exact }) => sum + exact.length, 0);
+  const body = HEADER_BYTES + Math.ceil(bits / 8);
+  assert(body + tail < 2 ** 32, `Cannot pack update: it has ${body + tail} bytes, need less than 2^32`);
+  const bytes = new Uint8Array(body + tail);
+  let at = HEADER_BYTES * 8;
+  let exactAt = body;
+  for (const { bits: part, bitLength, exact } of parts) {
+    putPart(bytes, at, part);
+    bytes.set(exact, exactAt);
+    at += bitLength;
+    exactAt += exact.length;
+  }
+  putHeader(new DataView(bytes.buffer), { ...shape, bytes: bytes.length });
+  return bytes;
+}
+
+/** Writes `part` from bit `at` on, behind which there are zeros. */
+function putPart(bytes: Bytes, at: number, part: Bytes): void {
+  const [first, shift] = [Math.floor(at / 8), at % 8];
+  if (shift === 0) {
+    bytes.set(part, first);
+    return;
+  }
+  for (let i = 0; i < part.length; i += 1) {
+    const byte = (part[i] as number) << shift;
+    bytes[first + i] = (bytes[first + i] as number) | (byte & 255);
+    if (byte > 255) {
+      bytes[first + i + 1] = byte >>> 8; // the padding, which may lie beyond the end, is zeros
+    }
+  }
 }
 
 /** The form with 1 to 4 bits. */
 function packRounded(
   values: Float32Array | Float64Array,
-  { keep: keepMax, bits }: Pick<Compression, "keep" | "bits">,
-): Bytes {
-  const { keep, entries } = countEntries(values, keepMax);
-  const writer = createBitWriter(HEADER_BYTES + entries * 2);
-  writer.length = HEADER_BYTES;
+  { keep, bits }: Pick<Compression, "keep" | "bits">,
+): PackedChunks {
+  const writer = createBitWriter(chunksOf(values.length) * keep * 2);
   const select = createSelector(CHUNK);
   const search = createLevelSearch();
   const scratch = createScratch();
@@ -81,15 +147,12 @@ function packRounded(
       putBits(writer, sign | (level << 1), valueBits);
     }
   }
-  alignWriter(writer);
-  return finish(writer, { bits, keep, parameters: values.length, entries });
+  return finish(writer, new Uint8Array(0));
 }
 
 /** The exact form. */
-function packExact(values: Float32Array | Float64Array, keepMax: number): Bytes {
-  const keep = Math.min(keepMax, values.length);
-  const writer = createBitWriter(HEADER_BYTES);
-  writer.length = HEADER_BYTES;
+function packExact(values: Float32Array | Float64Array, keep: number): PackedChunks {
+  const writer = createBitWriter(0);
   const { picked, gaps } = createScratch();
   const kept = new Float64Array(chunksOf(values.length) * keep);
   let entries = 0;
@@ -114,9 +177,7 @@ function packExact(values: Float32Array | Float64Array, keepMax: number): Bytes 
       putGap(writer, gaps[i] as number, rice);
     }
   }
-  alignWriter(writer);
-  const tail = new Uint8Array(kept.buffer, 0, entries * 8);
-  return finish(writer, { bits: 64, keep, parameters: values.length, entries }, tail);
+  return finish(writer, new Uint8Array(kept.buffer, 0, entries * 8));
 }
 
 interface Scratch {
@@ -150,8 +211,15 @@ function loadChunk(
   return length;
 }
 
-/** Checks that all values are finite; returns the largest number of entries any chunk sends, and all chunks' together. */
-function countEntries(values: Float32Array | Float64Array, keepMax: number): { keep: number; entries: number } {
+/** Every chunk sends min(keep, L) exact values. */
+function countExact(parameters: number, keepMax: number): Counted {
+  const keep = Math.min(keepMax, parameters);
+  const last = parameters % CHUNK;
+  return { keep, entries: Math.floor(parameters / CHUNK) * keep + Math.min(keep, last) };
+}
+
+/** Checks that all values are finite. */
+function countRounded(values: Float32Array | Float64Array, keepMax: number): Counted {
   let keep = 0;
   let entries = 0;
   for (let start = 0; start < values.length; start += CHUNK) {
@@ -207,12 +275,9 @@ function putGap(writer: BitWriter, gap: number, rice: number): void {
   putBits(writer, gap & ((1 << rice) - 1), rice);
 }
 
-/** Puts the header before what was written and `tail` after it. */
-function finish(writer: BitWriter, shape: Omit<Header, "bytes">, tail: Uint8Array = new Uint8Array(0)): Bytes {
-  const bytes = new Uint8Array(writer.length + tail.length);
-  bytes.set(writer.bytes.subarray(0, writer.length));
-  bytes.set(tail, writer.length);
-  assert(bytes.length < 2 ** 32, `Cannot pack update: it has ${bytes.length} bytes, need less than 2^32`);
-  putHeader(new DataView(bytes.buffer), { ...shape, bytes: bytes.length });
-  return bytes;
+/** What was written, with the exact values that belong to it. */
+function finish(writer: BitWriter, exact: Bytes): PackedChunks {
+  const bitLength = writer.length * 8 + writer.filled;
+  alignWriter(writer);
+  return { bits: writer.bytes.slice(0, writer.length), bitLength, exact };
 }

@@ -3,6 +3,7 @@
  * before the header is known to be within the limits and the packet long enough for what it announces, and of all packings
  * of an update only one is accepted (`format.ts` lists what that means), so that equal updates have equal digests. What the values do to the model is for others to judge.
  */
+import { assert } from "../base/assert.ts";
 import type { Compression } from "../protocol/charter.ts";
 import type { Checked } from "../protocol/verdict.ts";
 import { accept, refuse } from "../protocol/verdict.ts";
@@ -22,6 +23,7 @@ import {
   widthOf,
 } from "./format.ts";
 import { CLASS_MAX, CLASS_MIN, magnitudeOf } from "../tensor/magnitude.ts";
+import type { PackedChunks } from "./pack.ts";
 import { isBestRice } from "./rice.ts";
 
 /** Some entries of an update [P]: `values[i]` belongs to parameter `indices[i]`; indices ascend. */
@@ -54,10 +56,42 @@ export function unpackUpdate(bytes: Uint8Array, limits: UnpackLimits): Checked<S
   if (!header.ok) {
     return header;
   }
-  return header.value.bits === 64 ? unpackExact(bytes, header.value) : unpackRounded(bytes, header.value);
+  const { bits, parameters, entries, keep } = header.value;
+  const tail = bits === 64 ? entries * 8 : 0;
+  const [body, exact] = [bytes.subarray(0, bytes.length - tail), bytes.subarray(bytes.length - tail)];
+  const chunks = readChunks(createBitReader(body, HEADER_BYTES), exact, header.value);
+  if (!chunks.ok) {
+    return chunks;
+  }
+  const { update, largest } = chunks.value;
+  if (bits === 64 ? keep > parameters : largest !== keep) {
+    return refuse("malformed", "Cannot unpack update: no chunk has as many entries as its header says");
+  }
+  return accept(update);
 }
 
-function readHeader(bytes: Uint8Array, limits: UnpackLimits): Checked<Header> {
+/** What `chunks` of an update say, whole ones of the form and with as many entries as told; ours, so anything else is a bug. */
+export function unpackChunks({ bits, exact }: PackedChunks, form: ChunkForm): SparseUpdate {
+  const chunks = readChunks(createBitReader(bits, 0), exact, form);
+  assert(chunks.ok, `Cannot read back packed chunks: ${chunks.ok ? "" : chunks.detail}`);
+  return chunks.value.update;
+}
+
+/** Whole chunks: how many parameters and entries they have, and the form of the update of which they are. */
+export type ChunkForm = Pick<Header, "bits" | "keep" | "parameters" | "entries">;
+
+interface Chunks {
+  readonly update: SparseUpdate;
+  /** The most entries of a chunk. */
+  readonly largest: number;
+}
+
+function readChunks(reader: BitReader, exact: Uint8Array, form: ChunkForm): Checked<Chunks> {
+  return form.bits === 64 ? unpackExact(reader, exact, form) : unpackRounded(reader, form);
+}
+
+/** A packed update's header, or why there is none within the limits that belongs to `bytes`: as `unpackUpdate` refuses. */
+export function readHeader(bytes: Uint8Array, limits: UnpackLimits): Checked<Header> {
   if (limits.bytesMax !== undefined && bytes.length > limits.bytesMax) {
     return refuse("oversized", `Cannot unpack update: got ${bytes.length} bytes, need at most ${limits.bytesMax}`);
   }
@@ -106,8 +140,7 @@ function readHeader(bytes: Uint8Array, limits: UnpackLimits): Checked<Header> {
   return accept(header);
 }
 
-function unpackRounded(bytes: Uint8Array, header: Header): Checked<SparseUpdate> {
-  const reader = createBitReader(bytes, HEADER_BYTES);
+function unpackRounded(reader: BitReader, header: ChunkForm): Checked<Chunks> {
   const indices = new Uint32Array(header.entries);
   const values = new Float32Array(header.entries);
   const gaps = new Uint16Array(header.keep);
@@ -170,15 +203,13 @@ function unpackRounded(bytes: Uint8Array, header: Header): Checked<SparseUpdate>
   if (overrun(reader)) {
     return malformed(reader, "");
   }
-  if (alignReader(reader) !== bytes.length || entries !== header.entries || largest !== header.keep) {
+  if (alignReader(reader) !== reader.bytes.length || entries !== header.entries) {
     return malformed(reader, "it does not end where or contain what its header says");
   }
-  return accept({ parameters: header.parameters, indices, values });
+  return accept({ update: { parameters: header.parameters, indices, values }, largest });
 }
 
-function unpackExact(bytes: Uint8Array, header: Header): Checked<SparseUpdate> {
-  const tail = bytes.length - header.entries * 8;
-  const reader = createBitReader(bytes.subarray(0, tail), HEADER_BYTES);
+function unpackExact(reader: BitReader, exact: Uint8Array, header: ChunkForm): Checked<Chunks> {
   const indices = new Uint32Array(header.entries);
   const gaps = new Uint16Array(header.keep);
   let entries = 0;
@@ -209,17 +240,17 @@ function unpackExact(bytes: Uint8Array, header: Header): Checked<SparseUpdate> {
   if (overrun(reader)) {
     return malformed(reader, "");
   }
-  if (alignReader(reader) !== tail || entries !== header.entries || header.keep > header.parameters) {
+  if (alignReader(reader) !== reader.bytes.length || entries !== header.entries) {
     return malformed(reader, "it does not end where or contain what its header says");
   }
   const values = new Float64Array(header.entries);
-  new Uint8Array(values.buffer).set(bytes.subarray(tail));
+  new Uint8Array(values.buffer).set(exact);
   for (let i = 0; i < values.length; i += 1) {
     if (!(Math.abs(values[i] as number) <= VALUE_MAX)) {
       return refuse("not-finite", `Cannot unpack update: entry ${i} is ${values[i]}`);
     }
   }
-  return accept({ parameters: header.parameters, indices, values });
+  return accept({ update: { parameters: header.parameters, indices, values }, largest: header.keep });
 }
 
 /** Reads a chunk's count (−1: not one that `pack.ts` writes) and Rice parameter. */

@@ -1,8 +1,9 @@
 /**
  * The merge of packed updates, a module of its own: for each chunk of 4,096 parameters the payloads' entries are decoded and
  * averaged one payload after the other, while the chunk's means and weights are in the processor's cache. The layout of a
- * packed update is in `src/update/format.ts`; `src/update/merge.ts` plans the memory and calls this. The module keeps no state:
- * a payload's cursor lies where the caller says.
+ * packed update is in `src/update/format.ts`; `src/update/range.ts` plans the memory and calls this, with payloads or with the
+ * pieces of them that a range of chunks has, which `skip` finds. The module keeps no state: a payload's cursor lies where the
+ * caller says.
  *
  * Payloads were checked when they came. Of damaged ones it is asked only that nothing is written outside the chunk, and nothing
  * read outside the payloads and READ_AHEAD bytes behind them; most are noticed.
@@ -11,7 +12,6 @@
 import { CLASS_MAX, CLASS_MIN, CLASS_SHIFT } from "./levels";
 
 const CHUNK: i32 = 4096;
-const HEADER_BYTES: usize = 20;
 const RICE_BITS: u64 = 4;
 const VALUE_MAX: f64 = 3.4028234663852886e38;
 /** Bits that a load at any bit position gives at least. */
@@ -50,32 +50,50 @@ export function heapBegin(): usize {
   return __heap_base;
 }
 
-/** Makes a cursor for a payload, whose values count times `scale`, with `weight`. False if it is damaged. */
-export function open(cursor: usize, payload: usize, bytes: u32, parameters: u32, weight: f64, scale: f64): bool {
-  if (bytes < <u32>HEADER_BYTES) return false;
-  const bits = <i32>load<u8>(payload, 5);
-  const keep = <i32>load<u16>(payload, 6);
-  const entries = load<u32>(payload, 12);
-  if (
-    load<u32>(payload, 16) != bytes ||
-    load<u32>(payload, 8) != parameters ||
-    keep > CHUNK ||
-    bits < 1 ||
-    (bits > 4 && bits != 64)
-  )
-    return false;
-  const tail: u64 = bits == 64 ? <u64>entries * 8 : 0;
-  if (<u64>bytes < HEADER_BYTES + tail) return false;
-  const end = <u64>payload + bytes - tail;
-  store<u64>(cursor, (<u64>payload + HEADER_BYTES) * 8, AT);
-  store<u64>(cursor, end * 8, END);
-  store<u32>(cursor, <u32>end, EXACT);
+/**
+ * Makes a cursor for the chunks whose bits begin at bit `from` (0 … 7) of `piece` and are `length` many, whose exact values, if
+ * any, lie at `exact`, and which have `entries` entries; `keep` and `bits` are the header's. Values count times `scale`, with
+ * `weight`.
+ */
+export function open(
+  cursor: usize,
+  piece: usize,
+  from: u32,
+  length: f64,
+  exact: usize,
+  entries: u32,
+  keep: i32,
+  bits: i32,
+  weight: f64,
+  scale: f64,
+): void {
+  const at = <u64>piece * 8 + from;
+  store<u64>(cursor, at, AT);
+  store<u64>(cursor, at + <u64>length, END);
+  store<u32>(cursor, <u32>exact, EXACT);
   store<f64>(cursor, weight, WEIGHT);
   store<f64>(cursor, scale, SCALE);
   store<u32>(cursor, entries, LEFT);
   store<i32>(cursor, keep, KEEP);
   store<i32>(cursor, bits, BITS);
+}
+
+/** Moves a cursor over `chunks` whole chunks, of which nothing is merged. False if they are damaged. */
+export function skip(cursor: usize, chunks: u32): bool {
+  for (let i: u32 = 0; i < chunks; i++) {
+    if (!skipChunk(cursor)) return false;
+  }
   return true;
+}
+
+/** The next bit of a cursor, counted from address 0. */
+export function bitOf(cursor: usize): f64 {
+  return <f64>load<u64>(cursor, AT);
+}
+
+/** Entries that a cursor has before it. */
+export function leftOf(cursor: usize): u32 {
+  return load<u32>(cursor, LEFT);
 }
 
 /**
@@ -108,7 +126,8 @@ export function merge(
   }
   for (let i = 0; i < count; i++) {
     const cursor = cursors + <usize>i * CURSOR_BYTES;
-    if (((load<u64>(cursor, AT) + 7) & ~7) != load<u64>(cursor, END) || load<u32>(cursor, LEFT) != 0) return i;
+    // The last chunk of an update is followed by what fills its byte.
+    if (load<u64>(cursor, END) - load<u64>(cursor, AT) >= 8 || load<u32>(cursor, LEFT) != 0) return i;
   }
   return -1;
 }
@@ -142,22 +161,34 @@ function wordAt(at: u64): u64 {
   return load<u64>(<usize>(at >> 3)) >> (at & 7);
 }
 
-/** The next chunk of one payload, of `length` parameters. False if it is damaged. */
-function mergeChunk(cursor: usize, length: i32, pairs: usize): bool {
+/**
+ * What the next chunk of one payload begins with: how many entries it has, counted off those that are left, and how many bits
+ * said so, times 2^16. −1 if it is damaged.
+ */
+function takeCount(cursor: usize, word: u64, length: i32): i32 {
   const keep = load<i32>(cursor, KEEP);
-  let at = load<u64>(cursor, AT);
-  const word = wordAt(at);
   let count = min(keep, length);
-  let used: u64 = 1;
+  let used = 1;
   if ((word & 1) == 0) {
     const width = 32 - clz(keep);
     count = <i32>(word >> 1) & ((1 << width) - 1);
     used += width;
-    if (count > length) return false;
+    if (count > length) return -1;
   }
   const left = load<u32>(cursor, LEFT);
-  if (<u32>count > left) return false;
+  if (<u32>count > left) return -1;
   store<u32>(cursor, left - count, LEFT);
+  return count | (used << 16);
+}
+
+/** The next chunk of one payload, of `length` parameters. False if it is damaged. */
+function mergeChunk(cursor: usize, length: i32, pairs: usize): bool {
+  let at = load<u64>(cursor, AT);
+  const word = wordAt(at);
+  const taken = takeCount(cursor, word, length);
+  if (taken < 0) return false;
+  const count = taken & 0xffff;
+  let used: u64 = taken >> 16;
   let rice: u64 = NO_GAPS;
   if (count > 0 && count < length) {
     rice = (word >> used) & 15;
@@ -185,6 +216,70 @@ function mergeChunk(cursor: usize, length: i32, pairs: usize): bool {
   if (at > load<u64>(cursor, END)) return false;
   store<u64>(cursor, at, AT);
   return true;
+}
+
+/** The next chunk of one payload, a whole one, passed over. False if it is damaged. */
+function skipChunk(cursor: usize): bool {
+  let at = load<u64>(cursor, AT);
+  const word = wordAt(at);
+  const taken = takeCount(cursor, word, CHUNK);
+  if (taken < 0) return false;
+  const count = taken & 0xffff;
+  let used: u64 = taken >> 16;
+  if (count > 0) {
+    let bits: u64 = load<i32>(cursor, BITS);
+    let rice: u64 = NO_GAPS;
+    if (count < CHUNK) {
+      rice = (word >> used) & 15;
+      used += RICE_BITS;
+    }
+    if (bits == 64) {
+      bits = 0;
+    } else {
+      if (((word >> (used + 12)) & 15) == 0) bits = 1;
+      used += 16;
+    }
+    const end = load<u64>(cursor, END);
+    at = rice == NO_GAPS ? at + used + <u64>count * bits : skipEntries(at + used, rice + 1 + bits, count, end);
+    if (at > end) return false;
+  } else {
+    at += used;
+  }
+  store<u64>(cursor, at, AT);
+  return at <= load<u64>(cursor, END);
+}
+
+/** Passes over `count` entries of some zeros and `rest` bits; four from one load where they fit. DAMAGED if there are not as many. */
+function skipEntries(at: u64, rest: u64, count: i32, end: u64): u64 {
+  let i = 0;
+  while (i < count) {
+    if (at > end) return DAMAGED;
+    const word = wordAt(at);
+    if (i + 4 <= count) {
+      const zeros0 = ctz(word);
+      const word1 = (word >> zeros0) >> rest;
+      const zeros1 = ctz(word1);
+      const word2 = (word1 >> zeros1) >> rest;
+      const zeros2 = ctz(word2);
+      const word3 = (word2 >> zeros2) >> rest;
+      const zeros3 = ctz(word3);
+      const used = zeros0 + zeros1 + zeros2 + zeros3 + 4 * rest;
+      if (used <= WORD_BITS) {
+        at += used;
+        i += 4;
+        continue;
+      }
+    }
+    let left = word;
+    while (left << (64 - WORD_BITS) == 0) {
+      at += WORD_BITS;
+      if (at > end) return DAMAGED;
+      left = wordAt(at);
+    }
+    at += ctz(left) + rest;
+    i++;
+  }
+  return at;
 }
 
 /** The scaled values of all levels that `bits` bits tell apart; those beyond f32's range, which only damaged payloads pick, are 0. */

@@ -59,7 +59,9 @@ export interface LedgerSums {
 
 /** Reads the whole ledger and checks it as anybody can: chain, signatures of the relay and of authors, merges against verdicts. */
 export async function readLedger(origin: string): Promise<LedgerSums> {
-  const fetchLedger = createLedgerFetcher(origin);
+  const fetchPage = createLedgerFetcher(origin);
+  // A connection that rested while a page was checked may be closed just as it is asked again.
+  const fetchLedger = (from: number): ReturnType<typeof fetchPage> => fetchPage(from).catch(() => fetchPage(from));
   const events: LedgerEvent[] = [];
   let check = beginCheck();
   for (let page = await fetchLedger(0); page.entries.length > 0; page = await fetchLedger(events.length)) {

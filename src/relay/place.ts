@@ -25,9 +25,9 @@ export function readPlace({ dir, nats }: { readonly dir: string; readonly nats?:
   return { dir, nats: nats === undefined ? null : parseNatsAddress(nats) };
 }
 
-/** Throws HeddleError "store" with a sentence when the place cannot be had. */
-export function openPlace({ dir, nats }: Place): Promise<PlacedStore> {
-  return nats === null ? openEmbeddedStore(dir) : openNatsStore(nats);
+/** Throws HeddleError "store" with a sentence when the place cannot be had. `onWarning` is told what an operator should change. */
+export function openPlace({ dir, nats }: Place, onWarning?: (sentence: string) => void): Promise<PlacedStore> {
+  return nats === null ? openEmbeddedStore(dir) : openNatsStore(nats, onWarning === undefined ? {} : { onWarning });
 }
 
 /** For people, without passwords. */

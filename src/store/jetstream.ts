@@ -67,6 +67,8 @@ export type StreamChoice = Pick<StreamConfig, "name" | "subjects"> &
 
 export class JetStream {
   readonly gate: Gate;
+  /** Servers of this cluster do not keep what they have when they are killed, see `forgetsInCluster`. */
+  readonly forgets: boolean;
   /** The most that one message can carry beside its headers, in bytes. */
   readonly payloadBytesMax: number;
   readonly #shown: string;
@@ -87,6 +89,7 @@ export class JetStream {
     patienceMs: number,
   ) {
     this.gate = new Gate(() => connection.close());
+    this.forgets = connection.info?.cluster !== undefined && forgetsInCluster(connection.info.version);
     this.payloadBytesMax = (connection.info?.max_payload ?? 0) - HEADER_BYTES_MAX;
     this.#replicas = replicas;
     this.#replicasMax = connection.info?.cluster === undefined ? 1 : 3;
@@ -302,6 +305,15 @@ function stored(message: StoredMsg | null): Stored | undefined {
     payload: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
     header: (name) => header?.get(name) ?? "",
   };
+}
+
+/**
+ * Whether a cluster of this version loses messages of streams with one message a subject when a server is killed and started
+ * again: 2.9.10 did within 15 kills in four runs of `npm run faults -- nats`, 2.10.27 did not in 50.
+ */
+export function forgetsInCluster(version: string): boolean {
+  const [major = 0, minor = 0] = version.split(".").map(Number);
+  return major < 2 || (major === 2 && minor < 10);
 }
 
 /** Whether the same question may be answered a moment later. */

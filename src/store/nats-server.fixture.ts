@@ -1,9 +1,13 @@
-/** Real nats-servers for tests and benchmarks: on loopback, with folders of their own, stopped by process id. */
+/**
+ * Real nats-servers for tests and benchmarks: on loopback, with folders of their own, stopped by process id. NATS_SERVER names
+ * another program than the one that is installed.
+ */
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
+import process from "node:process";
 import { createInterface } from "node:readline";
 import { jetstreamManager, type JetStreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
@@ -18,6 +22,8 @@ export interface NatsServer {
   start(): Promise<void>;
   /** Ends it at once, without a word to anyone. */
   kill(): Promise<void>;
+  /** Whether it has all that it should have: a cluster bears the loss of one server, and of the next only then. */
+  healthy(): Promise<boolean>;
 }
 
 export interface Nats {
@@ -48,8 +54,8 @@ export async function startNats({
   config = "",
   jetStream = "",
 }: NatsFixtureOptions): Promise<Nats> {
-  const ports = await freePorts(2 * count);
-  const routes = ports.slice(count).map((port) => `nats-route://127.0.0.1:${port}`);
+  const ports = await freePorts(3 * count);
+  const routes = ports.slice(count, 2 * count).map((port) => `nats-route://127.0.0.1:${port}`);
   const servers = Array.from({ length: count }, (_, i) => {
     const home = join(dir, `server-${i}`);
     mkdirSync(home, { recursive: true });
@@ -58,12 +64,13 @@ export async function startNats({
     const lines = [
       `server_name: test-${i}`,
       `listen: "127.0.0.1:${ports[i]}"`,
+      `http: "127.0.0.1:${ports[2 * count + i]}"`,
       jetStream === "off" ? "" : `jetstream { store_dir: "${home}", ${jetStream} }`,
       count === 1 ? "" : cluster,
       config,
     ];
     writeFileSync(file, lines.join("\n"));
-    return natsServer(`test-${i}`, ports[i] as number, file);
+    return natsServer(`test-${i}`, { port: ports[i] as number, monitor: ports[2 * count + i] as number, file });
   });
   await Promise.all(servers.map((server) => server.start()));
   const url = (name = "heddle"): string => `nats://${servers.map(({ port }) => `127.0.0.1:${port}`).join()}/${name}`;
@@ -87,13 +94,20 @@ export async function startNats({
   };
 }
 
-function natsServer(name: string, port: number, file: string): NatsServer {
+interface ServerFiles {
+  readonly port: number;
+  /** Port of its own metrics. */
+  readonly monitor: number;
+  readonly file: string;
+}
+
+function natsServer(name: string, { port, monitor, file }: ServerFiles): NatsServer {
   let child: ChildProcess | undefined;
   return {
     name,
     port,
     start: async () => {
-      const path = existsSync(DEBIAN_PATH) ? DEBIAN_PATH : "nats-server";
+      const path = process.env["NATS_SERVER"] ?? (existsSync(DEBIAN_PATH) ? DEBIAN_PATH : "nats-server");
       const started = spawn(path, ["-c", file], { stdio: ["ignore", "ignore", "pipe"] });
       child = started;
       const said: string[] = [];
@@ -115,6 +129,11 @@ function natsServer(name: string, port: number, file: string): NatsServer {
         await exited;
       }
     },
+    healthy: () =>
+      fetch(`http://127.0.0.1:${monitor}/healthz`).then(
+        ({ ok }) => ok,
+        () => false,
+      ),
   };
 }
 

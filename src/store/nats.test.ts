@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Bytes, Digest } from "../base/bytes.ts";
 import { CONTRACT_BLOB_BYTES_MAX, STORE_CASES, type StorePlace } from "./contract.ts";
+import { forgetsInCluster } from "./jetstream.ts";
+import { connectNats } from "./nats-connection.ts";
 import { openNatsStore } from "./nats.ts";
 import { startNats, type Nats } from "./nats-server.fixture.ts";
 
@@ -42,6 +44,15 @@ async function damage(nats: Nats, name: string, digest: Digest): Promise<void> {
     });
   });
 }
+
+test.each([
+  ["2.9.10", true],
+  ["2.10.0", false],
+  ["2.10.27", false],
+  ["3.0.0-beta", false],
+])("forgetsInCluster(%s) is %s", (version, forgets) => {
+  expect(forgetsInCluster(version)).toBe(forgets);
+});
 
 // All at once, since a cluster mostly waits: for elections, and for its files.
 describe.concurrent("a cluster of three", () => {
@@ -94,5 +105,15 @@ describe.concurrent.each([1, 3])("openNatsStore() keeps the contract on %i serve
       const { config } = await nats.manage(({ streams }) => streams.info("replicas-log"));
       expect(config.num_replicas).toBe(expected);
     }
+  });
+
+  test("openNatsStore() warns of a cluster whose servers forget what they have when they are killed", async () => {
+    const address = nats.address("warned");
+    const connection = await connectNats(address, "ask for the version");
+    const forgets = servers > 1 && forgetsInCluster(connection.info?.version ?? "");
+    await connection.close();
+    const warnings: string[] = [];
+    await (await openNatsStore(address, { onWarning: (sentence) => warnings.push(sentence) })).close();
+    expect(warnings).toEqual(forgets ? [expect.stringMatching(/older than 2\.10/)] : []);
   });
 });

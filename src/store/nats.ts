@@ -22,9 +22,13 @@ export interface NatsOptions {
   readonly blobBytesMax?: number;
   /** How long a call waits for servers to come back before it fails, in milliseconds. */
   readonly patienceMs?: number;
+  /** Told, in a sentence, what an operator should change. */
+  readonly onWarning?: (sentence: string) => void;
 }
 
 const PATIENCE_MS = 30_000;
+const FORGETFUL =
+  "This NATS cluster is older than 2.10: a server that was killed and comes back has lost keys and blobs, and the next one that ends may take the last copy. Update nats-server before you rely on it";
 
 /**
  * Opens the store `address.name`, whose streams are made when absent. Throws HeddleError "store" when no server answers or it
@@ -33,10 +37,13 @@ const PATIENCE_MS = 30_000;
  */
 export async function openNatsStore(
   address: NatsAddress,
-  { blobBytesMax = BLOB_STORED_BYTES_MAX, patienceMs = PATIENCE_MS }: NatsOptions = {},
+  { blobBytesMax = BLOB_STORED_BYTES_MAX, patienceMs = PATIENCE_MS, onWarning }: NatsOptions = {},
 ): Promise<Store> {
   const { name } = address;
   const jetStream = await JetStream.open(address, patienceMs);
+  if (jetStream.forgets) {
+    onWarning?.(FORGETFUL);
+  }
   const stream = `${name}-pieces`;
   const pieces = (kind: string, bytesMax: number): Pieces =>
     new Pieces({ jetStream, stream, kind: `${name}.${kind}`, bytesMax });

@@ -156,18 +156,24 @@ export class Stage {
     return Date.parse(String(next?.process.events.findLast(isLeading)?.["time"]));
   }
 
-  /** Resolves when every stream is on every NATS server again. */
+  /** Resolves when every NATS server has everything, by what it and the others say. Under load some are always a write behind. */
   async natsCaughtUp(): Promise<void> {
-    const current = (): Promise<boolean> =>
-      this.nats.manage(async (manager) => {
-        for await (const { cluster } of manager.streams.list()) {
-          if (cluster?.leader === undefined || (cluster.replicas ?? []).some((replica) => !replica.current)) {
-            return false;
-          }
+    const healthy = async (): Promise<boolean> =>
+      (await Promise.all(this.nats.servers.map((server) => server.healthy()))).every(Boolean);
+    await until("NATS to catch up", async () => (await healthy()) && (await this.#replicated()));
+  }
+
+  async #replicated(): Promise<boolean> {
+    const current = this.nats.manage(async (manager) => {
+      for await (const { cluster } of manager.streams.list()) {
+        const replicas = cluster?.replicas ?? [];
+        if (cluster?.leader === undefined || replicas.some(({ current: there }) => !there)) {
+          return false;
         }
-        return true;
-      });
-    await until("NATS to catch up", () => current().catch(() => false));
+      }
+      return true;
+    });
+    return current.catch(() => false);
   }
 
   /** No more rounds: resolves when the one under way has ended. */

@@ -1,18 +1,20 @@
 /**
  * Speed of the merge and what it leaves of the relay's main loop: `npm run bench merge`, or with a number of parameters (default
- * 25,000,000), of contributions (default 64) and of workers: `npm run bench merge 4812032 8 --workers 1,2` (default 1 and as many
- * as there are cores). Prints JSON.
+ * 25,000,000), of contributions (default 64; of eight kinds), of workers and of entries kept of 4,096:
+ * `npm run bench merge 4812032 8 --workers 1,2 --keep 64` (default 1 and as many as there are cores, 64 and 256). Prints JSON.
  *
  * `merge` decodes and averages packed updates of 2 bits a value, from memory to the means, on a relay's crew of threads. A step
- * of every crew was found to have the bits of the plain twin before. Runs of all crews, with 64 and with 256 entries kept of 4,096,
- * alternate; speeds are in million coded entries for each second of processor time, all threads together, so that others on the
- * machine count little, and for each second that passed. `skip` is the pass that finds where the ranges of a payload begin.
+ * of every crew was found to have the bits of the plain twin before. Runs of all crews alternate, with those of this thread alone,
+ * which sends no messages; speeds are in million coded entries for each second of processor time, all threads together, so that
+ * others on the machine count little, and for each second that passed. `skip` is the pass that finds where the ranges of a payload
+ * begin.
  *
  * `round` is a whole one, as the coordinator makes it, with an embedded store on this disk and a referee that has nothing to do.
  * `stallMs` is the longest delay of the main loop as Node's monitor sees it, waiting for a core included; `turnMs` the most
  * processor time that the main thread used between two turns of a timer, which neighbours do not change; `idle` is both while this
  * process does nothing.
  */
+import { hash } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { availableParallelism, cpus, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,25 +29,29 @@ import type { Contribution, DurableState } from "../src/coordinator/state.ts";
 import { sampleCharter } from "../src/protocol/sample.ts";
 import { startCrew, type CrewHandle } from "../src/relay/merge-crew.ts";
 import { openEmbeddedStore } from "../src/store/embedded.ts";
-import { rangesOf, type Base } from "../src/update/crew.ts";
+import { rangesOf, type Base, type Crew } from "../src/update/crew.ts";
 import { applyUpdate, updateNorm } from "../src/update/delta.ts";
 import { mergePacked, type PackedContribution } from "../src/update/merge.ts";
 import { createServerState, serverBytesOf } from "../src/update/outer.ts";
 import { packUpdate } from "../src/update/pack.ts";
 import { RangeWork } from "../src/update/range.ts";
+import { soloCrew } from "../src/update/solo.ts";
 import { stepOver } from "../src/update/step.ts";
 import { mergeUpdates, outerStep } from "../src/update/twin.ts";
 import { unpackUpdate } from "../src/update/unpack.ts";
 import { loadMergeKernel } from "../src/wasm/merge.ts";
 import { takeRounds } from "./contest/statistics.ts";
 
-const KEEPS = [64, 256];
-const ROUNDS = 9;
+const ROUNDS = 7;
+const KINDS = 8;
 const SKIP_RUNS = 5;
 const IDLE_MS = 5_000;
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
-  options: { workers: { type: "string", default: `1,${availableParallelism()}` } },
+  options: {
+    workers: { type: "string", default: `1,${availableParallelism()}` },
+    keep: { type: "string", default: "64,256" },
+  },
 });
 const [parameters = 25_000_000, contributions = 64] = positionals.map(Number);
 const counts = [...new Set(flags.workers.split(",").map(Number))];
@@ -66,15 +72,20 @@ const crews = new Map<number, CrewHandle>();
 for (const count of counts) {
   crews.set(count, await startCrew(count));
 }
-const rounds = KEEPS.map((keep) => ({ keep, ...prepare(keep) }));
+const rounds = flags.keep
+  .split(",")
+  .map(Number)
+  .map((keep) => ({ keep, ...prepare(keep) }));
 for (const { sent, plain } of rounds) {
   for (const crew of crews.values()) {
     await compare(crew, sent, plain);
   }
 }
 const wall = new Map<string, number[]>();
+const solo = soloCrew(await loadMergeKernel())();
+const teams = new Map<number | "this thread", Crew>([["this thread", solo], ...crews]);
 const runners = rounds.flatMap(({ keep, sent }) =>
-  [...crews].map(([count, crew]) => {
+  [...teams].map(([count, crew]) => {
     const name = `${keep} ${count}`;
     const run = async (): Promise<void> => {
       const begin = performance.now();
@@ -86,7 +97,7 @@ const runners = rounds.flatMap(({ keep, sent }) =>
 );
 const samples = await takeRounds(runners, { rounds: ROUNDS, nowMs: processorMs });
 const merge = rounds.flatMap(({ keep, entries }) =>
-  counts.map((workers) => {
+  [...teams.keys()].map((workers) => {
     const speeds = (samples.get(`${keep} ${workers}`) ?? []).map((ms) => entries / ms / 1000);
     const passed = (wall.get(`${keep} ${workers}`) ?? []).map((ms) => entries / ms / 1000);
     const quartiles = [rounded(quantile(speeds, 0.25)), rounded(quantile(speeds, 0.75))];
@@ -99,7 +110,7 @@ const round = [];
 for (const crew of crews.values()) {
   round.push(await measureRound(crew, (rounds[0] as (typeof rounds)[number]).sent));
 }
-const idle = await watched(() => new Promise((settle) => setTimeout(settle, IDLE_MS)));
+const { result: _, ...idle } = await watched(() => new Promise((settle) => setTimeout(settle, IDLE_MS)));
 for (const crew of crews.values()) {
   await crew.close();
 }
@@ -108,8 +119,11 @@ process.stdout.write(`${JSON.stringify({ machine, parameters, contributions, mer
 
 /** Contributions, and the digests of the step that the twin makes of them from parameters and a state of zeros. */
 function prepare(keep: number) {
+  const kinds = Array.from({ length: Math.min(KINDS, contributions) }, (_, i) =>
+    packUpdate(rotated(i), { keep, bits: 2, beta: 1 }),
+  );
   const all = Array.from({ length: contributions }, (_, i) => {
-    const packed = packUpdate(rotated(i), { keep, bits: 2, beta: 1 });
+    const packed = kinds[i % kinds.length] as Bytes;
     const update = unpackUpdate(packed, { parameters, keepMax: keep });
     if (!update.ok) {
       throw new Error(update.detail);
@@ -141,7 +155,7 @@ function rotated(contribution: number): Float32Array {
 }
 
 function digestsOf({ params, server }: Base, broadcast: Bytes): string {
-  return [floatBytes(params), server.bytes, broadcast].map(digestOf).join();
+  return [floatBytes(params), server.bytes, broadcast].map((bytes) => hash("sha256", bytes, "hex")).join();
 }
 
 function zeros({ memory }: CrewHandle): Base {
@@ -171,14 +185,15 @@ async function compare(crew: CrewHandle, sent: readonly Sent[], plain: string): 
 async function measureSkip({ keep, sent }: { readonly keep: number; readonly sent: readonly Sent[] }) {
   const work = new RangeWork((await loadMergeKernel())());
   const ranges = rangesOf(parameters, 2);
-  work.begin({ from: 0, to: parameters, payloadsMax: 1, alone: true });
   const starts = ranges.map(({ from }) => from);
   const speeds: number[] = [];
   for (let run = 0; run < SKIP_RUNS; run += 1) {
     const begin = processorMs();
     let entries = 0;
     for (const { packed } of sent) {
-      const pieces = work.cut(packed, parameters, starts);
+      work.begin({ from: 0, to: parameters, payloadsMax: 1, alone: true });
+      const place = { number: 0, weight: 1, scale: 1 };
+      const pieces = work.cut(packed, { parameters, starts, own: 1 }, place);
       entries += typeof pieces === "string" ? 0 : (pieces[0]?.entries ?? 0);
     }
     speeds.push(entries / (processorMs() - begin) / 1000);

@@ -68,14 +68,13 @@ export async function startCrew(count: number): Promise<CrewHandle> {
 function workerOf(remote: Remote<MergeThread>, failure: Failure): RangeWorker {
   return {
     begin: (task) => failure.orResult(remote.begin(task)),
-    cut: (payload, parameters, starts) => {
+    cut: (payload, cuts, place) => {
       const copy = new Uint8Array(payload);
-      return failure.orResult<readonly Piece[] | Trouble>(
-        remote.cut(transfer(copy, [copy.buffer]), parameters, starts),
+      return failure.orResult<readonly (Piece | null)[] | Trouble>(
+        remote.cut(transfer(copy, [copy.buffer]), cuts, place),
       );
     },
-    load: (number, piece, factors) =>
-      failure.orResult(remote.load(number, transfer(piece, [piece.bytes.buffer]), factors)),
+    load: (piece, place) => failure.orResult(remote.load(transfer(piece, [piece.bytes.buffer]), place)),
     merge: (group) => failure.orResult(remote.merge(group)),
     squares: (sum) => failure.orResult(remote.squares(sum)),
     advance: (task) => failure.orResult(remote.advance(task)),

@@ -9,7 +9,7 @@ import { expose, transfer } from "comlink";
 import nodeEndpoint from "comlink/dist/esm/node-adapter.mjs";
 import { present } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
-import type { MergeTask, Piece, Sealed, StepTask, Trouble } from "../update/crew.ts";
+import type { Cuts, MergeTask, Piece, Place, Sealed, StepTask, Trouble } from "../update/crew.ts";
 import type { Counted, PackedChunks } from "../update/pack.ts";
 import { RangeWork } from "../update/range.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
@@ -19,17 +19,16 @@ const work = new RangeWork((await loadMergeKernel())());
 const surface = {
   ready: (): boolean => true,
   begin: (task: MergeTask): boolean => work.begin(task),
-  cut(payload: Bytes, parameters: number, starts: readonly number[]): readonly Piece[] | Trouble {
-    const pieces = work.cut(payload, parameters, starts);
+  cut(payload: Bytes, cuts: Cuts, place: Place): readonly (Piece | null)[] | Trouble {
+    const pieces = work.cut(payload, cuts, place);
     return typeof pieces === "string"
       ? pieces
       : transfer(
           pieces,
-          pieces.map(({ bytes }) => bytes.buffer),
+          pieces.flatMap((piece) => (piece === null ? [] : [piece.bytes.buffer])),
         );
   },
-  load: (number: number, piece: Piece, factors: Parameters<RangeWork["load"]>[2]): boolean =>
-    work.load(number, piece, factors),
+  load: (piece: Piece, place: Place): boolean => work.load(piece, place),
   merge: (group: Parameters<RangeWork["merge"]>[0]): number => work.merge(group),
   squares: (sum: number): number => work.squares(sum),
   advance: (task: StepTask): Counted => work.advance(task),

@@ -42,6 +42,20 @@ export interface Piece {
 /** Why a worker cannot go on: the payload is damaged, or its memory does not suffice. */
 export type Trouble = "damaged" | "limit";
 
+/** How a payload is merged: which of its group it is, counting from 0, and its weight and what the clipping multiplies it by. */
+export interface Place {
+  readonly number: number;
+  readonly weight: number;
+  readonly scale: number;
+}
+
+/** P and the first parameters of all ranges, of which the worker's own is number `own`. */
+export interface Cuts {
+  readonly parameters: number;
+  readonly starts: readonly number[];
+  readonly own: number;
+}
+
 export interface MergeTask extends Range {
   /** Payloads that are merged at a time, at most. */
   readonly payloadsMax: number;
@@ -60,16 +74,16 @@ export interface StepTask {
 }
 
 /**
- * What a worker does of a step, in this order: `begin`; for each group of payloads `load` of every piece, then `merge`; `squares`
- * where it is asked for; `advance`; `pack`. `cut` may come at any time between `begin` and the last `merge`.
+ * What a worker does of a step, in this order: `begin`; for each group of payloads `cut` of its share of them and `load` of its
+ * pieces of the others, then `merge`; `squares` where it is asked for; `advance`; `pack`.
  */
 export interface RangeWorker {
   /** Takes over a range. False: its memory does not suffice. */
   begin(task: MergeTask): Async<boolean>;
-  /** The pieces of a packed update of P `parameters` for the ranges that begin at `starts`. */
-  cut(payload: Bytes, parameters: number, starts: readonly number[]): Async<readonly Piece[] | Trouble>;
-  /** Takes the piece of the payload with this number in its group, counting from 0. False: its memory does not suffice. */
-  load(number: number, piece: Piece, factors: { readonly weight: number; readonly scale: number }): Async<boolean>;
+  /** Cuts a packed update, loads its own piece and returns those of the others, null in place of its own. */
+  cut(payload: Bytes, cuts: Cuts, place: Place): Async<readonly (Piece | null)[] | Trouble>;
+  /** Takes its piece of a payload. False: its memory does not suffice. */
+  load(piece: Piece, place: Place): Async<boolean>;
   /** Merges the group of `count` payloads; returns −1, or the number of one that is damaged. */
   merge(group: { readonly count: number; readonly begins: boolean; readonly ends: boolean }): Async<number>;
   /** `sum` and the squares of the range's merged deltas, added to it one after the other. */

@@ -111,19 +111,20 @@ async function loadGroup(
   group: readonly Scaled[],
   { parameters, starts }: { readonly parameters: number; readonly starts: readonly number[] },
 ): Promise<void> {
-  const lane = async (cutter: RangeWorker, first: number): Promise<void> => {
-    for (let number = first; number < group.length; number += workers.length) {
+  const lane = async (cutter: RangeWorker, own: number): Promise<void> => {
+    for (let number = own; number < group.length; number += workers.length) {
       const { id, bytes, read, weight, scale } = present(group[number], "contribution");
       const payload = await read();
       if (payload.length !== bytes) {
         throw damaged(id);
       }
-      const pieces = await cutter.cut(payload, parameters, starts);
+      const place = { number, weight, scale };
+      const pieces = await cutter.cut(payload, { parameters, starts, own }, place);
       if (typeof pieces === "string") {
         throw pieces === "limit" ? exhausted(parameters) : damaged(id);
       }
       const loaded = await Promise.all(
-        workers.map(async (worker, i) => worker.load(number, present(pieces[i], "piece"), { weight, scale })),
+        workers.map(async (worker, i) => i === own || worker.load(present(pieces[i], "piece"), place)),
       );
       if (loaded.includes(false)) {
         throw exhausted(parameters);

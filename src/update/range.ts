@@ -6,9 +6,9 @@
  * group, 8 bytes more for the weights that one group leaves to the next. A payload that is cut lies behind them for a moment.
  */
 import { assert, present } from "../base/assert.ts";
-import type { Bytes } from "../base/bytes.ts";
+import { concatBytes, type Bytes } from "../base/bytes.ts";
 import type { Compression } from "../protocol/charter.ts";
-import type { Base, MergeTask, Piece, RangeWorker, StepTask, Trouble } from "./crew.ts";
+import type { Base, Cuts, MergeTask, Piece, Place, RangeWorker, StepTask, Trouble } from "./crew.ts";
 import { applyTo } from "./delta.ts";
 import { settle } from "./feedback.ts";
 import { CHUNK, chunksOf, HEADER_BYTES, type Header } from "./format.ts";
@@ -63,48 +63,53 @@ export class RangeWork implements RangeWorker {
     return this.#reserve(payloads);
   }
 
-  cut(payload: Bytes, parameters: number, starts: readonly number[]): readonly Piece[] | Trouble {
+  cut(payload: Bytes, { parameters, starts, own }: Cuts, place: Place): readonly (Piece | null)[] | Trouble {
     const header = readHeader(payload, { parameters, keepMax: CHUNK });
     if (!header.ok) {
       return "damaged";
     }
-    if (starts.length === 1) {
-      const bytes = payload.subarray(HEADER_BYTES);
-      const { keep, bits, entries } = header.value;
-      const exactAt = bytes.length - tailBytes(header.value);
-      return [{ bytes, from: 0, bitLength: exactAt * 8, exactAt, entries, keep, bits }];
-    }
     const marks = this.#findMarks(payload, header.value, starts);
-    return typeof marks === "string"
-      ? marks
-      : marks.slice(1).map((end, i) => pieceOf(payload, header.value, { begin: marks[i] as Mark, end }));
+    if (typeof marks === "string") {
+      return marks;
+    }
+    const pieces = marks.slice(1).map((end, i) => pieceOf(payload, header.value, { begin: marks[i] as Mark, end }));
+    if (!this.load(present(pieces[own], "piece of its own"), place)) {
+      return "limit";
+    }
+    return pieces.map((piece, i) => (i === own ? null : piece));
   }
 
   /** Where the ranges begin in the payload's bits, and where the last one ends. */
   #findMarks(payload: Bytes, header: Header, starts: readonly number[]): Mark[] | Trouble {
     const kernel = this.#kernel;
+    const { entries, keep, bits } = header;
+    const bodyBits = (payload.length - tailBytes(header)) * 8;
+    const first = HEADER_BYTES * 8;
+    const [begin, last] = [
+      { bit: first, left: entries },
+      { bit: bodyBits, left: 0 },
+    ];
+    if (starts.length === 1) {
+      return [begin, last];
+    }
     const cursor = this.#end;
     const place = cursor + kernel.CURSOR_BYTES.value;
     if (!this.#reserve(place + payload.length)) {
       return "limit";
     }
     new Uint8Array(kernel.memory.buffer, place, payload.length).set(payload);
-    const { entries, keep, bits } = header;
-    const bodyBits = (payload.length - tailBytes(header)) * 8;
-    const first = HEADER_BYTES * 8;
     kernel.open(cursor, place + HEADER_BYTES, 0, bodyBits - first, place, entries, keep, bits, 1, 1);
-    const marks: Mark[] = [{ bit: first, left: entries }];
+    const marks: Mark[] = [begin];
     for (let i = 1; i < starts.length; i += 1) {
       if (kernel.skip(cursor, ((starts[i] as number) - (starts[i - 1] as number)) / CHUNK) === 0) {
         return "damaged";
       }
       marks.push({ bit: kernel.bitOf(cursor) - place * 8, left: kernel.leftOf(cursor) });
     }
-    marks.push({ bit: bodyBits, left: 0 });
-    return marks;
+    return [...marks, last];
   }
 
-  load(number: number, piece: Piece, { weight, scale }: { readonly weight: number; readonly scale: number }): boolean {
+  load(piece: Piece, { number, weight, scale }: Place): boolean {
     const { cursors } = this.#begun();
     const { bytes, from, bitLength, exactAt, entries, keep, bits } = piece;
     const place = this.#end;
@@ -199,19 +204,17 @@ interface Mark {
   readonly left: number;
 }
 
-/** A copy of what lies between two marks. */
+/** What lies between two marks; a copy where bits and exact values are not next to each other. */
 function pieceOf(payload: Bytes, header: Header, { begin, end }: { readonly begin: Mark; readonly end: Mark }): Piece {
   const { bits, keep, entries } = header;
   const [first, last] = [Math.floor(begin.bit / 8), Math.ceil(end.bit / 8)];
   const exact = payload.length - tailBytes(header);
   const valueBytes = bits === 64 ? 8 : 0;
-  const values = payload.subarray(
-    exact + (entries - begin.left) * valueBytes,
-    exact + (entries - end.left) * valueBytes,
-  );
-  const bytes = new Uint8Array(last - first + values.length);
-  bytes.set(payload.subarray(first, last));
-  bytes.set(values, last - first);
+  const [valuesFrom, valuesTo] = [begin, end].map(({ left }) => exact + (entries - left) * valueBytes);
+  const bytes =
+    valuesFrom === last
+      ? payload.subarray(first, valuesTo)
+      : concatBytes([payload.subarray(first, last), payload.subarray(valuesFrom, valuesTo)]);
   const [from, bitLength] = [begin.bit % 8, end.bit - begin.bit];
   return { bytes, from, bitLength, exactAt: last - first, entries: begin.left - end.left, keep, bits };
 }

@@ -4,8 +4,10 @@
  * `npm run bench merge 4812032 8 --workers 1,2 --keep 64` (default 1 and as many as there are cores, 64 and 256). Prints JSON.
  *
  * `merge` decodes and averages packed updates of 2 bits a value, from memory to the means, on a relay's crew of threads. A step
- * of every crew was found to have the bits of the plain twin before. Runs of all crews alternate, with those of this thread alone, which sends no messages; speeds are in million coded entries for each second of processor time, all threads together, so that others on the
- * machine count little, and for each second that passed. `skip` is the pass that finds where the ranges of a payload begin.
+ * of every crew was found to have the bits of the plain twin before. Runs of all crews alternate, with those of this thread alone,
+ * which sends no messages; speeds are in million coded entries for each second of processor time, all threads together, so that
+ * others on the machine count little, and for each second that passed. `skip` is the pass that finds where the ranges of a payload
+ * begin.
  *
  * `round` is a whole one, as the coordinator makes it, with an embedded store on this disk and a referee that has nothing to do.
  * `stallMs` is the longest delay of the main loop as Node's monitor sees it, waiting for a core included; `turnMs` the most

@@ -81,7 +81,7 @@ test("stepOver() has the digests of its twin with 1, 2, 3 and 7 ranges, over two
         }
       }
     }),
-    { numRuns: 12 },
+    { numRuns: 8 },
   );
 });
 

@@ -12,6 +12,7 @@ import { createLedgerFetcher } from "../../src/net/ledger.ts";
 import { decodeEntry } from "../../src/protocol/chain.ts";
 import type { LedgerEvent } from "../../src/protocol/ledger.ts";
 import { examineTestimony, type Finding, type Told } from "../../src/sim/oracle.ts";
+import { soloCrew } from "../../src/update/solo.ts";
 import { loadMergeKernel } from "../../src/wasm/merge.ts";
 import type { Crowd } from "./crowd.ts";
 import { fetchAgain, runOf, until, type Relay, type Stage } from "./stage.ts";
@@ -106,7 +107,7 @@ async function examineRelay(relay: Relay, { entries }: LedgerReader, head: strin
     fetchLedger: createLedgerFetcher(originOf(relay), fetchAgain),
     fetchBlob,
     verify: verifySignature,
-    openMergeKernel: await loadMergeKernel(),
+    openCrew: soloCrew(await loadMergeKernel()),
     seen,
     tell: () => undefined,
   });

@@ -157,7 +157,7 @@ describe("Peers.fetch()", () => {
     const seeker = scene.join({ on: false });
     expect((await scene.fetch(seeker)).bytes).toBe(null);
     seeker.peers.setOn(true);
-    expect((await scene.fetch(seeker)).sentence).toContain("no other volunteer can send it now");
+    expect((await scene.fetch(seeker)).sentence).toContain("no other volunteer could send it");
     expect(server.said).toEqual([]);
     // A relay that names it all the same gets no answer, and it gathers no address.
     const meeting = new Uint8Array(32);
@@ -193,7 +193,7 @@ describe("Peers.fetch()", () => {
     const scene = new Scene();
     scene.join({ holds: params, far });
     const { bytes, tookMs, sentence } = await scene.fetch(scene.join());
-    expect([bytes, sentence]).toEqual([null, expect.stringContaining("comes from the relay: ")]);
+    expect([bytes, sentence]).toEqual([null, expect.stringContaining("came from the relay: ")]);
     expect(tookMs).toBeLessThan(withinMs + 100);
   });
 

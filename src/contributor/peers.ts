@@ -145,7 +145,7 @@ export class Peers {
       this.#say("Fetched the shared base from another volunteer.");
       return content;
     } catch (error) {
-      this.#say(`The shared base comes from the relay: ${messageIn(error)}.`);
+      this.#say(`The shared base came from the relay: ${messageIn(error)}.`);
       const wrong = error instanceof HeddleError && error.code === "integrity";
       if (attempt.meet !== null) {
         send({ type: "met", meeting: attempt.meet.meeting, outcome: wrong ? "wrong" : "failed", bytes: 0 });
@@ -169,7 +169,7 @@ export class Peers {
       this.#expected.set(toHex(message.meeting), message);
       dropOldest(this.#expected, EXPECTED_MAX);
     } else if (message.type === "alone" && attempt?.blob === message.blob) {
-      const nobody = new HeddleError("unreachable", "no other volunteer can send it now");
+      const nobody = new HeddleError("unreachable", "no other volunteer could send it");
       attempt.met.reject(nobody);
       attempt.answered.reject(nobody);
     } else if (message.type === "signal" && message.kind === "answer") {

@@ -25,7 +25,7 @@ const DRAWS_MAX = 8;
 /** Contributors that a session remembers to have failed it. */
 export const FAILED_MAX = 64;
 /** Different contributors that somebody failed, one after the other, before it is asked to serve nobody any more. */
-export const FAULTS_MAX = 3;
+export const FAULTS_MAX = 8;
 
 /** A session that takes part. */
 export interface Guest {

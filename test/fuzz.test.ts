@@ -2,17 +2,21 @@ import { expect, test } from "vitest";
 import { exampleContributorMessages } from "../src/protocol/examples.ts";
 import { decodeContributorMessage, encodeMessage } from "../src/protocol/codec.ts";
 import { fuzz, outcomeOf, type Target } from "./fuzz/fuzz.ts";
+import { PEERS } from "./fuzz/peers.ts";
 import { READERS } from "./fuzz/readers.ts";
 import { SESSIONS } from "./fuzz/sessions.ts";
 
 const SEED = 7;
 
-test.each([...READERS, ...SESSIONS])("$name: malformed input is taken or refused with a reason", async (target) => {
-  const report = await fuzz(target, { seed: SEED, inputs: target.inputsInTest });
-  expect(report.failure).toBeNull();
-  expect(report.inputs).toBe(target.inputsInTest);
-  expect(report.outcomes.size).toBeGreaterThan(1);
-});
+test.each([...READERS, ...PEERS, ...SESSIONS])(
+  "$name: malformed input is taken or refused with a reason",
+  async (target) => {
+    const report = await fuzz(target, { seed: SEED, inputs: target.inputsInTest });
+    expect(report.failure).toBeNull();
+    expect(report.inputs).toBe(target.inputsInTest);
+    expect(report.outcomes.size).toBeGreaterThan(1);
+  },
+);
 
 /** Reads contributors' messages, with a fault where one says that it is ready for a version that no example names. */
 function planted(fault: () => string): Target {

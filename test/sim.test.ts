@@ -77,6 +77,20 @@ describe("runSimulation()", () => {
     expect([...types]).toEqual(expect.arrayContaining(["paused", "resumed", "banned", "unbanned"]));
   });
 
+  test("contributors who exchange checkpoints, with liars, broken links and killed machines among them, leave nothing wrong", async () => {
+    let bytes = 0;
+    const sentences = new Set<string>();
+    for (let seed = 0; seed < SEEDS / 60; seed += 1) {
+      const options = optionsOf(seed);
+      const outcome = await run({ ...options, contributors: options.contributors + 2, peers: true });
+      expect(outcome.findings, `seed ${seed}`).toEqual([]);
+      bytes += outcome.peers.bytesFetched;
+      outcome.peers.sentences.forEach((sentence) => sentences.add(sentence));
+    }
+    expect(bytes).toBeGreaterThan(1_000);
+    expect([...sentences].join(" ")).toMatch(/with another digest.*Fetched|Fetched.*with another digest/s);
+  });
+
   test(`${SEEDS} seeds of broken links, killed machines and liars leave nothing wrong`, async () => {
     const seeds = only === undefined ? Array.from({ length: SEEDS }, (_, seed) => seed) : [Number(only)];
     const wrong: unknown[] = [];

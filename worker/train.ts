@@ -6,6 +6,7 @@
 import { expose, transfer } from "comlink";
 import { HeddleError, messageIn } from "../src/base/assert.ts";
 import { keepEngine } from "../src/contributor/keeper.ts";
+import type { PeerRtc } from "../src/contributor/peers.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../src/contributor/run.ts";
 import type { ContributorView } from "../src/contributor/view.ts";
 import { createWork, type Work } from "../src/contributor/work.ts";
@@ -15,11 +16,12 @@ import { openTunings } from "../src/engines/tunings.ts";
 import { trainProgram } from "../src/model/llama.ts";
 import { loadDeviceKey, verifySignature } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
+import { answerRtcFromWorker, dialRtcFromWorker } from "../src/net/proxy.ts";
 import { createSecretRng } from "../src/net/secret-rng.ts";
-import { dialRtcFromWorker } from "../src/net/proxy.ts";
 import { systemClock } from "../src/net/system-clock.ts";
 import { dialWebSocket } from "../src/net/ws-client.ts";
 import type { RunView } from "../src/protocol/run-view.ts";
+import { hashBytes } from "../src/store/hash.ts";
 import { openIndexedDbStore } from "../src/store/indexeddb.ts";
 import type { Store } from "../src/store/store.ts";
 import type { LendRtc, Outcome, TrainOptions, TrainSurface } from "../src/ui/surface.ts";
@@ -44,6 +46,7 @@ let current: Contributor | undefined;
 let writer: Writer | undefined;
 let opening: Promise<Store> | undefined;
 let duty = 0;
+let peers = false;
 const pace = createPace({ clock: systemClock, duty: () => duty });
 /** The person's last word: a stop that comes while the engine is being chosen counts. */
 let wanted = false;
@@ -51,7 +54,7 @@ let wanted = false;
 const surface: TrainSurface = {
   open: (options, onView, lend) => {
     setting = { options, onView, lend };
-    duty = options.duty;
+    ({ duty, peers } = options);
   },
   start: () =>
     outcome(async () => {
@@ -78,6 +81,10 @@ const surface: TrainSurface = {
   setDuty: (next) => {
     duty = next;
     current?.setDuty(next);
+  },
+  setPeers: (on) => {
+    peers = on;
+    current?.setPeers(on);
   },
   setFrames: (gapMs) => pace.setFrames(gapMs),
   view: () => current?.view() ?? null,
@@ -118,13 +125,15 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
   const keeper = keepEngine(begun, (next, inTurn) => openEngine(next, program, opening, inTurn));
   const contributor = createContributor({
     dial: (attach) => dialWebSocket({ url: `${relay.replace(/^http/, "ws")}/link`, attach }),
-    ...(lend === null ? {} : { openRtc: borrowRtc(lend) }),
+    ...(lend === null ? {} : { openRtc: borrowRtc(lend), peerRtc: borrowPeerRtc(lend) }),
+    peers,
     fetchBlob: createBlobFetcher({ origin: relay }),
     store,
     clock: systemClock,
     rng: createSecretRng(),
     key,
     verify: verifySignature,
+    hash: hashBytes,
     engine: { kind, device, sentence: begun.sentence },
     createWork: ({ charter: agreed, contributor: name, texts, losses, onEngine }) => {
       const corpus = createCorpus(texts);
@@ -164,11 +173,20 @@ function marked(work: Work, kind: EngineKind): Work {
 
 /** The page makes the connection, because workers have none, and serves its link over a port. */
 function borrowRtc(lend: LendRtc): OpenRtc {
-  return (options) => {
-    const { port1, port2 } = new MessageChannel();
-    lend(transfer(port2, [port2]));
-    return dialRtcFromWorker(port1, options);
+  return (options) => dialRtcFromWorker(borrowPort(lend), options);
+}
+
+function borrowPeerRtc(lend: LendRtc): PeerRtc {
+  return {
+    dial: (options) => dialRtcFromWorker(borrowPort(lend), { ...options, gathers: true }),
+    answer: (options) => answerRtcFromWorker(borrowPort(lend), options),
   };
+}
+
+function borrowPort(lend: LendRtc): MessagePort {
+  const { port1, port2 } = new MessageChannel();
+  lend(transfer(port2, [port2]));
+  return port1;
 }
 
 async function fetchRun(relay: string): Promise<RunView> {

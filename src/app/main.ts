@@ -11,13 +11,14 @@ const AGENT = "page/0.1.0";
 registerElements();
 mountPage({
   openFeed: (handlers) => openFeed(location.origin, handlers),
-  openTrainer: (duty, onView, onCrash) => {
+  openTrainer: ({ duty, peers }, onView, onCrash) => {
     const engine = new URLSearchParams(location.search).get("engine");
     return openTrainer(
       {
         relay: location.origin,
         engine: engine === "webgpu" || engine === "wasm" ? engine : "auto",
         duty,
+        peers,
         agent: AGENT,
       },
       onView,

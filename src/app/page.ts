@@ -19,7 +19,11 @@ import type { Act, Facts } from "./stage.ts";
 export interface PagePorts {
   openFeed(handlers: FeedHandlers): Feed;
   /** Starts the worker; nothing heavy happens before `start` or `generate`. */
-  openTrainer(duty: number, onView: (view: ContributorView) => void, onCrash: (message: string) => void): Trainer;
+  openTrainer(
+    settings: { readonly duty: number; readonly peers: boolean },
+    onView: (view: ContributorView) => void,
+    onCrash: (message: string) => void,
+  ): Trainer;
   /** Takes the one place that this browser has for a working tab; resolves to its release, or null when it is taken. */
   takePlace(): Promise<(() => void) | null>;
   /** Kept on this device, and kept for this tab only. */
@@ -30,6 +34,7 @@ export interface PagePorts {
 
 const AGREEMENT_KEY = "heddle.agreement";
 const DUTY_KEY = "heddle.duty";
+const PEERS_KEY = "heddle.peers";
 const WORKING_KEY = "heddle.working";
 const HISTORY_KEY = "heddle.contributions";
 const DUTY_FIRST = 0.5;
@@ -58,6 +63,7 @@ class Page {
   constructor(ports: PagePorts) {
     this.#ports = ports;
     this.#screen.power.duty = clampDuty(Number(ports.kept.getItem(DUTY_KEY) ?? DUTY_FIRST));
+    this.#screen.peers.on = ports.kept.getItem(PEERS_KEY) === "1";
     this.#feed = ports.openFeed({
       run: (run) => this.#takeRun(run),
       state: (state) => {
@@ -68,7 +74,7 @@ class Page {
   }
 
   listen(): void {
-    const { main, other, power, writer } = this.#screen;
+    const { main, other, power, peers, writer } = this.#screen;
     for (const button of [main, other]) {
       button.addEventListener("click", () => this.#act(button.dataset["act"] as Act));
     }
@@ -76,6 +82,15 @@ class Page {
       const duty = (event as CustomEvent<number>).detail;
       this.#ports.kept.setItem(DUTY_KEY, String(duty));
       this.#trainer?.setDuty(duty);
+    });
+    peers.addEventListener("heddle-peers", (event) => {
+      const on = (event as CustomEvent<boolean>).detail;
+      if (on) {
+        this.#ports.kept.setItem(PEERS_KEY, "1");
+      } else {
+        this.#ports.kept.removeItem(PEERS_KEY);
+      }
+      this.#trainer?.setPeers(on);
     });
     writer.addEventListener("heddle-generate", (event) => {
       void this.#generate((event as CustomEvent<GenerateRequest>).detail);
@@ -255,7 +270,7 @@ class Page {
 
   #worker(): Trainer {
     this.#trainer ??= this.#ports.openTrainer(
-      this.#screen.power.duty,
+      { duty: this.#screen.power.duty, peers: this.#screen.peers.on },
       (view) => this.#takeView(view),
       (message) => {
         this.#attempt += 1;

@@ -41,6 +41,7 @@ export function findScreen() {
     deviceFacts: byId("device-facts"),
     meter: byTag("heddle-meter"),
     power: byTag("heddle-power"),
+    peers: byTag("heddle-peers"),
     threads: byTag("heddle-threads"),
     chart: byTag("heddle-chart"),
     contributions: byTag("heddle-contributions"),
@@ -108,6 +109,7 @@ function drawDevice(screen: Screen, working: boolean, { view, items, progress }:
   setText(screen.progressWords, progressWords(view));
   screen.contributions.items = items;
   fillFacts(screen.deviceFacts, deviceFacts(view));
+  screen.peers.view = view?.peers ?? null;
   screen.power.worker = view === null ? "device" : view.engine === "webgpu" ? "GPU" : "processor";
 }
 

@@ -204,7 +204,7 @@ describe("createDesk()", () => {
     const update = { digest: digestOf(new Uint8Array(9)), bytes: 9 };
     expect(blobs.has(update.digest)).toBe(false);
     await desk.fetch({ version: 1, digest, parent, update, checkpointBytes: 4 * P, evalLoss: 1 }, []);
-    expect(desk.parameters()?.[0]).toBe(2);
+    expect(desk.base()?.params[0]).toBe(2);
   });
 
   test("throws away what leads past the next version, and what follows work that was found harmful", async () => {

@@ -28,6 +28,8 @@ export interface DeskOptions {
   readonly key: DeviceKey;
   readonly privateData: boolean;
   readonly fetchBlob: FetchBlob;
+  /** Fetches a checkpoint; default: like any other blob. */
+  readonly fetchCheckpoint?: FetchBlob;
   readonly store: Store;
   readonly createWork: CreateWork;
   /** Largest piece of a contribution. */
@@ -52,8 +54,8 @@ export interface Desk {
   fetch(head: VersionInfo, earlier: readonly VersionInfo[]): Promise<void>;
   /** Writes the base held down for the next start. */
   keep(): Promise<void>;
-  /** The base held, [P]. */
-  parameters(): Float32Array | null;
+  /** The base held, [P], not to be changed. */
+  base(): Held | null;
   /** A signed contribution that is written down, or null when the work was stopped before its end. */
   train(assignment: TrainAssignment, options: JobOptions): Promise<Pending | null>;
   /**
@@ -76,6 +78,7 @@ export interface Desk {
 
 export function createDesk(options: DeskOptions): Desk {
   const { run, charter, key, privateData, fetchBlob, store, pieceBytes } = options;
+  const { fetchCheckpoint = fetchBlob } = options;
   const notebook = openNotebook(store, run);
   let work: Work | undefined;
   let held: Held | undefined;
@@ -144,7 +147,10 @@ export function createDesk(options: DeskOptions): Desk {
       }),
     fetch: async (head, earlier) => {
       held ??= (await readOnce()).base ?? undefined;
-      held = { digest: head.digest, params: await fetchBase(head, { held, earlier, charter, fetchBlob }) };
+      held = {
+        digest: head.digest,
+        params: await fetchBase(head, { held, earlier, charter, fetchBlob, fetchCheckpoint }),
+      };
     },
     keep: () =>
       inTurn(async () => {
@@ -153,7 +159,7 @@ export function createDesk(options: DeskOptions): Desk {
           await write({ ...before, base: held });
         }
       }),
-    parameters: () => held?.params ?? null,
+    base: () => held ?? null,
     train: async (assignment, job) => {
       const { aheadMax, aheadShare } = charter.round;
       const before = trail;
@@ -273,10 +279,11 @@ interface FetchBaseOptions {
   readonly earlier: readonly VersionInfo[];
   readonly charter: Charter;
   readonly fetchBlob: FetchBlob;
+  readonly fetchCheckpoint: FetchBlob;
 }
 
 async function fetchBase(head: VersionInfo, options: FetchBaseOptions): Promise<Float32Array<ArrayBuffer>> {
-  const { held, earlier, charter, fetchBlob } = options;
+  const { held, earlier, charter, fetchBlob, fetchCheckpoint } = options;
   if (head.digest === held?.digest) {
     return held.params;
   }
@@ -287,7 +294,7 @@ async function fetchBase(head: VersionInfo, options: FetchBaseOptions): Promise<
       return next;
     }
   }
-  const params = bytesToFloats(await fetchBlob(head.digest, head.checkpointBytes));
+  const params = bytesToFloats(await fetchCheckpoint(head.digest, head.checkpointBytes));
   const digest = digestOf(floatBytes(params));
   if (digest !== head.digest) {
     throw new HeddleError("integrity", `Cannot use the checkpoint: its digest is ${digest}, need ${head.digest}`);

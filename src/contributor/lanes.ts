@@ -51,6 +51,10 @@ export class Lanes {
     this.#options = options;
   }
 
+  /** That the relay named last. */
+  get iceServers(): readonly IceServer[] {
+    return this.#iceServers;
+  }
   get controlLane(): Lane | null {
     return this.#link?.lane ?? null;
   }

@@ -1,7 +1,7 @@
 /** The contributor's state as a person sees it (`view.ts`): status, sentences, speed and traffic. */
 import type { ContributorState } from "./state.ts";
 import { isThere, SPEED_MS } from "./state.ts";
-import type { ContributorStatus, ContributorView } from "./view.ts";
+import type { ContributorStatus, ContributorView, PeersView } from "./view.ts";
 
 /** What the state does not know: the share of time given, and the bytes counted on the links and by downloads. */
 export interface Counters {
@@ -10,6 +10,7 @@ export interface Counters {
   readonly duty: number;
   readonly bytesUp: number;
   readonly bytesDown: number;
+  readonly peers: PeersView;
   readonly controlLane: "ws" | "memory" | "rtc" | null;
 }
 
@@ -33,6 +34,7 @@ export function viewOf(state: ContributorState, counters: Counters): Contributor
     tokensTotal: state.tokensTotal,
     bytesUp: counters.bytesUp,
     bytesDown: counters.bytesDown,
+    peers: counters.peers,
     accepted: state.accepted,
     refused: state.refused,
     validated: state.validated,

@@ -4,17 +4,18 @@
  * simulation run these very lines. Control always goes by the dialled link; updates by WebRTC while that lane is open.
  */
 import { assert, HeddleError, messageIn } from "../base/assert.ts";
-import type { Bytes } from "../base/bytes.ts";
+import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
 import { createStop, type StopSignal } from "../base/stop.ts";
 import type { Attach, FetchBlob, Link } from "../net/link.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import { PIECE_BYTES } from "../protocol/limits.ts";
-import type { Assignment } from "../protocol/messages.ts";
+import type { Assignment, ContributorMessage } from "../protocol/messages.ts";
 import type { Store } from "../store/store.ts";
 import { createDesk, type Desk } from "./desk.ts";
 import { Lanes, type OpenRtc } from "./lanes.ts";
+import { Peers, type PeerRtc } from "./peers.ts";
 import { viewOf } from "./projection.ts";
 import { createState, type ContributorEvent, type Effect, type JobResult, type SessionLane } from "./state.ts";
 import { tick, wakeMs } from "./tick.ts";
@@ -28,12 +29,18 @@ const VIEW_MS = 500;
 export interface ContributorOptions {
   readonly dial: (attach: Attach) => Promise<Link>;
   readonly openRtc?: OpenRtc;
+  /** Links to other contributors; absent where this program has none. */
+  readonly peerRtc?: PeerRtc;
+  /** The person agreed to serve and fetch checkpoints over them; not unless it is said. */
+  readonly peers?: boolean;
   readonly fetchBlob: FetchBlob;
   readonly store: Store;
   readonly clock: Clock;
   readonly rng: Rng;
   readonly key: DeviceKey;
   readonly verify: VerifySignature;
+  /** SHA-256 of what other contributors send, off the main path where it is many megabytes. */
+  readonly hash?: (bytes: Bytes) => Promise<Digest>;
   readonly engine: EngineInUse;
   readonly createWork: CreateWork;
   /** Largest piece of a contribution; what fits one is sent whole. */
@@ -54,6 +61,8 @@ export interface Contributor {
   /** Leaves; resolves when nothing runs any more and the engine is put away. */
   stop(): Promise<void>;
   setDuty(duty: number): void;
+  /** Whether the person agrees to exchange checkpoints with other contributors. */
+  setPeers(on: boolean): void;
   /** The share of time to work, for the work's own pauses. */
   duty(): number;
   view(): ContributorView;
@@ -74,6 +83,7 @@ export function createContributor(options: ContributorOptions): Contributor {
       return session.settled();
     },
     setDuty: (duty) => session.setDuty(duty),
+    setPeers: (on) => session.setPeers(on),
     duty: () => session.duty,
     view: () => session.view(),
     parameters: () => session.parameters(),
@@ -88,6 +98,7 @@ class Session {
   #state;
   #desk: Desk | undefined;
   readonly #lanes: Lanes;
+  readonly #peers: Peers;
   #stop = createStop();
   readonly #queue: ContributorEvent[] = [];
   #busy = false;
@@ -110,6 +121,26 @@ class Session {
       state: () => this.#state,
       dispatch: (event) => this.dispatch(event),
     });
+    this.#peers = this.#makePeers();
+  }
+
+  #makePeers(): Peers {
+    const { peerRtc, key, verify, clock, peers = false, hash = async (bytes) => digestOf(bytes) } = this.#options;
+    const options = {
+      rtc: peerRtc,
+      key,
+      verify,
+      hash,
+      clock,
+      session: () => (this.#state.link.type === "open" ? this.#state.dial : null),
+      working: () => this.#state.intent === "working" && this.#state.failure === null,
+      held: () => this.#desk?.base() ?? null,
+      duty: () => this.duty,
+      iceServers: () => this.#lanes.iceServers,
+      send: (message: ContributorMessage) => this.#lanes.send(message),
+      onChange: () => this.#show(),
+    };
+    return new Peers(options, peers);
   }
 
   /** Ticks for `event` and whatever it causes, in order; effects never tick within a tick. */
@@ -126,11 +157,20 @@ class Session {
         for (const effect of effects) {
           this.#carryOut(effect);
         }
+        if (next.type === "received" && next.dial === state.dial && state.link.type === "open") {
+          this.#peers.take(next.message);
+        }
       }
     } finally {
       this.#busy = false;
     }
+    this.#peers.update();
     this.#setWake();
+    this.#show();
+  }
+
+  setPeers(on: boolean): void {
+    this.#peers.setOn(on);
     this.#show();
   }
 
@@ -146,7 +186,7 @@ class Session {
   }
 
   parameters(): Float32Array | null {
-    return this.#desk?.parameters() ?? null;
+    return this.#desk?.base()?.params ?? null;
   }
 
   view(): ContributorView {
@@ -156,6 +196,7 @@ class Session {
       duty: this.duty,
       bytesUp: this.#lanes.bytesUp,
       bytesDown: this.#lanes.bytesDown + this.#downloaded,
+      peers: this.#peers.view(),
       controlLane: this.#lanes.controlLane,
     });
   }
@@ -229,8 +270,10 @@ class Session {
       const onTrouble = (reason: string): void => this.dispatch({ type: "troubled", reason });
       const fetchBlob: FetchBlob = (digest, bytesMax) => this.#fetchBlob(digest, bytesMax);
       const onEngine = (engine: EngineInUse): void => this.dispatch({ type: "moved", engine });
+      const fetchCheckpoint: FetchBlob = async (digest, bytes) =>
+        (await this.#peers.fetch(digest, bytes)) ?? fetchBlob(digest, bytes);
       const given = { run, charter, key, privateData, store, createWork, pieceBytes };
-      this.#desk = createDesk({ ...given, fetchBlob, onEngine, onTrouble });
+      this.#desk = createDesk({ ...given, fetchBlob, fetchCheckpoint, onEngine, onTrouble });
     }
     try {
       this.dispatch({ type: "prepared", pending: await this.#desk.prepare(losses) });

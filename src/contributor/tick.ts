@@ -252,6 +252,9 @@ function receive(draft: Draft, message: RelayMessage): void {
     case "pong":
     case "rtc": // the runner hands answers to whoever waits for them
     case "ice":
+    case "meet": // the runner's peers see to these
+    case "alone":
+    case "signal":
       return;
     default:
       message satisfies never;

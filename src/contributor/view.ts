@@ -31,6 +31,19 @@ export interface ContributionView {
   readonly sentence: string;
 }
 
+/** What went to and came from other contributors, none of it through the relay. */
+export interface PeersView {
+  /** This program can; and the person agreed. */
+  readonly able: boolean;
+  readonly on: boolean;
+  readonly bytesServed: number;
+  readonly bytesFetched: number;
+  /** Others who are being served. */
+  readonly serving: number;
+  /** What came of the last attempt, in words. */
+  readonly sentence: string;
+}
+
 export interface ContributorView {
   readonly status: ContributorStatus;
   /** The status in words. */
@@ -53,8 +66,10 @@ export interface ContributorView {
   /** Over the last few steps, pauses included. */
   readonly tokensPerS: number;
   readonly tokensTotal: number;
+  /** To and from the relay. */
   readonly bytesUp: number;
   readonly bytesDown: number;
+  readonly peers: PeersView;
   readonly accepted: number;
   readonly refused: number;
   readonly validated: number;

@@ -129,4 +129,5 @@ export class Walk {
 export const types = (effects: readonly Effect[]): string[] =>
   effects.map((effect) => (effect.type === "send" ? effect.message.type : effect.type));
 
-export const counters: Counters = { nowMs: 0, duty: 1, bytesUp: 0, bytesDown: 0, controlLane: "ws" };
+const peers = { able: false, on: false, bytesServed: 0, bytesFetched: 0, serving: 0, sentence: "" };
+export const counters: Counters = { nowMs: 0, duty: 1, bytesUp: 0, bytesDown: 0, peers, controlLane: "ws" };

@@ -24,6 +24,7 @@ import { decide, DECISIONS_MAX, type Decision } from "./decision.ts";
 import { Door, type AttachArrival, type DoorHost } from "./door.ts";
 import type { Fact } from "./fact.ts";
 import { createGate, type GateOptions } from "./gate.ts";
+import { Introductions } from "./introductions.ts";
 import { openJournal, type Journal } from "./journal.ts";
 import {
   hasWork,
@@ -166,6 +167,7 @@ class Host implements CoordinatorHost {
   readonly #journal: Journal;
   readonly #queue: Queue;
   readonly #door: Door;
+  readonly #introductions: Introductions;
   readonly #workbench: Workbench;
   readonly #reception: Reception;
   #state: CoordinatorState;
@@ -191,6 +193,7 @@ class Host implements CoordinatorHost {
     this.#queue = new Queue((error) => this.#fail(error));
     this.#isPublic = createPublicRecord(charter);
     this.#reception = this.#makeReception();
+    this.#introductions = this.#makeIntroductions();
     this.#door = new Door(createGate(options.gate), this.#doorHost());
     this.attach = this.#door.attach;
   }
@@ -303,7 +306,9 @@ class Host implements CoordinatorHost {
           return undefined;
         });
       },
+      introduce: (peer, message) => this.#introductions.take(peer, message),
       gone: (peer, leave) => {
+        this.#introductions.left(peer.id);
         if (!this.#closed) {
           this.#enqueue({ type: "left", session: peer.id, leave });
         } // else the relay stops like one that is killed: what is open goes on at the next start
@@ -316,6 +321,17 @@ class Host implements CoordinatorHost {
       },
       log: (sentence) => this.#log(sentence),
     };
+  }
+
+  #makeIntroductions(): Introductions {
+    const { clock, rng, onFact } = this.#options;
+    return new Introductions({
+      rng,
+      nowMs: () => clock.nowMs(),
+      checkpointBytes: (blob) =>
+        this.#state.durable.heads.find(({ digest }) => digest === blob)?.checkpointBytes ?? null,
+      fact: (fact) => onFact?.(fact),
+    });
   }
 
   #makeReception(): Reception {

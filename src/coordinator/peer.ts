@@ -12,6 +12,7 @@ import type { IceServer } from "../protocol/ice.ts";
 import { BEAT_MS, DEAD_MS, OFFER_PAUSE_MS, PIECES_AHEAD, PING_MS } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
 import type { Reason } from "../protocol/verdict.ts";
+import type { Introducing } from "./introductions.ts";
 import { BUSY_RETRY_MS, type SessionId } from "./live.ts";
 
 /** Time from the first byte to a proven key. */
@@ -77,6 +78,8 @@ export interface PeerHost {
   iceServers(contributor: ContributorId): readonly IceServer[];
   /** The answer to an offer of a second link, which is attached with `attach` when it opens; undefined where there is none. */
   answer(peer: Peer, offer: string, attach: Attach): Promise<string | undefined>;
+  /** A message about meeting another contributor. */
+  introduce(peer: Peer, message: Introducing): void;
   /** The session is over; `leave`: the participant said so. Called once, also for a session that never opened. */
   gone(peer: Peer, leave: boolean): void;
   /** A message of this session was refused. */
@@ -359,6 +362,12 @@ export class Peer {
         return;
       case "rtc":
         this.#offer(link, message);
+        return;
+      case "serve":
+      case "seek":
+      case "signal":
+      case "met":
+        this.#host.introduce(this, message);
         return;
       case "hello":
       case "prove":

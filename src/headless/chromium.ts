@@ -61,6 +61,9 @@ export async function contributeInChromium(
   try {
     const page = context.pages()[0] ?? (await context.newPage());
     await openPage(page, config);
+    if (config.peers) {
+      await page.locator("#peers-input").check();
+    }
     await press(page);
     await follow(page, config, stop, print);
   } finally {

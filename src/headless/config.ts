@@ -21,6 +21,8 @@ export interface ContributeConfig {
   /** Threads of the WASM engine. */
   readonly threads: number;
   readonly rtc: boolean;
+  /** Agreed to exchange checkpoints with other contributors, who see this machine's address then. */
+  readonly peers: boolean;
   readonly json: boolean;
   /** What is told on standard error besides: 2 and more, the Plans that the engine compiles. */
   readonly debug: number;
@@ -36,6 +38,8 @@ export const CONTRIBUTE_USAGE = `npm run contribute -- --relay URL [options]
   --duty PERCENT         share of the time the device works, 5 … 100 (default 100)
   --threads N            threads of the WASM engine (default: one less than the cores, at most 4)
   --no-rtc               send updates over the WebSocket
+  --peers                fetch the model from other volunteers and send it to them, directly; they see
+                         this machine's IP address, and it sees theirs (off unless you say so)
   --json                 print JSON lines
   --help                 print this text
 DEBUG=2 in the environment tells every compiled Plan on standard error: ops, kernels, FLOPs, bytes, memory.`;
@@ -61,6 +65,7 @@ export function parseContributeConfig(
         duty: { type: "string", default: "100" },
         threads: { type: "string", default: String(Math.min(4, Math.max(1, cores - 1))) },
         rtc: { type: "boolean", default: true },
+        peers: { type: "boolean", default: false },
         json: { type: "boolean", default: false },
         help: { type: "boolean", short: "h", default: false },
       },
@@ -85,6 +90,7 @@ export function parseContributeConfig(
     duty: numberIn("--duty", values.duty, 5, 100) / 100,
     threads: Math.floor(numberIn("--threads", values.threads, 1, 16)),
     rtc: values.rtc,
+    peers: values.peers,
     json: values.json,
     debug: /^[0-4]$/.test(env["DEBUG"] ?? "") ? Number(env["DEBUG"]) : 0, // other programs' patterns do not concern us
   };

@@ -7,6 +7,7 @@ import process from "node:process";
 import { HeddleError } from "../base/assert.ts";
 import { keepEngine } from "../contributor/keeper.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
+import type { PeerRtc } from "../contributor/peers.ts";
 import type { ContributionView, ContributorView } from "../contributor/view.ts";
 import { createWork, type Work } from "../contributor/work.ts";
 import { createCorpus } from "../data/corpus.ts";
@@ -24,6 +25,7 @@ import { dialWebSocket } from "../net/ws-client.ts";
 import type { ModelConfig } from "../protocol/charter.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import { SAMPLE_INNER, SAMPLE_MODEL } from "../protocol/sample.ts";
+import { hashBytes } from "../store/hash.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
 import type { Engine } from "../tensor/engine.ts";
 import type { ContributeConfig } from "./config.ts";
@@ -46,16 +48,19 @@ export async function contribute(
   const { kind, device } = begun.engine;
   using keeper = keepEngine(begun, async (wanted, inTurn) => openEngine(await opening(wanted), inTurn));
   const say = printer(config.json, print);
-  const openRtc = config.rtc ? await rtcOpener() : undefined;
+  const rtc = config.rtc || config.peers ? await rtcOpener() : undefined;
   const contributor: Contributor = createContributor({
     dial: (attach) => dialWebSocket({ url: `${config.relay.replace(/^http/, "ws")}/link`, attach }),
-    ...(openRtc === undefined ? {} : { openRtc }),
+    ...(rtc === undefined || !config.rtc ? {} : { openRtc: rtc.openRtc }),
+    ...(rtc === undefined ? {} : { peerRtc: rtc.peerRtc }),
+    peers: config.peers,
     fetchBlob: createBlobFetcher({ origin: config.relay }),
     store,
     clock: systemClock,
     rng: createSecretRng(),
     key,
     verify: verifySignature,
+    hash: hashBytes,
     engine: { kind, device, sentence: begun.sentence },
     createWork: ({ charter, contributor: name, texts, losses, onEngine }) => {
       const make = (engine: Engine): Promise<Work> =>
@@ -123,9 +128,16 @@ async function modelOfRun(relay: string): Promise<{ model: ModelConfig; batch: n
 }
 
 /** WebRTC by node-datachannel, or undefined where its binary does not load. */
-async function rtcOpener(): Promise<OpenRtc | undefined> {
+async function rtcOpener(): Promise<{ readonly openRtc: OpenRtc; readonly peerRtc: PeerRtc } | undefined> {
   const lane = await import("../net/rtc-node.ts").catch(() => undefined);
-  return lane === undefined ? undefined : (options) => lane.dialRtcNode(options);
+  if (lane === undefined) {
+    return undefined;
+  }
+  const { dialRtcNode, answerRtcNode } = lane;
+  return {
+    openRtc: (options) => dialRtcNode(options),
+    peerRtc: { dial: (options) => dialRtcNode({ ...options, gathers: true }), answer: answerRtcNode },
+  };
 }
 
 /** Rejects with the sentence when the session cannot go on without the person. */
@@ -148,7 +160,7 @@ interface Printer {
 
 /** One line for each change of status, each contribution and each verdict. */
 function printer(json: boolean, print: (text: string) => void): Printer {
-  let [shown, computing] = ["", ""];
+  let [shown, computing, exchanged] = ["", "", ""];
   const outage = new Set<string>();
   const told = new Map<string, string>();
   const say = (event: string, fields: object, sentence: string): void => {
@@ -168,6 +180,14 @@ function printer(json: boolean, print: (text: string) => void): Printer {
       if (engineSentence !== computing) {
         computing = engineSentence;
         say("engine", { kind, device, sentence: engineSentence }, engineSentence);
+      }
+      const { bytesServed, bytesFetched, serving, sentence: came } = view.peers;
+      if (serving === 0 && `${bytesServed} ${came}` !== exchanged) {
+        exchanged = `${bytesServed} ${came}`;
+        if (exchanged !== "0 ") {
+          const words = `Other volunteers: ${bytesServed} bytes sent to them, ${bytesFetched} got from them. ${came}`;
+          say("peers", view.peers, words.trim());
+        }
       }
       const sentence = view.sentence.replace(
         /^Connecting again in \d+ s/,

@@ -4,8 +4,8 @@ import type { IceServer } from "../protocol/ice.ts";
 import { recorder } from "./contract.ts";
 import { loadDeviceKey, verifySignature } from "./device-key.ts";
 import { ECHO_LIMITS, measureEcho, type Echo } from "./echo.fixture.ts";
-import { serveRtcDial } from "./proxy.ts";
-import { dialRtc } from "./rtc-browser.ts";
+import { serveRtc } from "./proxy.ts";
+import { answerRtc, dialRtc } from "./rtc-browser.ts";
 import { dialWebSocket } from "./ws-client.ts";
 
 declare global {
@@ -32,7 +32,7 @@ globalThis.echoByTurn = (iceServers) =>
 globalThis.echoFromWorker = () => {
   const worker = new Worker(new URL("browser-worker.page.ts", import.meta.url), { type: "module" });
   const { port1, port2 } = new MessageChannel();
-  serveRtcDial(port1, dialRtc);
+  serveRtc(port1, { dial: dialRtc, answer: answerRtc });
   worker.postMessage(port2, [port2]);
   return new Promise((resolve, reject) => {
     worker.onerror = (event) => reject(new Error(event.message));

@@ -2,7 +2,10 @@ import { describe, expect, test } from "vitest";
 import { LINK_CASES, recorder, type LinkPlace } from "./contract.ts";
 import type { Link } from "./link.ts";
 import { createMemoryPair, type Schedule } from "./memory.ts";
-import { dialRtcFromWorker, linkFromPort, serveLink, serveRtcDial } from "./proxy.ts";
+import { answerRtcFromWorker, dialRtcFromWorker, linkFromPort, serveLink, serveRtc, type PageRtc } from "./proxy.ts";
+
+const serveDial = (port: MessagePort, dial: PageRtc["dial"]): void =>
+  serveRtc(port, { dial, answer: () => Promise.reject(new Error("not asked")) });
 
 const place: LinkPlace = {
   connect: async ({ attachA, attachB, messageBytesMax }) => {
@@ -36,7 +39,7 @@ test("dialRtcFromWorker() has the page dial, carries its signalling and its mess
   const { port1, port2 } = new MessageChannel();
   const [a, b] = [recorder(), recorder()];
   let far: Link | undefined;
-  serveRtcDial(port2, async ({ exchange, attach, messageBytesMax = 0 }) => {
+  serveDial(port2, async ({ exchange, attach, messageBytesMax = 0 }) => {
     expect(await exchange("an offer")).toBe("the answer to an offer");
     const pair = createMemoryPair({ attachA: attach, attachB: b.attach, messageBytesMax });
     far = pair.b;
@@ -54,7 +57,7 @@ test("dialRtcFromWorker() has the page dial, carries its signalling and its mess
 
 test("dialRtcFromWorker() rejects with the page's reason when signalling fails", async () => {
   const { port1, port2 } = new MessageChannel();
-  serveRtcDial(port2, async ({ exchange }) => {
+  serveDial(port2, async ({ exchange }) => {
     await exchange("an offer");
     throw new Error("unreached");
   });
@@ -68,4 +71,23 @@ test("dialRtcFromWorker() rejects when the page does not answer at all", async (
   const exchange = async (): Promise<string> => "";
   const dialling = dialRtcFromWorker(port1, { exchange, attach: recorder().attach, timeoutMs: 10 });
   await expect(dialling).rejects.toMatchObject({ code: "unreachable" });
+});
+
+test("answerRtcFromWorker() has the page answer, carries its link, and rejects with the page's reason", async () => {
+  const [a, b] = [recorder(), recorder()];
+  const answer: PageRtc["answer"] = async ({ offerSdp, attach }) => {
+    if (offerSdp !== "an offer") {
+      throw new Error("no offer");
+    }
+    setImmediate(() => createMemoryPair({ attachA: attach, attachB: b.attach }).b.send(Uint8Array.of(1)));
+    return "its answer";
+  };
+  const begin = (offerSdp: string): Promise<string> => {
+    const { port1, port2 } = new MessageChannel();
+    serveRtc(port2, { dial: () => Promise.reject(new Error("not asked")), answer });
+    return answerRtcFromWorker(port1, { offerSdp, attach: a.attach });
+  };
+  await expect(begin("nonsense")).rejects.toMatchObject({ code: "bad-input", message: "no offer" });
+  expect(await begin("an offer")).toBe("its answer");
+  expect(await a.next()).toEqual(Uint8Array.of(1));
 });

@@ -2,14 +2,14 @@
  * A link of the page, used from a worker: RTCPeerConnection exists in pages only, the training lives in a worker. The page's end
  * (`serveLink`, called by the `attach` of its dial) and the worker's end (`linkFromPort`) talk over a MessagePort. Messages are
  * transferred from the page, and copied once towards it, because a sender may want to send them again elsewhere. Over the same port
- * a worker has the page dial (`dialRtcFromWorker`, `serveRtcDial`).
+ * a worker has the page dial or answer (`dialRtcFromWorker`, `answerRtcFromWorker`, `serveRtc`).
  */
 import { HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
 import { LOW_WATER_BYTES } from "./framed-link.ts";
 import { checkMessageBytes, type Attach, type Lane, type Link, type LinkHandlers } from "./link.ts";
-import type { DialRtcOptions } from "./rtc-browser.ts";
+import type { AnswerRtcOptions, DialRtcOptions } from "./rtc-browser.ts";
 
 interface Counters {
   readonly bytesSent: number;
@@ -22,6 +22,7 @@ type ToWorker =
   | { readonly type: "progress"; readonly upTo: number; readonly counters: Counters }
   | { readonly type: "closed"; readonly reason: string }
   | { readonly type: "offer"; readonly sdp: string }
+  | { readonly type: "accepted"; readonly sdp: string }
   | { readonly type: "opened" }
   | { readonly type: "failed"; readonly sentence: string };
 
@@ -29,6 +30,7 @@ type ToPage =
   | { readonly type: "send"; readonly bytes: Bytes }
   | { readonly type: "close"; readonly reason: string }
   | ({ readonly type: "dial" } & Required<Omit<DialRtcOptions, "exchange" | "attach">>)
+  | ({ readonly type: "accept" } & Required<Omit<AnswerRtcOptions, "attach">>)
   | { readonly type: "answer"; readonly sdp: string }
   | { readonly type: "noAnswer"; readonly sentence: string };
 
@@ -185,13 +187,23 @@ class PortLink implements Link {
   }
 }
 
-/** In the page: dials with `dial` (`dialRtc`) when the worker at the other port asks for it, and serves the link to it. */
-export function serveRtcDial(port: MessagePort, dial: (options: DialRtcOptions) => Promise<Link>): void {
+/** What a page can do for a worker: `dialRtc` and `answerRtc`. */
+export interface PageRtc {
+  readonly dial: (options: DialRtcOptions) => Promise<Link>;
+  readonly answer: (options: AnswerRtcOptions) => Promise<string>;
+}
+
+/** In the page: dials or answers when the worker at the other port asks for it, and serves the link to it. */
+export function serveRtc(port: MessagePort, rtc: PageRtc): void {
   const answer = Promise.withResolvers<string>();
   answer.promise.catch(() => undefined); // the dial reports it, if it still waits
   const exchange = (sdp: string): Promise<string> => {
     tell(port, { type: "offer", sdp });
     return answer.promise;
+  };
+  const fail = (error: unknown): void => {
+    tell(port, { type: "failed", sentence: messageIn(error) });
+    port.close();
   };
   const attach: Attach = (link) => {
     tell(port, { type: "opened" });
@@ -200,10 +212,10 @@ export function serveRtcDial(port: MessagePort, dial: (options: DialRtcOptions) 
   port.onmessage = ({ data }: MessageEvent<ToPage>) => {
     if (data.type === "dial") {
       const { type: _, ...options } = data;
-      dial({ ...options, exchange, attach }).catch((error: unknown) => {
-        tell(port, { type: "failed", sentence: messageIn(error) });
-        port.close();
-      });
+      rtc.dial({ ...options, exchange, attach }).catch(fail);
+    } else if (data.type === "accept") {
+      const { type: _, ...options } = data;
+      rtc.answer({ ...options, attach }).then((sdp) => tell(port, { type: "accepted", sdp }), fail);
     } else if (data.type === "answer") {
       answer.resolve(data.sdp);
     } else if (data.type === "noAnswer") {
@@ -212,11 +224,10 @@ export function serveRtcDial(port: MessagePort, dial: (options: DialRtcOptions) 
   };
 }
 
-/** In the worker: what `dialRtc` is in the page, through a page that calls `serveRtcDial` with the other port. */
-export function dialRtcFromWorker(
-  port: MessagePort,
-  { exchange, attach, timeoutMs = 10_000, iceServers = [], messageBytesMax = MESSAGE_BYTES_MAX }: DialRtcOptions,
-): Promise<Link> {
+/** In the worker: what `dialRtc` is in the page, through a page that calls `serveRtc` with the other port. */
+export function dialRtcFromWorker(port: MessagePort, options: DialRtcOptions): Promise<Link> {
+  const { exchange, attach, timeoutMs = 10_000, iceServers = [], gathers = false } = options;
+  const { messageBytesMax = MESSAGE_BYTES_MAX } = options;
   return new Promise((resolve, reject) => {
     const fail = (sentence: string): void => {
       clearTimeout(timer);
@@ -238,7 +249,33 @@ export function dialRtcFromWorker(
         fail(data.sentence);
       }
     };
-    ask(port, { type: "dial", timeoutMs, iceServers, messageBytesMax });
+    ask(port, { type: "dial", timeoutMs, iceServers, gathers, messageBytesMax });
+  });
+}
+
+/** In the worker: what `answerRtc` is in the page, through a page that calls `serveRtc` with the other port. */
+export function answerRtcFromWorker(
+  port: MessagePort,
+  { offerSdp, attach, timeoutMs = 10_000, iceServers = [], messageBytesMax = MESSAGE_BYTES_MAX }: AnswerRtcOptions,
+): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const fail = (sentence: string): void => {
+      clearTimeout(timer);
+      port.close();
+      reject(new HeddleError("bad-input", sentence));
+    };
+    const timer = setTimeout(() => fail("Cannot answer an offer: the page does not answer"), 2 * timeoutMs);
+    port.onmessage = ({ data }: MessageEvent<ToWorker>) => {
+      if (data.type === "accepted") {
+        resolve(data.sdp);
+      } else if (data.type === "opened") {
+        clearTimeout(timer);
+        linkFromPort(port, attach, { messageBytesMax });
+      } else if (data.type === "failed") {
+        fail(data.sentence);
+      }
+    };
+    ask(port, { type: "accept", offerSdp, timeoutMs, iceServers, messageBytesMax });
   });
 }
 

@@ -5,8 +5,9 @@ import { PeerConnection, type DataChannel } from "node-datachannel";
 import { afterEach, describe, expect, test } from "vitest";
 import { LINK_CASES, recorder, type LinkPlace, type Recorder } from "./contract.ts";
 import type { Link } from "./link.ts";
-import { createRtcAnswerer, dialRtcNode, type RtcAnswerer } from "./rtc-node.ts";
-import { withHostCandidates, withoutCandidates } from "./sdp.ts";
+import { answerRtcNode, createRtcAnswerer, dialRtcNode, type RtcAnswerer } from "./rtc-node.ts";
+import { withFewCandidates, withHostCandidates, withoutCandidates } from "./sdp.ts";
+import { CANDIDATES_MAX } from "../protocol/limits.ts";
 
 const answerers: RtcAnswerer[] = [];
 afterEach(async () => {
@@ -150,4 +151,27 @@ test("withHostCandidates() replaces candidates, and withoutCandidates() takes th
     "v=0\r\nm=application 9 UDP/DTLS/SCTP x\r\na=mid:0\r\n" +
       "a=candidate:1 1 UDP 2130706431 192.0.2.1 4000 typ host\r\na=end-of-candidates\r\n",
   );
+});
+
+test("answerRtcNode() opens a link to a dialling end that gathers, with the addresses of both", async () => {
+  const [a, b] = [recorder(), recorder()];
+  const described: string[] = [];
+  const exchange = async (offerSdp: string): Promise<string> => {
+    const answer = await answerRtcNode({ offerSdp, attach: b.attach });
+    described.push(offerSdp, answer);
+    return answer;
+  };
+  const link = await dialRtcNode({ exchange, attach: a.attach, gathers: true });
+  link.send(Uint8Array.of(1));
+  expect(await b.next()).toEqual(Uint8Array.of(1));
+  link.close("Done");
+  expect(await b.closed()).toBe("Done");
+  expect(described.every((sdp) => sdp.includes("a=candidate:"))).toBe(true);
+  await expect(answerRtcNode({ offerSdp: "hello", attach: b.attach })).rejects.toMatchObject({ code: "bad-input" });
+});
+
+test("withFewCandidates() keeps the first CANDIDATES_MAX and every other line", () => {
+  const candidates = Array.from({ length: 40 }, (_, i) => `a=candidate:${i} 1 UDP 5 192.0.2.${i} 7 typ host\r\n`);
+  const sdp = `v=0\r\n${candidates.join("")}a=mid:0\r\n`;
+  expect(withFewCandidates(sdp)).toBe(`v=0\r\n${candidates.slice(0, CANDIDATES_MAX).join("")}a=mid:0\r\n`);
 });

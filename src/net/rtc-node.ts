@@ -14,7 +14,7 @@ import { parseIceUrl, type IceServer } from "../protocol/ice.ts";
 import { FRAME_BYTES_MAX, SESSIONS_MAX } from "../protocol/limits.ts";
 import { createFramedLink, type FramedEnd } from "./framed-link.ts";
 import type { Attach, Link } from "./link.ts";
-import { checkSdp, withHostCandidates, withoutCandidates } from "./sdp.ts";
+import { checkSdp, withFewCandidates, withHostCandidates, withoutCandidates } from "./sdp.ts";
 
 export interface DialRtcNodeOptions {
   /** Takes the offer to the other end and brings back its answer. */
@@ -23,8 +23,18 @@ export interface DialRtcNodeOptions {
   readonly timeoutMs?: number;
   /** None are needed for an answering end with an address of its own. Those reached by TCP or TLS are not used here. */
   readonly iceServers?: readonly IceServer[];
+  /** Sends this end's addresses with the offer: an answering end without one of its own needs them. */
+  readonly gathers?: boolean;
   /** Largest message, either way. */
   readonly messageBytesMax?: number;
+}
+
+/** For one link between two ends neither of which has an address of its own. */
+export interface AnswerRtcNodeOptions extends Pick<DialRtcNodeOptions, "attach" | "iceServers" | "messageBytesMax"> {
+  /** From an end that gathers. */
+  readonly offerSdp: string;
+  /** A connection that has not opened by then is given up. */
+  readonly timeoutMs?: number;
 }
 
 export interface RtcAnswererOptions {
@@ -53,6 +63,8 @@ export interface RtcAnswerer {
 export const CHANNEL_LABEL = "heddle";
 /** How long a closing end waits for the other to have read its last word. */
 const CLOSE_MS = 1_000;
+/** How long this end's addresses are gathered; those found by then are sent. */
+const GATHER_MS = 1_500;
 const ENDED_STATES = ["disconnected", "failed", "closed"];
 
 /** A peer connection and its one channel; closing happens once. */
@@ -148,6 +160,7 @@ export async function dialRtcNode({
   attach,
   timeoutMs = 10_000,
   iceServers = [],
+  gathers = false,
   messageBytesMax,
 }: DialRtcNodeOptions): Promise<Link> {
   const connection = new Connection({ iceServers: iceServers.flatMap(librarysIceServer) });
@@ -155,12 +168,13 @@ export async function dialRtcNode({
   const fail = (sentence: string, cause?: unknown): void =>
     reject(new HeddleError("unreachable", `Cannot dial over WebRTC: ${sentence}`, { cause }));
   const timer = setTimeout(() => fail(`no channel opened within ${timeoutMs} ms`), timeoutMs);
-  connection.pc.onLocalDescription((sdp) => {
-    exchange(withoutCandidates(sdp)).then(
+  const described = gathers ? gathered(connection.pc) : localDescription(connection.pc).then(withoutCandidates);
+  void described.then((sdp) => {
+    exchange(sdp).then(
       (answer) => {
         try {
           checkSdp(answer, "answer");
-          connection.pc.setRemoteDescription(answer, "answer");
+          connection.pc.setRemoteDescription(withFewCandidates(answer), "answer");
         } catch (error) {
           fail("the answer cannot be used", error);
         }
@@ -178,6 +192,77 @@ export async function dialRtcNode({
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Answers an offer; `attach` is called when the channel opens, if it ever does. Rejects with HeddleError "bad-input". */
+export function answerRtcNode({
+  offerSdp,
+  attach,
+  timeoutMs = 10_000,
+  iceServers = [],
+  messageBytesMax,
+}: AnswerRtcNodeOptions): Promise<string> {
+  const connection = new Connection({ iceServers: iceServers.flatMap(librarysIceServer) });
+  return answerOn(connection, { offerSdp: withFewCandidates(offerSdp), attach, timeoutMs, messageBytesMax }, gathered);
+}
+
+/** Answers on a new connection with what `describe` makes of it; it is given up when no channel opens in time. */
+async function answerOn(
+  connection: Connection,
+  options: Pick<AnswerRtcNodeOptions, "offerSdp" | "attach"> & {
+    readonly timeoutMs: number;
+    readonly messageBytesMax: number | undefined;
+  },
+  describe: (pc: PeerConnection) => Promise<string>,
+): Promise<string> {
+  const { offerSdp, attach, timeoutMs, messageBytesMax } = options;
+  const timer = setTimeout(() => connection.close("now"), timeoutMs);
+  void connection.gone.then(() => clearTimeout(timer));
+  connection.pc.onDataChannel((channel) => {
+    if (connection.channel === undefined) {
+      connection.carry(channel, attach, messageBytesMax, () => clearTimeout(timer));
+    } else {
+      connection.close("now"); // a connection carries one channel; another could not be held
+    }
+  });
+  const described = describe(connection.pc);
+  try {
+    checkSdp(offerSdp, "offer");
+    connection.pc.setRemoteDescription(offerSdp, "offer");
+  } catch (error) {
+    connection.close("now");
+    await connection.gone;
+    throw new HeddleError("bad-input", "Cannot answer an offer: its description cannot be used", { cause: error });
+  }
+  const ended = connection.gone.then(() => {
+    throw new HeddleError("bad-input", "Cannot answer an offer: the connection ended at once");
+  });
+  return Promise.race([described, ended]);
+}
+
+function localDescription(pc: PeerConnection): Promise<string> {
+  return new Promise((resolve) => {
+    pc.onLocalDescription(resolve);
+  });
+}
+
+/** The description with this end's addresses, as many as are known in time. */
+function gathered(pc: PeerConnection): Promise<string> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      const sdp = pc.state() === "closed" ? undefined : pc.localDescription()?.sdp;
+      if (sdp !== undefined) {
+        resolve(sdp);
+      }
+    };
+    const timer = setTimeout(done, GATHER_MS);
+    pc.onGatheringStateChange((state) => {
+      if (state === "complete") {
+        done();
+      }
+    });
+  });
 }
 
 /** The library's ICE speaks to servers by UDP alone. */
@@ -212,31 +297,9 @@ export async function createRtcAnswerer({
     const config = { iceServers: [], enableIceUdpMux: true, portRangeBegin: udpPort, portRangeEnd: udpPort };
     const connection = new Connection(config);
     connections.add(connection);
-    const timer = setTimeout(() => connection.close("now"), openMs);
-    void connection.gone.then(() => {
-      clearTimeout(timer);
-      connections.delete(connection);
-    });
-    connection.pc.onDataChannel((channel) => {
-      if (connection.channel === undefined) {
-        connection.carry(channel, attach, messageBytesMax, () => clearTimeout(timer));
-      } else {
-        connection.close("now"); // a connection carries one channel; another could not be held
-      }
-    });
-    const described = Promise.withResolvers<string>();
-    connection.pc.onLocalDescription((sdp) => described.resolve(sdp));
-    try {
-      connection.pc.setRemoteDescription(withoutCandidates(offerSdp), "offer");
-    } catch (error) {
-      connection.close("now");
-      await connection.gone;
-      throw new HeddleError("bad-input", "Cannot answer an offer: its description cannot be used", { cause: error });
-    }
-    const ended = connection.gone.then(() => {
-      throw new HeddleError("bad-input", "Cannot answer an offer: the connection ended at once");
-    });
-    return withHostCandidates(await Promise.race([described.promise, ended]), addresses, udpPort);
+    void connection.gone.then(() => connections.delete(connection));
+    const offer = { offerSdp: withoutCandidates(offerSdp), attach, timeoutMs: openMs, messageBytesMax };
+    return withHostCandidates(await answerOn(connection, offer, localDescription), addresses, udpPort);
   };
 
   return {

@@ -218,6 +218,14 @@ const rtcReader = record<Of<Message, "rtc">>({
   sdp: text(SDP_CHARS_MAX, { charsMin: 1, lines: true }),
   signature,
 });
+const meeting = binary(NONCE_BYTES, NONCE_BYTES);
+const signalReader = record<Of<Message, "signal">>({
+  type: typeOf("signal"),
+  meeting,
+  kind: oneOf(["offer", "answer"]),
+  sdp: text(SDP_CHARS_MAX, { charsMin: 1, lines: true }),
+  signature,
+});
 const pingReader = record<Of<Message, "ping">>({ type: typeOf("ping") });
 const pongReader = record<Of<Message, "pong">>({ type: typeOf("pong") });
 
@@ -259,6 +267,15 @@ const contributorReader: Reader<ContributorMessage> = tagged<ContributorMessage>
   }),
   release: record<Of<ContributorMessage, "release">>({ type: typeOf("release"), assignment: assignmentName }),
   leave: record<Of<ContributorMessage, "leave">>({ type: typeOf("leave") }),
+  serve: record<Of<ContributorMessage, "serve">>({ type: typeOf("serve"), blob: nullable(digest<Digest>()) }),
+  seek: record<Of<ContributorMessage, "seek">>({ type: typeOf("seek"), blob: digest<Digest>() }),
+  met: record<Of<ContributorMessage, "met">>({
+    type: typeOf("met"),
+    meeting,
+    outcome: oneOf(["fetched", "failed", "wrong", "declined"]),
+    bytes: integer(0, BLOB_BYTES_MAX),
+  }),
+  signal: signalReader,
   rtc: rtcReader,
   ping: pingReader,
   pong: pongReader,
@@ -294,6 +311,15 @@ const relayReader: Reader<RelayMessage> = tagged<RelayMessage>({
   version: record<Of<RelayMessage, "version">>({ type: typeOf("version"), head: versionReader }),
   refused: record<Of<RelayMessage, "refused">>({ type: typeOf("refused"), reason, retryMs: nullable(duration) }),
   banned: record<Of<RelayMessage, "banned">>({ type: typeOf("banned"), why: text(TEXT_CHARS_MAX, { charsMin: 1 }) }),
+  meet: record<Of<RelayMessage, "meet">>({
+    type: typeOf("meet"),
+    meeting,
+    blob: digest<Digest>(),
+    peer: binary(PUBLIC_KEY_BYTES, PUBLIC_KEY_BYTES),
+    asks: boolean,
+  }),
+  alone: record<Of<RelayMessage, "alone">>({ type: typeOf("alone"), blob: digest<Digest>() }),
+  signal: signalReader,
   rtc: rtcReader,
   ping: pingReader,
   pong: pongReader,
@@ -309,6 +335,9 @@ const CONTRIBUTOR_TYPES = new Set<Message["type"]>([
   "report",
   "release",
   "leave",
+  "serve",
+  "seek",
+  "met",
 ]);
 /** Messages that may be larger than CONTROL_BYTES_MAX. */
 const LARGE_TYPES: readonly unknown[] = ["contribute", "piece"];

@@ -13,6 +13,7 @@ import type {
   ReportBody,
   VersionInfo,
 } from "./messages.ts";
+import type { PeerMessage } from "./peer.ts";
 import { digestPieces } from "./pieces.ts";
 import { sampleCharter } from "./sample.ts";
 
@@ -33,6 +34,7 @@ const publicKey = countingBytes(PUBLIC_KEY_BYTES, 7);
 const contributor: ContributorId = contributorIdOf(publicKey);
 const relay = countingBytes(PUBLIC_KEY_BYTES, 200);
 const signature = countingBytes(SIGNATURE_BYTES_MAX, 100);
+const meeting = countingBytes(NONCE_BYTES, 80);
 const payload = countingBytes(300, 9);
 const baseDigest = digestOf(countingBytes(12));
 
@@ -99,6 +101,11 @@ const validate: Assignment = {
   judgeMs: 15_000,
 };
 
+export const examplePeerMessages: readonly PeerMessage[] = [
+  { type: "get", blob: baseDigest },
+  { type: "part", index: 4_095, bytes: countingBytes(12) },
+];
+
 export const exampleContributorMessages: readonly ContributorMessage[] = [
   {
     type: "hello",
@@ -118,6 +125,11 @@ export const exampleContributorMessages: readonly ContributorMessage[] = [
   { type: "report", body: encodeReport(exampleReport), signature },
   { type: "release", assignment: train.id },
   { type: "leave" },
+  { type: "serve", blob: baseDigest },
+  { type: "serve", blob: null },
+  { type: "seek", blob: baseDigest },
+  { type: "met", meeting, outcome: "fetched", bytes: 12 },
+  { type: "signal", meeting, kind: "answer", sdp: "v=0", signature },
   { type: "rtc", kind: "offer", sdp: "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\n", signature },
   { type: "ping" },
   { type: "pong" },
@@ -149,6 +161,9 @@ export const exampleRelayMessages: readonly RelayMessage[] = [
   { type: "refused", reason: "busy", retryMs: 30_000 },
   { type: "refused", reason: "malformed", retryMs: null },
   { type: "banned", why: "Sends noise; write to the operator" },
+  { type: "meet", meeting, blob: baseDigest, peer: publicKey, asks: true },
+  { type: "alone", blob: baseDigest },
+  { type: "signal", meeting, kind: "offer", sdp: "v=0\r\ns=-\r\n", signature },
   { type: "rtc", kind: "answer", sdp: "v=0", signature },
   { type: "ping" },
   { type: "pong" },

@@ -26,9 +26,11 @@ import {
   exampleContributorMessages,
   exampleEvents,
   exampleHeader,
+  examplePeerMessages,
   exampleRelayMessages,
   exampleReport,
 } from "./examples.ts";
+import { decodePeerMessage, encodePeerMessage, peerProof } from "./peer.ts";
 import type { Checked } from "./verdict.ts";
 
 interface Vector {
@@ -43,7 +45,9 @@ const path = new URL("../../test/golden/protocol.json", import.meta.url);
 function vectors(): Vector[] {
   const hello = encodeMessage(exampleContributorMessages[0] as (typeof exampleContributorMessages)[0]);
   const nonce = countingBytes(32, 50);
-  const [offer, answer] = ["v=0\r\n", "v=0\r\ns=Größe\r\n"];
+  const [offer, answer] = ["v=0\r\n", "v=0\r\ns=Größe\r\n"] as const;
+  const [asking, serving] = [countingBytes(32, 7), countingBytes(32)];
+  const met = { meeting: nonce, blob: exampleHeader.baseDigest, asking, serving };
   return [
     ...exampleContributorMessages.map((value) => ({
       name: `contributor message ${value.type}`,
@@ -73,6 +77,14 @@ function vectors(): Vector[] {
       bytes: rtcProof({ nonce, offer, answer }),
       decode: null,
     },
+    ...examplePeerMessages.map((value) => ({
+      name: `peer message ${value.type}`,
+      value,
+      bytes: encodePeerMessage(value),
+      decode: decodePeerMessage,
+    })),
+    { name: "peer offer proof", value: { ...met, offer }, bytes: peerProof(met, offer), decode: null },
+    { name: "peer answer proof", value: { ...met, offer, answer }, bytes: peerProof(met, offer, answer), decode: null },
     ...exampleEvents.map((event, sequence) => {
       const value = { sequence, timeMs: 1_800_000_000_000, previous: contributionIdOf(nonce), event };
       return {

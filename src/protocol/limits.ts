@@ -45,6 +45,15 @@ export const BEAT_MS = 2_500;
 /** Between two offers of a second link: for this long one that is never opened may take up room. */
 export const OFFER_PAUSE_MS = 15_000;
 
+/** Checkpoints from other contributors: time to introduce two and to open the link between them, and silence that ends it. */
+export const MEET_MS = 3_000;
+export const PEER_OPEN_MS = 8_000;
+export const PEER_STALL_MS = 4_000;
+/** Whoever serves slower than this, once the link is open, is left for the relay: bytes a second. */
+export const PEER_BYTES_PER_S_MIN = 131_072;
+/** Addresses that are tried of a description that another contributor made. */
+export const CANDIDATES_MAX = 16;
+
 /** Lengths of binary fields. An Ed25519 signature has 64 bytes; the simulation's may be shorter. */
 export const PUBLIC_KEY_BYTES = 32;
 export const NONCE_BYTES = 32;

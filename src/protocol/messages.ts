@@ -4,7 +4,8 @@
  *
  * A session: hello → challenge → prove → welcome, then ready → assign → contribute or report → verdict, and version
  * whenever the shared base moves on. What is large and public (checkpoints, updates, shards, others' contributions) is not
- * sent in messages but fetched by digest over HTTP.
+ * sent in messages but fetched by digest over HTTP; a checkpoint also from another contributor (`peer.ts`), where both agreed:
+ * serve, seek → meet → signal → met.
  */
 import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
 import type { IceServer } from "./ice.ts";
@@ -128,6 +129,18 @@ export type ContributorMessage =
   /** Gives an assignment back, for example because the person paused. */
   | { readonly type: "release"; readonly assignment: string }
   | { readonly type: "leave" }
+  /** Agreed to serve this checkpoint to other contributors, and can now; null: none any more. In place of what was said before. */
+  | { readonly type: "serve"; readonly blob: Digest | null }
+  /** Asks for somebody who serves this checkpoint. */
+  | { readonly type: "seek"; readonly blob: Digest }
+  /** What came of a meeting. Whoever was asked can only decline; whoever asked says how it ended, and how many bytes came. */
+  | {
+      readonly type: "met";
+      readonly meeting: Bytes;
+      readonly outcome: "fetched" | "failed" | "wrong" | "declined";
+      readonly bytes: number;
+    }
+  | PeerSignal
   | RtcSignal
   | Heartbeat;
 
@@ -157,12 +170,35 @@ export type RelayMessage =
   | { readonly type: "refused"; readonly reason: Reason; readonly retryMs: number | null }
   /** The operator has excluded this device, for the reason `why`; then the link closes. */
   | { readonly type: "banned"; readonly why: string }
+  /**
+   * Introduces two contributors, of whom one `asks` for a checkpoint that the other serves. `meeting`: 32 bytes, never the same
+   * twice; `peer`: the other's public key.
+   */
+  | {
+      readonly type: "meet";
+      readonly meeting: Bytes;
+      readonly blob: Digest;
+      readonly peer: Bytes;
+      readonly asks: boolean;
+    }
+  /** Nobody is there to serve this checkpoint, or whoever was declines or has left. */
+  | { readonly type: "alone"; readonly blob: Digest }
+  | PeerSignal
   | RtcSignal
   | Heartbeat;
 
 /** One step of WebRTC signalling, carried by the WebSocket and signed by its maker: the contributor or the relay. */
 export interface RtcSignal {
   readonly type: "rtc";
+  readonly kind: "offer" | "answer";
+  readonly sdp: string;
+  readonly signature: Bytes;
+}
+
+/** The same between two contributors: the relay carries it, and neither makes nor changes it (`peer.ts` says what is signed). */
+export interface PeerSignal {
+  readonly type: "signal";
+  readonly meeting: Bytes;
   readonly kind: "offer" | "answer";
   readonly sdp: string;
   readonly signature: Bytes;

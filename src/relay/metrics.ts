@@ -102,6 +102,16 @@ export function createMetrics(): Metrics {
     "verdict",
   );
   const refusals = counter("heddle_refused_messages_total", "Messages and sessions refused, by reason", "reason");
+  const meetings = counter(
+    "heddle_meetings_total",
+    "Contributors introduced to each other, by what they say came of it",
+    "outcome",
+  );
+  const peerBytes = new Counter({
+    name: "heddle_peer_bytes_total",
+    help: "Bytes of checkpoints that contributors say they got from each other, not from this relay",
+    registers,
+  });
   const rounds = counter("heddle_rounds_total", "Rounds that ended, by outcome: merged or skipped", "outcome");
   const storeErrors = counter("heddle_store_errors_total", "Failed calls of the store, by its part", "part");
   const phases = histogram("heddle_round_phase_seconds", "How long the phases of rounds took", WORK_BUCKETS_S, "phase");
@@ -155,6 +165,10 @@ export function createMetrics(): Metrics {
         case "carried":
           bytes.inc({ direction: "up", lane: fact.lane }, fact.up);
           bytes.inc({ direction: "down", lane: fact.lane }, fact.down);
+          return;
+        case "met":
+          meetings.inc({ outcome: fact.outcome });
+          peerBytes.inc(fact.bytes);
           return;
         default:
           fact satisfies never;

@@ -33,6 +33,8 @@ export interface SimulationOptions {
   readonly uplink?: UplinkConfig;
   /** Largest piece of an honest contribution. */
   readonly pieceBytes?: number;
+  /** Contributors exchange checkpoints. */
+  readonly peers?: boolean;
   readonly settle?: Settle;
 }
 
@@ -47,6 +49,8 @@ export interface Outcome {
   readonly kills: number;
   /** Uploads in pieces that went on where they had been cut off. */
   readonly resumed: number;
+  /** What the contributors that are there at the end got from others, and what came of their last attempts. */
+  readonly peers: { readonly bytesFetched: number; readonly sentences: readonly string[] };
   /** Virtual time, and wake-ups served. */
   readonly timeMs: number;
   readonly wakes: number;
@@ -108,7 +112,7 @@ export function optionsOf(seed: number): Omit<SimulationOptions, "openCrew"> {
 
 export async function runSimulation(options: SimulationOptions): Promise<Outcome> {
   const { seed, contributors, rounds, faults, parameters = 128, openCrew, settle } = options;
-  const { pieceBytes = PIECE_BYTES } = options;
+  const { pieceBytes = PIECE_BYTES, peers = false } = options;
   const charter = charterOf(seed, options.uplink ?? { keep: 32, bits: 2, beta: 0.95, together: 0 });
   const stormMs = rounds * 5_000;
   const world = createWorld({
@@ -120,6 +124,7 @@ export async function runSimulation(options: SimulationOptions): Promise<Outcome
     openCrew,
     pieceBytes,
     stormMs,
+    peers,
   });
   const ledger = followLedger(world);
   world.start();
@@ -160,6 +165,7 @@ export async function runSimulation(options: SimulationOptions): Promise<Outcome
   findings.push(...(await examine(evidence)));
   const judged = ledger.events().filter((event) => event.type === "judged");
   const last = honest(world)[0]?.contributor.parameters() ?? world.toy.initial;
+  const views = [...world.machines.values()].map(({ contributor }) => contributor.view());
   return {
     seed,
     findings,
@@ -168,6 +174,10 @@ export async function runSimulation(options: SimulationOptions): Promise<Outcome
     accepted: judged.filter((event) => event.verdict.type === "accepted").length,
     refused: judged.filter((event) => event.verdict.type === "refused").length,
     kills: world.kills,
+    peers: {
+      bytesFetched: views.reduce((sum, { peers: { bytesFetched } }) => sum + bytesFetched, 0),
+      sentences: views.map((view) => view.peers.sentence),
+    },
     resumed: world.resumed,
     timeMs: world.clock.nowMs(),
     wakes,

@@ -6,10 +6,12 @@
 import { present } from "../base/assert.ts";
 import { digestOf, floatBytes, type Bytes, type ContributionId, type ContributorId } from "../base/bytes.ts";
 import { createRng, type Rng } from "../base/rng.ts";
+import type { PeerRtc } from "../contributor/peers.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
 import type { Work } from "../contributor/work.ts";
 import type { GateOptions } from "../coordinator/gate.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
+import type { Link } from "../net/link.ts";
 import { decodeEntry } from "../protocol/chain.ts";
 import type { Charter } from "../protocol/charter.ts";
 import { contributorIdOf, decodeContributorMessage, decodeHeader, decodeRelayMessage } from "../protocol/codec.ts";
@@ -65,6 +67,8 @@ export interface WorldOptions {
   readonly gate?: GateOptions;
   /** Contributors begin within this time. */
   readonly arriveMs?: number;
+  /** Everybody agreed to exchange checkpoints with the others; liars send wrong ones. */
+  readonly peers?: boolean;
 }
 
 export interface Machine {
@@ -326,7 +330,19 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     const offer = await exchange(`offer ${offers} of ${process.name}`);
     return network.open(process, offer, { attach, tap });
   };
+  const peerRtc: PeerRtc = {
+    dial: async ({ exchange, attach }) => {
+      offers += 1;
+      return network.open(process, await exchange(`offer ${offers} of ${process.name}`), { attach, tap: {} });
+    },
+    answer: async ({ offerSdp, attach }) => {
+      const answer = `answer of ${process.name} to ${offerSdp}`;
+      network.offers.set(answer, { process, attach: lie === null ? attach : (link) => attach(spoiling(link)) });
+      return answer;
+    },
+  };
   const contributor: Contributor = createContributor({
+    ...(options.peers === true ? { peerRtc, peers: true } : {}),
     dial: (attach) => network.dial(process, attach, tap),
     ...(rng.below(2) === 0 ? { openRtc } : {}),
     fetchBlob: (digest, bytesMax) => network.fetchBlob(process, digest, bytesMax),
@@ -348,6 +364,22 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     agent: "simulation",
   });
   return contributor;
+}
+
+/** A link over which the last byte of every message goes out wrong. */
+function spoiling(link: Link): Link {
+  return {
+    lane: link.lane,
+    send: (bytes) => link.send(bytes.map((byte, i) => (i === bytes.length - 1 ? byte ^ 1 : byte))),
+    drained: () => link.drained(),
+    get bytesSent() {
+      return link.bytesSent;
+    },
+    get bytesReceived() {
+      return link.bytesReceived;
+    },
+    close: (reason) => link.close(reason),
+  };
 }
 
 /** Whether the ledger, as it is on the disk now, says that a contribution is accepted. */

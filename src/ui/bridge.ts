@@ -15,6 +15,7 @@ export interface Trainer {
   resume(): void;
   stop(): void;
   setDuty(duty: number): void;
+  setPeers(on: boolean): void;
   generate(options: GenerateOptions, onText: (text: string) => void): Promise<Outcome>;
   abort(): void;
   /** The page goes away: says goodbye to the relay; best effort. */
@@ -77,6 +78,7 @@ export function openTrainer(
       tell(() => remote.stop());
     },
     setDuty: (duty) => tell(() => remote.setDuty(duty)),
+    setPeers: (on) => tell(() => remote.setPeers(on)),
     generate: (request, onText) => ask(() => remote.generate(request, proxy(onText))),
     abort: () => tell(() => remote.abort()),
     leave: () => tell(() => remote.stop()),

@@ -22,8 +22,9 @@ export interface ConsentTerms {
 
 /** The terms as pairs of heading and sentence; the widget shows the same ones. */
 export function consentParts(terms: ConsentTerms): readonly (readonly [string, string])[] {
-  // The widget has no slider.
+  // The widget has no slider, and exchanges nothing with other contributors.
   const changeable = terms.lasts === "30 days" ? " at first; you can change that at any time" : "";
+  const unless = terms.lasts === "30 days" ? ", unless you tick “Share the model with other volunteers directly”" : "";
   return [
     [
       "What is used",
@@ -42,8 +43,8 @@ export function consentParts(terms: ConsentTerms): readonly (readonly [string, s
     ],
     [
       "Who sees what",
-      "The relay sees your IP address, as every website does; other contributors do not. A random key made on this device " +
-        "signs what you send and stands for you in the run’s record. There is no account and no name.",
+      `The relay sees your IP address, as every website does; other contributors do not${unless}. ` +
+        "A random key made on this device signs what you send and stands for you in the run’s record. There is no account and no name.",
     ],
     [
       "What is kept here",

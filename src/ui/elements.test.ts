@@ -10,6 +10,7 @@ const { laneOwners } = await import("./threads.ts");
 const { clampDuty } = await import("./power.ts");
 const { thin } = await import("./chart.ts");
 const { tracePath } = await import("./meter.ts");
+const { peersSentence } = await import("./peers.ts");
 const { consentParts } = await import("./consent-parts.ts");
 
 describe("elements", () => {
@@ -26,6 +27,15 @@ describe("elements", () => {
         expect((clamped * 20) % 1).toBeCloseTo(0);
       }),
     );
+  });
+
+  test("peersSentence() says what is shown to whom, and what went and came once it is on", () => {
+    const view = { able: true, on: true, bytesServed: 2e6, bytesFetched: 0, serving: 1, sentence: "Some words." };
+    expect(peersSentence(null)).toMatch(/see this device’s IP address, until you untick this\.$/);
+    expect(peersSentence(view)).toContain(
+      "Sent to others 2\u00a0MB, sending now; got from others 0\u00a0B. Some words.",
+    );
+    expect(peersSentence({ ...view, on: false })).toBe(peersSentence(null));
   });
 
   test("laneOwners() gives each contributor one lane and moves nobody when one joins", () => {

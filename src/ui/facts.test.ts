@@ -31,6 +31,16 @@ describe("facts", () => {
     expect(deviceFacts(null)).toHaveLength(1);
   });
 
+  test("deviceFacts() tells bytes of other volunteers apart, where there were any or the person asked for it", () => {
+    const view = sampleView({ status: "training", duty: 0.5, tick: 1 });
+    const words = "With other volunteers";
+    expect(deviceFacts(view).find(({ name }) => name === words)?.value).toBe(
+      "4.22\u00a0MB sent, 2.11\u00a0MB received",
+    );
+    const peers = { ...view.peers, on: false, bytesServed: 0, bytesFetched: 0 };
+    expect(JSON.stringify(deviceFacts({ ...view, peers }))).not.toContain(words);
+  });
+
   test("consentTerms() takes the median round, so that one newcomer's download does not weigh in", () => {
     const run = sampleRun(9);
     const usual = consentTerms(run, 0.5).round;

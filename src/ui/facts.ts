@@ -88,7 +88,16 @@ export function deviceFacts(view: ContributorView | null): readonly Fact[] {
     },
     { name: "Learned from", value: `${formatShort(view.tokensTotal)} tokens` },
     { name: "Traffic", value: `${formatBytes(view.bytesUp)} sent, ${formatBytes(view.bytesDown)} received` },
+    ...peerFacts(view.peers),
   ];
+}
+
+/** Nothing where nothing was exchanged and nobody asked for it. */
+function peerFacts({ on, bytesServed, bytesFetched }: ContributorView["peers"]): readonly Fact[] {
+  const value = `${formatBytes(bytesServed)} sent, ${formatBytes(bytesFetched)} received`;
+  return on || bytesServed + bytesFetched > 0
+    ? [{ name: "With other volunteers", value, note: "Directly, not through the relay" }]
+    : [];
 }
 
 export function itemsOf(view: ContributorView | null): readonly ContributionItem[] {

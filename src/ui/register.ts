@@ -3,6 +3,7 @@ import { ChartElement } from "./chart.ts";
 import { ConsentElement } from "./consent.ts";
 import { ContributionsElement } from "./contributions.ts";
 import { MeterElement } from "./meter.ts";
+import { PeersElement } from "./peers.ts";
 import { PowerElement } from "./power.ts";
 import { ThreadsElement } from "./threads.ts";
 import { TryElement } from "./try.ts";
@@ -12,6 +13,7 @@ const ELEMENTS = {
   "heddle-consent": ConsentElement,
   "heddle-contributions": ContributionsElement,
   "heddle-meter": MeterElement,
+  "heddle-peers": PeersElement,
   "heddle-power": PowerElement,
   "heddle-threads": ThreadsElement,
   "heddle-try": TryElement,
@@ -32,6 +34,7 @@ declare global {
     "heddle-consent": ConsentElement;
     "heddle-contributions": ContributionsElement;
     "heddle-meter": MeterElement;
+    "heddle-peers": PeersElement;
     "heddle-power": PowerElement;
     "heddle-threads": ThreadsElement;
     "heddle-try": TryElement;

@@ -11,6 +11,8 @@ export interface TrainOptions {
   readonly engine: "auto" | "webgpu" | "wasm";
   /** Share of the time the device works, 0.05 … 1. */
   readonly duty: number;
+  /** The person agreed to exchange checkpoints with other contributors directly. */
+  readonly peers: boolean;
   /** Name of this program for the relay: "page/0.1.0". */
   readonly agent: string;
 }
@@ -39,6 +41,7 @@ export interface TrainSurface {
   /** Leaves the run; resolves when nothing computes any more. */
   stop(): Promise<void>;
   setDuty(duty: number): void;
+  setPeers(on: boolean): void;
   /** 95th percentile of the page's frame gaps, about once a second; null while the page is not seen. */
   setFrames(gapMs: number | null): void;
   view(): ContributorView | null;

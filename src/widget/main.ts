@@ -143,7 +143,7 @@ async function start(): Promise<void> {
   const mine = release;
   const { openTrainer } = await import("../ui/bridge.ts");
   trainer = openTrainer(
-    { relay: location.origin, engine: "auto", duty: DUTY, agent: AGENT },
+    { relay: location.origin, engine: "auto", duty: DUTY, peers: false, agent: AGENT },
     (next) => {
       view = next;
       drawView();

@@ -4,7 +4,7 @@ import { HeddleError } from "../../src/base/assert.ts";
 import { concatBytes, digestOf, floatBytes, textBytes, type Bytes } from "../../src/base/bytes.ts";
 import { openNotebook } from "../../src/contributor/notebook.ts";
 import { createLedgerFetcher, LENGTH_HEADER } from "../../src/net/ledger.ts";
-import { checkSdp, withHostCandidates, withoutCandidates } from "../../src/net/sdp.ts";
+import { checkSdp, withFewCandidates, withHostCandidates, withoutCandidates } from "../../src/net/sdp.ts";
 import { appendEntry, decodeEntry, EMPTY_CHAIN, verifyChain } from "../../src/protocol/chain.ts";
 import { checkCharter, decodeCharter, encodeCharter } from "../../src/protocol/charter-codec.ts";
 import type { Charter } from "../../src/protocol/charter.ts";
@@ -260,6 +260,7 @@ function sdpSubject(): Subject {
         const sdp = text.decode(input);
         checkSdp(sdp, "offer");
         withHostCandidates(withoutCandidates(sdp), ["127.0.0.1"], 1);
+        withFewCandidates(sdp);
       }),
   };
 }

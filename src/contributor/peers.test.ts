@@ -1,0 +1,304 @@
+import { describe, expect, test } from "vitest";
+import { digestOf, floatBytes, type Bytes, type Digest } from "../base/bytes.ts";
+import { createRng } from "../base/rng.ts";
+import type { Clock } from "../base/clock.ts";
+import type { Fact } from "../coordinator/fact.ts";
+import { Introductions } from "../coordinator/introductions.ts";
+import type { Attach, Link } from "../net/link.ts";
+import { createMemoryPair } from "../net/memory.ts";
+import { contributorIdOf } from "../protocol/codec.ts";
+import { MEET_MS, PEER_OPEN_MS, PEER_STALL_MS, PIECE_BYTES } from "../protocol/limits.ts";
+import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
+import { encodePeerMessage, peerProof } from "../protocol/peer.ts";
+import { pieceAt } from "../protocol/pieces.ts";
+import { createVirtualClock } from "../sim/clock.ts";
+import { createKeyRegistry } from "../sim/keys.ts";
+import { Peers, SERVED_AT_ONCE_MAX, SERVED_RATE, type PeerRtc } from "./peers.ts";
+
+/** Three parts. */
+const params = Float32Array.from({ length: 160_000 }, (_, i) => i);
+const content = floatBytes(params);
+const blob = digestOf(content);
+
+interface Member {
+  readonly peers: Peers;
+  /** What it said to the relay. */
+  readonly said: ContributorMessage[];
+  readonly id: number;
+  working: boolean;
+  held: { readonly digest: Digest; readonly params: Float32Array<ArrayBuffer> } | null;
+}
+
+interface Joining {
+  readonly on?: boolean;
+  readonly holds?: Float32Array<ArrayBuffer>;
+  readonly duty?: number;
+  /** What is at its end of a link in place of the honest one; null answers no offer. */
+  readonly far?: (attach: Attach, scene: Scene) => Attach | null;
+}
+
+/** A relay that introduces, and contributors whose links are in memory. */
+class Scene {
+  readonly clock = createVirtualClock();
+  readonly registry = createKeyRegistry();
+  readonly facts: Fact[] = [];
+  readonly introductions = new Introductions({
+    nowMs: () => this.clock.nowMs(),
+    rng: createRng("introductions"),
+    checkpointBytes: (wanted) => (wanted === blob ? content.length : null),
+    fact: (fact) => this.facts.push(fact),
+  });
+  /** Changes a message on its way; null loses it. */
+  twist: (message: RelayMessage | ContributorMessage) => RelayMessage | ContributorMessage | null = (message) =>
+    message;
+  readonly links: Link[] = [];
+  readonly #waiting = new Map<string, Attach>();
+  #members = 0;
+
+  join({ on = true, holds, duty = 1, far = (attach) => attach }: Joining = {}): Member {
+    this.#members += 1;
+    const id = this.#members;
+    const key = this.registry.create(id);
+    const guest = {
+      id,
+      contributor: contributorIdOf(key.publicKey),
+      publicKey: key.publicKey,
+      send: (message: RelayMessage): void => this.#later(message, (sent) => peers.take(sent as RelayMessage)),
+    };
+    const said: ContributorMessage[] = [];
+    const send = (message: ContributorMessage): void => {
+      said.push(message);
+      this.#later(message, (sent) => this.introductions.take(guest, sent as never));
+    };
+    const rtc: PeerRtc = {
+      dial: async ({ exchange, attach }) => {
+        const attachB = this.#waiting.get(await exchange(`offer of ${id}`));
+        const pair = createMemoryPair({ attachA: attach, attachB: attachB as Attach });
+        this.links.push(pair.a);
+        return pair.a;
+      },
+      answer: async ({ offerSdp, attach }) => {
+        const end = far(attach, this);
+        if (end === null) {
+          return new Promise(() => undefined);
+        }
+        this.#waiting.set(`answer of ${id} to ${offerSdp}`, end);
+        return `answer of ${id} to ${offerSdp}`;
+      },
+    };
+    const member: Omit<Member, "peers"> & { peers?: Peers } = {
+      id,
+      said,
+      working: true,
+      held: holds === undefined ? null : { digest: blob, params: holds },
+    };
+    const peers = new Peers(
+      {
+        rtc,
+        key,
+        verify: this.registry.verify,
+        hash: async (bytes) => digestOf(bytes),
+        clock: this.clock,
+        session: () => 1,
+        working: () => member.working,
+        held: () => member.held,
+        duty: () => duty,
+        iceServers: () => [],
+        send,
+        onChange: () => undefined,
+      },
+      on,
+    );
+    peers.update();
+    return Object.assign(member, { peers });
+  }
+
+  /** What becomes of a fetch, and how long it takes. */
+  async fetch(member: Member, wanted = blob): Promise<{ bytes: Bytes | null; tookMs: number; sentence: string }> {
+    let bytes: Bytes | null | undefined;
+    const beganMs = this.clock.nowMs();
+    let tookMs = 0;
+    void member.peers.fetch(wanted, content.length).then((got) => {
+      [bytes, tookMs] = [got, this.clock.nowMs() - beganMs];
+    });
+    const settle = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+    await settle();
+    await this.clock.run(beganMs + 60_000, () => bytes !== undefined, settle);
+    expect(bytes).not.toBe(undefined);
+    return { bytes: bytes ?? null, tookMs, sentence: member.peers.view().sentence };
+  }
+
+  #later(message: RelayMessage | ContributorMessage, take: (message: RelayMessage | ContributorMessage) => void): void {
+    const sent = this.twist(message);
+    if (sent !== null) {
+      this.clock.after(1, () => take(sent));
+    }
+  }
+}
+
+describe("Peers.fetch()", () => {
+  test("gets a checkpoint from another who serves it, and the relay hears what came of it", async () => {
+    const scene = new Scene();
+    const server = scene.join({ holds: params });
+    const seeker = scene.join();
+    const { bytes, tookMs } = await scene.fetch(seeker);
+    expect(bytes).toEqual(content);
+    expect(tookMs).toBeLessThan(100);
+    await scene.clock.run(scene.clock.nowMs() + 10, () => false);
+    expect(server.peers.view()).toMatchObject({ bytesServed: content.length, bytesFetched: 0, serving: 0 });
+    expect(seeker.peers.view()).toMatchObject({ bytesServed: 0, bytesFetched: content.length });
+    expect(scene.facts).toEqual([{ type: "met", outcome: "fetched", bytes: content.length }]);
+    expect(scene.introductions.meetings).toBe(0);
+  });
+
+  test("asks nobody where the person has not agreed, and nobody answers who has not", async () => {
+    const scene = new Scene();
+    const server = scene.join({ holds: params, on: false });
+    const seeker = scene.join({ on: false });
+    expect((await scene.fetch(seeker)).bytes).toBe(null);
+    seeker.peers.setOn(true);
+    expect((await scene.fetch(seeker)).sentence).toContain("no other volunteer could send it");
+    expect(server.said).toEqual([]);
+    // A relay that names it all the same gets no answer, and it gathers no address.
+    const meeting = new Uint8Array(32);
+    server.peers.take({ type: "meet", meeting, blob, peer: new Uint8Array(32), asks: false });
+    server.peers.take({ type: "signal", meeting, kind: "offer", sdp: "offer", signature: new Uint8Array(8) });
+    await scene.clock.run(scene.clock.nowMs() + 20_000, () => false);
+    expect(server.said).toEqual([]);
+  });
+
+  test("leaves who sends other bytes, says so, and is not introduced to it again", async () => {
+    const scene = new Scene();
+    scene.join({ holds: params.map((value) => value + 1) });
+    const seeker = scene.join();
+    const first = await scene.fetch(seeker);
+    expect([first.bytes, first.sentence]).toEqual([null, expect.stringContaining("bytes with another digest")]);
+    await scene.clock.run(scene.clock.nowMs() + 10, () => false);
+    expect(scene.facts).toEqual([{ type: "met", outcome: "wrong", bytes: 0 }]);
+    expect((await scene.fetch(seeker)).sentence).toContain("no other volunteer");
+    scene.join({ holds: params });
+    expect((await scene.fetch(seeker)).bytes).toEqual(content);
+  });
+
+  test.each<[string, NonNullable<Joining["far"]>, number]>([
+    ["never answers", () => null, PEER_OPEN_MS],
+    ["says nothing", () => sending([]), PEER_STALL_MS],
+    ["vanishes", (attach, { links }) => vanishing(attach, links), 100],
+    ["sends a part twice", () => sending([part(0), part(0)]), 100],
+    ["sends a part that is too short", () => sending([part(0, 10)]), 100],
+    ["sends a part that is none of it", () => sending([part(3)]), 100],
+    ["sends what cannot be read", () => sending([Uint8Array.of(1, 2, 3)]), 100],
+    ["trickles", (_, { clock }) => sending([part(0), part(1), part(2)], clock, 3_900), PEER_STALL_MS + 4_883],
+  ])("leaves a peer that %s, in time", async (_, far, withinMs) => {
+    const scene = new Scene();
+    scene.join({ holds: params, far });
+    const { bytes, tookMs, sentence } = await scene.fetch(scene.join());
+    expect([bytes, sentence]).toEqual([null, expect.stringContaining("came from the relay: ")]);
+    expect(tookMs).toBeLessThan(withinMs + 100);
+  });
+
+  test("waits for a relay that says nothing no longer than MEET_MS", async () => {
+    const scene = new Scene();
+    scene.twist = (message) => (message.type === "seek" ? null : message);
+    const { bytes, tookMs } = await scene.fetch(scene.join());
+    expect([bytes, tookMs]).toEqual([null, MEET_MS]);
+  });
+
+  test.each(["offer", "answer"] as const)("takes no %s that was swapped on its way", async (kind) => {
+    const scene = new Scene();
+    const server = scene.join({ holds: params });
+    scene.twist = (message) =>
+      message.type === "signal" && message.kind === kind ? { ...message, sdp: "another's" } : message;
+    const { bytes } = await scene.fetch(scene.join());
+    expect([bytes, server.peers.view().bytesServed]).toEqual([null, 0]);
+  });
+
+  test("takes no description that was signed for another meeting", async () => {
+    const scene = new Scene();
+    scene.join({ holds: params });
+    scene.twist = (message) =>
+      message.type === "meet" && message.asks ? { ...message, meeting: new Uint8Array(32).fill(9) } : message;
+    expect((await scene.fetch(scene.join())).bytes).toBe(null);
+  });
+
+  test("ends at once when the person does not want it any more", async () => {
+    const scene = new Scene();
+    scene.join({ holds: params, far: () => sending([]) });
+    const seeker = scene.join();
+    scene.clock.after(500, () => seeker.peers.setOn(false));
+    expect((await scene.fetch(seeker)).tookMs).toBe(500);
+  });
+});
+
+describe("Peers.update()", () => {
+  test("tells the relay what is served, and nothing while the person has paused; who is served then is left", async () => {
+    const scene = new Scene();
+    const server = scene.join({ holds: params });
+    expect(server.said).toEqual([{ type: "serve", blob }]);
+    let sent = 0;
+    scene
+      .join()
+      .peers.fetch(blob, content.length)
+      .catch(() => undefined);
+    await scene.clock.run(20, () => server.peers.view().serving > 0);
+    expect(server.peers.view().serving).toBe(1);
+    server.working = false;
+    server.peers.update();
+    expect(server.peers.view().serving).toBe(0);
+    expect(server.said.at(-1)).toEqual({ type: "serve", blob: null });
+    sent = server.peers.view().bytesServed;
+    await scene.clock.run(10_000, () => false);
+    expect(server.peers.view().bytesServed).toBe(sent);
+  });
+
+  test("serves SERVED_AT_ONCE_MAX at a time and its hour's bytes by its share of the time, and declines the rest", async () => {
+    const scene = new Scene();
+    const server = scene.join({ holds: params });
+    const meet = (number: number): void => {
+      const meeting = new Uint8Array(32).fill(number);
+      const key = scene.registry.create("asks", number);
+      server.peers.take({ type: "meet", meeting, blob, peer: key.publicKey, asks: false });
+      const both = { meeting, blob, asking: key.publicKey, serving: scene.registry.create(server.id).publicKey };
+      const signature = key.signNow("peer-offer", peerProof(both, "offer"));
+      server.peers.take({ type: "signal", meeting, kind: "offer", sdp: "offer", signature });
+    };
+    [1, 2, 3].forEach(meet);
+    await scene.clock.run(50, () => false);
+    expect(server.peers.view().serving).toBe(SERVED_AT_ONCE_MAX);
+    expect(server.said.filter(({ type }) => type === "met")).toMatchObject([{ outcome: "declined" }]);
+    // None of them opens a link: both are given up, and their bytes are there again.
+    await scene.clock.run(PEER_OPEN_MS + 100, () => false);
+    expect(server.peers.view()).toMatchObject({ serving: 0, bytesServed: 0 });
+
+    const lazy = scene.join({ holds: params, duty: (0.9 * content.length) / SERVED_RATE.burst });
+    expect(lazy.said).toEqual([]);
+  });
+});
+
+/** Part `index` of the content, cut to `bytes`. */
+function part(index: number, bytes = PIECE_BYTES): Bytes {
+  const { start, end } = pieceAt(index % 3, { bytes: content.length, count: 3 });
+  return encodePeerMessage({ type: "part", index, bytes: content.subarray(start, Math.min(end, start + bytes)) });
+}
+
+/** An end that sends `messages`, asked or not; `everyMs` apart. */
+function sending(messages: readonly Bytes[], clock?: Clock, everyMs = 0): Attach {
+  return (link) => {
+    messages.forEach((message, i) => {
+      if (clock === undefined) {
+        link.send(message);
+      } else {
+        clock.after((i + 1) * everyMs, () => link.send(message));
+      }
+    });
+    return { message: () => undefined, closed: () => undefined };
+  };
+}
+
+/** An honest end, whose link breaks when it was asked. */
+function vanishing(attach: Attach, links: readonly Link[]): Attach {
+  return (link) => {
+    const { closed } = attach(link);
+    return { message: () => links.at(-1)?.close("Gone"), closed };
+  };
+}

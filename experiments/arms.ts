@@ -89,6 +89,7 @@ export function charterOf({
       judgeMs: 60_000,
       decayRounds: rounds,
       decayTo: 0.1,
+      lateShare: 0,
     },
     trust,
   };

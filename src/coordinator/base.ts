@@ -23,6 +23,7 @@ import {
   type ServerState,
 } from "../update/outer.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
+import { weightIn } from "./late.ts";
 import type { Contribution, DurableState } from "./state.ts";
 
 /** Who measures for the relay. Both run to their end; they reject only when the referee itself fails. */
@@ -108,6 +109,8 @@ export interface Step {
 export interface StepOptions {
   readonly kernel: MergeKernel;
   readonly charter: Charter;
+  /** That is merged. */
+  readonly round: number;
   /** That the step leads to. */
   readonly version: number;
   /** The accepted contributions, and how to read a payload. */
@@ -118,10 +121,17 @@ export interface StepOptions {
 /** Merges contributions into `base`. A function of its arguments to the last bit, for relays and for those who look again. */
 export async function takeStep(
   { params, server: before }: Base,
-  { kernel, charter, version, contributions, read }: StepOptions,
+  { kernel, charter, round, version, contributions, read }: StepOptions,
 ): Promise<Step> {
-  const packed = contributions.map(({ id, header: { tokens, payload }, norm }): PackedContribution => {
-    return { id, weight: tokens, norm, bytes: payload.bytes, read: () => read(payload.digest) };
+  const packed = contributions.map(({ id, header, norm }): PackedContribution => {
+    const { payload } = header;
+    return {
+      id,
+      weight: weightIn(round, header, charter),
+      norm,
+      bytes: payload.bytes,
+      read: () => read(payload.digest),
+    };
   });
   const outer = outerAt(charter, version);
   const merged = await mergePacked(kernel, packed, { parameters: params.length, ...outer });
@@ -150,8 +160,9 @@ export async function mergeRound({
 }: MergeOptions): Promise<NextBase> {
   const contributions = ids.map((id) => present(durable.contributions.get(id), `contribution ${id} of this round`));
   const version = durable.head.version + 1;
+  const { round } = durable;
   const read = (payload: Digest): Promise<Bytes> => readBlob(blobs, payload, "payload");
-  const { base, broadcast } = await takeStep(before, { ...options, version, contributions, read });
+  const { base, broadcast } = await takeStep(before, { ...options, round, version, contributions, read });
   const server = await blobs.put(serverBytes(base.server));
   const head: VersionInfo = {
     version,

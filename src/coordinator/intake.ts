@@ -33,10 +33,11 @@ export type Intake =
   | { readonly type: "again"; readonly contribution: ContributionId; readonly verdict: Verdict | null }
   | { readonly type: "refused"; readonly reason: Reason; readonly detail: string };
 
-/** An offer whose pieces may come. */
+/** A header whose payload may come. `soon`: to be taken in when the next round is open. */
 export interface Offered {
   readonly type: "offered";
   readonly header: ContributionHeader;
+  readonly soon: boolean;
 }
 
 type Contribute = Pick<
@@ -45,22 +46,22 @@ type Contribute = Pick<
 >;
 type Report = Extract<ContributorMessage, { readonly type: "report" }>;
 
-/** Checks a contribution that is here as a whole and, when it holds, stores its payload. */
+/** Checks a contribution that is here as a whole and, when it holds and its time has come, stores its payload. */
 export async function takeContribution(
   options: IntakeOptions,
   sender: Sender,
   { header: headerBytes, signature, payload }: Contribute,
   wireBytes: number,
-): Promise<Intake> {
+): Promise<Intake | Offered> {
   const taken = await takeHeader(options, sender, { header: headerBytes, signature });
-  if (taken.type !== "offered") {
+  if (taken.type !== "offered" || taken.soon) {
     return taken;
   }
   const { header } = taken;
   const contribution = contributionIdOf(headerBytes);
   const norm = await readPayload(options, header, payload);
   if (!norm.ok) {
-    return rejected(sender, contribution, norm, true);
+    return rejected(sender, contribution, norm, isPresent(options, header));
   }
   await options.blobs.put(payload.slice());
   const { session } = sender;
@@ -93,7 +94,14 @@ export async function takeOffer(options: IntakeOptions, sender: Sender, offer: O
       : canBeCut(bytes, pieces)
         ? null
         : refuse("malformed", `Cannot take an offer: ${bytes} bytes cannot be cut into ${pieces} pieces`);
-  return wrong === null ? taken : rejected(sender, contributionIdOf(offer.header), wrong, true);
+  return wrong === null
+    ? taken
+    : rejected(sender, contributionIdOf(offer.header), wrong, isPresent(options, taken.header));
+}
+
+/** Whether it answers the present round's assignment, which ends with it. */
+function isPresent({ state: { durable } }: Pick<IntakeOptions, "state">, { round }: ContributionHeader): boolean {
+  return round === durable.round;
 }
 
 /** `ends`: the contributor's assignment is over. */
@@ -125,14 +133,15 @@ async function takeHeader(
     case "refused":
       return reject(screened.reason, screened.ends, "its header does not fit the round");
     case "passed":
+    case "soon":
       break;
     default:
       screened satisfies never;
   }
   if (!(await verify(sender.publicKey, "contribution", headerBytes, signature))) {
-    return reject("bad-signature", true, "the header's signature does not match");
+    return reject("bad-signature", isPresent({ state }, header.value), "the header's signature does not match");
   }
-  return { type: "offered", header: header.value };
+  return { type: "offered", header: header.value, soon: screened.type === "soon" };
 }
 
 /** The norm of the payload that `header` names. */

@@ -19,7 +19,7 @@ import {
   type Session,
   type SessionId,
 } from "./live.ts";
-import { acceptedIn, type Contribution } from "./state.ts";
+import { acceptedIn, inTime, type Contribution } from "./state.ts";
 
 /** The loss falls fast at first: older rounds would ask for more than is there, and skipped ones must not stop the run. */
 const ROUNDS_COMPARED = 2;
@@ -118,7 +118,7 @@ function undecided({ durable }: CoordinatorState): Contribution[] {
 
 /** Whoever contributed and is still here says ready a moment after; waiting for that spares the referee. */
 function everyoneReady({ durable, live }: CoordinatorState): boolean {
-  const authors = new Set([...durable.contributions.values()].map(({ header }) => header.contributor));
+  const authors = new Set(inTime(durable).map(({ header }) => header.contributor));
   return [...live.sessions.values()].every(
     ({ contributor, ready }) => !authors.has(contributor) || ready === durable.head.version,
   );
@@ -140,15 +140,17 @@ function drawValidators(draft: Draft): void {
   const open = undecided(draft.state);
   for (const contribution of open) {
     const at = place.get(contribution.header.contributor);
-    if (at !== undefined && circle.length > 1) {
-      pair(contribution, circle[(at + 1) % circle.length]);
+    const next = at === undefined || circle.length < 2 ? undefined : circle[(at + 1) % circle.length];
+    if (next !== undefined && !taken.has(next.id)) {
+      pair(contribution, next);
     }
   }
-  for (const contribution of open.filter(({ header }) => !place.has(header.contributor))) {
+  for (const contribution of open.filter((one) => !pairs.has(one))) {
+    const author = contribution.header.contributor; // it is gone, or has another one here: any other will do
     pair(
       contribution,
-      circle.find(({ id }) => !taken.has(id)),
-    ); // its author is gone, so any other will do
+      circle.find(({ id, contributor }) => !taken.has(id) && contributor !== author),
+    );
   }
   setLive(draft, { drawMs: null });
   for (const [contribution, session] of pairs) {

@@ -105,7 +105,7 @@ export type CoordinatorEvent =
       readonly norm: number;
       readonly wireBytes: number;
     }
-  /** A contribution did not pass the host's checks. `ends`: it was this round's answer, so the assignment is over. */
+  /** A contribution did not pass the host's checks. `ends`: it was the present round's answer, so the assignment is over. */
   | {
       readonly type: "rejected";
       readonly session: SessionId;

@@ -4,8 +4,8 @@
  * goes on exactly as a contribution that arrived whole. Who is refused is told why; what is not expected costs no memory.
  */
 import { createTurn, type InTurn } from "../base/turn.ts";
-import { encodeMessage } from "../protocol/codec.ts";
-import { piecesOffered } from "../protocol/pieces.ts";
+import { contributionIdOf, encodeMessage } from "../protocol/codec.ts";
+import { digestPieces, piecesOffered } from "../protocol/pieces.ts";
 import type { Keys } from "../store/store.ts";
 import type { Fact } from "./fact.ts";
 import {
@@ -18,6 +18,7 @@ import {
   type Sender,
 } from "./intake.ts";
 import { BUSY_RETRY_MS, type CoordinatorEvent, type CoordinatorState } from "./live.ts";
+import { arrivalOf } from "./late.ts";
 import type { Peer, Work } from "./peer.ts";
 import { UPLOAD_IDLE_MS, Uploads, type Hash, type Upload } from "./uploads.ts";
 
@@ -43,6 +44,8 @@ export interface ReceptionHost {
 export class Reception {
   readonly #host: ReceptionHost;
   readonly #uploads: Uploads;
+  /** Who sent what is complete and waits for the next round. */
+  readonly #waiting = new WeakMap<Upload, Peer>();
   /** Whatever changes uploads. */
   readonly #inTurn: InTurn = createTurn();
 
@@ -68,11 +71,16 @@ export class Reception {
     return this.#inTurn(() => (message.type === "offer" ? this.#offer(peer, message) : this.#piece(peer, message)));
   }
 
-  /** Forgets uploads that nobody waits for any more. To be called whenever the state has changed, and now and then. */
+  /** Forgets uploads that nobody waits for any more, and goes on with those whose time has come. To be called whenever the state has changed, and now and then. */
   tidy(): void {
     const { state } = this.#host.intake();
     for (const upload of this.#uploads.all().filter(({ taken }) => !taken)) {
       const why = whyOver(upload, state, this.#host.nowMs());
+      const peer = this.#waiting.get(upload);
+      if (why === null && peer !== undefined && isDue(upload, state)) {
+        this.#waiting.delete(upload);
+        this.#host.enqueue(() => this.#finish(peer, upload));
+      }
       if (why !== null) {
         this.#drop(upload);
         if (why === "late") {
@@ -87,9 +95,24 @@ export class Reception {
     }
   }
 
-  /** Within a job of the queue: a contribution that came whole. */
+  /** Within a job of the queue: a contribution that came whole. One that came too early for the next round waits as an upload does. */
   async contribute(peer: Peer, message: Of<"contribute">, wireBytes: number): Promise<void> {
-    await this.#settle(peer, await takeContribution(this.#host.intake(), senderOf(peer), message, wireBytes), 1);
+    const taken = await takeContribution(this.#host.intake(), senderOf(peer), message, wireBytes);
+    if (taken.type !== "offered") {
+      await this.#settle(peer, taken, 1);
+      return;
+    }
+    const { header, signature, payload } = message;
+    const contribution = contributionIdOf(header);
+    this.#host.track(() =>
+      this.#inTurn(async () => {
+        await this.#offer(peer, { type: "offer", header, signature, pieces: digestPieces(payload, 1) });
+        const upload = this.#uploadOf(peer, { contribution });
+        if (upload?.held === 0) {
+          await this.#piece(peer, { type: "piece", contribution, index: 0, bytes: payload });
+        }
+      }),
+    );
   }
 
   /** Within a job of the queue. */
@@ -181,7 +204,12 @@ export class Reception {
         this.#host.enqueue(() =>
           this.#settle(
             peer,
-            rejected({ session: peer.id }, upload.contribution, { reason: "malformed", detail: added.detail }, true),
+            rejected(
+              { session: peer.id },
+              upload.contribution,
+              { reason: "malformed", detail: added.detail },
+              upload.header.round === this.#host.intake().state.durable.round,
+            ),
             upload.count,
           ),
         );
@@ -213,11 +241,18 @@ export class Reception {
     const payload = await this.#uploads.payload(upload);
     const whole = { header: upload.offer.header, signature: upload.offer.signature, payload };
     const wireBytes = encodeMessage(upload.offer).length + payload.length;
-    await this.#settle(peer, await takeContribution(intake, senderOf(peer), whole, wireBytes), upload.count);
+    const taken = await takeContribution(intake, senderOf(peer), whole, wireBytes);
+    if (taken.type === "offered") {
+      upload.taken = false;
+      this.#waiting.set(upload, peer);
+      peer.send({ type: "have", contribution: upload.contribution, pieces: upload.count });
+      return;
+    }
+    await this.#settle(peer, taken, upload.count);
     this.#drop(upload);
   }
 
-  #uploadOf(peer: Peer, { contribution }: Of<"piece">): Upload | undefined {
+  #uploadOf(peer: Peer, { contribution }: Pick<Of<"piece">, "contribution">): Upload | undefined {
     const upload = this.#uploads.of(peer.contributor);
     return upload?.contribution === contribution ? upload : undefined;
   }
@@ -236,15 +271,21 @@ function senderOf(peer: Peer): Sender {
 
 /** Null while an upload is of use. */
 function whyOver(
-  { contribution, contributor, header, movedMs }: Upload,
-  { durable, live }: CoordinatorState,
+  { contribution, contributor, header, movedMs, held, count }: Upload,
+  { charter, durable, live }: CoordinatorState,
   nowMs: number,
 ): "taken" | "late" | "idle" | null {
-  if (durable.contributions.has(contribution) || live.ended.has(contributor)) {
+  if (durable.contributions.has(contribution) || (header.round === durable.round && live.ended.has(contributor))) {
     return "taken";
   }
-  if (durable.stage !== "open" || durable.round !== header.round) {
+  const arrival = arrivalOf(charter, durable, header.round);
+  if (arrival === "late" || arrival === "early") {
     return "late";
   }
-  return nowMs - movedMs > UPLOAD_IDLE_MS ? "idle" : null;
+  return held < count && nowMs - movedMs > UPLOAD_IDLE_MS ? "idle" : null; // what is complete waits for its round
+}
+
+/** Whether what waited for the next round can be taken in. */
+function isDue({ header }: Upload, { charter, durable }: CoordinatorState): boolean {
+  return arrivalOf(charter, durable, header.round) === "now";
 }

@@ -9,17 +9,18 @@ import type { ContributionHeader } from "../protocol/messages.ts";
 import type { Reason, Verdict } from "../protocol/verdict.ts";
 import { packedBytesMaxOf } from "../update/merge.ts";
 import { trainName } from "./assignment.ts";
+import { arrivalOf, type Arrival } from "./late.ts";
 import type { CoordinatorState, SessionId } from "./live.ts";
-import type { DurableState } from "./state.ts";
+import { factsOf, type DurableState } from "./state.ts";
 
 export type Screened =
   | { readonly type: "passed" }
+  /** As far as can be seen now it will pass once the next round is open. */
+  | { readonly type: "soon" }
   /** Received before from the same contributor: its verdict, or null while it is being judged. */
   | { readonly type: "known"; readonly verdict: Verdict | null }
-  /** `ends`: it was this round's answer, so the contributor's assignment is over. */
+  /** `ends`: it was the present round's answer, so the contributor's assignment is over. */
   | { readonly type: "refused"; readonly reason: Reason; readonly ends: boolean };
-
-const PASSED: Screened = { type: "passed" };
 
 /** Looks at a contribution that arrived in `session`. */
 export function screen(
@@ -39,40 +40,52 @@ export function screen(
   if (known !== null) {
     // A resend of what is being judged, or of what was when the link broke, is no replay: it gets the same answer again.
     const task = live.sessions.get(session)?.task;
-    const resent = known.author === author && (header.round === durable.round || task?.type !== "train");
+    const recent = durable.contributions.has(id) || (charter.round.lateShare > 0 && header.round >= durable.round - 1);
+    const resent = known.author === author && (recent || task?.type !== "train");
     return resent ? { type: "known", verdict: known.verdict } : refused("replayed");
   }
   if (header.contributor !== author) {
     return refused("bad-signature");
   }
-  return screenPlace(durable, live.ended, header) ?? screenContent(charter, durable, header) ?? PASSED;
+  const arrival = arrivalOf(charter, durable, header.round);
+  const passed: Screened = { type: arrival === "soon" ? "soon" : "passed" };
+  return screenPlace(arrival, durable, live.ended, header) ?? screenContent(charter, durable, header) ?? passed;
 }
 
-/** Is it for this round, by somebody whose answer is still open, from the right base? */
+/** Is it for this round or the one before, by somebody whose answer is still open, from the right base? */
 function screenPlace(
+  arrival: Arrival,
   durable: DurableState,
   ended: ReadonlySet<ContributorId>,
   header: ContributionHeader,
 ): Screened | null {
-  const { round, stage, head, contributions } = durable;
-  if (header.round < round || (header.round === round && stage === "closed")) {
+  const { round, head, contributions, past } = durable;
+  const facts = factsOf(durable, header.round);
+  if (arrival === "late") {
     return refused("late");
   }
-  if (header.round > round || stage !== "open" || header.assignment !== trainName(durable, header.contributor)) {
+  if (arrival === "early" || facts === null || header.assignment !== trainName(facts, header.contributor)) {
     return refused("not-assigned");
   }
+  const present = header.round === round;
   if (
-    ended.has(header.contributor) ||
-    [...contributions.values()].some((one) => one.header.contributor === header.contributor)
+    (present && ended.has(header.contributor)) ||
+    [...contributions.values()].some((one) => isAnswer(header, one.header.contributor, one.header.round)) ||
+    past.some((one) => one.contributions.some(({ author, round: made }) => isAnswer(header, author, made)))
   ) {
     return refused("not-assigned");
   }
-  if (header.baseVersion !== head.version || header.baseDigest !== head.digest) {
-    return refused("wrong-base", true);
+  if (header.baseVersion !== facts.base.version || header.baseDigest !== facts.base.digest) {
+    return refused("wrong-base", present);
   }
   const bytes = [...contributions.values()].reduce((sum, one) => sum + one.header.payload.bytes, header.payload.bytes);
   const room = contributions.size < CONTRIBUTIONS_MAX && bytes <= packedBytesMaxOf(head.checkpointBytes / 4);
   return room ? null : refused("busy");
+}
+
+/** Whether `author` has given in `made` the one answer that an assignment has. */
+function isAnswer({ contributor, round }: ContributionHeader, author: ContributorId, made: number): boolean {
+  return author === contributor && made === round;
 }
 
 /** Can what it says of itself be true, and is its content new? */
@@ -82,17 +95,18 @@ function screenContent(
   header: ContributionHeader,
 ): Screened | null {
   const { steps, ahead, tokens, loss, payload } = header;
+  const present = header.round === durable.round;
   if (!Number.isFinite(loss)) {
-    return refused("not-finite", true);
+    return refused("not-finite", present);
   }
   const all = steps + ahead;
   if (ahead > round.aheadMax || all > round.stepsMax || tokens > all * inner.batch * model.time) {
-    return refused("malformed", true);
+    return refused("malformed", present);
   }
   const seen =
     [...durable.contributions.values()].some((one) => one.header.payload.digest === payload.digest) ||
     durable.past.some((past) => past.contributions.some((one) => one.payload === payload.digest));
-  return seen ? refused("replayed", true) : null;
+  return seen ? refused("replayed", present) : null;
 }
 
 function findKnown(

@@ -39,9 +39,19 @@ interface PastRound {
   readonly contributions: readonly {
     readonly id: ContributionId;
     readonly author: ContributorId;
+    /** That it was made in: this one or, where it came late, the one before. */
+    readonly round: number;
     readonly payload: Digest;
   }[];
   readonly accepted: readonly AcceptedUpdate[];
+}
+
+/** What a round's assignments follow from. */
+export interface RoundFacts {
+  readonly round: number;
+  readonly seed: number;
+  /** That its contributors train from. */
+  readonly base: Pick<VersionInfo, "version" | "digest">;
 }
 
 export interface DurableState {
@@ -60,6 +70,8 @@ export interface DurableState {
   /** Of the open or closed round. */
   readonly seed: number;
   readonly openedMs: number;
+  /** The round before, for what comes late; null in the first. */
+  readonly previous: RoundFacts | null;
   readonly contributions: ReadonlyMap<ContributionId, Contribution>;
   /** Newest last. */
   readonly past: readonly PastRound[];
@@ -133,6 +145,7 @@ function begin({ run, relay, head }: Of<"started">, timeMs: number): DurableStat
     stage: "idle",
     seed: 0,
     openedMs: timeMs,
+    previous: null,
     contributions: new Map(),
     past: [],
     verdicts: new Map(),
@@ -160,7 +173,10 @@ function begin({ run, relay, head }: Of<"started">, timeMs: number): DurableStat
 function contribute(state: DurableState, { contribution: id, header: bytes, norm }: Of<"contributed">): DurableState {
   const header = decodeHeader(bytes);
   assert(header.ok && contributionIdOf(bytes) === id, `Cannot apply event: contribution ${id} has another header`);
-  checkRound(state, header.value.round, "open");
+  assert(
+    state.stage === "open" && factsOf(state, header.value.round) !== null,
+    `Cannot apply event: contribution ${id} is for round ${header.value.round}; the state is at round ${state.round}, ${state.stage}`,
+  );
   assert(!state.contributions.has(id), `Cannot apply event: contribution ${id} was received before`);
   const contributions = new Map(state.contributions);
   contributions.set(id, { id, header: header.value, norm, verdict: null, improvement: null });
@@ -219,11 +235,22 @@ export function acceptedIn(state: DurableState): AcceptedUpdate[] {
     .map(({ norm, header, improvement }) => ({ norm, steps: header.steps + header.ahead, improvement }));
 }
 
+/** What contributions of `round` were assigned by; null for any but the state's round and the one before. */
+export function factsOf({ round: present, seed, head, previous }: DurableState, round: number): RoundFacts | null {
+  return round === present ? { round, seed, base: head } : previous?.round === round ? previous : null;
+}
+
+/** What was made in the round that is open or closed: all but what came late. */
+export function inTime({ round, contributions }: DurableState): Contribution[] {
+  return [...contributions.values()].filter(({ header }) => header.round === round);
+}
+
 function endRound(state: DurableState): DurableState {
   const all = [...state.contributions.values()];
   const contributions = all.map(({ id, header }) => ({
     id,
     author: header.contributor,
+    round: header.round,
     payload: header.payload.digest,
   }));
   const accepted = acceptedIn(state);
@@ -232,6 +259,7 @@ function endRound(state: DurableState): DurableState {
     ...state,
     round: state.round + 1,
     stage: "idle",
+    previous: factsOf(state, state.round),
     contributions: new Map(),
     past: past.slice(-ROUNDS_KEPT),
   };

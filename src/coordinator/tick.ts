@@ -171,7 +171,9 @@ function release(draft: Draft, { session: id, assignment }: Of<"released">): voi
 function contribute(draft: Draft, event: Of<"contributed">): void {
   const { contribution, headerBytes: header, signature, norm, wireBytes } = event;
   record(draft, { type: "contributed", contribution, header, signature, norm, wireBytes });
-  endTraining(draft, event.session);
+  if (event.header.round === draft.state.durable.round) {
+    endTraining(draft, event.session);
+  }
 }
 
 function reject(draft: Draft, { session: id, contribution, reason, ends }: Of<"rejected">): void {

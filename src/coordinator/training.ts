@@ -7,6 +7,7 @@ import { send, setLive, setSession, record, type Draft } from "./draft.ts";
 import { trainAssignment } from "./assignment.ts";
 import { DRAW_MS, GRACE_SHARE_MIN, type CoordinatorState, type LiveState, type Session } from "./live.ts";
 import { judgeNorms } from "./judging.ts";
+import { inTime } from "./state.ts";
 
 /** A joiner gets an assignment while at least this share of the round's time remains. */
 const JOIN_SHARE = 0.5;
@@ -83,7 +84,7 @@ function mayTrain({ durable, live }: CoordinatorState, { contributor, ready, tas
   if (ready !== durable.head.version || task !== null) {
     return false;
   }
-  const answered = [...durable.contributions.values()].some(({ header }) => header.contributor === contributor);
+  const answered = inTime(durable).some(({ header }) => header.contributor === contributor);
   return durable.stage === "idle" || !(answered || live.ended.has(contributor));
 }
 
@@ -104,7 +105,8 @@ function closeRound(draft: Draft): void {
   const { charter, durable, live } = draft.state;
   const training = [...live.sessions.values()].filter(({ task }) => task?.type === "train").length;
   const absent = [...live.absent.values()].filter(({ untilMs }) => nowMs < untilMs).length;
-  const [here, all] = [durable.contributions.size, durable.contributions.size + training + absent];
+  const here = inTime(durable).length; // nobody waits for what is late
+  const all = here + training + absent;
   const patient = nowMs < live.patientUntilMs; // after a restart most are still to come back
   const quorum = !patient && here > 0 && here >= charter.round.quorum * all;
   setLive(draft, { quorumMs: quorum ? (live.quorumMs ?? nowMs) : null }); // joiners may undo it

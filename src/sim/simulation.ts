@@ -195,6 +195,7 @@ export function charterOf(seed: number, uplink: UplinkConfig): Charter {
       judgeMs: 1_500,
       decayRounds: 0,
       decayTo: 1,
+      lateShare: 0,
     },
     seed,
   };

@@ -189,11 +189,12 @@ export function varied(name: string, sentence: string, charter: Partial<CharterC
 
 /** Half of the contributors have links on which an update takes most of a round, or nobody has: then `lateShare` plays no part. */
 export function late(name: string, sentence: string, lateShare: number | null): Arm {
-  const round = { ...charterOf(SMALL).round, graceMs: 1_000, lateShare: lateShare ?? 0 };
+  const scale: Scale = { ...SMALL, contributors: 4, rounds: 30 };
+  const round = { ...charterOf(scale).round, graceMs: 1_000, lateShare: lateShare ?? 0 };
   // How much each sends does not depend on how many are taken.
-  return arm(SMALL, name, sentence, {
+  return arm(scale, name, sentence, {
     charter: { round, uplink: { ...uplink, together: 0 } },
-    ...(lateShare === null ? {} : { slow: { contributors: 4, links: CREEPING } }),
+    ...(lateShare === null ? {} : { slow: { contributors: scale.contributors / 2, links: CREEPING } }),
   });
 }
 

@@ -277,13 +277,13 @@ export const EXPERIMENTS: readonly Experiment[] = [
   {
     name: "small-late",
     question:
-      "Small model, the updates of 4 of 8 contributors arrive one round late: what should they weigh with the next?",
+      "Small model, the updates of 2 of 4 contributors arrive one round late: what should they weigh with the next?",
     seeds: SEEDS,
     reference: "in-time",
     arms: [
-      late("in-time", "Nobody is late", null),
       late("late-0", "What is late is refused", 0),
       ...[0.5, 1].map((share) => late(`late-${share}`, `What is late weighs ${share} of what it would in time`, share)),
+      late("in-time", "Nobody is late", null),
     ],
   },
   {

@@ -267,6 +267,7 @@ describe("charter", () => {
       { ...exampleCharter, inner: { ...exampleCharter.inner, beta2: 1 } },
       { ...exampleCharter, round: { ...round, aheadMax: round.stepsMax } },
       { ...exampleCharter, round: { ...round, decayTo: 0 } },
+      { ...exampleCharter, round: { ...round, lateShare: 1.1 } },
       { ...exampleCharter, uplink: { ...exampleCharter.uplink, keep: 4_097 } },
       { ...exampleCharter, uplink: { ...exampleCharter.uplink, together: 4_097 } },
       ...[0, 5, 8, 2.5, 32].map((bits) => ({

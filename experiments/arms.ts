@@ -14,6 +14,8 @@ const LARGER_MODEL: ModelConfig = { ...SAMPLE_MODEL, channels: 192, layers: 4, h
 
 /** So slow that a small model's update takes two thirds of a round to go up, and the new version as long to come down. */
 export const NARROW: Links = { upMbitPerS: 0.03, downMbitPerS: 0.12, delayMs: 40 };
+/** So slow upwards that what a small model's contributors send in a round arrives early in the next. */
+const CREEPING = { upMbitPerS: 0.0048, downMbitPerS: 10 };
 /** A home connection in the country. */
 export const RURAL: Links = { upMbitPerS: 2, downMbitPerS: 20, delayMs: 40 };
 /** A home connection in a city. */
@@ -89,6 +91,7 @@ export function charterOf({
       judgeMs: 60_000,
       decayRounds: rounds,
       decayTo: 0.1,
+      lateShare: 0,
     },
     trust,
   };
@@ -182,6 +185,17 @@ export const LARGER: Scale = { model: LARGER_MODEL, contributors: 8, rounds: 30,
 /** The default with other compression or another outer step. */
 export function varied(name: string, sentence: string, charter: Partial<CharterChanges>): Arm {
   return arm(SMALL, name, sentence, { charter });
+}
+
+/** Half of the contributors have links on which an update takes most of a round, or nobody has: then `lateShare` plays no part. */
+export function late(name: string, sentence: string, lateShare: number | null): Arm {
+  const scale: Scale = { ...SMALL, contributors: 4, rounds: 30 };
+  const round = { ...charterOf(scale).round, graceMs: 1_000, lateShare: lateShare ?? 0 };
+  // How much each sends does not depend on how many are taken.
+  return arm(scale, name, sentence, {
+    charter: { round, uplink: { ...uplink, together: 0 } },
+    ...(lateShare === null ? {} : { slow: { contributors: scale.contributors / 2, links: CREEPING } }),
+  });
 }
 
 const RATES = [1e-3, 2e-3, 4e-3, 8e-3];

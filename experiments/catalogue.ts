@@ -11,6 +11,7 @@ import {
   fedAvg,
   five,
   LARGER,
+  late,
   lingering,
   MIDDLING_MODEL,
   NARROW,
@@ -271,6 +272,18 @@ export const EXPERIMENTS: readonly Experiment[] = [
           charter: { round: { ...charterOf(SMALL).round, aheadMax: SMALL.steps - 1, aheadShare } },
         }),
       ),
+    ],
+  },
+  {
+    name: "small-late",
+    question:
+      "Small model, the updates of 2 of 4 contributors arrive one round late: what should they weigh with the next?",
+    seeds: SEEDS,
+    reference: "in-time",
+    arms: [
+      late("late-0", "What is late is refused", 0),
+      ...[0.5, 1].map((share) => late(`late-${share}`, `What is late weighs ${share} of what it would in time`, share)),
+      late("in-time", "Nobody is late", null),
     ],
   },
   {

@@ -43,6 +43,8 @@ export interface Arm {
   readonly split: "whole" | "by-source";
   readonly devices: Devices;
   readonly links: Links;
+  /** The first so many contributors have other rates. */
+  readonly slow?: { readonly contributors: number; readonly links: Omit<Links, "delayMs"> };
   /** Whoever was cut off has lost its disk. */
   readonly forgets: boolean;
   /** Chance of each contributor to be cut off in a round, at any time of its training, and to come back when it is over. */

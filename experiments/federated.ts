@@ -12,11 +12,12 @@ import type { LedgerEvent } from "../src/protocol/ledger.ts";
 import type { RunView } from "../src/protocol/run-view.ts";
 import { createVirtualClock, type VirtualClock } from "../src/sim/clock.ts";
 import { createNetwork, type Network } from "../src/sim/network.ts";
-import { createProcess } from "../src/sim/process.ts";
+import { createProcess, type Process } from "../src/sim/process.ts";
 import { createMemoryDisk } from "../src/store/memory.ts";
 import { createReferee, heldOutLoss } from "../src/trust/referee.ts";
 import { soloCrew } from "../src/update/solo.ts";
 import { loadMergeKernel } from "../src/wasm/merge.ts";
+import type { Arm } from "./experiment.ts";
 import type { Idle } from "./idle.ts";
 import { createMachines, type Machines } from "./machines.ts";
 import { NOISE_LOSSES } from "./noise.ts";
@@ -58,10 +59,15 @@ export async function runFederated(options: RunOptions): Promise<Trained> {
     onReplica: (replica) => book.compare(replica),
   });
   const megabit = 125_000;
-  const rates = { upBytesPerS: arm.links.upMbitPerS * megabit, downBytesPerS: arm.links.downMbitPerS * megabit };
+  const ratesOf = ({ upMbitPerS, downMbitPerS }: Omit<Arm["links"], "delayMs">) => ({
+    upBytesPerS: upMbitPerS * megabit,
+    downBytesPerS: downMbitPerS * megabit,
+  });
+  const { slow } = arm;
+  const isSlow = (process: Process): boolean => machines.numberOf(process) < (slow?.contributors ?? 0);
   const faults = { delayMsMax: arm.links.delayMs, breakShare: 0, duplicateShare: 0, failShare: 0 };
   const network: Network = createNetwork(clock, createRng("network", setting.seed), faults, {
-    ratesOf: () => rates,
+    ratesOf: (process) => ratesOf(slow !== undefined && isSlow(process) ? slow.links : arm.links),
     weigh: createScale(),
     request: REQUEST,
     onCrossing: (crossing) => meter.note(machines.numberOf(crossing.process), crossing),

@@ -40,6 +40,8 @@ async function accounts(compression: Compression, seed: number) {
   };
   const [made, accepted] = [new Float64Array(P), new Float64Array(P)];
   let pending: Pending | null = null;
+  /** Made before the last one, and still without a verdict when that was made. */
+  let late: Pending | null = null;
   const restart = async (): Promise<Desk> => {
     const desk = createDesk({
       run,
@@ -67,30 +69,30 @@ async function accounts(compression: Compression, seed: number) {
         throw new Error(reason);
       },
     });
-    const before = pending;
-    pending = await desk.prepare(0);
-    expect(pending).toEqual(before);
+    expect(await desk.prepare(0)).toEqual({ pending, late });
     await desk.fetch(head, []);
     return desk;
   };
-  let acceptances = 0;
-  const answer = async (): Promise<void> => {
-    if (pending !== null) {
+  let [acceptances, lateAcceptances, lateOnesKept] = [0, 0, 0];
+  const answer = async (one: Pending | null): Promise<void> => {
+    if (one !== null) {
       const outcome = rng.below(3) === 0 ? "kept" : "accepted";
-      const message = decodeContributorMessage(desk.messageOf(pending.id) ?? new Uint8Array(0));
+      const message = decodeContributorMessage(desk.messageOf(one.id) ?? new Uint8Array(0));
       expect(message.ok).toBe(true);
       if (outcome === "accepted" && message.ok && message.value.type === "contribute") {
         const sent = unpackUpdate(message.value.payload, { parameters: P, keepMax: keepMaxOf(charter) });
         expect(sent.ok).toBe(true);
         if (sent.ok) {
           acceptances += 1;
+          lateAcceptances += one === late ? 1 : 0;
           sent.value.indices.forEach((index, i) => {
             accepted[index] = (accepted[index] as number) + (sent.value.values[i] as number);
           });
         }
       }
-      await desk.settle(pending.id, outcome);
-      pending = null;
+      lateOnesKept += one === late && outcome === "kept" ? 1 : 0;
+      await desk.settle(one.id, outcome);
+      [pending, late] = [pending === one ? null : pending, late === one ? null : late];
     }
   };
   let desk = await restart();
@@ -99,20 +101,26 @@ async function accounts(compression: Compression, seed: number) {
     const { digest: baseDigest } = head;
     const id = { id: `t${round}`, round, baseVersion: 0, baseDigest: baseDigest as Digest };
     const keep = keepOf(uplink, 1 + rng.below(4));
-    pending = await desk.train({ type: "train", ...id, seed: round, stepsMax: 1, keep, trainMs: 1 }, job);
+    const made = await desk.train({ type: "train", ...id, seed: round, stepsMax: 1, keep, trainMs: 1 }, job);
+    [pending, late] = [made, pending];
     for (let times = rng.below(3); times > 0; times -= 1) {
       desk = await restart(); // before the verdict: the contribution is remembered
       restarts += 1;
     }
-    await answer();
+    for (const one of rng.below(2) === 0 ? [late, pending] : rng.below(2) === 0 ? [pending, late] : [late]) {
+      await answer(one);
+    }
     if (rng.below(4) === 0) {
       desk = await restart();
       restarts += 1;
     }
   }
+  await answer(pending);
   const { residual } = await openNotebook(createMemoryStore({ disk }), run).read();
   expect(restarts).toBeGreaterThan(10);
   expect(acceptances).toBeGreaterThan(ROUNDS / 3);
+  expect(lateAcceptances).toBeGreaterThan(2);
+  expect(lateOnesKept).toBeGreaterThan(0);
   return { made, accepted, residual: residual ?? new Float32Array(P) };
 }
 

@@ -140,7 +140,7 @@ test("the oracle sees every rule that is broken for one contribution of a good l
   const told = run.down.filter(isVerdict).map(({ contribution, verdict }): Told => {
     return { contributor: nameOf(run), contribution, verdict, written: true };
   });
-  expect(await blindSpots(told, entries)).toEqual([]);
+  expect(await blindSpots(littleCharter(), told, entries)).toEqual([]);
   const judged = entries.flatMap((bytes) => {
     const read = decodeEntry(bytes);
     return read.ok && read.value.event.type === "judged" ? [read.value.event.contribution] : [];

@@ -94,13 +94,14 @@ describe("runSimulation()", () => {
   test(`${SEEDS} seeds of broken links, killed machines and liars leave nothing wrong`, async () => {
     const seeds = only === undefined ? Array.from({ length: SEEDS }, (_, seed) => seed) : [Number(only)];
     const wrong: unknown[] = [];
-    let [kills, accepted, refused, resumed] = [0, 0, 0, 0];
+    let [kills, accepted, refused, resumed, late] = [0, 0, 0, 0, 0];
     for (const seed of seeds) {
       const outcome = await run(optionsOf(seed));
       kills += outcome.kills;
       accepted += outcome.accepted;
       refused += outcome.refused;
       resumed += outcome.resumed;
+      late += outcome.late;
       if (outcome.findings.length > 0) {
         wrong.push({ seed, options: optionsOf(seed), findings: outcome.findings });
       }
@@ -108,6 +109,7 @@ describe("runSimulation()", () => {
     expect(wrong).toEqual([]);
     if (only === undefined) {
       expect(resumed).toBeGreaterThan(SEEDS / 10);
+      expect(late).toBeGreaterThan(SEEDS / 25);
       expect({ kills, accepted, refused }).toSatisfy((sums: object) =>
         Object.values(sums).every((sum) => sum > SEEDS / 4),
       );
@@ -151,6 +153,18 @@ describe("examine() finds", () => {
 
   test("nothing in a ledger that was only copied", async () => {
     expect(await findingsAfter((_, events) => events)).toEqual([]);
+  });
+  test("a contribution that is merged late where the charter takes none", async () => {
+    const { evidence, late } = await run(optionsOf(1));
+    expect(late).toBe(1);
+    const { round } = evidence.charter;
+    const findings = await examine({
+      ...evidence,
+      charter: { ...evidence.charter, round: { ...round, lateShare: 0 } },
+    });
+    expect(findings.map(({ rule }) => rule)).toContain(
+      "a contribution is received in its own round or, where the charter lets it, in the next",
+    );
   });
   test("a changed byte", async () => {
     const rules = await findingsAfter((evidence) => {

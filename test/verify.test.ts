@@ -15,7 +15,7 @@ import { createKeyRegistry } from "../src/sim/keys.ts";
 import type { OpenCrew } from "../src/update/crew.ts";
 import { soloCrew } from "../src/update/solo.ts";
 import { loadMergeKernel } from "../src/wasm/merge.ts";
-import { littleCharter, startLittleRun } from "./fixtures/little-run.ts";
+import { littleCharter, startLittleRun, type LittleRun } from "./fixtures/little-run.ts";
 
 /** More than the updates that are kept, so that version 0 is out of reach. */
 const VERSIONS = 18;
@@ -32,6 +32,17 @@ let late: Served;
 let openCrew: OpenCrew;
 let verify: VerifySignature;
 
+async function served({ host, store }: LittleRun): Promise<Served> {
+  await host.settled();
+  const blobs = new Map<Digest, Bytes>();
+  for (const digest of await store.blobs.list()) {
+    if (host.isPublic(digest)) {
+      blobs.set(digest, (await store.blobs.get(digest)) as Bytes);
+    }
+  }
+  return { entries: await store.log.read(0, await store.log.length()), blobs };
+}
+
 beforeAll(async () => {
   openCrew = soloCrew(await loadMergeKernel());
   const charter = littleCharter();
@@ -43,20 +54,10 @@ beforeAll(async () => {
   });
   ({ verify } = run);
   run.contributor.start();
-  const serve = async (): Promise<Served> => {
-    await run.host.settled();
-    const blobs = new Map<Digest, Bytes>();
-    for (const digest of await run.store.blobs.list()) {
-      if (run.host.isPublic(digest)) {
-        blobs.set(digest, (await run.store.blobs.get(digest)) as Bytes);
-      }
-    }
-    return { entries: await run.store.log.read(0, await run.store.log.length()), blobs };
-  };
   await run.until(() => run.host.head().version >= EARLY);
-  early = await serve();
+  early = await served(run);
   await run.until(() => run.host.head().version >= VERSIONS);
-  late = await serve();
+  late = await served(run);
 });
 
 async function look(served: Served, changes: { seen?: SeenEntry; verify?: null } = {}) {
@@ -133,6 +134,22 @@ async function rewritten(served: Served, change: (event: LedgerEvent) => LedgerE
 }
 
 describe("verifyRun()", () => {
+  test("does a merge again with what came a round late, for the share of its weight", async () => {
+    const charter = littleCharter();
+    const round = { ...charter.round, stepsMax: 2, trainMs: 4_000, graceMs: 2_000, lateShare: 0.25 };
+    // The first one comes between its round, in which nothing else came, and the next.
+    const run = await startLittleRun({ ...charter, round }, { travelsMs: (before) => (before === 0 ? 7_000 : 100) });
+    run.contributor.start();
+    await run.until(() => run.host.head().version === 1);
+    run.contributor.pause();
+    const here = await served(run);
+    const { event } = mergeOf(here, 1);
+    expect([event.round, event.contributions.length]).toEqual([2, 2]);
+    const { findings } = await look(here);
+    expect(differing(findings)).toEqual([]);
+    expect(sentenceOf(findings, "merges", "agrees")).toContain("version 1, done again here from 2 contributions");
+  });
+
   test("does a young run again from its charter: every version, and every merge whose payloads are kept", async () => {
     const { findings, last, relay, sentences } = await look(early);
     expect(differing(findings)).toEqual([]);

@@ -3,8 +3,17 @@
  * so every recovery takes the same lines as a first start.
  */
 import { BEAT_MS, PING_MS } from "../protocol/limits.ts";
-import { endRtc, hangUp, release, set, type Draft } from "./draft.ts";
-import { ANSWER_MS, DIAL_MS, isThere, SILENT_BEATS, STALL_MS, type ContributorState } from "./state.ts";
+import { endRtc, hangUp, release, set, settle, type Draft } from "./draft.ts";
+import {
+  ANSWER_MS,
+  DIAL_MS,
+  isThere,
+  sendingOf,
+  SILENT_BEATS,
+  STALL_MS,
+  type ContributorState,
+  type Pending,
+} from "./state.ts";
 
 /** Starts whatever the state says is due. */
 export function advance(draft: Draft): void {
@@ -142,12 +151,14 @@ function advanceUpload(draft: Draft): void {
     draft.effects.push({ type: "send", message: { type: "report", ...state.report } });
     set(draft, { report: null });
   }
-  const { pending, upload } = state;
-  if (pending === null || state.preparation !== "done") {
+  const { upload } = state;
+  const sending = sendingOf(state);
+  if (sending === null || state.preparation !== "done") {
     return;
   }
   const there = isThere(state);
-  const stalled = upload !== null && !there && nowMs >= upload.movedMs + STALL_MS;
+  const begun = upload?.id === sending.id;
+  const stalled = begun && !there && nowMs >= upload.movedMs + STALL_MS;
   if (stalled && upload.lane === "ws") {
     hangUp(draft, "The upload has stalled");
     return;
@@ -156,20 +167,28 @@ function advanceUpload(draft: Draft): void {
     dropRtc(draft, `The upload over WebRTC made no progress for ${STALL_MS / 1_000} s; it goes on without.`);
   }
   const lane = draft.state.rtc === "open" ? "rtc" : "ws";
-  const laneGone = upload !== null && upload.lane === "rtc" && lane === "ws";
-  if (upload === null || laneGone) {
+  const laneGone = begun && upload.lane === "rtc" && lane === "ws";
+  if (!begun || laneGone) {
     if (nowMs >= state.uploadMs) {
-      const sent = pending.pieces === 1 ? 1 : 0;
-      set(draft, { upload: { dial: state.dial, lane, movedMs: nowMs, held: null, sent } });
-      draft.effects.push({ type: "upload", id: pending.id, lane });
+      const sent = sending.pieces === 1 ? 1 : 0;
+      set(draft, { upload: { id: sending.id, dial: state.dial, lane, movedMs: nowMs, held: null, sent } });
+      draft.effects.push({ type: "upload", id: sending.id, lane });
     }
     return;
   }
-  const over = state.head !== null && state.head.version > pending.baseVersion;
-  if (over && there && nowMs >= Math.max(upload.movedMs, state.headMs) + ANSWER_MS) {
-    set(draft, { pending: null, upload: null });
-    draft.effects.push({ type: "settle", id: pending.id, outcome: "kept" });
+  if (there && nowMs >= Math.max(upload.movedMs, state.headMs) + ANSWER_MS) {
+    for (const one of [state.late, state.pending]) {
+      if (one !== null && isOver(state, one)) {
+        settle(draft, one.id, "kept");
+      }
+    }
   }
+}
+
+/** Whether no round takes it any more. */
+function isOver({ head, run }: ContributorState, { baseVersion }: Pending): boolean {
+  const rounds = (run?.charter.round.lateShare ?? 0) > 0 ? 1 : 0;
+  return head !== null && head.version > baseVersion + rounds;
 }
 
 function advanceWork(draft: Draft): void {
@@ -180,7 +199,7 @@ function advanceWork(draft: Draft): void {
   }
   if (assigned !== null) {
     const { assignment, deadlineMs } = assigned;
-    const mayStart = assignment.type === "validate" || pending === null;
+    const mayStart = assignment.type === "validate" || mayTrain(state);
     if (nowMs >= deadlineMs) {
       release(draft, assignment.id);
       set(draft, { assigned: null, readied: null });
@@ -195,12 +214,17 @@ function advanceWork(draft: Draft): void {
       return;
     }
   }
-  const answered = pending === null || (pending.baseVersion === base?.version && state.upload !== null);
+  const answered = pending !== null && pending.baseVersion === base?.version ? state.upload !== null : mayTrain(state);
   if (base !== null && draft.state.readied !== base.version && answered && !isBehind(state) && nowMs >= state.readyMs) {
     set(draft, { readied: base.version });
     draft.effects.push({ type: "send", message: { type: "ready", version: base.version } });
   }
   goAhead(draft);
+}
+
+/** One contribution may be on its way while the next is made, where the relay takes it a round late. */
+function mayTrain({ pending, late, run }: ContributorState): boolean {
+  return late === null && (pending === null || (run?.charter.round.lateShare ?? 0) > 0);
 }
 
 /** Nothing is assigned: training goes on from where it ended, so that an update that travels costs no idle device. */

@@ -3,7 +3,7 @@
  * waits for its verdict. Here a contribution is made (train, take the delta, add it to the residual, pack, sign, write
  * down) and another's is checked. `run.ts` calls it and `tick.ts` decides when.
  */
-import { HeddleError, messageIn, present } from "../base/assert.ts";
+import { assert, HeddleError, messageIn, present } from "../base/assert.ts";
 import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import { createTurn } from "../base/turn.ts";
 import type { FetchBlob } from "../net/link.ts";
@@ -15,11 +15,11 @@ import type { TrainAssignment, ValidateAssignment, VersionInfo } from "../protoc
 import { countPieces, digestPieces, pieceAt } from "../protocol/pieces.ts";
 import type { Store } from "../store/store.ts";
 import { applyUpdate } from "../update/delta.ts";
-import { settle } from "../update/feedback.ts";
+import { fadeOf, giveBack, settle } from "../update/feedback.ts";
 import { unpackUpdate } from "../update/unpack.ts";
 import { openNotebook, type Held, type Page, type Signed } from "./notebook.ts";
 import { packOnHost, type Feed } from "./packing.ts";
-import type { Outcome, Pending } from "./state.ts";
+import type { ContributorState, Outcome, Pending } from "./state.ts";
 import type { CreateWork, EngineInUse, JobOptions, LocalRun, Work } from "./work.ts";
 
 export interface DeskOptions {
@@ -46,7 +46,7 @@ export interface Desk {
    * Fetches the data, makes the engine ready and reads the notebook; again after a device was lost. `losses`: engines that
    * failed since work was last finished.
    */
-  prepare(losses: number): Promise<Pending | null>;
+  prepare(losses: number): Promise<Pick<ContributorState, "pending" | "late">>;
   /**
    * Gets the parameters of `head`: by the updates since the version that this desk holds, or held before its last start,
    * where the versions between (`earlier`, oldest first) are known; from its checkpoint otherwise.
@@ -114,7 +114,7 @@ export function createDesk(options: DeskOptions): Desk {
   };
 
   const contribute = async (assignment: TrainAssignment, { local, ahead }: Trained): Promise<Pending> => {
-    const before = await readOnce();
+    const before = setApart(await readOnce());
     const feed: Feed = {
       base: baseOf(assignment.baseDigest),
       residual: before.residual,
@@ -125,7 +125,8 @@ export function createDesk(options: DeskOptions): Desk {
     const { payload, residual } = after instanceof Float32Array ? packOnHost(feed, after) : await after.pack(feed);
     const signed = await sign({ run, key, privateData, assignment, local, ahead, payload, pieceBytes });
     const moments = (await work?.moments()) ?? null;
-    await write({ base: before.base, residual, round: assignment.round, made: before.made + 1, moments, signed });
+    const { base, late } = before;
+    await write({ base, residual, round: assignment.round, made: before.made + 1, moments, signed, late });
     return signed.pending;
   };
 
@@ -138,12 +139,14 @@ export function createDesk(options: DeskOptions): Desk {
         work = undefined;
         const contributor = contributorIdOf(key.publicKey);
         work = await options.createWork({ charter, contributor, texts, losses, onEngine: options.onEngine });
-        const { moments, signed } = await readOnce();
+        const { moments, signed, late } = await readOnce();
         // What fails twice from the same moments may fail because of them: then AdamW begins anew. The residual stays.
         if (moments !== null && losses < 2) {
           await work.restore(moments);
         }
-        return signed && { ...signed.pending, pieces: countPieces(signed.payload.length, pieceBytes) };
+        const pendingOf = (one: Signed | null): Pending | null =>
+          one && { ...one.pending, pieces: countPieces(one.payload.length, pieceBytes) };
+        return { pending: pendingOf(signed), late: pendingOf(late) };
       }),
     fetch: async (head, earlier) => {
       held ??= (await readOnce()).base ?? undefined;
@@ -244,6 +247,8 @@ export function createDesk(options: DeskOptions): Desk {
       return inTurn(async () => {
         if (page?.signed?.pending.id === id) {
           await write({ ...page, residual: settled(page, outcome), signed: null });
+        } else if (page?.late?.pending.id === id) {
+          await write({ ...page, residual: settledLate(page, charter.uplink, outcome), late: null });
         }
       });
     },
@@ -256,8 +261,7 @@ export function createDesk(options: DeskOptions): Desk {
 }
 
 function signedAs(page: Page | undefined, id: ContributionId): Signed | undefined {
-  const signed = page?.signed ?? undefined;
-  return signed?.pending.id === id ? signed : undefined;
+  return [page?.signed, page?.late].find((one) => one?.pending.id === id) ?? undefined;
 }
 
 /** The charter's open texts, in its order; each is kept in the store under its digest. */
@@ -458,4 +462,31 @@ function settled({ residual, signed }: Page, outcome: Outcome): Page["residual"]
   const rest = residual.slice() as NonNullable<Page["residual"]>;
   settle(rest, sent.value);
   return rest;
+}
+
+/**
+ * The page of a contributor that goes on before the verdict is here: as if its contribution were accepted, so that the next one does
+ * not send the same again.
+ */
+function setApart(page: Page): Page {
+  const { signed, late } = page;
+  if (signed === null) {
+    return page;
+  }
+  assert(late === null, "Cannot contribute: two contributions have no verdict yet");
+  return { ...page, residual: settled(page, "accepted"), signed: null, late: signed };
+}
+
+/** The residual after the verdict on what was set apart: what was not accepted comes back, as faded as if it had stayed. */
+function settledLate({ residual, late, round }: Page, { beta }: Compression, outcome: Outcome): Page["residual"] {
+  if (residual === null || late === null || outcome === "accepted") {
+    return residual;
+  }
+  const sent = unpackUpdate(late.payload, { parameters: residual.length, keepMax: 4096 });
+  if (outcome === "discarded" || !sent.ok) {
+    return outcome === "discarded" ? null : residual;
+  }
+  const back = residual.slice() as NonNullable<Page["residual"]>;
+  giveBack(back, sent.value, fadeOf({ beta, rounds: round - late.pending.round }));
+  return back;
 }

@@ -4,7 +4,15 @@
  */
 import type { Rng } from "../base/rng.ts";
 import { OFFER_PAUSE_MS } from "../protocol/limits.ts";
-import { DIAL_BACK_OFF, RTC_BACK_OFF, type BackOff, type ContributorState, type Effect } from "./state.ts";
+import type { ContributionId } from "../base/bytes.ts";
+import {
+  DIAL_BACK_OFF,
+  RTC_BACK_OFF,
+  type BackOff,
+  type ContributorState,
+  type Effect,
+  type Outcome,
+} from "./state.ts";
 
 export interface Draft {
   state: ContributorState;
@@ -21,6 +29,19 @@ export function release(draft: Draft, assignment: string): void {
   if (draft.state.link.type === "open") {
     draft.effects.push({ type: "send", message: { type: "release", assignment } });
   }
+}
+
+/** The verdict on a contribution is no longer waited for. */
+export function settle(draft: Draft, id: ContributionId, outcome: Outcome): void {
+  const { pending, late, upload } = draft.state;
+  const last = pending?.id === id;
+  const rest = last && late !== null && upload !== null; // the relay had all of it before the last one was begun
+  set(draft, {
+    pending: last ? null : pending,
+    late: late?.id === id ? null : late,
+    upload: upload?.id !== id ? upload : rest ? { ...upload, id: late.id, held: late.pieces } : null,
+  });
+  draft.effects.push({ type: "settle", id, outcome });
 }
 
 export function fail(draft: Draft, failure: string): void {

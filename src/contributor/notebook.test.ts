@@ -8,7 +8,7 @@ import { EMPTY_PAGE, openNotebook, type Page } from "./notebook.ts";
 const run = "a".repeat(64) as Digest;
 
 /** What the key of an empty page holds. */
-const whole = { residual: null, round: 0, made: 0, moments: null, signed: null, base: null };
+const whole = { residual: null, round: 0, made: 0, moments: null, signed: null, late: null, base: null };
 
 /** A notebook on a disk with room for so many blobs. */
 function notebookWith(room: number) {
@@ -37,6 +37,20 @@ test("a page is read as it was written, and only its blobs are kept", async () =
   }
   expect(await notebook.read()).toEqual(pageOf(3));
   expect(disk.blobs.size).toBe(4);
+});
+
+test("contributions without a verdict are read as they were written, with their payloads", async () => {
+  const { disk, notebook } = notebookWith(99);
+  const [late, signed] = [1, 2].map((round): NonNullable<Page["signed"]> => {
+    const id = digestOf(Uint8Array.of(round)) as string as NonNullable<Page["signed"]>["pending"]["id"];
+    const pending = { id, round, baseVersion: round, wireBytes: 9, pieces: 1, steps: 3, loss: 2 };
+    return { pending, header: Uint8Array.of(round), signature: Uint8Array.of(3), payload: Uint8Array.of(4, round) };
+  }) as [NonNullable<Page["late"]>, NonNullable<Page["signed"]>];
+  await notebook.write({ ...pageOf(1), late, signed });
+  expect(await notebook.read()).toEqual({ ...pageOf(1), late, signed });
+  expect(disk.blobs.size).toBe(6);
+  await notebook.write({ ...pageOf(1), late: null, signed });
+  expect(disk.blobs.size).toBe(5);
 });
 
 test("a disk without room for the base keeps the rest", async () => {

@@ -55,10 +55,21 @@ export interface Page {
   /** Contributions made. */
   readonly made: number;
   readonly moments: Moments | null;
+  /** The last contribution, until its verdict is here: what it sent is in the residual still. */
   readonly signed: Signed | null;
+  /** The one before it, where the last one was made before its verdict was here: what it sent has left the residual. */
+  readonly late: Signed | null;
 }
 
-export const EMPTY_PAGE: Page = { base: null, residual: null, round: 0, made: 0, moments: null, signed: null };
+export const EMPTY_PAGE: Page = {
+  base: null,
+  residual: null,
+  round: 0,
+  made: 0,
+  moments: null,
+  signed: null,
+  late: null,
+};
 
 export interface Notebook {
   /** The last page that was written; an empty one where there is none or it cannot be read any more. */
@@ -74,16 +85,29 @@ interface Written {
   readonly round: number;
   readonly made: number;
   readonly moments: { readonly m: Digest; readonly v: Digest; readonly t: number } | null;
-  readonly signed: {
-    readonly pending: Pending;
-    readonly header: Bytes;
-    readonly signature: Bytes;
-    readonly payload: Digest;
-  } | null;
+  readonly signed: WrittenContribution | null;
+  readonly late: WrittenContribution | null;
 }
 
-const SCAN: ScanLimits = { depthMax: 4, valuesMax: 64, stringBytesMax: 64, binBytesMax: HEADER_BYTES_MAX };
+type WrittenContribution = Omit<Signed, "payload"> & { readonly payload: Digest };
+
+const SCAN: ScanLimits = { depthMax: 4, valuesMax: 96, stringBytesMax: 64, binBytesMax: HEADER_BYTES_MAX };
 const count = integer(0, COUNT_MAX);
+
+const contributionReader: Reader<WrittenContribution> = record<WrittenContribution>({
+  pending: record<Pending>({
+    id: digest<ContributionId>(),
+    round: count,
+    baseVersion: count,
+    wireBytes: integer(0, CONTRIBUTION_BYTES_MAX),
+    pieces: integer(1, PIECES_MAX),
+    steps: integer(1, STEPS_MAX),
+    loss: measured,
+  }),
+  header: binary(1, HEADER_BYTES_MAX),
+  signature: binary(1, SIGNATURE_BYTES_MAX),
+  payload: digest<Digest>(),
+});
 
 const writtenReader: Reader<Written> = record<Written>({
   residual: nullable(
@@ -92,22 +116,8 @@ const writtenReader: Reader<Written> = record<Written>({
   round: count,
   made: count,
   moments: nullable(record<NonNullable<Written["moments"]>>({ m: digest<Digest>(), v: digest<Digest>(), t: count })),
-  signed: nullable(
-    record<NonNullable<Written["signed"]>>({
-      pending: record<Pending>({
-        id: digest<ContributionId>(),
-        round: count,
-        baseVersion: count,
-        wireBytes: integer(0, CONTRIBUTION_BYTES_MAX),
-        pieces: integer(1, PIECES_MAX),
-        steps: integer(1, STEPS_MAX),
-        loss: measured,
-      }),
-      header: binary(1, HEADER_BYTES_MAX),
-      signature: binary(1, SIGNATURE_BYTES_MAX),
-      payload: digest<Digest>(),
-    }),
-  ),
+  signed: nullable(contributionReader),
+  late: nullable(contributionReader),
   base: nullable(digest<Digest>()),
 });
 
@@ -168,14 +178,14 @@ function writtenIn(bytes: Bytes): Written | null {
   return read.ok ? read.value : null;
 }
 
-function namesIn({ base, residual, moments, signed }: Written): Set<Digest> {
-  const names = [base ?? undefined, residual?.digest, moments?.m, moments?.v, signed?.payload];
+function namesIn({ base, residual, moments, signed, late }: Written): Set<Digest> {
+  const names = [base ?? undefined, residual?.digest, moments?.m, moments?.v, signed?.payload, late?.payload];
   return new Set(names.filter((name) => name !== undefined));
 }
 
 type Put = (values: Bytes | Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>) => Promise<Digest>;
 
-async function writePage(put: Put, { base, residual, round, made, moments, signed }: Page): Promise<Written> {
+async function writePage(put: Put, { base, residual, round, made, moments, signed, late }: Page): Promise<Written> {
   return {
     residual:
       residual === null ? null : { digest: await put(residual), bits: residual instanceof Float64Array ? 64 : 32 },
@@ -183,6 +193,7 @@ async function writePage(put: Put, { base, residual, round, made, moments, signe
     made,
     moments: moments === null ? null : { m: await put(moments.m), v: await put(moments.v), t: moments.t },
     signed: signed === null ? null : { ...signed, payload: await put(signed.payload) },
+    late: late === null ? null : { ...late, payload: await put(late.payload) },
     // Last, and only where there is room: it can be fetched again.
     base: base === null ? null : await put(base.params).catch(() => null),
   };
@@ -202,12 +213,15 @@ async function readPage(store: Store, written: Written): Promise<Page> {
     const found = await get(name);
     return found === undefined || found.length % bytes !== 0 ? undefined : found;
   };
-  const { base, residual, moments, signed } = written;
+  const contribution = async (one: WrittenContribution | null): Promise<Signed | null> => {
+    const payload = one === null ? undefined : await get(one.payload);
+    return one === null || payload === undefined ? null : { ...one, payload };
+  };
+  const { base, residual, moments, signed, late } = written;
   const params = base === null ? undefined : await numbers(base, 4);
   const residualBytes = residual === null ? undefined : await numbers(residual.digest, residual.bits / 8);
   const m = moments === null ? undefined : await numbers(moments.m, 4);
   const v = moments === null ? undefined : await numbers(moments.v, 4);
-  const payload = signed === null ? undefined : await get(signed.payload);
   return {
     base: base === null || params === undefined ? null : { digest: base, params: bytesToFloats(params) },
     residual:
@@ -222,6 +236,7 @@ async function readPage(store: Store, written: Written): Promise<Page> {
       moments === null || m === undefined || v === undefined
         ? null
         : { m: bytesToFloats(m), v: bytesToFloats(v), t: moments.t },
-    signed: signed === null || payload === undefined ? null : { ...signed, payload },
+    signed: await contribution(signed),
+    late: await contribution(late),
   };
 }

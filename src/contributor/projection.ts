@@ -1,6 +1,6 @@
 /** The contributor's state as a person sees it (`view.ts`): status, sentences, speed and traffic. */
 import type { ContributorState } from "./state.ts";
-import { isThere, SPEED_MS } from "./state.ts";
+import { isThere, sendingOf, SPEED_MS } from "./state.ts";
 import type { ContributorStatus, ContributorView, PeersView } from "./view.ts";
 
 /** What the state does not know: the share of time given, and the bytes counted on the links and by downloads. */
@@ -26,7 +26,7 @@ export function viewOf(state: ContributorState, counters: Counters): Contributor
     lane: state.link.type !== "open" ? null : state.rtc === "open" ? "rtc" : counters.controlLane,
     laneReason: state.rtc === "opening" ? "WebRTC is being set up." : state.laneReason,
     version: state.base?.version ?? null,
-    round: state.assigned?.assignment.round ?? state.pending?.round ?? null,
+    round: state.assigned?.assignment.round ?? state.pending?.round ?? state.late?.round ?? null,
     step: state.step,
     stepsMax: state.stepsMax,
     duty: counters.duty,
@@ -88,7 +88,7 @@ function sentenceOf(state: ContributorState, status: ContributorStatus, nowMs: n
       if (state.trouble !== "") {
         return state.trouble;
       }
-      return state.pending === null ? "Ready; waiting for work." : "The update is sent; waiting for its verdict.";
+      return sendingOf(state) === null ? "Ready; waiting for work." : "The update is sent; waiting for its verdict.";
     default:
       return status satisfies never;
   }
@@ -103,9 +103,9 @@ function connectingSentence(state: ContributorState, nowMs: number): string {
 }
 
 /** Large updates say how far they are, in steps that a log can bear. */
-function sendingSentence({ pending, upload }: ContributorState): string {
-  const pieces = pending?.pieces ?? 1;
-  const tenths = Math.floor((10 * (upload?.held ?? 0)) / pieces);
+function sendingSentence(state: ContributorState): string {
+  const pieces = sendingOf(state)?.pieces ?? 1;
+  const tenths = Math.floor((10 * (state.upload?.held ?? 0)) / pieces);
   return pieces === 1 ? "Sending the update." : `Sending the update; ${10 * tenths} % of it has arrived.`;
 }
 

@@ -276,7 +276,7 @@ class Session {
       this.#desk = createDesk({ ...given, fetchBlob, fetchCheckpoint, onEngine, onTrouble });
     }
     try {
-      this.dispatch({ type: "prepared", pending: await this.#desk.prepare(losses) });
+      this.dispatch({ type: "prepared", ...(await this.#desk.prepare(losses)) });
     } catch (error) {
       const fatal = error instanceof HeddleError && error.code !== "unreachable" && error.code !== "device-lost";
       this.dispatch({ type: "unprepared", reason: messageIn(error), fatal });

@@ -77,8 +77,9 @@ export interface Pending {
   readonly loss: number;
 }
 
-/** How `pending` was last sent: on which dialled link (by number), by which lane, and how far it is. */
+/** How a contribution was last sent: on which dialled link (by number), by which lane, and how far it is. */
 export interface Upload {
+  readonly id: ContributionId;
   readonly dial: number;
   readonly lane: SessionLane;
   /** When it was begun, or the relay last confirmed a piece. */
@@ -143,7 +144,11 @@ export interface ContributorState {
   readonly job: { readonly assignment: string; readonly type: JobType; readonly aborted: boolean } | null;
   /** Where training may go on ahead of the next assignment, and the steps taken there; null when there is nothing to go on from. */
   readonly trail: Trail | null;
+  /** The last contribution, until its verdict is here. */
   readonly pending: Pending | null;
+  /** The one before it, where that was still on its way when the last one was made. */
+  readonly late: Pending | null;
+  /** Of one of them; the older one's comes first. */
   readonly upload: Upload | null;
   /** No upload before this time. */
   readonly uploadMs: number;
@@ -195,7 +200,7 @@ export type ContributorEvent =
   | { readonly type: "rtcOpened" }
   | { readonly type: "rtcEnded"; readonly reason: string }
   /** Data are here, the engine is ready, and what was remembered of the run is restored. */
-  | { readonly type: "prepared"; readonly pending: Pending | null }
+  | { readonly type: "prepared"; readonly pending: Pending | null; readonly late: Pending | null }
   /** The work is on another engine. */
   | { readonly type: "moved"; readonly engine: EngineInUse }
   | { readonly type: "unprepared"; readonly reason: string; readonly fatal: boolean }
@@ -240,9 +245,21 @@ export type Effect =
   /** Put the engine away. */
   | { readonly type: "putAway" };
 
-/** Whether the relay has all of what is pending. */
-export function isThere({ pending, upload }: Pick<ContributorState, "pending" | "upload">): boolean {
-  return pending !== null && upload !== null && upload.held !== null && upload.held >= pending.pieces;
+/** What is to be sent, or was sent last: the older one until the relay has it, then the last one. */
+export function sendingOf({ pending, late, upload }: Sendings): Pending | null {
+  const after = pending !== null && (upload?.id === pending.id || hasAll(late, upload));
+  return late === null || after ? pending : late;
+}
+
+/** Whether the relay has all of what was sent last. */
+export function isThere(state: Sendings): boolean {
+  return hasAll(sendingOf(state), state.upload);
+}
+
+type Sendings = Pick<ContributorState, "pending" | "late" | "upload">;
+
+function hasAll(sent: Pending | null, upload: Upload | null): boolean {
+  return sent !== null && upload?.id === sent.id && upload.held !== null && upload.held >= sent.pieces;
 }
 
 /**
@@ -286,6 +303,7 @@ export function createState(identity: Identity, rtcAvailable: boolean): Contribu
     job: null,
     trail: null,
     pending: null,
+    late: null,
     upload: null,
     uploadMs: 0,
     heard: [],

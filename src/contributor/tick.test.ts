@@ -15,7 +15,7 @@ describe("tick()", () => {
     const contributor = digest("d") as string as ContributorId;
     const welcome = { type: "welcome", run: digest("r"), charter, contributor, head: head(0), earlier: [] } as const;
     expect(types(walk.receive(welcome))).toEqual(["prepare", "fetch"]);
-    expect(types(walk.on({ type: "prepared", pending: null }))).toEqual([]);
+    expect(types(walk.on({ type: "prepared", pending: null, late: null }))).toEqual([]);
     expect(types(walk.on({ type: "fetched", version: 0, digest: digest("0") }))).toEqual(["ready"]);
   });
 
@@ -173,7 +173,7 @@ describe("tick()", () => {
       expect(types(lost.on({ type: "finished", assignment: "t0", result: { ...broken, lost: true } }))).toEqual([]);
       expect(lost.state).toMatchObject({ trail: null, job: null, failure: null, preparation: "none", pending });
       lost.receive(verdict("late"));
-      lost.on({ type: "prepared", pending }); // read before the verdict was written down
+      lost.on({ type: "prepared", pending, late: null }); // read before the verdict was written down
       expect(lost.state).toMatchObject({ refused: 1, contributions: [{ id: pending.id }] });
     });
 
@@ -214,7 +214,7 @@ describe("tick()", () => {
     const walk = new Walk();
     walk.connect();
     walk.receive({ type: "verdict", contribution: pending.id, verdict: { type: "accepted" } });
-    expect(walk.on({ type: "prepared", pending })).toMatchObject([{ type: "settle", outcome: "accepted" }]);
+    expect(walk.on({ type: "prepared", pending, late: null })).toMatchObject([{ type: "settle", outcome: "accepted" }]);
     expect(walk.state.pending).toBeNull();
     expect(walk.state.accepted).toBe(1);
   });
@@ -274,7 +274,7 @@ describe("tick()", () => {
       const result = { type: "broken", reason: "The device is lost", lost: true } as const;
       expect(types(walk.on({ type: "finished", assignment: `t${i}`, result }))).toContain("release");
       expect(types(walk.on({ type: "woke" }, 1000))).toContain("prepare");
-      walk.on({ type: "prepared", pending: null });
+      walk.on({ type: "prepared", pending: null, late: null });
     }
     walk.receive({ type: "assign", assignment: train("t9", 0) });
     const result = { type: "broken", reason: "The device is lost", lost: true } as const;
@@ -291,7 +291,7 @@ describe("tick()", () => {
       walk.on({ type: "finished", assignment: `t${i}`, result });
       walk.receive({ type: "ping" });
       expect(walk.on({ type: "woke" }, 1000).at(-1)).toMatchObject({ type: "prepare", losses: 1 });
-      walk.on({ type: "prepared", pending: null });
+      walk.on({ type: "prepared", pending: null, late: null });
       walk.receive({ type: "assign", assignment: train(`u${i}`, 0) });
       const made = { ...pending, id: (i + 1).toString(16).repeat(64) as ContributionId };
       walk.on({ type: "finished", assignment: `u${i}`, result: { type: "contribution", pending: made } });
@@ -309,7 +309,7 @@ describe("tick()", () => {
       walk.on({ type: "finished", assignment: `t${losses}`, result });
       walk.receive({ type: "ping" });
       expect(walk.on({ type: "woke" }, 1000).at(-1)).toMatchObject({ type: "prepare", losses });
-      walk.on({ type: "prepared", pending: null });
+      walk.on({ type: "prepared", pending: null, late: null });
       walk.receive({ type: "assign", assignment: train(`v${losses}`, 0) });
       const report = { type: "report", body: new Uint8Array(), signature: new Uint8Array() } as const;
       walk.on({ type: "finished", assignment: `v${losses}`, result: report });
@@ -321,7 +321,10 @@ describe("tick()", () => {
     expect(types(walk.connect())).toContain("openRtc");
     walk.on({ type: "rtcOpened" });
     walk.on({ type: "fetched", version: 0, digest: digest("0") });
-    expect(walk.on({ type: "prepared", pending })).toMatchObject([{ type: "upload", lane: "rtc" }, { type: "send" }]);
+    expect(walk.on({ type: "prepared", pending, late: null })).toMatchObject([
+      { type: "upload", lane: "rtc" },
+      { type: "send" },
+    ]);
     for (let i = 0; i < STALL_MS / 5_000; i += 1) {
       walk.receive({ type: "pong" });
       walk.receive({ type: "ping" }, "rtc");

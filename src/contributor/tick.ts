@@ -5,7 +5,8 @@
  * (dial, fetch, work, upload, say ready). Because the second half depends on the state alone, it does not matter in which
  * order things happened, and every recovery is the ordinary path: a lost link, a restart with an unanswered contribution and
  * a first start all pass through the same lines. Two rules carry the bookkeeping: a contribution is kept and sent again
- * until its verdict is here, and no work on a newer version is asked for before that.
+ * until its verdict is here, and no work on a newer version is asked for before that, or where the charter takes what is late
+ * before the verdict on the one before it.
  */
 import { equalBytes, type Bytes } from "../base/bytes.ts";
 import type { Rng } from "../base/rng.ts";
@@ -13,7 +14,7 @@ import { BEAT_MS, NONCE_BYTES, PIECES_AHEAD, PROTOCOL_VERSION, UPDATES_KEPT } fr
 import type { Assignment, RelayMessage, VersionInfo } from "../protocol/messages.ts";
 import { REASONS, verdictSentence, type Reason, type Verdict } from "../protocol/verdict.ts";
 import { advance } from "./advance.ts";
-import { endLink, endRtc, fail, hangUp, release, set, type Draft } from "./draft.ts";
+import { endLink, endRtc, fail, hangUp, release, set, settle, type Draft } from "./draft.ts";
 import {
   ANSWER_MS,
   CONTRIBUTIONS_SHOWN_MAX,
@@ -25,6 +26,7 @@ import {
   SPEED_MS,
   SPEED_SAMPLES_MAX,
   isThere,
+  sendingOf,
   STALL_MS,
   type ContributorEvent,
   type ContributorState,
@@ -126,8 +128,8 @@ function take(draft: Draft, event: ContributorEvent): void {
       return;
     case "prepared":
       set(draft, { preparation: "done", trouble: "" });
-      if (event.pending !== null && state.pending === null) {
-        takeRemembered(draft, event.pending);
+      if (state.pending === null && state.late === null) {
+        takeRemembered(draft, event);
       }
       return;
     case "moved": {
@@ -174,6 +176,7 @@ function begin(draft: Draft): void {
       base: null,
       fetching: null,
       pending: null,
+      late: null,
       upload: null,
     } as const;
     set(draft, {
@@ -272,7 +275,8 @@ function takeVersion(draft: Draft, head: VersionInfo): void {
 
 function takeAssignment(draft: Draft, assignment: Assignment): void {
   const { state, nowMs } = draft;
-  const answered = assignment.type === "train" && state.pending?.round === assignment.round;
+  const made = [state.pending?.round, state.late?.round];
+  const answered = assignment.type === "train" && made.includes(assignment.round);
   if (answered || state.assigned?.assignment.id === assignment.id) {
     return; // said again after a reconnect
   }
@@ -282,25 +286,28 @@ function takeAssignment(draft: Draft, assignment: Assignment): void {
   set(draft, { assigned, readied: null, step: 0, stepsMax, trouble: "" });
 }
 
-/** A contribution from before a restart; the relay may have said its verdict before the notebook was read. */
-function takeRemembered(draft: Draft, pending: Pending): void {
-  set(draft, { pending });
-  showContribution(draft, pending);
-  const heard = draft.state.heard.find(({ id }) => id === pending.id);
-  if (heard !== undefined) {
-    takeVerdict(draft, pending.id, heard.verdict);
+/** Contributions from before a restart; the relay may have said their verdicts before the notebook was read. */
+function takeRemembered(draft: Draft, { pending, late }: Pick<ContributorState, "pending" | "late">): void {
+  set(draft, { pending, late });
+  for (const one of [late, pending].filter((made) => made !== null)) {
+    showContribution(draft, one);
+    const heard = draft.state.heard.find(({ id }) => id === one.id);
+    if (heard !== undefined) {
+      takeVerdict(draft, one.id, heard.verdict);
+    }
   }
 }
 
 /** The relay has `pieces` of the upload: the next ones follow. The same number again: what came next was damaged. */
 function takeConfirmation(draft: Draft, id: Pending["id"], pieces: number): void {
-  const { pending, upload } = draft.state;
-  if (pending?.id !== id || upload === null || (upload.held !== null && pieces < upload.held)) {
+  const { upload } = draft.state;
+  const sending = sendingOf(draft.state);
+  if (sending?.id !== id || upload?.id !== id || (upload.held !== null && pieces < upload.held)) {
     return;
   }
   const again = pieces === upload.held;
   const from = again ? pieces : Math.max(pieces, upload.sent);
-  const to = Math.min(pending.pieces, pieces + PIECES_AHEAD);
+  const to = Math.min(sending.pieces, pieces + PIECES_AHEAD);
   const movedMs = again ? upload.movedMs : draft.nowMs;
   set(draft, { upload: { ...upload, held: pieces, sent: Math.max(from, to), movedMs } });
   if (from < to) {
@@ -322,10 +329,10 @@ function takeVerdict(draft: Draft, id: Pending["id"], verdict: Verdict): void {
       ),
     });
   }
-  if (state.pending?.id === id) {
+  if (state.pending?.id === id || state.late?.id === id) {
     const outcome = outcomeOf(verdict);
-    set(draft, { pending: null, upload: null, trail: outcome === "discarded" ? null : draft.state.trail });
-    draft.effects.push({ type: "settle", id, outcome });
+    set(draft, { trail: outcome === "discarded" ? null : draft.state.trail });
+    settle(draft, id, outcome);
   }
 }
 
@@ -377,7 +384,7 @@ function finishJob(draft: Draft, id: string, result: JobResult): void {
   set(draft, { job: null, assigned: own ? null : state.assigned, readied: own ? null : state.readied });
   switch (result.type) {
     case "contribution":
-      set(draft, { pending: result.pending, upload: null, rebuilds: 0 });
+      set(draft, { pending: result.pending, late: state.late ?? state.pending, rebuilds: 0 });
       set(draft, { trail: { assignment: id, baseVersion: result.pending.baseVersion, steps: 0 } });
       showContribution(draft, result.pending);
       return;

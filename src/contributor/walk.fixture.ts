@@ -76,6 +76,7 @@ export const challenge = {
 /** A contributor that a test walks event by event. */
 export class Walk {
   aheadMax = 0;
+  lateShare = 0;
   state: ContributorState;
   nowMs = 1000;
   effects: readonly Effect[] = [];
@@ -108,7 +109,8 @@ export class Walk {
     this.on({ type: "linked", dial: this.state.dial });
     this.greet();
     const contributor = digest("d") as string as ContributorId;
-    const round = { ...charter.round, aheadMax: this.aheadMax };
+    const { aheadMax, lateShare } = this;
+    const round = { ...charter.round, aheadMax, lateShare };
     const served = { ...charter, round };
     return this.receive({
       type: "welcome",
@@ -122,7 +124,7 @@ export class Walk {
   /** Connected, prepared, holding the head, ready. */
   settle(version = 0, unanswered: Pending | null = null): readonly Effect[] {
     this.connect(version);
-    this.on({ type: "prepared", pending: unanswered });
+    this.on({ type: "prepared", pending: unanswered, late: null });
     return this.on({ type: "fetched", version, digest: digest(String(version)) });
   }
 }

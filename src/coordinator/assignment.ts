@@ -3,26 +3,21 @@
  * middle of a round knows the assignments it gave, and a contributor that returns gets the one it had. A validation is drawn
  * after its contribution was committed, from randomness that nobody had before.
  */
+import { present } from "../base/assert.ts";
 import type { ContributionId, ContributorId } from "../base/bytes.ts";
 import { createRng, type Rng } from "../base/rng.ts";
 import { keepOf, type Charter } from "../protocol/charter.ts";
 import type { TrainAssignment, ValidateAssignment } from "../protocol/messages.ts";
 import type { MeasureFacts } from "../trust/measure.ts";
-import type { Contribution, DurableState } from "./state.ts";
+import { factsOf, type Contribution, type DurableState, type RoundFacts } from "./state.ts";
 
 /** Seeds the batches of a contributor in a round. */
-export function trainSeed(
-  { seed, round }: { readonly seed: number; readonly round: number },
-  contributor: ContributorId,
-): number {
+export function trainSeed({ seed, round }: Pick<RoundFacts, "seed" | "round">, contributor: ContributorId): number {
   return createRng("assignment", seed, round, contributor).uint32();
 }
 
 /** The name of a contributor's training assignment in the state's round. */
-export function trainName(
-  { seed, round }: { readonly seed: number; readonly round: number },
-  contributor: ContributorId,
-): string {
+export function trainName({ seed, round }: Pick<RoundFacts, "seed" | "round">, contributor: ContributorId): string {
   const tag = createRng("assignment name", seed, round, contributor).uint32();
   return `t${round}-${hex(tag)}-${contributor.slice(0, 12)}`;
 }
@@ -50,12 +45,16 @@ function contributorsOf({ past }: DurableState): number {
   return Math.max(1, ...past.map(({ authors }) => authors.size));
 }
 
-/** What a validator or the referee must know of `contribution`, with a fresh seed for the data to measure on. */
-export function measureFacts(durable: DurableState, { header }: Contribution, rng: Rng): MeasureFacts {
+/**
+ * What a validator or the referee must know of `contribution`, with a fresh seed for the data to measure on. One that came late
+ * was trained on the batches of its own round.
+ */
+export function measureFacts(durable: DurableState, { id, header }: Contribution, rng: Rng): MeasureFacts {
+  const facts = present(factsOf(durable, header.round), `the round of contribution ${id}`);
   return {
-    round: durable.round,
+    round: header.round,
     author: header.contributor,
-    authorSeed: trainSeed(durable, header.contributor),
+    authorSeed: trainSeed(facts, header.contributor),
     authorSteps: header.steps,
     privateData: header.privateData,
     seed: rng.uint32(),

@@ -16,6 +16,7 @@ import type { PackedContribution } from "../update/merge.ts";
 import { createServerState, outerAt, serverBytesOf, serverFromBytes } from "../update/outer.ts";
 import { stepOver, type Step } from "../update/step.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
+import { weightIn } from "./late.ts";
 import type { Contribution, DurableState } from "./state.ts";
 
 /** Who measures for the relay. Both run to their end; they reject only when the referee itself fails. */
@@ -102,6 +103,8 @@ export async function readUpdate(
 export interface StepOptions {
   readonly crew: Crew;
   readonly charter: Charter;
+  /** That is merged. */
+  readonly round: number;
   /** That the step leads to. */
   readonly version: number;
   /** The accepted contributions, and how to read a payload. */
@@ -110,9 +113,14 @@ export interface StepOptions {
 }
 
 /** Merges contributions into `base`. A function of its arguments to the last bit, for relays and for those who look again. */
-export function takeStep(before: Base, { crew, charter, version, contributions, read }: StepOptions): Promise<Step> {
-  const packed = contributions.map(({ id, header: { tokens, payload }, norm }): PackedContribution => {
-    return { id, weight: tokens, norm, bytes: payload.bytes, read: () => read(payload.digest) };
+export function takeStep(
+  before: Base,
+  { crew, charter, round, version, contributions, read }: StepOptions,
+): Promise<Step> {
+  const packed = contributions.map(({ id, header, norm }): PackedContribution => {
+    const { payload } = header;
+    const weight = weightIn(round, header, charter);
+    return { id, weight, norm, bytes: payload.bytes, read: () => read(payload.digest) };
   });
   return stepOver(crew, before, packed, { outer: outerAt(charter, version), downlink: charter.downlink });
 }
@@ -139,8 +147,9 @@ export async function mergeRound({
 }: MergeOptions): Promise<NextBase> {
   const contributions = ids.map((id) => present(durable.contributions.get(id), `contribution ${id} of this round`));
   const version = durable.head.version + 1;
+  const { round } = durable;
   const read = (payload: Digest): Promise<Bytes> => readBlob(blobs, payload, "payload");
-  const { base, broadcast } = await takeStep(before, { ...options, crew, version, contributions, read });
+  const { base, broadcast } = await takeStep(before, { ...options, crew, round, version, contributions, read });
   const put = async (whole: Uint8Array): Promise<Digest> => {
     const { bytes, digest } = await crew.seal(whole);
     return blobs.put(bytes, digest);

@@ -33,10 +33,11 @@ export type Intake =
   | { readonly type: "again"; readonly contribution: ContributionId; readonly verdict: Verdict | null }
   | { readonly type: "refused"; readonly reason: Reason; readonly detail: string };
 
-/** An offer whose pieces may come. */
+/** A header whose payload may come. `soon`: to be taken in when the next round is open. */
 export interface Offered {
   readonly type: "offered";
   readonly header: ContributionHeader;
+  readonly soon: boolean;
 }
 
 /** A contribution that is here as a whole. */
@@ -47,44 +48,62 @@ export type Whole = Pick<
 
 /** A contribution in which nothing is wrong, as the state was when it was checked; its payload is stored. */
 export interface Sound extends Offered {
+  readonly soon: false;
   readonly norm: number;
+}
+
+/** A contribution whose round is over and whose time comes with the next one; its payload was not looked at. */
+export interface Soon extends Offered {
+  readonly soon: true;
 }
 
 type Report = Extract<ContributorMessage, { readonly type: "report" }>;
 
-/** Checks a contribution that is here as a whole and, when it holds, stores its payload. Several may be checked at a time. */
+/**
+ * Checks a contribution that is here as a whole and, when it holds and its time has come, stores its payload. Several may be checked at
+ * a time.
+ */
 export async function checkContribution(
   options: IntakeOptions,
   sender: Sender,
   { header: headerBytes, signature, payload }: Whole,
-): Promise<Intake | Sound> {
+): Promise<Intake | Sound | Soon> {
   const taken = await takeHeader(options, sender, { header: headerBytes, signature });
   if (taken.type !== "offered") {
     return taken;
   }
+  if (taken.soon) {
+    return { ...taken, soon: true };
+  }
   const norm = await readPayload(options, taken.header, payload);
   if (!norm.ok) {
-    return rejected(sender, contributionIdOf(headerBytes), norm, true);
+    return rejected(sender, contributionIdOf(headerBytes), norm, isPresent(options, taken.header));
   }
   await options.blobs.put(payload.slice());
-  return { ...taken, norm: norm.value };
+  return { ...taken, soon: false, norm: norm.value };
 }
 
-/** Takes a contribution that was checked. The state may be another by now, so what header and state decide is looked at again, first. */
+/**
+ * Takes a contribution that was checked. The state may be another by now, so what header and state decide is looked at again, first. It
+ * has to wait where the next round is not open, or was not when it was checked.
+ */
 export function takeContribution(
   state: CoordinatorState,
   sender: Sender,
   { header: headerBytes, signature }: Pick<Whole, "header" | "signature">,
-  { checked, wireBytes }: { readonly checked: Intake | Sound; readonly wireBytes: number },
-): Intake {
+  { checked, wireBytes }: { readonly checked: Intake | Sound | Soon; readonly wireBytes: number },
+): Intake | Soon {
   const contribution = contributionIdOf(headerBytes);
   const decoded = decodeHeader(headerBytes);
-  const stopped = decoded.ok ? screenHeader(state, sender, contribution, decoded.value) : null;
-  if (checked.type !== "offered") {
-    return stopped ?? checked;
+  const now = decoded.ok ? screenHeader(state, sender, contribution, decoded.value) : null;
+  if (now !== null && now.type !== "offered") {
+    return now;
   }
-  if (stopped !== null) {
-    return stopped;
+  if (checked.type !== "offered") {
+    return checked;
+  }
+  if (checked.soon || now?.soon !== false) {
+    return { ...checked, soon: true };
   }
   const { session } = sender;
   const { header, norm } = checked;
@@ -117,7 +136,14 @@ export async function takeOffer(options: IntakeOptions, sender: Sender, offer: O
       : canBeCut(bytes, pieces)
         ? null
         : refuse("malformed", `Cannot take an offer: ${bytes} bytes cannot be cut into ${pieces} pieces`);
-  return wrong === null ? taken : rejected(sender, contributionIdOf(offer.header), wrong, true);
+  return wrong === null
+    ? taken
+    : rejected(sender, contributionIdOf(offer.header), wrong, isPresent(options, taken.header));
+}
+
+/** Whether it answers the present round's assignment, which ends with it. */
+function isPresent({ state: { durable } }: Pick<IntakeOptions, "state">, { round }: ContributionHeader): boolean {
+  return round === durable.round;
 }
 
 /** `ends`: the contributor's assignment is over. */
@@ -140,24 +166,24 @@ async function takeHeader(
   if (!header.ok) {
     return rejected(sender, contribution, header, true);
   }
-  const stopped = screenHeader(state, sender, contribution, header.value);
-  if (stopped !== null) {
-    return stopped;
+  const screened = screenHeader(state, sender, contribution, header.value);
+  if (screened.type !== "offered") {
+    return screened;
   }
   if (!(await verify(sender.publicKey, "contribution", headerBytes, signature))) {
     const detail = "the header's signature does not match";
-    return rejected(sender, contribution, { reason: "bad-signature", detail }, true);
+    return rejected(sender, contribution, { reason: "bad-signature", detail }, isPresent({ state }, header.value));
   }
-  return { type: "offered", header: header.value };
+  return screened;
 }
 
-/** Null where header and state let the contribution pass. */
+/** What header and state say. */
 function screenHeader(
   state: CoordinatorState,
   sender: Sender,
   contribution: ContributionId,
   header: ContributionHeader,
-): Intake | null {
+): Intake | Offered {
   const screened = screen(state, sender.session, contribution, header);
   switch (screened.type) {
     case "known":
@@ -167,7 +193,8 @@ function screenHeader(
       return rejected(sender, contribution, { reason: screened.reason, detail }, screened.ends);
     }
     case "passed":
-      return null;
+    case "soon":
+      return { type: "offered", header, soon: screened.type === "soon" };
     default:
       return screened satisfies never;
   }

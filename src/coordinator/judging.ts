@@ -129,16 +129,17 @@ function drawValidators(draft: Draft): void {
   const open = undecided(draft.state);
   for (const contribution of open) {
     const at = place.get(contribution.header.contributor);
-    if (at !== undefined && circle.length > 1) {
-      pair(contribution, circle[(at + 1) % circle.length]);
+    const next = at === undefined || circle.length < 2 ? undefined : circle[(at + 1) % circle.length];
+    if (next !== undefined && !taken.has(next.id)) {
+      pair(contribution, next);
     }
   }
-  let next = 0;
-  for (const contribution of open.filter(({ header }) => !place.has(header.contributor))) {
-    while (next < circle.length && taken.has((circle[next] as Session).id)) {
-      next += 1;
-    }
-    pair(contribution, circle[next]); // its author is gone, so any other will do
+  const free = circle.filter(({ id }) => !taken.has(id));
+  for (const contribution of open.filter((one) => !pairs.has(one))) {
+    // Its author is gone, or has another one here: any other will do.
+    const at = free.length - (free.at(-1)?.contributor === contribution.header.contributor ? 2 : 1);
+    pair(contribution, free[at]);
+    free.splice(Math.max(at, 0), at < 0 ? 0 : 1);
   }
   const loose = OrderedSet(open.filter((one) => !pairs.has(one)).map(({ id }) => id));
   const judgeUntilMs = draft.nowMs + charter.round.judgeMs + REPORT_GRACE_MS;

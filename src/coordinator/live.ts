@@ -119,7 +119,7 @@ export type CoordinatorEvent =
       readonly norm: number;
       readonly wireBytes: number;
     }
-  /** A contribution did not pass the host's checks. `ends`: it was this round's answer, so the assignment is over. */
+  /** A contribution did not pass the host's checks. `ends`: it was the present round's answer, so the assignment is over. */
   | {
       readonly type: "rejected";
       readonly session: SessionId;
@@ -215,7 +215,9 @@ export function sessionOf({ sessions, sessionOf: ids }: LiveState, contributor: 
 
 /** Whether a contributor has a session, is waited for, or has made a contribution that is not judged yet. */
 export function hasWork({ durable, live }: CoordinatorState, contributor: ContributorId): boolean {
-  const answer = durable.answers.get(contributor);
-  const undecided = answer !== undefined && durable.contributions.get(answer)?.verdict === null;
+  const undecided = [durable.answers, durable.previousAnswers].some((answers) => {
+    const answer = answers.get(contributor);
+    return answer !== undefined && durable.contributions.get(answer)?.verdict === null;
+  });
   return undecided || live.absent.has(contributor) || live.sessionOf.has(contributor);
 }

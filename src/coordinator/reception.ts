@@ -5,8 +5,8 @@
  */
 import type { Digest } from "../base/bytes.ts";
 import { createTurn, type InTurn } from "../base/turn.ts";
-import { encodeMessage } from "../protocol/codec.ts";
-import { piecesOffered } from "../protocol/pieces.ts";
+import { contributionIdOf, encodeMessage } from "../protocol/codec.ts";
+import { digestPieces, piecesOffered } from "../protocol/pieces.ts";
 import type { Keys } from "../store/store.ts";
 import type { Fact } from "./fact.ts";
 import type { Decision } from "./decision.ts";
@@ -19,9 +19,11 @@ import {
   type Intake,
   type IntakeOptions,
   type Sender,
+  type Soon,
   type Sound,
   type Whole,
 } from "./intake.ts";
+import { arrivalOf } from "./late.ts";
 import { BUSY_RETRY_MS, sessionOf, type CoordinatorState } from "./live.ts";
 import type { Peer, Work } from "./peer.ts";
 import { hasBlob } from "./state.ts";
@@ -47,6 +49,8 @@ export interface ReceptionHost {
 export class Reception {
   readonly #host: ReceptionHost;
   readonly #uploads: Uploads;
+  /** Who sent what is complete and waits for the next round. */
+  readonly #waiting = new WeakMap<Upload, Peer>();
   /** Whatever changes uploads. */
   readonly #inTurn: InTurn = createTurn();
 
@@ -72,11 +76,16 @@ export class Reception {
     return this.#inTurn(() => (message.type === "offer" ? this.#offer(peer, message) : this.#piece(peer, message)));
   }
 
-  /** Forgets uploads that nobody waits for any more. To be called whenever the state has changed, and now and then. */
+  /** Forgets uploads that nobody waits for any more, and goes on with those whose time has come. To be called whenever the state has changed, and now and then. */
   tidy(): void {
     const { state } = this.#host.intake();
     for (const upload of this.#uploads.all().filter(({ taken }) => !taken)) {
       const why = whyOver(upload, state, this.#host.nowMs());
+      const peer = this.#waiting.get(upload);
+      if (why === null && peer !== undefined && isDue(upload, state)) {
+        this.#waiting.delete(upload);
+        this.#host.decide(this.#finish(peer, upload));
+      }
       if (why !== null) {
         this.#drop(upload);
         if (why === "late") {
@@ -91,9 +100,22 @@ export class Reception {
     }
   }
 
-  /** A contribution that came whole. */
+  /** A contribution that came whole. One that came too early for the next round waits as an upload does. */
   contribute(peer: Peer, message: Of<"contribute">, wireBytes: number): Decision {
-    return this.#takeWhole(peer, async () => message, { pieces: 1, wireBytes: () => wireBytes });
+    return this.#takeWhole(peer, async () => message, {
+      pieces: 1,
+      wireBytes: () => wireBytes,
+      wait: (whole) => this.#host.track(() => this.#inTurn(() => this.#keep(peer, whole))),
+    });
+  }
+
+  /** Makes an upload of a contribution that came whole. */
+  async #keep(peer: Peer, { header, signature, payload }: Whole): Promise<void> {
+    await this.#offer(peer, { type: "offer", header, signature, pieces: digestPieces(payload, 1) });
+    const contribution = contributionIdOf(header);
+    if (this.#uploadOf(peer, { contribution })?.held === 0) {
+      await this.#piece(peer, { type: "piece", contribution, index: 0, bytes: payload });
+    }
   }
 
   report(peer: Peer, message: Of<"report">): Decision {
@@ -106,15 +128,24 @@ export class Reception {
     });
   }
 
-  /** The contribution that `read` resolves to, unless that is nothing any more. */
+  /** The contribution that `read` resolves to, unless that is nothing any more. `wait` hears of one whose time is still to come. */
   #takeWhole(
     peer: Peer,
     read: () => Promise<Whole | null>,
-    { pieces, wireBytes }: { readonly pieces: number; readonly wireBytes: (whole: Whole) => number },
+    {
+      pieces,
+      wireBytes,
+      wait,
+    }: {
+      readonly pieces: number;
+      readonly wireBytes: (whole: Whole) => number;
+      readonly wait: (whole: Whole) => void;
+    },
   ): Decision {
     let whole: Whole | null = null;
-    let checked: Intake | Sound;
+    let checked: Intake | Sound | Soon;
     let spare: Digest | null = null;
+    let waits = false;
     const decision = this.#decision(peer, pieces, {
       prepare: async () => {
         whole = await read();
@@ -128,7 +159,11 @@ export class Reception {
         }
         const taken = takeContribution(state, senderOf(peer), whole, { checked, wireBytes: wireBytes(whole) });
         const isTaken = taken.type === "event" && taken.event.type === "contributed";
-        spare = checked.type === "offered" && !isTaken ? checked.header.payload.digest : null;
+        spare = checked.type === "offered" && !checked.soon && !isTaken ? checked.header.payload.digest : null;
+        if (taken.type === "offered") {
+          waits = true;
+          return null;
+        }
         return taken;
       },
     });
@@ -139,6 +174,9 @@ export class Reception {
         const { state, blobs } = this.#host.intake();
         if (spare !== null && !hasBlob(state.durable, spare)) {
           await blobs.delete(spare); // something that was decided meanwhile stands against it
+        }
+        if (waits && whole !== null) {
+          wait(whole);
         }
       },
     };
@@ -249,7 +287,12 @@ export class Reception {
         this.#host.decide(
           this.#settle(
             peer,
-            rejected({ session: peer.id }, upload.contribution, { reason: "malformed", detail: added.detail }, true),
+            rejected(
+              { session: peer.id },
+              upload.contribution,
+              { reason: "malformed", detail: added.detail },
+              upload.header.round === this.#host.intake().state.durable.round,
+            ),
             upload.count,
           ),
         );
@@ -281,20 +324,27 @@ export class Reception {
       const { header, signature } = upload.offer;
       return { header, signature, payload: await this.#uploads.payload(upload) };
     };
-    const wireBytes = ({ payload }: Whole): number => encodeMessage(upload.offer).length + payload.length;
-    const decision = this.#takeWhole(peer, read, { pieces: upload.count, wireBytes });
+    const decision = this.#takeWhole(peer, read, {
+      pieces: upload.count,
+      wireBytes: ({ payload }) => encodeMessage(upload.offer).length + payload.length,
+      wait: () => {
+        upload.taken = false;
+        this.#waiting.set(upload, peer);
+        peer.send({ type: "have", contribution: upload.contribution, pieces: upload.count });
+      },
+    });
     return {
       ...decision,
       done: async () => {
         await decision.done?.();
         if (upload.taken) {
           this.#drop(upload);
-        } // else its sender has left; it will come back and offer it again
+        } // else it waits, or its sender has left; it will come back and offer it again
       },
     };
   }
 
-  #uploadOf(peer: Peer, { contribution }: Of<"piece">): Upload | undefined {
+  #uploadOf(peer: Peer, { contribution }: Pick<Of<"piece">, "contribution">): Upload | undefined {
     const upload = this.#uploads.of(peer.contributor);
     return upload?.contribution === contribution ? upload : undefined;
   }
@@ -313,15 +363,21 @@ function senderOf(peer: Peer): Sender {
 
 /** Null while an upload is of use. */
 function whyOver(
-  { contribution, contributor, header, movedMs }: Upload,
-  { durable, live }: CoordinatorState,
+  { contribution, contributor, header, movedMs, held, count }: Upload,
+  { charter, durable, live }: CoordinatorState,
   nowMs: number,
 ): "taken" | "late" | "idle" | null {
-  if (durable.contributions.has(contribution) || live.ended.has(contributor)) {
+  if (durable.contributions.has(contribution) || (header.round === durable.round && live.ended.has(contributor))) {
     return "taken";
   }
-  if (durable.stage !== "open" || durable.round !== header.round) {
+  const arrival = arrivalOf(charter, durable, header.round);
+  if (arrival === "late" || arrival === "early") {
     return "late";
   }
-  return nowMs - movedMs > UPLOAD_IDLE_MS ? "idle" : null;
+  return held < count && nowMs - movedMs > UPLOAD_IDLE_MS ? "idle" : null; // what is complete waits for its round
+}
+
+/** Whether what waited for the next round can be taken in. */
+function isDue({ header }: Upload, { charter, durable }: CoordinatorState): boolean {
+  return arrivalOf(charter, durable, header.round) === "now";
 }

@@ -246,7 +246,7 @@ class Replay {
     this.#tell(`Merging version ${version} again from ${plural(contributions.length, "contribution")}`);
     const read = (payload: Digest): Promise<Bytes> => this.#readPayload(record, payload);
     try {
-      const options = { crew: this.#crew, charter, version, contributions, read };
+      const options = { crew: this.#crew, charter, round: event.round, version, contributions, read };
       const { base, broadcast } = await takeStep({ params, server }, options);
       const pairs = [
         ["the update", digestOf(broadcast), update?.digest],

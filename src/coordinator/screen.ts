@@ -10,17 +10,18 @@ import type { ContributionHeader } from "../protocol/messages.ts";
 import type { Reason, Verdict } from "../protocol/verdict.ts";
 import { packedBytesMaxOf } from "../update/merge.ts";
 import { trainName } from "./assignment.ts";
+import { arrivalOf, type Arrival } from "./late.ts";
 import type { CoordinatorState, LiveState, SessionId } from "./live.ts";
-import { hasPayload, type DurableState } from "./state.ts";
+import { factsOf, hasPayload, type DurableState } from "./state.ts";
 
 export type Screened =
   | { readonly type: "passed" }
+  /** As far as can be seen now it will pass once the next round is open. */
+  | { readonly type: "soon" }
   /** Received before from the same contributor: its verdict, or null while it is being judged. */
   | { readonly type: "known"; readonly verdict: Verdict | null }
-  /** `ends`: it was this round's answer, so the contributor's assignment is over. */
+  /** `ends`: it was the present round's answer, so the contributor's assignment is over. */
   | { readonly type: "refused"; readonly reason: Reason; readonly ends: boolean };
-
-const PASSED: Screened = { type: "passed" };
 
 /** Looks at a contribution that arrived in `session`. */
 export function screen(
@@ -40,33 +41,48 @@ export function screen(
   if (known !== null) {
     // A resend of what is being judged, or of what was when the link broke, is no replay: it gets the same answer again.
     const task = live.sessions.get(session)?.task;
-    const resent = known.author === author && (header.round === durable.round || task?.type !== "train");
+    const recent = durable.contributions.has(id) || (charter.round.lateShare > 0 && header.round >= durable.round - 1);
+    const resent = known.author === author && (recent || task?.type !== "train");
     return resent ? { type: "known", verdict: known.verdict } : refused("replayed");
   }
   if (header.contributor !== author) {
     return refused("bad-signature");
   }
-  return screenPlace(durable, live.ended, header) ?? screenContent(charter, durable, header) ?? PASSED;
+  const arrival = arrivalOf(charter, durable, header.round);
+  const passed: Screened = { type: arrival === "soon" ? "soon" : "passed" };
+  return screenPlace(arrival, durable, live.ended, header) ?? screenContent(charter, durable, header) ?? passed;
 }
 
-/** Is it for this round, by somebody whose answer is still open, from the right base? */
-function screenPlace(durable: DurableState, ended: LiveState["ended"], header: ContributionHeader): Screened | null {
-  const { round, stage, head, contributions, answers } = durable;
-  if (header.round < round || (header.round === round && stage === "closed")) {
+/** Is it for this round or the one before, by somebody whose answer is still open, from the right base? */
+function screenPlace(
+  arrival: Arrival,
+  durable: DurableState,
+  ended: LiveState["ended"],
+  header: ContributionHeader,
+): Screened | null {
+  const { round, head, contributions } = durable;
+  const facts = factsOf(durable, header.round);
+  if (arrival === "late") {
     return refused("late");
   }
-  if (header.round > round || stage !== "open" || header.assignment !== trainName(durable, header.contributor)) {
+  if (arrival === "early" || facts === null || header.assignment !== trainName(facts, header.contributor)) {
     return refused("not-assigned");
   }
-  if (ended.has(header.contributor) || answers.has(header.contributor)) {
+  const present = header.round === round;
+  if ((present && ended.has(header.contributor)) || hasAnswer(durable, header)) {
     return refused("not-assigned");
   }
-  if (header.baseVersion !== head.version || header.baseDigest !== head.digest) {
-    return refused("wrong-base", true);
+  if (header.baseVersion !== facts.base.version || header.baseDigest !== facts.base.digest) {
+    return refused("wrong-base", present);
   }
   const bytes = durable.payloadBytes + header.payload.bytes;
   const room = contributions.size < CONTRIBUTIONS_MAX && bytes <= packedBytesMaxOf(head.checkpointBytes / 4);
   return room ? null : refused("busy");
+}
+
+/** Whether its author has given the one answer that an assignment has. */
+function hasAnswer({ round: present, answers, previousAnswers }: DurableState, header: ContributionHeader): boolean {
+  return (header.round === present ? answers : previousAnswers).has(header.contributor);
 }
 
 /** Can what it says of itself be true, and is its content new? */
@@ -76,14 +92,15 @@ function screenContent(
   header: ContributionHeader,
 ): Screened | null {
   const { steps, ahead, tokens, loss, payload } = header;
+  const present = header.round === durable.round;
   if (!Number.isFinite(loss)) {
-    return refused("not-finite", true);
+    return refused("not-finite", present);
   }
   const all = steps + ahead;
   if (ahead > round.aheadMax || all > round.stepsMax || tokens > all * inner.batch * model.time) {
-    return refused("malformed", true);
+    return refused("malformed", present);
   }
-  return hasPayload(durable, payload.digest) ? refused("replayed", true) : null;
+  return hasPayload(durable, payload.digest) ? refused("replayed", present) : null;
 }
 
 function findKnown(

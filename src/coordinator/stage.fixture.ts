@@ -39,7 +39,7 @@ export class Stage {
   readonly #check: (stage: Stage) => void;
 
   /** `check` is called after every tick. */
-  constructor(check: (stage: Stage) => void, auditShare = 0) {
+  constructor(check: (stage: Stage) => void, { auditShare = 0, lateShare = 0 } = {}) {
     this.#check = check;
     const head = {
       version: 0,
@@ -51,7 +51,8 @@ export class Stage {
     };
     const event = { type: "started", run, relay, head } as const;
     this.log.push({ event, timeMs: 0 });
-    const own = { ...charter, trust: { ...charter.trust, auditShare } };
+    const round = { ...charter.round, lateShare };
+    const own = { ...charter, round, trust: { ...charter.trust, auditShare } };
     this.state = startState(own, applyEvent(null, event, 0), this.nowMs);
   }
 
@@ -220,7 +221,8 @@ export class Stage {
 /** What is kept up to date beside sessions and contributions must be what a look at all of them gives. */
 function checkGroups({ durable, live }: CoordinatorState): void {
   const contributions = [...durable.contributions.values()];
-  const authors = new Set(contributions.map(({ header }) => header.contributor));
+  const inTime = contributions.filter(({ header }) => header.round === durable.round);
+  const authors = new Set(inTime.map(({ header }) => header.contributor));
   const sessions = [...live.sessions.values()];
   const same = (name: string, kept: Iterable<unknown>, found: Iterable<unknown>): void =>
     assert([...kept].sort().join() === [...found].sort().join(), `Groups are out of date: ${name}`);

@@ -45,10 +45,21 @@ interface PastRound {
   readonly accepted: readonly AcceptedUpdate[];
 }
 
+/** One contribution of each contributor. */
+type Answers = PersistentMap<ContributorId, ContributionId>;
+
 /** A verdict of which its author may not have been told. */
 interface OwedVerdict {
   readonly contribution: ContributionId;
   readonly verdict: Verdict;
+}
+
+/** What a round's assignments follow from. */
+export interface RoundFacts {
+  readonly round: number;
+  readonly seed: number;
+  /** That its contributors train from. */
+  readonly base: Pick<VersionInfo, "version" | "digest">;
 }
 
 /** Its maps are persistent (`immutable`): an event costs the same however many contributions the round has. */
@@ -68,10 +79,13 @@ export interface DurableState {
   /** Of the open or closed round. */
   readonly seed: number;
   readonly openedMs: number;
+  /** The round before, for what comes late; null in the first. */
+  readonly previous: RoundFacts | null;
   /** In the order in which they came. */
   readonly contributions: OrderedMap<ContributionId, Contribution>;
-  /** The newest contribution of each who has made one in this round. */
-  readonly answers: PersistentMap<ContributorId, ContributionId>;
+  /** What each contributor has made in this round, and what each had made in the one before, in time or late. */
+  readonly answers: Answers;
+  readonly previousAnswers: Answers;
   /** Of this round's contributions. */
   readonly payloads: PersistentSet<Digest>;
   readonly payloadBytes: number;
@@ -138,7 +152,7 @@ type Of<K extends LedgerEvent["type"]> = Extract<LedgerEvent, { readonly type: K
 
 const NO_CONTRIBUTIONS = {
   contributions: OrderedMap<ContributionId, Contribution>(),
-  answers: PersistentMap<ContributorId, ContributionId>(),
+  answers: PersistentMap<ContributorId, ContributionId>() as Answers,
   payloads: PersistentSet<Digest>(),
   payloadBytes: 0,
   undecided: 0,
@@ -158,6 +172,8 @@ function begin({ run, relay, head }: Of<"started">, timeMs: number): DurableStat
     openedMs: timeMs,
     ...NO_CONTRIBUTIONS,
     standards: standardsOf([]),
+    previous: null,
+    previousAnswers: NO_CONTRIBUTIONS.answers,
     past: [],
     verdicts: NOTHING_RECENT,
     introduced: NOTHING_RECENT,
@@ -184,13 +200,18 @@ function begin({ run, relay, head }: Of<"started">, timeMs: number): DurableStat
 function contribute(state: DurableState, { contribution: id, header: bytes, norm }: Of<"contributed">): DurableState {
   const header = decodeHeader(bytes);
   assert(header.ok && contributionIdOf(bytes) === id, `Cannot apply event: contribution ${id} has another header`);
-  checkRound(state, header.value.round, "open");
+  assert(
+    state.stage === "open" && factsOf(state, header.value.round) !== null,
+    `Cannot apply event: contribution ${id} is for round ${header.value.round}; the state is at round ${state.round}, ${state.stage}`,
+  );
   assert(!state.contributions.has(id), `Cannot apply event: contribution ${id} was received before`);
   const { contributor, payload } = header.value;
   return {
     ...state,
     contributions: state.contributions.set(id, { id, header: header.value, norm, verdict: null, improvement: null }),
-    answers: state.answers.set(contributor, id),
+    ...(header.value.round === state.round
+      ? { answers: state.answers.set(contributor, id) }
+      : { previousAnswers: state.previousAnswers.set(contributor, id) }),
     payloads: state.payloads.add(payload.digest),
     payloadBytes: state.payloadBytes + payload.bytes,
     undecided: state.undecided + 1,
@@ -208,7 +229,7 @@ function judge(state: DurableState, { contribution: id, verdict, losses }: Of<"j
     ...state,
     contributions: state.contributions.set(id, contribution),
     undecided: state.undecided - 1,
-    standards: accepted ? withUpdate(state.standards, factsOf(contribution)) : state.standards,
+    standards: accepted ? withUpdate(state.standards, acceptedOf(contribution)) : state.standards,
     verdicts: remember(state.verdicts, author, owed, CONTRIBUTORS_KEPT),
     refused: state.refused + (accepted ? 0 : 1),
   };
@@ -245,8 +266,13 @@ function merge(state: DurableState, event: Of<"merged">, timeMs: number): Durabl
   };
 }
 
-function factsOf({ norm, header, improvement }: Contribution): AcceptedUpdate {
+function acceptedOf({ norm, header, improvement }: Contribution): AcceptedUpdate {
   return { norm, steps: header.steps + header.ahead, improvement };
+}
+
+/** What contributions of `round` were assigned by; null for any but the state's round and the one before. */
+export function factsOf({ round: present, seed, head, previous }: DurableState, round: number): RoundFacts | null {
+  return round === present ? { round, seed, base: head } : previous?.round === round ? previous : null;
 }
 
 function endRound(state: DurableState): DurableState {
@@ -255,7 +281,7 @@ function endRound(state: DurableState): DurableState {
     round: state.round,
     authors: new Map(all.map(({ id, header }) => [id, header.contributor])),
     payloads: new Set(all.map(({ header }) => header.payload.digest)),
-    accepted: all.filter(({ verdict }) => verdict?.type === "accepted").map(factsOf),
+    accepted: all.filter(({ verdict }) => verdict?.type === "accepted").map(acceptedOf),
   };
   const round = state.round + 1;
   const past = (all.length === 0 ? state.past : [...state.past, ended]).slice(-ROUNDS_KEPT);
@@ -267,6 +293,8 @@ function endRound(state: DurableState): DurableState {
     stage: "idle",
     standards: standardsOf(compared.flatMap(({ accepted }) => accepted)),
     past,
+    previous: factsOf(state, state.round),
+    previousAnswers: state.answers,
   };
 }
 

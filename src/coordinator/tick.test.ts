@@ -264,7 +264,7 @@ describe("judging", () => {
   });
 
   test("a share of acceptances is measured again, and the referee wins", () => {
-    stage = new Stage(sameAsLedger, 1);
+    stage = new Stage(sameAsLedger, { auditShare: 1 });
     const { ada, bob } = pair();
     stage.report("ada", GOOD);
     stage.report("bob", GOOD);

@@ -168,8 +168,10 @@ function release(draft: Draft, { session: id, assignment }: Of<"released">): voi
 function contribute(draft: Draft, event: Of<"contributed">): void {
   const { contribution, headerBytes: header, signature, norm, wireBytes } = event;
   record(draft, { type: "contributed", contribution, header, signature, norm, wireBytes });
-  endTraining(draft, event.session);
-  noteSession(draft, event.session);
+  if (event.header.round === draft.state.durable.round) {
+    endTraining(draft, event.session);
+    noteSession(draft, event.session);
+  }
 }
 
 function reject(draft: Draft, { session: id, contribution, reason, ends }: Of<"rejected">): void {

@@ -100,7 +100,7 @@ function closeRound(draft: Draft): void {
   const { nowMs } = draft;
   dropAbsent(draft);
   const { charter, durable, live } = draft.state;
-  const here = durable.contributions.size;
+  const here = durable.answers.size; // nobody waits for what is late
   const all = here + live.trainers.size + live.absent.size;
   const patient = nowMs < live.patientUntilMs; // after a restart most are still to come back
   const quorum = !patient && here > 0 && here >= charter.round.quorum * all;

@@ -188,7 +188,7 @@ export class Uploads {
   /** Those that may give way, the longest rest first. */
   #rested(): readonly Upload[] {
     const restedMs = this.#options.nowMs() - UPLOAD_REST_MS;
-    const may = this.all().filter(({ taken, movedMs }) => !taken && movedMs <= restedMs);
+    const may = this.all().filter(({ held, count, movedMs }) => held < count && movedMs <= restedMs);
     return may.sort((a, b) => a.movedMs - b.movedMs);
   }
 }

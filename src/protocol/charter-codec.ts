@@ -124,6 +124,7 @@ const roundFields: Reader<RoundConfig> = record<RoundConfig>({
   judgeMs: integer(1, DURATION_MS_MAX),
   decayRounds: integer(0, ROUNDS_MAX),
   decayTo: real(0, 1),
+  lateShare: real(0, 1),
 });
 
 const trustFields: Reader<TrustConfig> = record<TrustConfig>({

@@ -117,6 +117,11 @@ export interface RoundConfig {
   readonly decayRounds: number;
   /** Share of the learning rate that is left after `decayRounds` rounds. */
   readonly decayTo: number;
+  /**
+   * What a contribution that arrives one round late weighs among those of the round that it is merged with, as a share of what
+   * it would in its own; 0: it is refused.
+   */
+  readonly lateShare: number;
 }
 
 export interface TrustConfig {

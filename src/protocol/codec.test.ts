@@ -111,7 +111,7 @@ describe("messages", () => {
     expect(read(1, PIECES_MAX)).toBe("malformed");
     const { header } = exampleContributorMessages[3] as { readonly header: Bytes };
     const offer = { type: "offer", header, signature: countingBytes(64) };
-    const digests = [32, 63, 64, 32 * PIECES_MAX, 32 * (PIECES_MAX + 1)];
+    const digests = [0, 63, 32, 32 * PIECES_MAX, 32 * (PIECES_MAX + 1)];
     expect(
       digests.map((bytes) => reasonOf(decodeContributorMessage(encode({ ...offer, pieces: new Uint8Array(bytes) })))),
     ).toEqual(["malformed", "malformed", "accepted", "accepted", "malformed"]);
@@ -267,6 +267,7 @@ describe("charter", () => {
       { ...exampleCharter, inner: { ...exampleCharter.inner, beta2: 1 } },
       { ...exampleCharter, round: { ...round, aheadMax: round.stepsMax } },
       { ...exampleCharter, round: { ...round, decayTo: 0 } },
+      { ...exampleCharter, round: { ...round, lateShare: 1.1 } },
       { ...exampleCharter, uplink: { ...exampleCharter.uplink, keep: 4_097 } },
       { ...exampleCharter, uplink: { ...exampleCharter.uplink, together: 4_097 } },
       ...[0, 5, 8, 2.5, 32].map((bits) => ({

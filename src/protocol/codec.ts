@@ -98,7 +98,7 @@ const signature = binary(1, SIGNATURE_BYTES_MAX);
 
 /** Digests of two pieces or more. */
 const pieceDigests: Reader<Bytes> = (value, path) => {
-  const bytes = binary(2 * DIGEST_BYTES, PIECES_MAX * DIGEST_BYTES)(value, path);
+  const bytes = binary(DIGEST_BYTES, PIECES_MAX * DIGEST_BYTES)(value, path);
   if (bytes.length % DIGEST_BYTES !== 0) {
     throw new FieldError(`Cannot read ${path}: got ${bytes.length} bytes, need a multiple of ${DIGEST_BYTES}`);
   }

@@ -19,9 +19,11 @@ import type { VerifySignature } from "../protocol/keys.ts";
 import type { LedgerEntry, LedgerEvent } from "../protocol/ledger.ts";
 import type { ContributionHeader } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
+import { weightIn } from "../coordinator/late.ts";
 import { openNotebook, type Page, type Signed } from "../contributor/notebook.ts";
 import { createMemoryStore, type MemoryDisk } from "../store/memory.ts";
 import { applyUpdate } from "../update/delta.ts";
+import { fadeOf } from "../update/feedback.ts";
 import { createServerState, outerAt } from "../update/outer.ts";
 import { mergeUpdates, outerStep } from "../update/twin.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
@@ -54,6 +56,7 @@ export interface Diary {
 export interface Testimony {
   /** The ledger at the end. */
   readonly disk: Pick<MemoryDisk, "entries">;
+  readonly charter: Charter;
   readonly verify: VerifySignature;
   readonly told: readonly Told[];
   /** Every base that anybody trained on or measured with. */
@@ -69,7 +72,6 @@ export interface Evidence extends Testimony {
   readonly disk: MemoryDisk;
   /** Every blob that was ever on it: a relay forgets old ones. */
   readonly blobs: ReadonlyMap<Digest, Bytes>;
-  readonly charter: Charter;
   /** Parameters [P] that the run began with. */
   readonly initial: Float32Array<ArrayBuffer>;
 }
@@ -87,6 +89,8 @@ interface History {
   readonly merges: readonly Of<"merged">[];
   readonly headers: ReadonlyMap<ContributionId, ContributionHeader>;
   readonly verdicts: ReadonlyMap<ContributionId, Verdict>;
+  /** The round that was open when a contribution was received. */
+  readonly received: ReadonlyMap<ContributionId, number>;
   /** Rounds that ended. */
   readonly ended: ReadonlySet<number>;
 }
@@ -118,13 +122,13 @@ async function judge(
     return findings;
   }
   checkOperator(chain.value.entries, find);
-  checkOnce(history, find);
+  checkOnce(history, testimony, find);
   checkTold(history, testimony, find);
   checkLiars(history, testimony.liars, find);
   checkBlobs(history, find);
   checkReplicas(history, testimony, find);
   for (const diary of testimony.diaries.filter(({ honest }) => honest)) {
-    await checkResiduals(history, diary, find);
+    await checkResiduals(history, diary, testimony, find);
   }
   return findings;
 }
@@ -141,8 +145,13 @@ function readHistory(entries: readonly LedgerEntry[], find: Find): History | und
   const headers = new Map<ContributionId, ContributionHeader>();
   const verdicts = new Map<ContributionId, Verdict>();
   const ended = new Set<number>();
+  const received = new Map<ContributionId, number>();
+  let open = 0;
   for (const { event } of entries) {
-    if (event.type === "contributed") {
+    if (event.type === "opened") {
+      open = event.round;
+    } else if (event.type === "contributed") {
+      received.set(event.contribution, open);
       const header = decodeHeader(event.header);
       if (headers.has(event.contribution)) {
         find("a contribution is received once", event.contribution);
@@ -167,7 +176,7 @@ function readHistory(entries: readonly LedgerEntry[], find: Find): History | und
       }
     }
   }
-  return { started: first.event, merges, headers, verdicts, ended };
+  return { started: first.event, merges, headers, verdicts, received, ended };
 }
 
 /** What the operator has forbidden does not happen until it is allowed again. */
@@ -192,8 +201,8 @@ function checkOperator(entries: readonly LedgerEntry[], find: Find): void {
   }
 }
 
-/** Accepted contributions of ended rounds are merged, once, in their round; nothing else is. */
-function checkOnce({ merges, headers, verdicts, ended }: History, find: Find): void {
+/** Accepted contributions of ended rounds are merged, once, in the round that received them; nothing else is. */
+function checkOnce({ merges, headers, verdicts, received, ended }: History, { charter }: Testimony, find: Find): void {
   const merged = new Map<ContributionId, number>();
   for (const { round, contributions } of merges) {
     for (const id of contributions) {
@@ -204,13 +213,19 @@ function checkOnce({ merges, headers, verdicts, ended }: History, find: Find): v
       if (verdicts.get(id)?.type !== "accepted") {
         find("only accepted contributions are merged", id);
       }
-      if (headers.get(id)?.round !== round) {
-        find("a contribution is merged in its own round", id);
+      if (received.get(id) !== round) {
+        find("a contribution is merged in the round that received it", id);
       }
     }
   }
+  for (const [id, { round }] of headers) {
+    const behind = (received.get(id) ?? 0) - round;
+    if (behind !== 0 && (behind !== 1 || charter.round.lateShare === 0)) {
+      find("a contribution is received in its own round or, where the charter lets it, in the next", id);
+    }
+  }
   for (const [id, verdict] of verdicts) {
-    const round = headers.get(id)?.round;
+    const round = received.get(id);
     if (verdict.type === "accepted" && !merged.has(id) && (round === undefined || ended.has(round))) {
       find("no accepted contribution is lost", id);
     }
@@ -264,10 +279,10 @@ function checkReplay({ started, merges, headers }: History, { blobs, charter, in
     const updates = merge.contributions.map((id) => {
       const header = headers.get(id);
       const update = unpacked(header && blobs.get(header.payload.digest), params.length);
-      return { id, update, weight: header?.tokens ?? 0 };
+      return { id, update, weight: header === undefined ? 0 : weightIn(merge.round, header, charter) };
     });
     const known = updates.flatMap(({ id, update, weight }) => (update === null ? [] : [{ id, update, weight }]));
-    if (new Set(merge.contributions).size < updates.length) {
+    if (new Set(merge.contributions).size < updates.length || updates.some(({ weight }) => weight === 0)) {
       return; // found already, and not to be merged
     }
     if (known.length < updates.length) {
@@ -323,36 +338,50 @@ function checkReplicas({ started, merges }: History, { used, final }: Testimony,
 async function checkResiduals(
   { started, verdicts }: History,
   { contributor, pages, blobs }: Diary,
+  { charter }: Testimony,
   find: Find,
 ): Promise<void> {
   let before: Page | undefined;
   for (const { key, value } of pages) {
     const disk = { entries: [], values: new Map([[key, value]]), blobs };
     const page = await openNotebook(createMemoryStore({ disk }), started.run).read();
-    const signed = before?.signed ?? null;
-    if (before !== undefined && signed !== null && page.signed?.pending.id !== signed.pending.id) {
-      const accepted = verdicts.get(signed.pending.id)?.type === "accepted";
-      const right = accepted ? isWithout(page, before, signed) : page.residual === null || isEqual(page, before);
-      if (page.signed !== null || !right) {
-        find("a residual gives up exactly what was accepted", `${contributor}: ${signed.pending.id}`);
+    for (const signed of before === undefined ? [] : waitingIn(before)) {
+      const waits = waitingIn(page).some(({ pending }) => pending.id === signed.pending.id);
+      if (before !== undefined && !waits) {
+        const accepted = verdicts.get(signed.pending.id)?.type === "accepted";
+        const apart = signed === before.late;
+        // What was set apart has left it before, and comes back, faded, where it was refused.
+        const fade = fadeOf({ beta: charter.uplink.beta, rounds: before.round - signed.pending.round });
+        const share = accepted ? (apart ? 0 : -1) : apart ? fade : 0;
+        const right = isWith(page, before, { signed, share }) || (page.residual === null && !accepted);
+        if (page.made !== before.made || !right) {
+          find("a residual gives up exactly what was accepted", `${contributor}: ${signed.pending.id}`);
+        }
       }
     }
     before = page;
   }
 }
 
-function isEqual({ residual }: Page, before: Page): boolean {
-  return residual !== null && residual.every((value, i) => Object.is(value, before.residual?.[i]));
+function waitingIn({ signed, late }: Page): Signed[] {
+  return [late, signed].filter((one) => one !== null);
 }
 
-function isWithout({ residual }: Page, before: Page, signed: Signed): boolean {
+/** Whether the residual is the one before with a share of what `signed` sent, or both are none. */
+function isWith(
+  { residual }: Page,
+  before: Page,
+  { signed, share }: { readonly signed: Signed; readonly share: number },
+): boolean {
   const rest = before.residual?.slice();
   const sent = rest === undefined ? null : unpacked(signed.payload, rest.length);
   if (rest === undefined || sent === null) {
-    return false;
+    return rest === undefined && residual === null && share >= 0;
   }
-  sent.indices.forEach((index, i) => {
-    rest[index] = (rest[index] as number) - (sent.values[i] as number);
-  });
+  if (share !== 0) {
+    sent.indices.forEach((index, i) => {
+      rest[index] = (rest[index] as number) + share * (sent.values[i] as number);
+    });
+  }
   return residual !== null && residual.every((value, i) => Object.is(value, rest[i]));
 }

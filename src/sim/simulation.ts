@@ -6,6 +6,7 @@
 import { digestOf, floatBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
 import { decodeEntry } from "../protocol/chain.ts";
+import { decodeHeader } from "../protocol/codec.ts";
 import type { Charter, UplinkConfig } from "../protocol/charter.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
 import { PIECE_BYTES } from "../protocol/limits.ts";
@@ -45,6 +46,8 @@ export interface Outcome {
   readonly evidence: Evidence;
   readonly version: number;
   readonly accepted: number;
+  /** Contributions that were received one round late. */
+  readonly late: number;
   readonly refused: number;
   readonly kills: number;
   /** Uploads in pieces that went on where they had been cut off. */
@@ -171,6 +174,7 @@ export async function runSimulation(options: SimulationOptions): Promise<Outcome
     findings,
     evidence,
     version: ledger.merges().length,
+    late: lateIn(ledger.events()),
     accepted: judged.filter((event) => event.verdict.type === "accepted").length,
     refused: judged.filter((event) => event.verdict.type === "refused").length,
     kills: world.kills,
@@ -205,9 +209,24 @@ export function charterOf(seed: number, uplink: UplinkConfig): Charter {
       judgeMs: 1_500,
       decayRounds: 0,
       decayTo: 1,
+      lateShare: seed % 3 === 1 ? 0.5 : 0,
     },
     seed,
   };
+}
+
+/** Contributions that were received one round late. */
+function lateIn(events: readonly LedgerEvent[]): number {
+  let [open, late] = [0, 0];
+  for (const event of events) {
+    if (event.type === "opened") {
+      open = event.round;
+    } else if (event.type === "contributed") {
+      const header = decodeHeader(event.header);
+      late += header.ok && header.value.round < open ? 1 : 0;
+    }
+  }
+  return late;
 }
 
 interface LedgerView {

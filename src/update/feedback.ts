@@ -1,7 +1,8 @@
 /**
  * Error feedback: what a packed update leaves out is not lost but waits in a residual [P] and is sent later (Seide et al.,
  * 2014; SparseLoCo's e ← βe + δ). A round is `accumulate`, pack the residual, send, and `settle` once the other side says
- * that the contribution is part of the base. A contribution that was refused or came too late is not settled, so that it
+ * that the contribution is part of the base. Whoever goes on before it knows settles, too, and takes it back with `giveBack`
+ * where it was not accepted. A contribution that was refused or came too late is not settled, so that it
  * is sent again; `age` fades what has waited for several rounds, because it was measured on an older base.
  *
  * All functions change the residual in place: it is as large as the model.
@@ -38,6 +39,18 @@ export function settle(residual: Float32Array | Float64Array, sent: SparseUpdate
   for (let i = 0; i < indices.length; i += 1) {
     const index = indices[i] as number;
     residual[index] = (residual[index] as number) - (values[i] as number);
+  }
+}
+
+/** residual ← residual + share · sent: what was settled before its time and was not accepted. */
+export function giveBack(
+  residual: Float32Array | Float64Array,
+  { indices, values }: SparseUpdate,
+  share: number,
+): void {
+  for (let i = 0; i < indices.length; i += 1) {
+    const index = indices[i] as number;
+    residual[index] = (residual[index] as number) + share * (values[i] as number);
   }
 }
 

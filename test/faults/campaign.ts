@@ -80,7 +80,10 @@ async function runStage(kind: Kind, options: CampaignOptions, tally: Tally): Pro
     crowd.members.forEach(({ line }) => line.set(FAIR));
     const findings = await examineStage(stage, crowd, ledger);
     findings.forEach(({ rule, detail }) => fail(`${from} to ${next - 1}`, `it is not so that ${rule}: ${detail}`));
-    const blind = tally.acts === next - from ? await blindSpots(crowd.told, ledger.entries) : [];
+    const blind =
+      tally.acts === next - from
+        ? await blindSpots((await runOf(stage.leader())).charter, crowd.told, ledger.entries)
+        : [];
     blind.forEach((rule) => fail("none", `the oracle does not see where it is not so that ${rule}`));
   } catch (error) {
     fail(`${from} to ${next - 1}`, messageIn(error));

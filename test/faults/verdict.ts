@@ -10,6 +10,7 @@ import { verifySignature } from "../../src/net/device-key.ts";
 import { createBlobFetcher } from "../../src/net/http.ts";
 import { createLedgerFetcher } from "../../src/net/ledger.ts";
 import { decodeEntry } from "../../src/protocol/chain.ts";
+import type { Charter } from "../../src/protocol/charter.ts";
 import type { LedgerEvent } from "../../src/protocol/ledger.ts";
 import { examineTestimony, type Finding, type Told } from "../../src/sim/oracle.ts";
 import { soloCrew } from "../../src/update/solo.ts";
@@ -68,7 +69,8 @@ export function lostOf(told: readonly Told[], accepted: ReadonlySet<Contribution
 /** Pauses the run, waits until all is told and fetched, and looks at everything. */
 export async function examineStage(stage: Stage, crowd: Crowd, ledger: LedgerReader): Promise<readonly Finding[]> {
   await stage.pause();
-  const head = (await runOf(stage.leader())).versions.at(-1);
+  const { charter, versions } = await runOf(stage.leader());
+  const head = versions.at(-1);
   const isQuiet = async (): Promise<boolean> => {
     await ledger.readOn(stage.leader());
     const heard = new Set(crowd.told.map(({ contribution }) => contribution));
@@ -80,6 +82,7 @@ export async function examineStage(stage: Stage, crowd: Crowd, ledger: LedgerRea
   const findings = await Promise.all([
     examineTestimony({
       disk: ledger,
+      charter,
       verify: verifySignature,
       told: crowd.told,
       used: [],
@@ -152,7 +155,11 @@ function without(merged: Extract<LedgerEvent, { type: "merged" }>, id: Contribut
 }
 
 /** The rules that this oracle does not hold against a ledger in which they are broken for one contribution; empty for a good one. */
-export async function blindSpots(told: readonly Told[], entries: readonly Bytes[]): Promise<string[]> {
+export async function blindSpots(
+  charter: Charter,
+  told: readonly Told[],
+  entries: readonly Bytes[],
+): Promise<string[]> {
   const events = entries.flatMap((bytes): LedgerEvent[] => {
     const read = decodeEntry(bytes);
     const event = read.ok ? read.value.event : null;
@@ -165,6 +172,7 @@ export async function blindSpots(told: readonly Told[], entries: readonly Bytes[
     const disk = { entries: await writeEntries(forge(events, victim)) };
     const testimony = {
       disk,
+      charter,
       verify: verifySignature,
       told,
       used: [],

@@ -176,8 +176,9 @@ async function notebookSubject(): Promise<Subject> {
     made: 1,
     moments: { m: new Float32Array(8), v: new Float32Array(8), t: 1 },
     signed: signed as unknown as NonNullable<Parameters<typeof first.write>[0]["signed"]>,
+    late: signed as unknown as NonNullable<Parameters<typeof first.write>[0]["late"]>,
   };
-  await first.write({ ...whole, residual: new Float32Array(8) as never, signed: null });
+  await first.write({ ...whole, residual: new Float32Array(8) as never, signed: null, late: null });
   const corpus = [disk.values.get(key) as Bytes];
   await first.write(whole);
   corpus.push(disk.values.get(key) as Bytes);

@@ -1,0 +1,263 @@
+import { describe, expect, test } from "vitest";
+import { floatBytes, digestOf, type Bytes, type ContributionId } from "../base/bytes.ts";
+import { BUSY_RETRY_MS } from "./live.ts";
+import { applyUpdate } from "../update/delta.ts";
+import { createServerState, outerAt } from "../update/outer.ts";
+import { mergeUpdates, outerStep } from "../update/twin.ts";
+import { unpackUpdate } from "../update/unpack.ts";
+import { trainSeed } from "./assignment.ts";
+import { weightIn } from "./late.ts";
+import { Actor, calm, charter, honestDelta, joined, P, pack, started, World } from "./rehearsal.fixture.ts";
+import { GOOD, idOf, Stage } from "./stage.fixture.ts";
+import type { RoundFacts } from "./state.ts";
+import { UPLOAD_IDLE_MS } from "./uploads.ts";
+
+const { trainMs, graceMs } = charter.round;
+
+const sameAsLedger = (it: Stage): void => expect(it.fold()).toEqual(it.state.durable);
+
+/** A stage in whose first round ada and bob got work and only ada has contributed; and bob's header, for later. */
+function bobIsLate(lateShare = 0.5) {
+  const stage = new Stage(sameAsLedger, { lateShare });
+  stage.come("ada", "bob");
+  const early = stage.contribute("ada");
+  const header = stage.header("bob");
+  stage.pass(trainMs + graceMs);
+  return { stage, early, header };
+}
+
+/** Ada's contribution is accepted, and the next round opens. */
+function goOn(stage: Stage, id: ContributionId): void {
+  stage.pass(1_000);
+  stage.measure(id, GOOD);
+  stage.merge();
+  stage.ready("ada", "bob");
+}
+
+describe("a contribution that is one round late", () => {
+  test("is held while its round is judged, and taken while the next one is open; then it is too late", () => {
+    const { stage, early, header } = bobIsLate();
+    expect(stage.state.durable.stage).toBe("closed");
+    expect(stage.screen("bob", header)).toBe("soon");
+    stage.pass(1_000);
+    stage.measure(early, GOOD);
+    stage.merge();
+    expect([stage.state.durable.stage, stage.screen("bob", header)]).toEqual(["idle", "soon"]);
+    stage.ready("ada", "bob");
+    expect([stage.state.durable.stage, stage.screen("bob", header)]).toEqual(["open", "passed"]);
+    stage.contribute("ada");
+    stage.contribute("bob");
+    expect([stage.state.durable.stage, stage.screen("bob", header)]).toEqual(["closed", "late"]);
+    stage.pass(1_000);
+    stage.measures().forEach((id) => stage.measure(id, GOOD));
+    stage.merge();
+    stage.ready("ada", "bob");
+    expect([stage.state.durable.round, stage.screen("bob", header)]).toEqual([3, "late"]);
+  });
+
+  test("is late at once where the charter gives it no weight", () => {
+    const { stage, early, header } = bobIsLate(0);
+    expect(stage.screen("bob", header)).toBe("late");
+    goOn(stage, early);
+    expect([stage.state.durable.stage, stage.screen("bob", header)]).toEqual(["open", "late"]);
+  });
+
+  test("comes beside the same contributor's present one, once each, and ends no training", () => {
+    const { stage, early, header } = bobIsLate();
+    goOn(stage, early);
+    const late = stage.contribute("bob", { header });
+    expect(stage.state.live.sessions.get(stage.session("bob"))?.task).toMatchObject({ type: "train" });
+    const { payload } = stage.header("bob");
+    expect(stage.screen("bob", header)).toBe("known");
+    expect(stage.screen("bob", { ...header, payload })).toBe("not-assigned");
+    const present = stage.contribute("bob");
+    expect(stage.screen("bob", { ...stage.header("bob"), payload })).toBe("not-assigned");
+    stage.contribute("ada");
+    stage.ready("ada", "bob");
+    const judged = ["ada", "bob"].map((name) => stage.assignment(name, "validate")?.contribution);
+    expect(new Set(judged).size).toBe(2); // nobody has two of them, and nobody its own
+    expect([late, present]).not.toContain(judged[1]);
+    stage.report("ada", GOOD);
+    stage.report("bob", GOOD);
+    stage.measures().forEach((id) => stage.measure(id, GOOD));
+    expect(stage.merges().at(-1)).toHaveLength(3);
+    stage.merge();
+    stage.ready("ada", "bob");
+    expect(stage.screen("bob", { ...header, payload })).toBe("late");
+    expect([...(stage.state.durable.past.at(-1)?.authors.keys() ?? [])]).toHaveLength(3);
+  });
+
+  test("is no second answer of one who was in time, nor of a header that does not fit its round", () => {
+    const { stage, early, header } = bobIsLate();
+    const again = { ...header, contributor: idOf("ada"), assignment: stage.header("ada").assignment };
+    goOn(stage, early);
+    expect(stage.screen("ada", again)).toBe("not-assigned");
+    expect(stage.screen("bob", { ...header, assignment: stage.header("bob").assignment })).toBe("not-assigned");
+    const { head } = stage.state.durable;
+    const moved = { ...header, baseVersion: head.version, baseDigest: head.digest };
+    expect(stage.screen("bob", moved)).toBe("wrong-base");
+    expect(stage.screen("bob", { ...header, steps: 1e6 })).toBe("malformed");
+    expect(stage.screen("bob", header)).toBe("passed");
+  });
+
+  test("makes no quorum, and no round waits for it or ends by it", () => {
+    const { stage, early, header } = bobIsLate();
+    goOn(stage, early);
+    stage.contribute("bob", { header });
+    expect(stage.state.live.quorumMs).toBeNull();
+    expect(stage.state.durable.stage).toBe("open");
+    stage.leave("bob");
+    stage.contribute("ada");
+    expect(stage.state.durable.stage).toBe("closed");
+  });
+
+  test("is measured with the batches of its own round on the present base, also after a restart", () => {
+    const { stage, early, header } = bobIsLate();
+    const facts = { round: 1, seed: stage.state.durable.seed } as RoundFacts;
+    goOn(stage, early);
+    const late = stage.contribute("bob", { header });
+    stage.restart();
+    stage.pass(3 * (trainMs + graceMs));
+    const asked = stage.effects.find((effect) => effect.type === "measure" && effect.contribution === late);
+    expect(asked).toMatchObject({ facts: { round: 1, authorSeed: trainSeed(facts, idOf("bob")) } });
+    stage.come("ada");
+    stage.measure(late, GOOD);
+    expect(stage.verdict(late)).toEqual({ type: "accepted" });
+    expect(stage.merges()).toEqual([[late]]);
+  });
+
+  test("is late after a round that was skipped, too, from the same base", () => {
+    const stage = new Stage(sameAsLedger, { lateShare: 0.5 });
+    stage.come("bob");
+    const header = stage.header("bob");
+    stage.pass(trainMs + graceMs + 3_000);
+    stage.ready("bob");
+    expect(stage.state.durable).toMatchObject({ round: 2, stage: "open", head: { version: 0 } });
+    expect(stage.contribute("bob", { header })).toBeDefined();
+  });
+});
+
+const late = { ...charter, round: { ...charter.round, lateShare: 0.25 } };
+
+/** A world in whose first round ada has contributed and bob, who did not, signs what he made. */
+async function bobsWorld(): Promise<{
+  world: World;
+  ada: Actor;
+  bob: Actor;
+  sent: Awaited<ReturnType<Actor["contribution"]>>;
+}> {
+  const world = await started({ charter: late });
+  const [ada, bob] = (await joined(world, "ada", "bob")) as [Actor, Actor];
+  const sent = await bob.contribution(pack(honestDelta(bob.base, 0.2)));
+  ada.send((await ada.contribution(pack(honestDelta(ada.base)))).message);
+  return { world, ada, bob, sent };
+}
+
+/** Until the referee has measured and the next version is there. */
+async function toNext(world: World, ...actors: Actor[]): Promise<void> {
+  await world.pass(2_000);
+  for (const actor of actors) {
+    await actor.ready();
+  }
+}
+
+describe("what arrives between two rounds", () => {
+  for (const way of ["as it is", "sent in judging", "its relay is killed", "its link breaks"]) {
+    test(`waits for the next one and is merged with it: ${way}`, async () => {
+      const { world, ada, bob, sent } = await bobsWorld();
+      const wanted = way === "sent in judging" ? "judging" : "gathering";
+      for (let looks = 0; looks < 1_000 && world.host.view().phase !== wanted; looks += 1) {
+        await world.pass(100);
+      }
+      expect(world.host.view().phase).toBe(wanted);
+      bob.send(sent.message);
+      await calm(world.host);
+      expect(bob.last("have")).toEqual({ type: "have", contribution: sent.id, pieces: 1 });
+      expect([bob.verdictOn(sent.id), world.disk.values.size]).toEqual([undefined, 2]);
+      if (way.includes("relay")) {
+        await world.start({ charter: late });
+        await ada.connect();
+        await bob.connect();
+        bob.send(sent.message);
+        await calm(world.host);
+      } else if (way.includes("link")) {
+        bob.pair.cut("cut");
+        await bob.connect();
+      }
+      await toNext(world, ada, bob);
+      expect(world.host.head().version).toBe(1);
+      if (way.includes("link")) {
+        bob.send(sent.message);
+        await calm(world.host);
+      }
+      expect(world.disk.values.size).toBe(0);
+      const own = await ada.contribute();
+      await world.pass(2 * (trainMs + graceMs) + BUSY_RETRY_MS);
+      expect([bob.verdictOn(sent.id), ada.verdictOn(own)]).toEqual(["accepted", "accepted"]);
+      expect(world.host.head().version).toBe(2);
+      expect(world.failures).toEqual([]);
+    });
+  }
+
+  test("weighs its share of the tokens in the merge, to the last bit, whichever came first", async () => {
+    const digests = new Set<string>();
+    for (const first of ["late", "present"]) {
+      const { world, ada, bob, sent } = await bobsWorld();
+      await world.pass(trainMs + graceMs);
+      await toNext(world, ada, bob);
+      const before = ada.base;
+      const present = await ada.contribution(pack(honestDelta(before, 0.25)));
+      for (const [actor, message] of first === "late"
+        ? ([
+            [bob, sent],
+            [ada, present],
+          ] as const)
+        : ([
+            [ada, present],
+            [bob, sent],
+          ] as const)) {
+        actor.send(message.message);
+        await calm(world.host);
+      }
+      await world.pass(2 * (trainMs + graceMs));
+      expect([bob.verdictOn(sent.id), ada.verdictOn(present.id)]).toEqual(["accepted", "accepted"]);
+      const updates = [
+        { id: sent.id, weight: 250, update: unpacked(sent.message.payload) },
+        { id: present.id, weight: 1_000, update: unpacked(present.message.payload) },
+      ];
+      const settings = outerAt(late, 2);
+      const merged = mergeUpdates(updates, { parameters: P, ...settings });
+      const { update } = outerStep(createServerState(P), merged, settings, late.downlink);
+      expect(digestOf(floatBytes(applyUpdate(before, update)))).toBe(world.host.head().digest);
+      digests.add(world.host.head().digest);
+    }
+    expect(digests.size).toBe(1);
+  });
+
+  test("waits as long as the run is paused", async () => {
+    const { world, ada, bob, sent } = await bobsWorld();
+    await world.host.operate({ type: "pause" });
+    await world.pass(trainMs + graceMs);
+    bob.send(sent.message);
+    await world.pass(2 * UPLOAD_IDLE_MS);
+    expect([bob.verdictOn(sent.id), world.disk.values.size]).toEqual([undefined, 2]);
+    await world.host.operate({ type: "resume" });
+    await toNext(world, ada, bob);
+    await ada.contribute();
+    await world.pass(2 * (trainMs + graceMs));
+    expect([bob.verdictOn(sent.id), world.disk.values.size]).toEqual(["accepted", 0]);
+  });
+});
+
+test("weightIn() is the tokens in its own round, and a share of them in the next", () => {
+  const header = { round: 3, tokens: 1_000 } as Parameters<typeof weightIn>[1];
+  expect([weightIn(3, header, late), weightIn(4, header, late)]).toEqual([1_000, 250]);
+});
+
+function unpacked(payload: Bytes) {
+  const read = unpackUpdate(payload, { parameters: P, keepMax: 4096 });
+  if (!read.ok) {
+    throw new Error(read.detail);
+  }
+  return read.value;
+}

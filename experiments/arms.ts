@@ -91,7 +91,7 @@ export function charterOf({
       judgeMs: 60_000,
       decayRounds: rounds,
       decayTo: 0.1,
-      lateShare: 0,
+      lateShare: 0, // unless an arm asks what it does
     },
     trust,
   };

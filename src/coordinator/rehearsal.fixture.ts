@@ -46,6 +46,7 @@ export const charter: Charter = {
   ...exampleCharter,
   uplink: { ...exact, together: 0 },
   downlink: exact,
+  round: { ...exampleCharter.round, lateShare: 0 },
   trust: { ...exampleCharter.trust, auditShare: 0 },
 };
 const target = Float32Array.from({ length: P }, (_, i) => 1 + i / P);

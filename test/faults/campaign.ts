@@ -4,7 +4,7 @@ import { createRng } from "../../src/base/rng.ts";
 import { FAIR, type LineCounts } from "../fixtures/line.ts";
 import { startCrowd, type Crowd } from "./crowd.ts";
 import type { Kind, Recovery } from "./kinds.ts";
-import { Stage } from "./stage.ts";
+import { runOf, Stage } from "./stage.ts";
 import { blindSpots, examineStage, LedgerReader, lostOf } from "./verdict.ts";
 
 /** Then a new run begins: a ledger that grows makes starts slower, and a failure's traces should be short. */

@@ -1,7 +1,7 @@
 /**
  * Two kinds of tests: what only computes shares a process with others of its kind; what starts browsers, relays and other runtimes
- * has one of its own, and waits long enough for what its neighbours take from it. Three files at a time, since many wait for a round
- * or a clock; the engines on every stack, which take longest and only compute, begin first and at a lower priority.
+ * has one of its own, and waits long enough for what its neighbour takes from it. Two files at a time; the engines on every stack,
+ * which take longest and only compute, begin first and give way to what runs beside them.
  */
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { defineConfig } from "vitest/config";
@@ -25,7 +25,7 @@ class LongestFirst extends BaseSequencer {
 
 export default defineConfig({
   test: {
-    maxWorkers: 3,
+    maxWorkers: 2,
     sequence: { sequencer: LongestFirst },
     reporters: ["default", "./tools/summary-reporter.mjs"],
     projects: [

@@ -13,7 +13,7 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const bin = join(root, "node_modules", ".bin");
 /** Node keeps here what it has compiled: the next start takes half the time. */
-const compileCache = join(root, "build", "compile-cache");
+const compileCache = join(root, "node_modules", ".cache", "heddle-compile");
 const env = { NODE_COMPILE_CACHE: compileCache, ...process.env, PATH: `${bin}:${process.env.PATH}` };
 /** Our sources are TypeScript and WGSL, run as they are. */
 const nodeFlags = ["--experimental-import-text", "--disable-warning=ExperimentalWarning"];

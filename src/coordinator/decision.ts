@@ -4,10 +4,13 @@
  */
 import type { Rng } from "../base/rng.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
+import type { Blobs } from "../store/store.ts";
 import type { CoordinatorEvent, CoordinatorState, Effect } from "./live.ts";
 import { tick } from "./tick.ts";
 
 export interface Decision {
+  /** That are held until it is done; none when absent. */
+  readonly bytes?: number;
   /** What takes time before: checks of keys and bytes, storing. The state is another by the time of the decision. */
   readonly prepare?: () => Promise<void>;
   /** What has happened, in the light of the state; null when that is nothing. */
@@ -18,6 +21,28 @@ export interface Decision {
 
 /** Decisions that are made durable together: a write takes the disk about as long as checking so many. */
 export const DECISIONS_MAX = 64;
+/** Blobs that are deleted beside each other. */
+const FORGOTTEN_AT_A_TIME = 32;
+/** Bytes that these may hold; one that holds more is made alone. */
+export const DECISION_BYTES_MAX = 64 * 1_048_576;
+
+/** The first of those that wait: as many as are made together. */
+export function batchOf(waiting: readonly Decision[]): readonly Decision[] {
+  let held = 0;
+  const end = waiting.slice(0, DECISIONS_MAX).findIndex(({ bytes = 0 }, i) => {
+    held += bytes;
+    return i > 0 && held > DECISION_BYTES_MAX;
+  });
+  return waiting.slice(0, end === -1 ? DECISIONS_MAX : end);
+}
+
+/** Deletes what effects say that nobody needs any more: a round may have thousands of payloads, and servers take their time for each. */
+export async function forgetBlobs(blobs: Blobs, effects: readonly Effect[]): Promise<void> {
+  const all = effects.flatMap((effect) => (effect.type === "forget" ? effect.blobs : []));
+  for (let i = 0; i < all.length; i += FORGOTTEN_AT_A_TIME) {
+    await Promise.all(all.slice(i, i + FORGOTTEN_AT_A_TIME).map((digest) => blobs.delete(digest)));
+  }
+}
 
 /** What `decisions` come to, one after the other; effects are listed by decision. */
 export function decide(

@@ -8,10 +8,9 @@ import { digestOf, floatBytes, fromHex, type Bytes, type ContributorId, type Dig
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
 import type { Attach, Lane, Link } from "../net/link.ts";
-import { charterDigest, checkCharter, encodeCharter } from "../protocol/charter-codec.ts";
+import { charterDigest, checkCharter } from "../protocol/charter-codec.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { SignedEntry } from "../protocol/chain.ts";
-import type { LedgerEvent } from "../protocol/ledger.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import type { IceServer } from "../protocol/ice.ts";
 import { BEAT_MS } from "../protocol/limits.ts";
@@ -19,8 +18,9 @@ import type { VersionInfo } from "../protocol/messages.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 import type { Store } from "../store/store.ts";
 import type { Base, Crew, OpenCrew } from "../update/crew.ts";
-import { loadBase, storeFirst, type Referee } from "./base.ts";
-import { decide, DECISIONS_MAX, type Decision } from "./decision.ts";
+import { beginRun } from "./begin.ts";
+import { loadBase, type Referee } from "./base.ts";
+import { batchOf, decide, forgetBlobs, type Decision } from "./decision.ts";
 import { Door, type AttachArrival, type DoorHost } from "./door.ts";
 import type { Fact } from "./fact.ts";
 import { createGate, type GateOptions } from "./gate.ts";
@@ -38,7 +38,7 @@ import { refusalOf } from "./operator.ts";
 import type { Peer, Work } from "./peer.ts";
 import { Queue } from "./queue.ts";
 import { Reception } from "./reception.ts";
-import { applyEvent, type DurableState } from "./state.ts";
+import type { DurableState } from "./state.ts";
 import { wakeAt } from "./tick.ts";
 import { createPublicRecord, operatorViewOf, summaryOf, viewOf, type OperatorView } from "./view.ts";
 import type { Hash } from "./uploads.ts";
@@ -63,7 +63,6 @@ export interface CoordinatorOptions {
   /** How many sessions there may be, and how many of one network. */
   readonly gate?: GateOptions;
   readonly referee: Referee;
-  /** What computes merges, for this host alone. */
   /** Who merges. */
   readonly openCrew: OpenCrew;
   /** Answers an offer of a WebRTC link, made over `first`, and attaches the link when it opens. Absent: none is answered. */
@@ -128,7 +127,7 @@ export async function createCoordinatorHost(options: CoordinatorOptions): Promis
   if (found !== null && found.run !== charterDigest(charter)) {
     throw new HeddleError("store", `Cannot go on with the run: the store holds run ${found.run}, not this charter's`);
   }
-  const durable = found ?? (await begin(options, journal));
+  const durable = found ?? (await beginRun(options, journal));
   for (const digest of superfluous) {
     await store.blobs.delete(digest);
   }
@@ -137,21 +136,6 @@ export async function createCoordinatorHost(options: CoordinatorOptions): Promis
   const host = new Host(options, { journal, crew, base, state: startState(charter, durable, clock.nowMs()) });
   await host.open();
   return host;
-}
-
-async function begin(
-  { store, charter, initial, clock, key, epoch, referee, onEntry }: CoordinatorOptions,
-  journal: Journal,
-): Promise<DurableState> {
-  const run = await store.blobs.put(encodeCharter(charter));
-  const head = await storeFirst(store.blobs, referee, initial());
-  const timeMs = clock.nowMs();
-  const started: LedgerEvent = { type: "started", run, relay: key.publicKey, head };
-  const events: LedgerEvent[] = epoch === undefined ? [started] : [started, { type: "led", epoch }];
-  for (const entry of await journal.append(events, timeMs)) {
-    onEntry?.(entry);
-  }
-  return events.slice(1).reduce((state, event) => applyEvent(state, event, timeMs), applyEvent(null, started, timeMs));
 }
 
 interface HostParts {
@@ -393,8 +377,8 @@ class Host implements CoordinatorHost {
 
   /** Ticks for what waits: prepare, decide, make durable together, then act. */
   async #decideAll(): Promise<void> {
-    const { clock, rng, onEntry, onVersion, onChange } = this.#options;
-    const decisions = this.#decisions.slice(0, DECISIONS_MAX);
+    const { store, clock, rng, onEntry, onVersion, onChange } = this.#options;
+    const decisions = batchOf(this.#decisions);
     await Promise.all(decisions.map(async (decision) => decision.prepare?.()));
     const before = this.#state;
     const nowMs = clock.nowMs();
@@ -407,10 +391,11 @@ class Host implements CoordinatorHost {
     }
     for (const [i, decision] of decisions.entries()) {
       for (const effect of effects[i] ?? []) {
-        await this.#perform(effect);
+        this.#perform(effect);
       }
       await decision.done?.();
     }
+    await forgetBlobs(store.blobs, effects.flat());
     if (entries.some((entry) => entry.event.type === "merged")) {
       onVersion?.(state.durable.versions.at(-1) as VersionView);
     }
@@ -425,7 +410,7 @@ class Host implements CoordinatorHost {
     this.#armWake();
   }
 
-  async #perform(effect: Effect): Promise<void> {
+  #perform(effect: Effect): void {
     switch (effect.type) {
       case "send":
         if (effect.message.type === "assign") {
@@ -445,10 +430,7 @@ class Host implements CoordinatorHost {
         this.#merging = this.#queue.track(() => this.#merge(effect));
         return;
       case "forget":
-        for (const digest of effect.blobs) {
-          await this.#options.store.blobs.delete(digest);
-        }
-        return;
+        return; // when all is told
       case "drained":
         this.#options.onDrained?.();
         return;

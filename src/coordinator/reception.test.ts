@@ -243,6 +243,72 @@ describe("a contribution in pieces", () => {
   });
 });
 
+describe("what is decided together", () => {
+  /** A world whose ledger is written only when `open` is called, and somebody whose beginning is being written: all else waits. */
+  async function held(): Promise<{ world: World; ada: Actor; upload: Upload; open: () => void }> {
+    const world = await started();
+    const store = createMemoryStore({ disk: world.disk });
+    let gate: Promise<void> = Promise.resolve();
+    const append: Log["append"] = async (...entries) => {
+      await gate;
+      return store.log.append(...entries);
+    };
+    await world.start({ store: { ...store, log: { ...store.log, append } } });
+    const [ada] = (await joined(world, "ada")) as [Actor];
+    const upload = await uploadOf(ada);
+    await upload.send(upload.offer, upload.piece(0), upload.piece(1), upload.piece(2));
+    upload.confirmed();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    gate = promise;
+    void new Actor(world, "bob").connect();
+    await turns(5);
+    return { world, ada, upload, open: resolve };
+  }
+  const turns = async (count: number): Promise<void> => {
+    for (let i = 0; i < count; i += 1) {
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  };
+
+  test("a report and a contribution in the batch of their session's beginning are answered after it", async () => {
+    const { world, open } = await held();
+    const eve = new Actor(world, "eve");
+    void eve.connect();
+    await turns(5);
+    eve.send({ type: "report", body: new Uint8Array(10), signature: new Uint8Array(64) });
+    eve.send({
+      type: "contribute",
+      header: new Uint8Array(10),
+      signature: new Uint8Array(64),
+      payload: new Uint8Array(10),
+    });
+    await turns(5);
+    open();
+    await calm(world.host);
+    expect(world.failures).toEqual([]);
+    expect(eve.got.flatMap((one) => (one.type === "refused" || one.type === "verdict" ? [one.type] : []))).toHaveLength(
+      2,
+    );
+  });
+
+  test("an upload that is complete when its sender's link breaks stays for when it comes back", async () => {
+    const { world, ada, upload, open } = await held();
+    ada.send(upload.piece(3));
+    for (let i = 0; i < 4; i += 1) {
+      await Promise.resolve(); // the piece is kept, and the contribution waits to be decided
+    }
+    ada.pair.cut("cut");
+    await turns(2);
+    open();
+    await calm(world.host);
+    expect(world.disk.blobs.has(digestOf(upload.payload))).toBe(false);
+    expect(stored(world)).toBe(1 + COUNT);
+    await ada.connect();
+    await upload.send(upload.offer);
+    expect(upload.confirmed()).toEqual([COUNT]);
+  });
+});
+
 describe("Uploads", () => {
   test("have a limit to their number, and delete what belongs to no offer", async () => {
     const { world, upload } = await begun();

@@ -45,6 +45,17 @@ export interface ReceptionHost {
   log(sentence: string): void;
 }
 
+/** What is peculiar to a decision on what somebody sent. */
+interface Parts {
+  /** That are held for it. */
+  readonly bytes: number;
+  readonly prepare: () => Promise<void>;
+  /** What became of it, in the light of the state; null when that is nothing. */
+  readonly intake: (state: CoordinatorState) => Intake | null;
+  /** It is durable and told, unless its sender is `gone`. */
+  readonly after?: (gone: boolean) => Promise<void>;
+}
+
 /** A class because it holds what is under way. */
 export class Reception {
   readonly #host: ReceptionHost;
@@ -105,6 +116,7 @@ export class Reception {
     return this.#takeWhole(peer, async () => message, {
       pieces: 1,
       wireBytes: () => wireBytes,
+      bytes: message.payload.length,
       wait: (whole) => this.#host.track(() => this.#inTurn(() => this.#keep(peer, whole))),
     });
   }
@@ -121,6 +133,7 @@ export class Reception {
   report(peer: Peer, message: Of<"report">): Decision {
     let taken: Intake;
     return this.#decision(peer, 0, {
+      bytes: message.body.length,
       prepare: async () => {
         taken = await takeReport(this.#host.intake(), senderOf(peer), message);
       },
@@ -128,25 +141,33 @@ export class Reception {
     });
   }
 
-  /** The contribution that `read` resolves to, unless that is nothing any more. `wait` hears of one whose time is still to come. */
+  /** The contribution that `read` resolves to, unless that is nothing any more. */
   #takeWhole(
     peer: Peer,
     read: () => Promise<Whole | null>,
     {
       pieces,
+      bytes,
       wireBytes,
       wait,
+      done,
     }: {
       readonly pieces: number;
+      /** Of its payload. */
+      readonly bytes: number;
       readonly wireBytes: (whole: Whole) => number;
+      /** Its time is still to come. */
       readonly wait: (whole: Whole) => void;
+      /** It is decided, unless its sender is `gone`. */
+      readonly done?: (gone: boolean) => void;
     },
   ): Decision {
     let whole: Whole | null = null;
     let checked: Intake | Sound | Soon;
     let spare: Digest | null = null;
     let waits = false;
-    const decision = this.#decision(peer, pieces, {
+    return this.#decision(peer, pieces, {
+      bytes,
       prepare: async () => {
         whole = await read();
         if (whole !== null) {
@@ -166,11 +187,10 @@ export class Reception {
         }
         return taken;
       },
-    });
-    return {
-      ...decision,
-      done: async () => {
-        await decision.done?.();
+      after: async (gone) => {
+        if (gone && whole !== null && checked.type === "offered" && !checked.soon) {
+          spare = checked.header.payload.digest;
+        }
         const { state, blobs } = this.#host.intake();
         if (spare !== null && !hasBlob(state.durable, spare)) {
           await blobs.delete(spare); // something that was decided meanwhile stands against it
@@ -178,30 +198,42 @@ export class Reception {
         if (waits && whole !== null) {
           wait(whole);
         }
+        done?.(gone);
       },
-    };
+    });
   }
 
-  /** What became of a report, or of a contribution of `pieces` pieces, as a decision. */
-  #decision(
-    peer: Peer,
-    pieces: number,
-    { prepare, intake }: { prepare: () => Promise<void>; intake: (state: CoordinatorState) => Intake | null },
-  ): Decision {
+  /**
+   * What became of a report, or of a contribution of `pieces` pieces, as a decision. A session that begins in the same batch is not known
+   * when it is prepared: then it is decided with the next one.
+   */
+  #decision(peer: Peer, pieces: number, parts: Parts): Decision {
+    const { bytes, prepare, intake, after } = parts;
     const isHere = (state: CoordinatorState): boolean => state.live.sessions.has(peer.id); // else it has left, or another session of the device has begun
+    let [isPrepared, isGone] = [false, false];
     let settled: Decision | null = null;
     return {
+      bytes,
       prepare: async () => {
         if (isHere(this.#host.intake().state)) {
           await prepare();
+          isPrepared = true;
         }
       },
       event: (state) => {
-        const taken = isHere(state) ? intake(state) : null;
+        isGone = !isHere(state);
+        const taken = isPrepared && !isGone ? intake(state) : null;
         settled = taken === null ? null : this.#settle(peer, taken, pieces);
         return settled?.event(state) ?? null;
       },
-      done: () => settled?.done?.(),
+      done: async () => {
+        if (isPrepared) {
+          await settled?.done?.();
+          await after?.(isGone);
+        } else if (isHere(this.#host.intake().state)) {
+          this.#host.decide(this.#decision(peer, pieces, parts));
+        }
+      },
     };
   }
 
@@ -324,24 +356,23 @@ export class Reception {
       const { header, signature } = upload.offer;
       return { header, signature, payload: await this.#uploads.payload(upload) };
     };
-    const decision = this.#takeWhole(peer, read, {
+    return this.#takeWhole(peer, read, {
       pieces: upload.count,
+      bytes: upload.header.payload.bytes,
       wireBytes: ({ payload }) => encodeMessage(upload.offer).length + payload.length,
       wait: () => {
         upload.taken = false;
         this.#waiting.set(upload, peer);
         peer.send({ type: "have", contribution: upload.contribution, pieces: upload.count });
       },
-    });
-    return {
-      ...decision,
-      done: async () => {
-        await decision.done?.();
-        if (upload.taken) {
+      done: (gone) => {
+        if (gone) {
+          upload.taken = false; // its sender will come back and offer it again
+        } else if (upload.taken) {
           this.#drop(upload);
-        } // else it waits, or its sender has left; it will come back and offer it again
+        }
       },
-    };
+    });
   }
 
   #uploadOf(peer: Peer, { contribution }: Pick<Of<"piece">, "contribution">): Upload | undefined {

@@ -110,16 +110,13 @@ export class Uploads {
       this.forget(before);
       await this.erase(before);
     }
-    const { bytes } = header.payload;
-    for (const rested of this.#hasRoom(bytes) ? [] : this.#rested()) {
+    const leaving = this.#leavingFor(header.payload.bytes);
+    if (leaving === null) {
+      return null;
+    }
+    for (const rested of leaving) {
       this.forget(rested);
       await this.erase(rested);
-      if (this.#hasRoom(bytes)) {
-        break;
-      }
-    }
-    if (!this.#hasRoom(bytes)) {
-      return null;
     }
     this.#uploads.set(upload.contributor, upload);
     await keys.set(offerKey(upload), encodeMessage(offer));
@@ -180,16 +177,20 @@ export class Uploads {
     }
   }
 
-  #hasRoom(bytes: number): boolean {
-    const announced = this.all().reduce((sum, { header }) => sum + header.payload.bytes, bytes);
-    return this.#uploads.size < UPLOADS_MAX && announced <= UPLOAD_BYTES_MAX;
-  }
-
-  /** Those that may give way, the longest rest first. */
-  #rested(): readonly Upload[] {
+  /** Those that give way to one of `bytes`, the longest rest first, and no more than it takes; null where that makes no room. */
+  #leavingFor(bytes: number): readonly Upload[] | null {
     const restedMs = this.#options.nowMs() - UPLOAD_REST_MS;
-    const may = this.all().filter(({ held, count, movedMs }) => held < count && movedMs <= restedMs);
-    return may.sort((a, b) => a.movedMs - b.movedMs);
+    const rested = this.all()
+      .filter(({ held, count, movedMs }) => held < count && movedMs <= restedMs)
+      .sort((a, b) => a.movedMs - b.movedMs);
+    let announced = this.all().reduce((sum, { header }) => sum + header.payload.bytes, bytes);
+    for (let leaving = 0; leaving <= rested.length; leaving += 1) {
+      if (this.#uploads.size - leaving < UPLOADS_MAX && announced <= UPLOAD_BYTES_MAX) {
+        return rested.slice(0, leaving);
+      }
+      announced -= rested[leaving]?.header.payload.bytes ?? 0;
+    }
+    return null;
   }
 }
 

@@ -52,6 +52,8 @@ class Scene {
   twist: (message: RelayMessage | ContributorMessage) => RelayMessage | ContributorMessage | null = (message) =>
     message;
   readonly links: Link[] = [];
+  /** How long each end gathers its addresses. */
+  gatherMs = 0;
   readonly #waiting = new Map<string, Attach>();
   #members = 0;
 
@@ -72,12 +74,14 @@ class Scene {
     };
     const rtc: PeerRtc = {
       dial: async ({ exchange, attach }) => {
+        await this.#gather();
         const attachB = this.#waiting.get(await exchange(`offer of ${id}`));
         const pair = createMemoryPair({ attachA: attach, attachB: attachB as Attach });
         this.links.push(pair.a);
         return pair.a;
       },
       answer: async ({ offerSdp, attach }) => {
+        await this.#gather();
         const end = far(attach, this);
         if (end === null) {
           return new Promise(() => undefined);
@@ -121,11 +125,16 @@ class Scene {
     void member.peers.fetch(wanted, content.length).then((got) => {
       [bytes, tookMs] = [got, this.clock.nowMs() - beganMs];
     });
-    const settle = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
     await settle();
-    await this.clock.run(beganMs + 60_000, () => bytes !== undefined, settle);
+    await this.clock.run(beganMs + 600_000, () => bytes !== undefined, settle);
     expect(bytes).not.toBe(undefined);
     return { bytes: bytes ?? null, tookMs, sentence: member.peers.view().sentence };
+  }
+
+  async #gather(): Promise<void> {
+    if (this.gatherMs > 0) {
+      await new Promise<void>((resolve) => this.clock.after(this.gatherMs, resolve));
+    }
   }
 
   #later(message: RelayMessage | ContributorMessage, take: (message: RelayMessage | ContributorMessage) => void): void {
@@ -230,6 +239,30 @@ describe("Peers.fetch()", () => {
   });
 });
 
+describe("Consent that is withdrawn while addresses are gathered", () => {
+  const ways: readonly (readonly [string, (member: Member) => void])[] = [
+    ["unticks", ({ peers }) => peers.setOn(false)],
+    ["unticks and ticks", ({ peers }) => [false, true].forEach((on) => peers.setOn(on))],
+    ["pauses", (member) => Object.assign(member, { working: false })], // and nobody has called update() yet
+  ];
+  const both = [
+    ["asks", 500],
+    ["serves", 2_000],
+  ] as const;
+  const cases = both.flatMap(([who, atMs]) => ways.map(([way, act]) => [who, way, atMs, act] as const));
+  test.each(cases)("keeps the address here: who %s %s", async (who, _, atMs, act) => {
+    const scene = new Scene();
+    scene.gatherMs = 1_400;
+    const [server, seeker] = [scene.join({ holds: params }), scene.join()];
+    const one = who === "asks" ? seeker : server;
+    scene.clock.after(atMs, () => act(one));
+    expect((await scene.fetch(seeker)).bytes).toBe(null);
+    await scene.clock.run(scene.clock.nowMs() + 10_000, () => false, settle);
+    expect(one.said.filter(({ type }) => type === "signal")).toEqual([]);
+    expect(scene.links).toEqual([]);
+  });
+});
+
 describe("Peers.update()", () => {
   test("tells the relay what is served, and nothing while the person has paused; who is served then is left", async () => {
     const scene = new Scene();
@@ -274,6 +307,8 @@ describe("Peers.update()", () => {
     expect(lazy.said).toEqual([]);
   });
 });
+
+const settle = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
 
 /** Part `index` of the content, cut to `bytes`. */
 function part(index: number, bytes = PIECE_BYTES): Bytes {

@@ -67,6 +67,7 @@ interface Attempt {
   readonly answered: Deferred<PeerSignal>;
   meet: Meet | null;
   fetching: Fetching | null;
+  over: boolean;
 }
 
 /** A class because links and timers must end. */
@@ -137,6 +138,7 @@ export class Peers {
       answered: createDeferred(),
       meet: null,
       fetching: null,
+      over: false,
     };
     this.#attempt = attempt;
     try {
@@ -152,6 +154,7 @@ export class Peers {
       }
       return null;
     } finally {
+      attempt.over = true;
       attempt.fetching?.cancel("it is over");
       this.#attempt = null;
     }
@@ -188,12 +191,15 @@ export class Peers {
     const { meeting, peer } = await within(clock, MEET_MS, attempt.met.promise, "the relay introduced nobody in time");
     const both: Meeting = { meeting, blob, asking: key.publicKey, serving: peer };
     const exchange = async (offer: string): Promise<string> => {
+      this.#insist(!attempt.over);
       const signature = await key.sign("peer-offer", peerProof(both, offer));
+      this.#insist(!attempt.over);
       send({ type: "signal", meeting, kind: "offer", sdp: offer, signature });
       const answer = await attempt.answered.promise;
       if (!(await verify(peer, "peer-answer", peerProof(both, offer, answer.sdp), answer.signature))) {
         throw new HeddleError("unreachable", "the answer is not the one that the other volunteer signed");
       }
+      this.#insist(!attempt.over);
       return answer.sdp;
     };
     const fetching = fetchOver({ blob, bytes, clock });
@@ -242,9 +248,12 @@ export class Peers {
       if (!(await verify(peer, "peer-offer", peerProof(both, offer), signature))) {
         throw new HeddleError("integrity", "the offer is not the one that the other volunteer signed");
       }
+      this.#insist(this.#serving.has(serving));
       const { attach } = serving;
       const answer = await rtc.answer({ offerSdp: offer, attach, timeoutMs: PEER_OPEN_MS, iceServers: iceServers() });
+      this.#insist(this.#serving.has(serving));
       const signed = await key.sign("peer-answer", peerProof(both, offer, answer));
+      this.#insist(this.#serving.has(serving));
       send({ type: "signal", meeting, kind: "answer", sdp: answer, signature: signed });
     } catch (error) {
       serving.cancel("It cannot be served");
@@ -279,10 +288,21 @@ export class Peers {
   }
 
   #giveUp(reason: string): void {
-    const error = new HeddleError("unreachable", reason);
-    this.#attempt?.met.reject(error);
-    this.#attempt?.answered.reject(error);
-    this.#attempt?.fetching?.cancel(reason);
+    const attempt = this.#attempt;
+    if (attempt !== null) {
+      const error = new HeddleError("unreachable", reason);
+      attempt.over = true;
+      attempt.met.reject(error);
+      attempt.answered.reject(error);
+      attempt.fetching?.cancel(reason);
+    }
+  }
+
+  /** Before an address goes out: throws HeddleError "unreachable" where it is over, or the person does not want it any more. */
+  #insist(current: boolean): void {
+    if (!current || !this.#on || !this.#options.working()) {
+      throw new HeddleError("unreachable", "it was given up meanwhile");
+    }
   }
 
   #say(sentence: string): void {

@@ -308,6 +308,20 @@ describe("Peers.update()", () => {
   });
 });
 
+test("Peers send no more than 1 GB in the first hour at full power, and nearly that where it is asked for", async () => {
+  const scene = new Scene();
+  const duty = 0.01; // a hundredth of it
+  const server = scene.join({ holds: params, duty });
+  for (let minute = 0; minute < 60; minute += 1) {
+    await scene.fetch(scene.join());
+    scene.clock.after(60_000, () => server.peers.update());
+    await scene.clock.run(Infinity, () => false, settle);
+  }
+  const { bytesServed } = server.peers.view();
+  expect(bytesServed).toBeLessThanOrEqual(1e9 * duty);
+  expect(bytesServed).toBeGreaterThan(0.8e9 * duty);
+});
+
 const settle = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
 
 /** Part `index` of the content, cut to `bytes`. */

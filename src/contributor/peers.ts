@@ -23,8 +23,8 @@ import type { PeersView } from "./view.ts";
 
 /** Others who are served at a time. */
 export const SERVED_AT_ONCE_MAX = 2;
-/** Bytes served in an hour by a device that works all the time; one that works half of it serves half. */
-export const SERVED_RATE: Rate = { perS: 2 ** 30 / 3_600, burst: 2 ** 30 };
+/** In any hour 1 GB at most, a tenth of it for what the link adds. Bytes of a device that works all the time; half the time, half. */
+export const SERVED_RATE: Rate = { perS: 450e6 / 3_600, burst: 450e6 };
 /** Introductions that wait for their offer. */
 const EXPECTED_MAX = 4;
 
@@ -74,6 +74,8 @@ interface Attempt {
 export class Peers {
   readonly #options: PeersOptions;
   readonly #tokens: Bucket;
+  /** Of the tokens, those for what is still to be sent to those who are being served. */
+  #reserved = 0;
   #on: boolean;
   /** What the relay was last told to be served, and in which session. */
   #told: { readonly session: number; readonly blob: Digest | null } | null = null;
@@ -224,7 +226,7 @@ export class Peers {
       return null;
     }
     refill(this.#tokens, SERVED_RATE, clock.nowMs());
-    return base.params.byteLength / duty() <= this.#tokens.tokens ? base.digest : null;
+    return base.params.byteLength / duty() <= this.#tokens.tokens - this.#reserved ? base.digest : null;
   }
 
   async #answer({ meeting, sdp: offer, signature }: PeerSignal): Promise<void> {
@@ -262,23 +264,27 @@ export class Peers {
     }
   }
 
-  /** Takes a place and the bytes' share of the hour, until it is over. */
+  /** Takes a place, and reserves the bytes' share of the hour until they are sent or it is over. */
   #serve({ digest, params }: Held): Serving {
     const content = floatBytes(params);
-    const price = 1 / this.#options.duty();
-    this.#tokens.tokens -= content.length * price;
+    const { clock, duty } = this.#options;
+    const price = 1 / duty();
+    this.#reserved += content.length * price;
     let sent = 0;
     const serving = serveOver({
       blob: digest,
       content,
-      clock: this.#options.clock,
+      clock,
       onSent: (bytes) => {
         sent += bytes;
+        refill(this.#tokens, SERVED_RATE, clock.nowMs());
+        this.#tokens.tokens -= bytes * price;
+        this.#reserved -= bytes * price;
         this.#served += bytes;
         this.#options.onChange();
       },
       onEnd: () => {
-        this.#tokens.tokens += (content.length - sent) * price;
+        this.#reserved -= (content.length - sent) * price;
         this.#serving.delete(serving);
         this.#options.onChange();
       },

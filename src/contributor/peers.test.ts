@@ -26,6 +26,7 @@ interface Member {
   readonly said: ContributorMessage[];
   readonly id: number;
   working: boolean;
+  head: Digest | null;
   held: { readonly digest: Digest; readonly params: Float32Array<ArrayBuffer> } | null;
 }
 
@@ -94,6 +95,7 @@ class Scene {
       id,
       said,
       working: true,
+      head: null,
       held: holds === undefined ? null : { digest: blob, params: holds },
     };
     const peers = new Peers(
@@ -105,6 +107,7 @@ class Scene {
         clock: this.clock,
         session: () => 1,
         working: () => member.working,
+        head: () => member.head,
         held: () => member.held,
         duty: () => duty,
         iceServers: () => [],
@@ -237,6 +240,19 @@ describe("Peers.fetch()", () => {
     scene.clock.after(500, () => seeker.peers.setOn(false));
     expect((await scene.fetch(seeker)).tookMs).toBe(500);
   });
+});
+
+test("Peers give up an attempt for a version that is the newest no more", async () => {
+  const scene = new Scene();
+  scene.join({ holds: params, far: () => sending([part(0)], scene.clock, 3_000) });
+  const seeker = scene.join();
+  seeker.head = blob;
+  scene.clock.after(400, () => seeker.peers.update());
+  scene.clock.after(500, () => {
+    seeker.head = digestOf(Uint8Array.of(2));
+    seeker.peers.update();
+  });
+  expect(await scene.fetch(seeker)).toEqual({ bytes: null, tookMs: 500, sentence: expect.stringContaining("newer") });
 });
 
 describe("Consent that is withdrawn while addresses are gathered", () => {

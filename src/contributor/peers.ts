@@ -50,6 +50,8 @@ export interface PeersOptions {
   readonly session: () => number | null;
   /** The person wants this device to take part now. */
   readonly working: () => boolean;
+  /** The version that is wanted now, where the relay has named one. */
+  readonly head: () => Digest | null;
   readonly held: () => Held | null;
   readonly duty: () => number;
   readonly iceServers: () => readonly IceServer[];
@@ -112,12 +114,15 @@ export class Peers {
 
   /** Looks at what has changed: tells the relay what is served now, and ends what may not go on. */
   update(): void {
-    const { session, send } = this.#options;
+    const { session, send, head } = this.#options;
     const working = this.#on && this.#options.working();
     if (!working) {
       this.#expected.clear();
       this.#serving.forEach((one) => one.cancel("It is paused"));
       this.#giveUp("the person does not want it any more");
+    }
+    if (this.#attempt !== null && this.#attempt.blob !== (head() ?? this.#attempt.blob)) {
+      this.#giveUp("there is a newer version");
     }
     const now = session();
     const blob = this.#servable();

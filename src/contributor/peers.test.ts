@@ -242,6 +242,20 @@ describe("Peers.fetch()", () => {
   });
 });
 
+test.each([500, 1])(
+  "Peers decline who was introduced when the person paused after %i ms, who need not wait",
+  async (atMs) => {
+    const scene = new Scene();
+    scene.gatherMs = 1_000;
+    const [server, seeker] = [scene.join({ holds: params }), scene.join()];
+    await scene.clock.run(10, () => false, settle);
+    scene.clock.after(atMs, () => server.peers.setOn(false));
+    const { bytes, tookMs, sentence } = await scene.fetch(seeker);
+    expect([bytes, sentence]).toEqual([null, expect.stringContaining("no other volunteer")]);
+    expect(tookMs).toBeLessThan(1_100);
+  },
+);
+
 test("Peers give up an attempt for a version that is the newest no more", async () => {
   const scene = new Scene();
   scene.join({ holds: params, far: () => sending([part(0)], scene.clock, 3_000) });

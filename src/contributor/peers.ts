@@ -240,12 +240,15 @@ export class Peers {
     const meet = this.#expected.get(name);
     this.#expected.delete(name);
     if (meet === undefined) {
-      return; // nobody was introduced, or the person has paused since
+      if (this.#told !== null) {
+        this.#decline(meeting); // the person has paused since, or too many wait
+      }
+      return; // else it never served anything
     }
     const { blob, peer } = meet;
     const base = held();
     if (this.#servable() !== blob || base?.digest !== blob || this.#serving.size >= SERVED_AT_ONCE_MAX) {
-      send({ type: "met", meeting, outcome: "declined", bytes: 0 });
+      this.#decline(meeting);
       return;
     }
     assert(rtc !== undefined, "Cannot answer: this program has no WebRTC");
@@ -264,9 +267,13 @@ export class Peers {
       send({ type: "signal", meeting, kind: "answer", sdp: answer, signature: signed });
     } catch (error) {
       serving.cancel("It cannot be served");
-      send({ type: "met", meeting, outcome: "declined", bytes: 0 });
+      this.#decline(meeting);
       this.#say(`Another volunteer could not be served: ${messageIn(error)}.`);
     }
+  }
+
+  #decline(meeting: Bytes): void {
+    this.#options.send({ type: "met", meeting, outcome: "declined", bytes: 0 });
   }
 
   /** Takes a place, and reserves the bytes' share of the hour until they are sent or it is over. */

@@ -26,6 +26,7 @@ interface Member {
   readonly said: ContributorMessage[];
   readonly id: number;
   working: boolean;
+  head: Digest | null;
   held: { readonly digest: Digest; readonly params: Float32Array<ArrayBuffer> } | null;
 }
 
@@ -52,6 +53,8 @@ class Scene {
   twist: (message: RelayMessage | ContributorMessage) => RelayMessage | ContributorMessage | null = (message) =>
     message;
   readonly links: Link[] = [];
+  /** How long each end gathers its addresses. */
+  gatherMs = 0;
   readonly #waiting = new Map<string, Attach>();
   #members = 0;
 
@@ -72,12 +75,14 @@ class Scene {
     };
     const rtc: PeerRtc = {
       dial: async ({ exchange, attach }) => {
+        await this.#gather();
         const attachB = this.#waiting.get(await exchange(`offer of ${id}`));
         const pair = createMemoryPair({ attachA: attach, attachB: attachB as Attach });
         this.links.push(pair.a);
         return pair.a;
       },
       answer: async ({ offerSdp, attach }) => {
+        await this.#gather();
         const end = far(attach, this);
         if (end === null) {
           return new Promise(() => undefined);
@@ -90,6 +95,7 @@ class Scene {
       id,
       said,
       working: true,
+      head: null,
       held: holds === undefined ? null : { digest: blob, params: holds },
     };
     const peers = new Peers(
@@ -101,6 +107,7 @@ class Scene {
         clock: this.clock,
         session: () => 1,
         working: () => member.working,
+        head: () => member.head,
         held: () => member.held,
         duty: () => duty,
         iceServers: () => [],
@@ -121,11 +128,16 @@ class Scene {
     void member.peers.fetch(wanted, content.length).then((got) => {
       [bytes, tookMs] = [got, this.clock.nowMs() - beganMs];
     });
-    const settle = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
     await settle();
-    await this.clock.run(beganMs + 60_000, () => bytes !== undefined, settle);
+    await this.clock.run(beganMs + 600_000, () => bytes !== undefined, settle);
     expect(bytes).not.toBe(undefined);
     return { bytes: bytes ?? null, tookMs, sentence: member.peers.view().sentence };
+  }
+
+  async #gather(): Promise<void> {
+    if (this.gatherMs > 0) {
+      await new Promise<void>((resolve) => this.clock.after(this.gatherMs, resolve));
+    }
   }
 
   #later(message: RelayMessage | ContributorMessage, take: (message: RelayMessage | ContributorMessage) => void): void {
@@ -230,6 +242,57 @@ describe("Peers.fetch()", () => {
   });
 });
 
+test.each([500, 1])(
+  "Peers decline who was introduced when the person paused after %i ms, who need not wait",
+  async (atMs) => {
+    const scene = new Scene();
+    scene.gatherMs = 1_000;
+    const [server, seeker] = [scene.join({ holds: params }), scene.join()];
+    await scene.clock.run(10, () => false, settle);
+    scene.clock.after(atMs, () => server.peers.setOn(false));
+    const { bytes, tookMs, sentence } = await scene.fetch(seeker);
+    expect([bytes, sentence]).toEqual([null, expect.stringContaining("no other volunteer")]);
+    expect(tookMs).toBeLessThan(1_100);
+  },
+);
+
+test("Peers give up an attempt for a version that is the newest no more", async () => {
+  const scene = new Scene();
+  scene.join({ holds: params, far: () => sending([part(0)], scene.clock, 3_000) });
+  const seeker = scene.join();
+  seeker.head = blob;
+  scene.clock.after(400, () => seeker.peers.update());
+  scene.clock.after(500, () => {
+    seeker.head = digestOf(Uint8Array.of(2));
+    seeker.peers.update();
+  });
+  expect(await scene.fetch(seeker)).toEqual({ bytes: null, tookMs: 500, sentence: expect.stringContaining("newer") });
+});
+
+describe("Consent that is withdrawn while addresses are gathered", () => {
+  const ways: readonly (readonly [string, (member: Member) => void])[] = [
+    ["unticks", ({ peers }) => peers.setOn(false)],
+    ["unticks and ticks", ({ peers }) => [false, true].forEach((on) => peers.setOn(on))],
+    ["pauses", (member) => Object.assign(member, { working: false })], // and nobody has called update() yet
+  ];
+  const both = [
+    ["asks", 500],
+    ["serves", 2_000],
+  ] as const;
+  const cases = both.flatMap(([who, atMs]) => ways.map(([way, act]) => [who, way, atMs, act] as const));
+  test.each(cases)("keeps the address here: who %s %s", async (who, _, atMs, act) => {
+    const scene = new Scene();
+    scene.gatherMs = 1_400;
+    const [server, seeker] = [scene.join({ holds: params }), scene.join()];
+    const one = who === "asks" ? seeker : server;
+    scene.clock.after(atMs, () => act(one));
+    expect((await scene.fetch(seeker)).bytes).toBe(null);
+    await scene.clock.run(scene.clock.nowMs() + 10_000, () => false, settle);
+    expect(one.said.filter(({ type }) => type === "signal")).toEqual([]);
+    expect(scene.links).toEqual([]);
+  });
+});
+
 describe("Peers.update()", () => {
   test("tells the relay what is served, and nothing while the person has paused; who is served then is left", async () => {
     const scene = new Scene();
@@ -274,6 +337,22 @@ describe("Peers.update()", () => {
     expect(lazy.said).toEqual([]);
   });
 });
+
+test("Peers send no more than 1 GB in the first hour at full power, and nearly that where it is asked for", async () => {
+  const scene = new Scene();
+  const duty = 0.01; // a hundredth of it
+  const server = scene.join({ holds: params, duty });
+  for (let minute = 0; minute < 60; minute += 1) {
+    await scene.fetch(scene.join());
+    scene.clock.after(60_000, () => server.peers.update());
+    await scene.clock.run(Infinity, () => false, settle);
+  }
+  const { bytesServed } = server.peers.view();
+  expect(bytesServed).toBeLessThanOrEqual(1e9 * duty);
+  expect(bytesServed).toBeGreaterThan(0.8e9 * duty);
+});
+
+const settle = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
 
 /** Part `index` of the content, cut to `bytes`. */
 function part(index: number, bytes = PIECE_BYTES): Bytes {

@@ -23,8 +23,8 @@ import type { PeersView } from "./view.ts";
 
 /** Others who are served at a time. */
 export const SERVED_AT_ONCE_MAX = 2;
-/** Bytes served in an hour by a device that works all the time; one that works half of it serves half. */
-export const SERVED_RATE: Rate = { perS: 2 ** 30 / 3_600, burst: 2 ** 30 };
+/** In any hour 1 GB at most, a tenth of it for what the link adds. Bytes of a device that works all the time; half the time, half. */
+export const SERVED_RATE: Rate = { perS: 450e6 / 3_600, burst: 450e6 };
 /** Introductions that wait for their offer. */
 const EXPECTED_MAX = 4;
 
@@ -50,6 +50,8 @@ export interface PeersOptions {
   readonly session: () => number | null;
   /** The person wants this device to take part now. */
   readonly working: () => boolean;
+  /** The version that is wanted now, where the relay has named one. */
+  readonly head: () => Digest | null;
   readonly held: () => Held | null;
   readonly duty: () => number;
   readonly iceServers: () => readonly IceServer[];
@@ -67,12 +69,15 @@ interface Attempt {
   readonly answered: Deferred<PeerSignal>;
   meet: Meet | null;
   fetching: Fetching | null;
+  over: boolean;
 }
 
 /** A class because links and timers must end. */
 export class Peers {
   readonly #options: PeersOptions;
   readonly #tokens: Bucket;
+  /** Of the tokens, those for what is still to be sent to those who are being served. */
+  #reserved = 0;
   #on: boolean;
   /** What the relay was last told to be served, and in which session. */
   #told: { readonly session: number; readonly blob: Digest | null } | null = null;
@@ -109,12 +114,15 @@ export class Peers {
 
   /** Looks at what has changed: tells the relay what is served now, and ends what may not go on. */
   update(): void {
-    const { session, send } = this.#options;
+    const { session, send, head } = this.#options;
     const working = this.#on && this.#options.working();
     if (!working) {
       this.#expected.clear();
       this.#serving.forEach((one) => one.cancel("It is paused"));
       this.#giveUp("the person does not want it any more");
+    }
+    if (this.#attempt !== null && this.#attempt.blob !== (head() ?? this.#attempt.blob)) {
+      this.#giveUp("there is a newer version");
     }
     const now = session();
     const blob = this.#servable();
@@ -137,6 +145,7 @@ export class Peers {
       answered: createDeferred(),
       meet: null,
       fetching: null,
+      over: false,
     };
     this.#attempt = attempt;
     try {
@@ -152,6 +161,7 @@ export class Peers {
       }
       return null;
     } finally {
+      attempt.over = true;
       attempt.fetching?.cancel("it is over");
       this.#attempt = null;
     }
@@ -188,12 +198,15 @@ export class Peers {
     const { meeting, peer } = await within(clock, MEET_MS, attempt.met.promise, "the relay introduced nobody in time");
     const both: Meeting = { meeting, blob, asking: key.publicKey, serving: peer };
     const exchange = async (offer: string): Promise<string> => {
+      this.#insist(!attempt.over);
       const signature = await key.sign("peer-offer", peerProof(both, offer));
+      this.#insist(!attempt.over);
       send({ type: "signal", meeting, kind: "offer", sdp: offer, signature });
       const answer = await attempt.answered.promise;
       if (!(await verify(peer, "peer-answer", peerProof(both, offer, answer.sdp), answer.signature))) {
         throw new HeddleError("unreachable", "the answer is not the one that the other volunteer signed");
       }
+      this.#insist(!attempt.over);
       return answer.sdp;
     };
     const fetching = fetchOver({ blob, bytes, clock });
@@ -218,7 +231,7 @@ export class Peers {
       return null;
     }
     refill(this.#tokens, SERVED_RATE, clock.nowMs());
-    return base.params.byteLength / duty() <= this.#tokens.tokens ? base.digest : null;
+    return base.params.byteLength / duty() <= this.#tokens.tokens - this.#reserved ? base.digest : null;
   }
 
   async #answer({ meeting, sdp: offer, signature }: PeerSignal): Promise<void> {
@@ -227,12 +240,15 @@ export class Peers {
     const meet = this.#expected.get(name);
     this.#expected.delete(name);
     if (meet === undefined) {
-      return; // nobody was introduced, or the person has paused since
+      if (this.#told !== null) {
+        this.#decline(meeting); // the person has paused since, or too many wait
+      }
+      return; // else it never served anything
     }
     const { blob, peer } = meet;
     const base = held();
     if (this.#servable() !== blob || base?.digest !== blob || this.#serving.size >= SERVED_AT_ONCE_MAX) {
-      send({ type: "met", meeting, outcome: "declined", bytes: 0 });
+      this.#decline(meeting);
       return;
     }
     assert(rtc !== undefined, "Cannot answer: this program has no WebRTC");
@@ -242,34 +258,45 @@ export class Peers {
       if (!(await verify(peer, "peer-offer", peerProof(both, offer), signature))) {
         throw new HeddleError("integrity", "the offer is not the one that the other volunteer signed");
       }
+      this.#insist(this.#serving.has(serving));
       const { attach } = serving;
       const answer = await rtc.answer({ offerSdp: offer, attach, timeoutMs: PEER_OPEN_MS, iceServers: iceServers() });
+      this.#insist(this.#serving.has(serving));
       const signed = await key.sign("peer-answer", peerProof(both, offer, answer));
+      this.#insist(this.#serving.has(serving));
       send({ type: "signal", meeting, kind: "answer", sdp: answer, signature: signed });
     } catch (error) {
       serving.cancel("It cannot be served");
-      send({ type: "met", meeting, outcome: "declined", bytes: 0 });
+      this.#decline(meeting);
       this.#say(`Another volunteer could not be served: ${messageIn(error)}.`);
     }
   }
 
-  /** Takes a place and the bytes' share of the hour, until it is over. */
+  #decline(meeting: Bytes): void {
+    this.#options.send({ type: "met", meeting, outcome: "declined", bytes: 0 });
+  }
+
+  /** Takes a place, and reserves the bytes' share of the hour until they are sent or it is over. */
   #serve({ digest, params }: Held): Serving {
     const content = floatBytes(params);
-    const price = 1 / this.#options.duty();
-    this.#tokens.tokens -= content.length * price;
+    const { clock, duty } = this.#options;
+    const price = 1 / duty();
+    this.#reserved += content.length * price;
     let sent = 0;
     const serving = serveOver({
       blob: digest,
       content,
-      clock: this.#options.clock,
+      clock,
       onSent: (bytes) => {
         sent += bytes;
+        refill(this.#tokens, SERVED_RATE, clock.nowMs());
+        this.#tokens.tokens -= bytes * price;
+        this.#reserved -= bytes * price;
         this.#served += bytes;
         this.#options.onChange();
       },
       onEnd: () => {
-        this.#tokens.tokens += (content.length - sent) * price;
+        this.#reserved -= (content.length - sent) * price;
         this.#serving.delete(serving);
         this.#options.onChange();
       },
@@ -279,10 +306,21 @@ export class Peers {
   }
 
   #giveUp(reason: string): void {
-    const error = new HeddleError("unreachable", reason);
-    this.#attempt?.met.reject(error);
-    this.#attempt?.answered.reject(error);
-    this.#attempt?.fetching?.cancel(reason);
+    const attempt = this.#attempt;
+    if (attempt !== null) {
+      const error = new HeddleError("unreachable", reason);
+      attempt.over = true;
+      attempt.met.reject(error);
+      attempt.answered.reject(error);
+      attempt.fetching?.cancel(reason);
+    }
+  }
+
+  /** Before an address goes out: throws HeddleError "unreachable" where it is over, or the person does not want it any more. */
+  #insist(current: boolean): void {
+    if (!current || !this.#on || !this.#options.working()) {
+      throw new HeddleError("unreachable", "it was given up meanwhile");
+    }
   }
 
   #say(sentence: string): void {

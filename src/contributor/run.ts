@@ -134,6 +134,7 @@ class Session {
       clock,
       session: () => (this.#state.link.type === "open" ? this.#state.dial : null),
       working: () => this.#state.intent === "working" && this.#state.failure === null,
+      head: () => this.#state.head?.digest ?? null,
       held: () => this.#desk?.base() ?? null,
       duty: () => this.duty,
       iceServers: () => this.#lanes.iceServers,

@@ -1,15 +1,15 @@
 /**
  * One checkpoint over one link between two contributors: who asks sends `get`, who serves sends the parts (`protocol/peer.ts`).
  * Neither believes the other. Who asks knows the size beforehand, takes each part once and where it belongs, and leaves at once
- * when nothing comes, when it comes too slowly, or when it is something else; who serves sends no more than is taken. The digest
- * is for the caller to check.
+ * when nothing comes, when it comes too slowly, or when it is something else; who serves sends no more than is taken, and no longer
+ * than that. The digest is for the caller to check.
  */
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import { createDeferred } from "../base/deferred.ts";
 import type { Attach, Link } from "../net/link.ts";
-import { PEER_BYTES_PER_S_MIN, PEER_OPEN_MS, PEER_STALL_MS } from "../protocol/limits.ts";
+import { PEER_BYTES_PER_S_MIN, PEER_MS_MAX, PEER_OPEN_MS, PEER_STALL_MS } from "../protocol/limits.ts";
 import { decodePeerMessage, encodePeerMessage } from "../protocol/peer.ts";
 import { countPieces, pieceAt } from "../protocol/pieces.ts";
 
@@ -73,7 +73,7 @@ export function fetchOver({ blob, bytes, clock }: FetchOptions): Fetching {
       made.close("Nobody waits for it any more");
     } else {
       stall.set(PEER_STALL_MS);
-      late.set(PEER_STALL_MS + (1_000 * bytes) / PEER_BYTES_PER_S_MIN);
+      late.set(longestMs(bytes));
       made.send(encodePeerMessage({ type: "get", blob }));
     }
     return {
@@ -107,11 +107,13 @@ export function serveOver({ blob, content, clock, onSent, onEnd }: ServeOptions)
   let over = false;
   let begun = false;
   const stall = createTimer(clock, () => end("Nothing is taken"));
+  const late = createTimer(clock, () => end("It is taken too slowly"));
   stall.set(PEER_OPEN_MS);
   const end = (reason: string): void => {
     if (!over) {
       over = true;
       stall.clear();
+      late.clear();
       link?.close(reason);
       onEnd();
     }
@@ -135,6 +137,7 @@ export function serveOver({ blob, content, clock, onSent, onEnd }: ServeOptions)
       made.close("It is not served any more");
     } else {
       stall.set(PEER_STALL_MS);
+      late.set(longestMs(content.length));
     }
     return {
       message: (message) => {
@@ -153,6 +156,11 @@ export function serveOver({ blob, content, clock, onSent, onEnd }: ServeOptions)
     };
   };
   return { attach, cancel: end };
+}
+
+/** How long an open link may take for so many bytes. */
+function longestMs(bytes: number): number {
+  return Math.min(PEER_STALL_MS + (1_000 * bytes) / PEER_BYTES_PER_S_MIN, PEER_MS_MAX);
 }
 
 interface Timer {

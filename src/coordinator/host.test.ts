@@ -409,6 +409,26 @@ describe("sessions", () => {
     expect(ada.last("ice")?.servers[0]?.username).toBe(`2:${ada.id}`);
   });
 
+  test("are introduced to nobody before they are welcomed, and banned devices never", async () => {
+    const iceServers = () => [{ url: "stun:stun.example:3478", username: null, credential: null }];
+    const world = await started({ iceServers });
+    const blob = world.host.head().digest;
+    const eve = new Actor(world, "eve");
+    await world.host.operate({ type: "ban", contributor: eve.id, why: "Sends noise" });
+    const connecting = eve.connect();
+    for (let turn = 0; turn < 1_000 && eve.last("ice") === undefined; turn += 1) {
+      await Promise.resolve();
+    }
+    expect(eve.got.map(({ type }) => type)).toEqual(["challenge", "ice"]); // its proof was good, and it is not yet turned away
+    eve.send({ type: "seek", blob });
+    await connecting;
+    expect(eve.got.map(({ type }) => type)).toEqual(["challenge", "ice", "banned"]);
+    const [ada] = (await joined(world, "ada")) as [Actor];
+    ada.send({ type: "seek", blob });
+    await calm(world.host);
+    expect(ada.last("alone")).toEqual({ type: "alone", blob });
+  });
+
   test("may not offer one link after the other", async () => {
     let offers = 0;
     const answerRtc = async (): Promise<string> => `answer ${(offers += 1)}`;

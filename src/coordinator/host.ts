@@ -290,7 +290,11 @@ class Host implements CoordinatorHost {
           return undefined;
         });
       },
-      introduce: (peer, message) => this.#introductions.take(peer, message),
+      introduce: (peer, message) => {
+        if (this.#state.live.sessions.has(peer.id)) {
+          this.#introductions.take(peer, message);
+        }
+      },
       gone: (peer, leave) => {
         this.#introductions.left(peer.id);
         if (!this.#closed) {

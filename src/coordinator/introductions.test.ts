@@ -130,6 +130,26 @@ test("Introductions never name one who failed somebody to it again, and one who 
   expect(scene.seek(scene.join())).not.toBe(null);
 });
 
+test("Introductions hold it against who leaves after its answer, also when it comes again", () => {
+  const scene = new Scene();
+  let server = scene.join(blob);
+  for (let i = 0; i < FAULTS_MAX; i += 1) {
+    scene.nowMs += 60_000;
+    const seeker = scene.join();
+    const meeting = scene.seek(seeker);
+    scene.signal(seeker, meeting, "offer");
+    scene.signal(server, meeting, "answer");
+    scene.introductions.left(server.id);
+    scene.met(seeker, meeting, "failed");
+    expect([scene.facts.length, scene.introductions.meetings]).toEqual([i + 1, 0]);
+    server = { ...server, id: 1_000 + i, told: server.told };
+    scene.say(server, { type: "serve", blob });
+    scene.nowMs += 60_000;
+    expect(scene.seek(seeker)).toBe(null);
+  }
+  expect(scene.seek(scene.join())).toBe(null);
+});
+
 test("Introductions end when one leaves or declines, and nothing is kept of who left", () => {
   const scene = new Scene();
   const [server, first, second] = [scene.join(blob), scene.join(), scene.join()];

@@ -27,6 +27,9 @@ export const FAILED_MAX = 64;
 /** Different contributors that somebody failed, one after the other, before it is asked to serve nobody any more. */
 export const FAULTS_MAX = 8;
 
+/** Contributors whose faults are known, the latest. */
+export const FAULTY_MAX = 1_024;
+
 /** A session that takes part. */
 export interface Guest {
   readonly id: SessionId;
@@ -64,8 +67,6 @@ interface Party {
   readonly serving: Set<Meeting>;
   /** Who failed it. */
   readonly failed: Set<ContributorId>;
-  /** Whom it failed since it last served somebody. */
-  readonly faults: Set<ContributorId>;
 }
 
 export class Introductions {
@@ -74,6 +75,8 @@ export class Introductions {
   readonly #servers = new Map<Digest, Party[]>();
   /** At most one of each party. */
   readonly #meetings = new Map<string, Meeting>();
+  /** Whom somebody failed since it last served somebody, over all its sessions. */
+  readonly #faults = new Map<ContributorId, Set<ContributorId>>();
   readonly #all: Bucket;
 
   constructor(options: IntroductionsOptions) {
@@ -107,7 +110,7 @@ export class Introductions {
     }
   }
 
-  /** A session is over. A link between two that have met goes on without it. */
+  /** A session is over. A link between two that have met goes on without it, and who asked may say still what came of it. */
   left(id: SessionId): void {
     const party = this.#parties.get(id);
     if (party === undefined) {
@@ -119,8 +122,8 @@ export class Introductions {
     for (const meeting of party.serving) {
       if (meeting.stage !== "answered") {
         meeting.asking.guest.send({ type: "alone", blob: meeting.blob });
+        this.#end(meeting);
       }
-      this.#end(meeting);
     }
   }
 
@@ -138,7 +141,6 @@ export class Introductions {
       asking: null,
       serving: new Set(),
       failed: new Set(),
-      faults: new Set(),
     };
     this.#parties.set(guest.id, party);
     return party;
@@ -194,7 +196,11 @@ export class Introductions {
       const party = servers[this.#options.rng.below(servers.length)] as Party;
       const { contributor } = party.guest;
       const may = contributor !== asking.guest.contributor && !asking.failed.has(contributor);
-      if (may && party.faults.size < FAULTS_MAX && takeToken(party.asked, SERVE_RATE, nowMs) === 0) {
+      if (
+        may &&
+        (this.#faults.get(contributor)?.size ?? 0) < FAULTS_MAX &&
+        takeToken(party.asked, SERVE_RATE, nowMs) === 0
+      ) {
         return party;
       }
     }
@@ -228,14 +234,22 @@ export class Introductions {
       this.#end(meeting);
       this.#options.fact({ type: "met", outcome, bytes: Math.min(bytes, bytesMax) });
       if (outcome === "fetched") {
-        serving.faults.clear();
+        this.#faults.delete(serving.guest.contributor);
       } else {
         asking.failed.add(serving.guest.contributor);
         dropOldest(asking.failed, FAILED_MAX);
-        serving.faults.add(asking.guest.contributor);
-        dropOldest(serving.faults, FAULTS_MAX);
+        this.#fault(serving.guest.contributor, asking.guest.contributor);
       }
     }
+  }
+
+  #fault(of: ContributorId, failed: ContributorId): void {
+    const faults = this.#faults.get(of) ?? new Set();
+    faults.add(failed);
+    dropOldest(faults, FAULTS_MAX);
+    this.#faults.delete(of);
+    this.#faults.set(of, faults);
+    dropOldest(this.#faults, FAULTY_MAX);
   }
 
   #end(meeting: Meeting | null): void {

@@ -17,6 +17,8 @@ declare global {
   var echoByTurn: (iceServers: readonly IceServer[]) => Promise<Echo>;
   var echoFromWorker: () => Promise<Echo>;
   var dialWithBadAnswer: () => Promise<string>;
+  /** What a dialling end sends to the other. */
+  var offerOf: (gathers: boolean) => Promise<string>;
   var useDeviceKey: () => Promise<{ publicKey: string; verified: boolean }>;
 }
 
@@ -49,6 +51,15 @@ globalThis.echoFromWorker = () => {
 
 globalThis.dialWithBadAnswer = () =>
   dialRtc({ exchange: async () => "v=0", attach: recorder().attach }).then(() => "opened", String);
+
+globalThis.offerOf = (gathers) =>
+  new Promise((resolve) => {
+    const take = (offer: string): Promise<string> => {
+      resolve(offer);
+      return Promise.reject(new Error("Nobody answers"));
+    };
+    dialRtc({ exchange: take, attach: recorder().attach, gathers }).catch(() => undefined);
+  });
 
 globalThis.useDeviceKey = async () => {
   const [key, again] = [await loadDeviceKey("test"), await loadDeviceKey("test")];

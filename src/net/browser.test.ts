@@ -50,6 +50,13 @@ test("dialRtc() in Chromium rejects an answer that is none", async () => {
   expect(await browser.page.evaluate(() => globalThis.dialWithBadAnswer())).toMatch(/^HeddleError: Cannot dial/);
 });
 
+test("dialRtc() in Chromium sends this end's addresses with the offer only where it is to gather them", async () => {
+  const offerOf = (gathers: boolean): Promise<string> =>
+    browser.page.evaluate((does) => globalThis.offerOf(does), gathers);
+  expect(await offerOf(true)).toMatch(/^a=candidate:/m);
+  expect(await offerOf(false)).not.toMatch(/^a=candidate:/m);
+});
+
 test("loadDeviceKey() in Chromium keeps one key, also after the page is loaded again", async () => {
   const first = await browser.page.evaluate(() => globalThis.useDeviceKey());
   await browser.page.reload();

@@ -176,7 +176,7 @@ async function exchangeSdp(
   offerSdp: string,
   exchange: (offerSdp: string) => Promise<string>,
 ): Promise<void> {
-  const sdp = await exchange(withoutCandidates(offerSdp));
+  const sdp = await exchange(offerSdp);
   checkSdp(sdp, "answer");
   if (!peer.destroyed) {
     peer.signal({ type: "answer", sdp: withFewCandidates(sdp) });

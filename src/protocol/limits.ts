@@ -51,6 +51,8 @@ export const PEER_OPEN_MS = 8_000;
 export const PEER_STALL_MS = 4_000;
 /** Whoever serves slower than this, once the link is open, is left for the relay: bytes a second. */
 export const PEER_BYTES_PER_S_MIN = 131_072;
+/** A link between two contributors is over after this in any case. */
+export const PEER_MS_MAX = 180_000;
 /** Addresses that are tried of a description that another contributor made. */
 export const CANDIDATES_MAX = 16;
 

@@ -121,8 +121,7 @@ export async function createCoordinatorHost(options: CoordinatorOptions): Promis
   if (!valid.ok) {
     throw new HeddleError("bad-input", `Cannot begin a run: ${valid.detail}`);
   }
-  const { log } = store;
-  const { journal, durable: found, superfluous, entries } = await openJournal({ log, key, clock, ...lead });
+  const { journal, durable: found, superfluous, entries } = await openJournal({ log: store.log, key, clock, ...lead });
   entries.forEach((entry) => options.onEntry?.(entry));
   if (found !== null && found.run !== charterDigest(charter)) {
     throw new HeddleError("store", `Cannot go on with the run: the store holds run ${found.run}, not this charter's`);

@@ -127,9 +127,7 @@ export async function createCoordinatorHost(options: CoordinatorOptions): Promis
     throw new HeddleError("store", `Cannot go on with the run: the store holds run ${found.run}, not this charter's`);
   }
   const durable = found ?? (await beginRun(options, journal));
-  for (const digest of superfluous) {
-    await store.blobs.delete(digest);
-  }
+  await Promise.all(superfluous.map((digest) => store.blobs.delete(digest)));
   const crew = options.openCrew();
   const base = await loadBase(store.blobs, durable, crew.memory);
   const host = new Host(options, { journal, crew, base, state: startState(charter, durable, clock.nowMs()) });

@@ -113,7 +113,7 @@ const hosts: readonly Host[] = [
 ];
 
 /** The priority of all stacks, above 0 and so below others'. */
-const GIVES_WAY = 5;
+const GIVES_WAY = 15;
 
 export interface StacksOptions {
   /** How long a host may take. */

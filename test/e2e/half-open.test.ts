@@ -28,7 +28,8 @@ test("relay and contributor each notice within 15 s that the other is stopped, a
     const seen = contributor.events.length;
     return contributor.waitFor((event) => contributor.events.indexOf(event) >= seen && fits(event), timeoutMs);
   };
-  await contributor.waitFor((event) => event["lane"] === "rtc");
+  // The second link may open before the relay has said welcome.
+  await contributor.waitFor(({ lane, status }) => lane === "rtc" && status === "training");
 
   process.kill(relay.pid, "SIGSTOP");
   const alone = await later(({ status }) => status === "connecting", DEAD_MS + SLACK_MS);

@@ -396,13 +396,13 @@ class Host implements CoordinatorHost {
       }
       await decision.done?.();
     }
-    await forgetBlobs(store.blobs, effects.flat());
     if (entries.some((entry) => entry.event.type === "merged")) {
       onVersion?.(state.durable.versions.at(-1) as VersionView);
     }
     if (summaryOf(before) !== summaryOf(state)) {
       onChange?.();
     }
+    await forgetBlobs(store.blobs, effects.flat());
     this.#decisions.splice(0, decisions.length);
     if (this.#decisions.length > 0) {
       this.#queue.add(() => this.#decideAll());

@@ -11,8 +11,6 @@ import process from "node:process";
 import { assert } from "../src/base/assert.ts";
 import { createRng } from "../src/base/rng.ts";
 import { createContributor, type Contributor } from "../src/contributor/run.ts";
-import { createWork } from "../src/contributor/work.ts";
-import { createCorpus } from "../src/data/corpus.ts";
 import { createPair, deviceKeyOf, verifySignature } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
 import { systemClock } from "../src/net/system-clock.ts";
@@ -26,6 +24,7 @@ import { tallyContributors } from "../src/relay/tally.ts";
 import { entriesOf } from "../src/store/store.ts";
 import { readMetrics, type MetricsRead } from "../test/e2e/metrics.ts";
 import { adminOf, isVersion, launchRelay, temporaryFolder, type Running } from "../test/e2e/processes.ts";
+import { plainWork } from "../test/fixtures/plain-work.ts";
 
 const CONTRIBUTORS = 12;
 const WINDOW_MS = 20_000;
@@ -154,15 +153,7 @@ async function startContributor(origin: string, index: number): Promise<Contribu
     verify: verifySignature,
     key: await deviceKeyOf(await createPair(false)),
     engine: { kind: "wasm", device: "bench", sentence: "" },
-    createWork: ({ charter, contributor: name, texts }) =>
-      createWork({
-        engine,
-        charter,
-        contributor: name,
-        corpus: createCorpus(texts),
-        clock: systemClock,
-        pace: { work: (run) => run() },
-      }),
+    createWork: plainWork(engine, systemClock),
     agent: "bench relays",
   });
   contributor.start();

@@ -5,8 +5,9 @@
  */
 import { decode } from "@msgpack/msgpack";
 import { describe, expect, test } from "vitest";
-import { type Bytes } from "../src/base/bytes.ts";
-import { appendEntry, decodeEntry, EMPTY_CHAIN } from "../src/protocol/chain.ts";
+import type { Bytes } from "../src/base/bytes.ts";
+import { entries } from "../src/coordinator/ledger.fixture.ts";
+import { decodeEntry } from "../src/protocol/chain.ts";
 import { decodeHeader } from "../src/protocol/codec.ts";
 import type { LedgerEvent } from "../src/protocol/ledger.ts";
 import { createKeyRegistry } from "../src/sim/keys.ts";
@@ -130,22 +131,12 @@ async function findingsAfter(
   });
   const changed = change(evidence, events);
   const next = Array.isArray(changed)
-    ? { ...evidence, disk: { ...evidence.disk, entries: await rewritten(changed) } }
+    ? {
+        ...evidence,
+        disk: { ...evidence.disk, entries: await entries(changed, createKeyRegistry().create("relay", 5)) },
+      }
     : changed;
   return (await examine(next)).map(({ rule }) => rule);
-}
-
-/** The events as a ledger whose every signature and digest is right: what a dishonest relay could write. */
-async function rewritten(events: readonly LedgerEvent[]): Promise<Bytes[]> {
-  const key = createKeyRegistry().create("relay", 5);
-  const entries: Bytes[] = [];
-  let chain = EMPTY_CHAIN;
-  for (const [timeMs, event] of events.entries()) {
-    const added = await appendEntry(chain, event, { timeMs, key });
-    entries.push(added.bytes);
-    chain = added.chain;
-  }
-  return entries;
 }
 
 describe("examine() finds", () => {

@@ -142,7 +142,10 @@ export async function takeOffer(options: IntakeOptions, sender: Sender, offer: O
 }
 
 /** Whether it answers the present round's assignment, which ends with it. */
-function isPresent({ state: { durable } }: Pick<IntakeOptions, "state">, { round }: ContributionHeader): boolean {
+export function isPresent(
+  { state: { durable } }: Pick<IntakeOptions, "state">,
+  { round }: ContributionHeader,
+): boolean {
   return round === durable.round;
 }
 

@@ -4,6 +4,7 @@ import { createPair, deviceKeyOf } from "../net/device-key.ts";
 import { appendEntry, EMPTY_CHAIN } from "../protocol/chain.ts";
 import { contributorIdOf } from "../protocol/codec.ts";
 import { countingBytes, exampleEvents } from "../protocol/examples.ts";
+import type { DeviceKey } from "../protocol/keys.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
 
 /** The relay's. */
@@ -21,12 +22,12 @@ export const EVENTS: readonly LedgerEvent[] = [
   { type: "paused" },
 ];
 
-/** The entries of `events`, in order, signed by the relay. */
-export async function entries(events: readonly LedgerEvent[]): Promise<Bytes[]> {
+/** The entries of `events`, in order, signed by the relay: this one or another, as a dishonest one could write them. */
+export async function entries(events: readonly LedgerEvent[], relay: DeviceKey = key): Promise<Bytes[]> {
   const written: Bytes[] = [];
   let chain = EMPTY_CHAIN;
   for (const [timeMs, event] of events.entries()) {
-    const added = await appendEntry(chain, event, { timeMs, key });
+    const added = await appendEntry(chain, event, { timeMs, key: relay });
     written.push(added.bytes);
     chain = added.chain;
   }

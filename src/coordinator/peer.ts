@@ -78,8 +78,7 @@ export interface PeerHost {
   iceServers(contributor: ContributorId): readonly IceServer[];
   /** The answer to an offer of a second link, which is attached with `attach` when it opens; undefined where there is none. */
   answer(peer: Peer, offer: string, attach: Attach): Promise<string | undefined>;
-  /** A message about meeting another contributor. */
-  /** Passed over before the session has joined. */
+  /** A message about meeting another contributor; passed over before the session has joined. */
   introduce(peer: Peer, message: Introducing): void;
   /** The session is over; `leave`: the participant said so. Called once, also for a session that never opened. */
   gone(peer: Peer, leave: boolean): void;

@@ -12,6 +12,7 @@ import type { Fact } from "./fact.ts";
 import type { Decision } from "./decision.ts";
 import {
   checkContribution,
+  isPresent,
   rejected,
   takeContribution,
   takeOffer,
@@ -323,7 +324,7 @@ export class Reception {
               { session: peer.id },
               upload.contribution,
               { reason: "malformed", detail: added.detail },
-              upload.header.round === this.#host.intake().state.durable.round,
+              isPresent(this.#host.intake(), upload.header),
             ),
             upload.count,
           ),

@@ -7,8 +7,6 @@ import { decode } from "@msgpack/msgpack";
 import { digestOf, floatBytes, type ContributionId, type ContributorId } from "../../src/base/bytes.ts";
 import { createRng } from "../../src/base/rng.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../../src/contributor/run.ts";
-import { createWork } from "../../src/contributor/work.ts";
-import { createCorpus } from "../../src/data/corpus.ts";
 import { createPair, deviceKeyOf, verifySignature } from "../../src/net/device-key.ts";
 import { createBlobFetcher } from "../../src/net/http.ts";
 import type { Attach } from "../../src/net/link.ts";
@@ -26,6 +24,7 @@ import type { Diary, Replica, Told } from "../../src/sim/oracle.ts";
 import { createMemoryDisk, createMemoryStore, type MemoryDisk } from "../../src/store/memory.ts";
 import { createWasmEngine } from "../../src/wasm/engine.ts";
 import { openLine, type Line } from "../fixtures/line.ts";
+import { plainWork } from "../fixtures/plain-work.ts";
 
 /** Smaller than in production, so that updates of a small model have several. */
 const PIECE_BYTES = 32_768;
@@ -138,15 +137,7 @@ async function createMember(index: number, { seed, ports }: CrowdOptions, heard:
     key,
     verify: verifySignature,
     engine: { kind: "wasm", device: "campaign", sentence: "" },
-    createWork: ({ charter, contributor: name, texts }) =>
-      createWork({
-        engine,
-        charter,
-        contributor: name,
-        corpus: createCorpus(texts),
-        clock: systemClock,
-        pace: { work: (run) => run() },
-      }),
+    createWork: plainWork(engine, systemClock),
     pieceBytes: PIECE_BYTES,
     agent: "campaign",
   });

@@ -6,7 +6,7 @@ import process from "node:process";
 import type { Rng } from "../../src/base/rng.ts";
 import type { Crowd, Heard } from "./crowd.ts";
 import { FAIR, type HalfOpen, type Line, type Weather } from "../fixtures/line.ts";
-import { until, type Stage, type StageOptions } from "./stage.ts";
+import { until, type Relay, type Stage, type StageOptions } from "./stage.ts";
 
 export interface World {
   readonly stage: Stage;
@@ -92,41 +92,45 @@ async function killNats(world: World): Promise<Recovery> {
   const againMs = await crowd.goesOn(AGAIN_MS);
   await server.start();
   await stage.natsCaughtUp();
-  await whole(world);
-  const changed = stage.leader() !== leader;
-  return { againMs, ...(changed ? { leadMs: (await stage.nextLeader(leader)) - killedMs } : {}) };
+  return recovered(world, { leader, atMs: killedMs, againMs });
 }
 
 /** The leader stands still, as a machine that is suspended does, and goes on when another one leads. */
-async function suspend(world: World): Promise<Recovery> {
-  const { stage, crowd, rng } = world;
-  const ms = 1_000 + rng.float() * 4_000;
-  await moment(world);
-  const [leader, atMs] = [stage.leader(), Date.now()];
-  process.kill(leader.process.pid, "SIGSTOP");
-  const again = crowd.goesOn(AGAIN_MS);
-  again.catch(() => undefined); // it is waited for below
-  await sleep(ms);
-  process.kill(leader.process.pid, "SIGCONT");
-  const againMs = await again;
-  await whole(world);
-  const changed = stage.leader() !== leader;
-  return { againMs, ...(changed ? { leadMs: (await stage.nextLeader(leader)) - atMs } : {}) };
+function suspend(world: World): Promise<Recovery> {
+  return spoil(world, 1_000 + world.rng.float() * 4_000, ({ process: { pid } }) => {
+    process.kill(pid, "SIGSTOP");
+    return () => process.kill(pid, "SIGCONT");
+  });
 }
 
 /** The leader is cut off from NATS for a while; contributors still reach it. */
-async function cutOff(world: World): Promise<Recovery> {
-  const { stage, crowd, rng } = world;
-  const ms = 500 + rng.float() * 5_000;
+function cutOff(world: World): Promise<Recovery> {
+  return spoil(world, 500 + world.rng.float() * 5_000, (leader) => {
+    const line = world.stage.line(leader);
+    line.set({ ...FAIR, cut: true });
+    return () => line.set(FAIR);
+  });
+}
+
+/** Does something to the leader, which gives what undoes it after `ms`. */
+async function spoil(world: World, ms: number, begin: (leader: Relay) => () => unknown): Promise<Recovery> {
+  const { stage, crowd } = world;
   await moment(world);
   const [leader, atMs] = [stage.leader(), Date.now()];
-  const line = stage.line(leader);
-  line.set({ ...FAIR, cut: true });
+  const end = begin(leader);
   const again = crowd.goesOn(AGAIN_MS);
-  again.catch(() => undefined);
+  again.catch(() => undefined); // it is waited for below
   await sleep(ms);
-  line.set(FAIR);
-  const againMs = await again;
+  end();
+  return recovered(world, { leader, atMs, againMs: await again });
+}
+
+/** When every relay is there again: how long it took, and until another than `leader` led, if one does. */
+async function recovered(
+  world: World,
+  { leader, atMs, againMs }: { readonly leader: Relay; readonly atMs: number; readonly againMs: number },
+): Promise<Recovery> {
+  const { stage } = world;
   await whole(world);
   const changed = stage.leader() !== leader;
   return { againMs, ...(changed ? { leadMs: (await stage.nextLeader(leader)) - atMs } : {}) };

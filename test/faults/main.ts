@@ -4,10 +4,10 @@
  * with 1 when something failed, with 2 for arguments that cannot be used.
  */
 import process from "node:process";
-import { parseArgs } from "node:util";
 import { messageIn } from "../../src/base/assert.ts";
 import { quantile } from "../../src/base/statistics.ts";
 import { runCampaign, type Report } from "./campaign.ts";
+import { readOrders, type Order } from "../fixtures/orders.ts";
 import { KINDS, type Kind } from "./kinds.ts";
 import { closeStages } from "./stage.ts";
 
@@ -17,41 +17,6 @@ const USAGE = `npm run faults -- [KIND …] [--count N] [--seed S] [--from I]
   --from I    number of the first fault: a failure's, to see it again
 kinds: ${KINDS.map(({ name, what }) => `\n  ${name.padEnd(11)} ${what}`).join("")}
 `;
-
-interface Order {
-  readonly kind: Kind;
-  readonly seed: number;
-  readonly from: number;
-  readonly count: number;
-}
-
-function readOrders(args: readonly string[]): Order[] {
-  const { values, positionals } = parseArgs({
-    args: [...args],
-    allowPositionals: true,
-    options: { count: { type: "string" }, seed: { type: "string" }, from: { type: "string" } },
-  });
-  const whole = (flag: string, text: string | undefined, otherwise: number): number => {
-    const number = text === undefined ? otherwise : Number(text);
-    if (!Number.isSafeInteger(number) || number < 0) {
-      throw new Error(`Cannot use --${flag} "${text}": it must be a whole number`);
-    }
-    return number;
-  };
-  const kinds = positionals.map((name) => {
-    const kind = KINDS.find((one) => one.name === name);
-    if (kind === undefined) {
-      throw new Error(`Cannot make the fault "${name}": there is no such kind`);
-    }
-    return kind;
-  });
-  return (kinds.length === 0 ? KINDS : kinds).map((kind) => ({
-    kind,
-    seed: whole("seed", values.seed, 1),
-    from: whole("from", values.from, 0),
-    count: whole("count", values.count, 100),
-  }));
-}
 
 /** p50, p90, p99 and the largest, in seconds. */
 function percentiles(ms: readonly number[]): string {
@@ -81,9 +46,13 @@ function printRow({ kind, acts, accepted, refused, failures, recoveries, counts,
   process.stdout.write(`| ${cells.join(" | ")} |\n`);
 }
 
-let orders: Order[];
+let orders: Order<Kind>[];
 try {
-  orders = readOrders(process.argv.slice(2));
+  orders = readOrders(process.argv.slice(2), {
+    all: KINDS,
+    unknown: (name) => `Cannot make the fault "${name}": there is no such kind`,
+    countOf: () => 100,
+  });
 } catch (error) {
   process.stderr.write(`${messageIn(error)}\n\n${USAGE}`);
   process.exit(2);
@@ -101,8 +70,8 @@ const failures: string[] = [];
 process.stdout.write(
   "| kind | faults | told accepted | told refused | failures | new leads | until one leads, s: p50 / p90 / p99 / most | until all go on, s | WebRTC packets | relays ended | s |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
 );
-for (const { kind, ...options } of orders) {
-  const report = await runCampaign(kind, { ...options, onAct: (sentence) => process.stderr.write(`${sentence}\n`) });
+for (const { what, ...options } of orders) {
+  const report = await runCampaign(what, { ...options, onAct: (sentence) => process.stderr.write(`${sentence}\n`) });
   printRow(report);
   failures.push(...report.failures);
 }

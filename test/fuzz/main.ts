@@ -5,8 +5,8 @@
  */
 import { fork } from "node:child_process";
 import process from "node:process";
-import { parseArgs } from "node:util";
 import { messageIn } from "../../src/base/assert.ts";
+import { readOrders, type Order } from "../fixtures/orders.ts";
 import { fuzz, type FuzzReport, type Target } from "./fuzz.ts";
 import { TARGETS } from "./targets.ts";
 
@@ -19,13 +19,6 @@ const USAGE = `npm run fuzz -- [TARGET …] [--count N] [--seed S] [--from I]
 targets: ${TARGETS.map(({ name, inputs }) => `${name} (${inputs.toLocaleString("en")})`).join(", ")}
 `;
 
-interface Order {
-  readonly target: Target;
-  readonly seed: number;
-  readonly from: number;
-  readonly inputs: number;
-}
-
 /** What the process of a target tells: how far it is, then its report. */
 type News =
   | { readonly type: "at"; readonly input: number }
@@ -34,36 +27,8 @@ type News =
       "outcomes"
     >);
 
-function readOrders(args: readonly string[]): Order[] {
-  const { values, positionals } = parseArgs({
-    args: [...args],
-    allowPositionals: true,
-    options: { count: { type: "string" }, seed: { type: "string" }, from: { type: "string" } },
-  });
-  const whole = (flag: string, text: string | undefined, otherwise: number): number => {
-    const number = text === undefined ? otherwise : Number(text);
-    if (!Number.isSafeInteger(number) || number < 0) {
-      throw new Error(`Cannot use --${flag} "${text}": it must be a whole number`);
-    }
-    return number;
-  };
-  const targets = positionals.map((name) => {
-    const target = TARGETS.find((one) => one.name === name);
-    if (target === undefined) {
-      throw new Error(`Cannot fuzz "${name}": there is no such target`);
-    }
-    return target;
-  });
-  return (targets.length === 0 ? TARGETS : targets).map((target) => ({
-    target,
-    seed: whole("seed", values.seed, 1),
-    from: whole("from", values.from, 0),
-    inputs: whole("count", values.count, target.inputs),
-  }));
-}
-
 /** In the process of one target. */
-async function carryOut({ target, seed, from, inputs }: Order): Promise<void> {
+async function carryOut({ what: target, seed, from, count: inputs }: Order<Target>): Promise<void> {
   const tell = (news: News): void => void process.send?.(news);
   const onProgress = (input: number): void => tell({ type: "at", input });
   const report = await fuzz(target, { seed, from, inputs, onProgress });
@@ -72,7 +37,7 @@ async function carryOut({ target, seed, from, inputs }: Order): Promise<void> {
 }
 
 /** Resolves with what failed, or null. */
-function runApart({ target, seed, from, inputs }: Order): Promise<string | null> {
+function runApart({ what: target, seed, from, count: inputs }: Order<Target>): Promise<string | null> {
   const args = [target.name, "--seed", `${seed}`, "--from", `${from}`, "--count", `${inputs}`];
   const child = fork(import.meta.filename, args, { env: { ...process.env, HEDDLE_FUZZ: "1" } });
   return new Promise((resolve) => {
@@ -118,9 +83,13 @@ function printRow({
   );
 }
 
-let orders: Order[];
+let orders: Order<Target>[];
 try {
-  orders = readOrders(process.argv.slice(2));
+  orders = readOrders(process.argv.slice(2), {
+    all: TARGETS,
+    unknown: (name) => `Cannot fuzz "${name}": there is no such target`,
+    countOf: ({ inputs }) => inputs,
+  });
 } catch (error) {
   process.stderr.write(`${messageIn(error)}\n\n${USAGE}`);
   process.exit(2);

@@ -55,7 +55,7 @@ await build({
     rolldownOptions: { output: { entryFileNames: "[name].js", chunkFileNames: "[name].js" } },
   },
 });
-for (const name of ["heddle.wasm", "heddle-threads.wasm"]) {
+for (const name of ["heddle.wasm", "heddle-threads.wasm", "heddle-fused.wasm", "heddle-fused-threads.wasm"]) {
   copyFileSync(join(root, "build", name), join(out, name));
 }
 execFileSync(join(bin, "tsc"), ["-p", "tsconfig.package.json"], { cwd: root, stdio: "inherit" });

@@ -1,7 +1,8 @@
 /**
  * Builds `src/wasm/assembly` into `build/heddle.wasm` (the engine with plain memory), `build/heddle-threads.wasm` (the same
- * with imported shared memory) and `build/heddle-merge.wasm`. Takes no arguments, runs on Node 18 and later, and does nothing
- * when the outputs were made from these sources by this compiler.
+ * with imported shared memory), both once more with multiply-adds that round once (`heddle-fused*.wasm`), and
+ * `build/heddle-merge.wasm`. Takes no arguments, runs on Node 18 and later, and does nothing when the outputs were made from
+ * these sources by this compiler.
  */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -14,12 +15,13 @@ const STAMP = `${ROOT}build/heddle-wasm.stamp`;
 
 const COMMON = "-O3 --runtime stub --noAssert --enable simd --disableWarning 112".split(" ");
 const PLAIN = "--initialMemory 1 --maximumMemory 65536".split(" ");
+const SHARED = "--enable threads --importMemory --sharedMemory".split(" ");
+const FUSED = "--enable relaxed-simd".split(" ");
 const BUILDS = {
   "heddle.wasm": { entry: "index.ts", flags: PLAIN },
-  "heddle-threads.wasm": {
-    entry: "index.ts",
-    flags: [..."--enable threads --importMemory --sharedMemory".split(" "), ...PLAIN],
-  },
+  "heddle-threads.wasm": { entry: "index.ts", flags: [...SHARED, ...PLAIN] },
+  "heddle-fused.wasm": { entry: "index.ts", flags: [...FUSED, ...PLAIN] },
+  "heddle-fused-threads.wasm": { entry: "index.ts", flags: [...FUSED, ...SHARED, ...PLAIN] },
   "heddle-merge.wasm": { entry: "merge.ts", flags: PLAIN },
 };
 

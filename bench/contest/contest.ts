@@ -65,7 +65,7 @@ export async function hold(order: Order, { maySleep }: Host): Promise<Launch> {
   const { backend, works, rounds, peers, filesUrl, bareLoop } = order;
   const watch = backend.type === "webgpu" ? watchWebGpu({ maySleep }) : undefined;
   const surroundings = surround(backend, filesUrl, watch);
-  const contenders: Contender[] = [await openOurs(surroundings)];
+  const contenders: Contender[] = openOurs(surroundings);
   const results: Result[] = [];
   for (const [name, url] of Object.entries(peers)) {
     try {

@@ -1,4 +1,4 @@
-/** Our engines as a contender. */
+/** Our engines as contenders: as contributors use them, and on WASM the exact one, with which a contribution can be replayed. */
 import { initialParameters } from "../../src/model/layout.ts";
 import { createTrainer } from "../../src/model/trainer.ts";
 import { createGpuEngine } from "../../src/gpu/engine.ts";
@@ -19,20 +19,28 @@ import {
 } from "./works.ts";
 
 export const OURS = "heddle";
+export const OURS_EXACT = "heddle exact";
 
-export async function openOurs(surroundings: Surroundings): Promise<Contender> {
-  const { backend, lastDevice, syncWith } = surroundings;
-  const create = async (): Promise<Opened> => {
-    if (backend.type === "wasm") {
-      const engine = await createWasmEngine({ threads: backend.threads });
-      return { engine, sync: async () => undefined };
-    }
-    const engine = await createGpuEngine({ gpu: navigator.gpu });
-    const device = lastDevice();
-    return { engine, sync: () => syncWith(device) };
-  };
+export function openOurs({ backend, lastDevice, syncWith }: Surroundings): Contender[] {
+  if (backend.type === "wasm") {
+    const opener = (fused: boolean) => async (): Promise<Opened> => ({
+      engine: await createWasmEngine({ threads: backend.threads, fused }),
+      sync: async () => undefined,
+    });
+    return [contender(OURS, opener(true)), contender(OURS_EXACT, opener(false))];
+  }
+  return [
+    contender(OURS, async () => {
+      const engine = await createGpuEngine({ gpu: navigator.gpu });
+      const device = lastDevice();
+      return { engine, sync: () => syncWith(device) };
+    }),
+  ];
+}
+
+function contender(name: string, create: () => Promise<Opened>): Contender {
   return {
-    name: OURS,
+    name,
     prepare: async (work: Work): Promise<Ready> => {
       // States belong to an engine, and works differ in theirs.
       const { engine, sync } = await create();

@@ -4,7 +4,7 @@
  */
 import type { Backend } from "./contender.ts";
 import type { Launch } from "./contest.ts";
-import { OURS } from "./ours.ts";
+import { OURS, OURS_EXACT } from "./ours.ts";
 import { ratioOf, rounded, standing, type Launches } from "./statistics.ts";
 import type { Counts } from "./watch.ts";
 import { amountOf, unitOf, type Work } from "./works.ts";
@@ -64,7 +64,9 @@ export function lineOf(work: Work, { host, backend, launches }: Session): Line {
   const right = names.filter((name) => faults[name] === undefined);
   const standings = right.map((name) => ({ name, ...standing(ratesOf(name)) }));
   const ours = standings.find(({ name }) => name === OURS) ?? { rate: 0, spread: 0 };
-  const [best] = standings.filter(({ name }) => name !== OURS).toSorted((a, b) => b.rate - a.rate);
+  const [best] = standings
+    .filter(({ name }) => name !== OURS && name !== OURS_EXACT)
+    .toSorted((a, b) => b.rate - a.rate);
   const loopShare = work.type === "matmul" ? loopShareOf(ratesOf(OURS), launches, work) : undefined;
   const ratio = best === undefined ? undefined : ratioOf(ratesOf(OURS), ratesOf(best.name));
   return {

@@ -136,7 +136,7 @@ function openPaced({ gpu, clock }: CourseOptions): Promise<GpuEngine> {
 }
 
 async function openWasm({ wasmOptions, tell }: CourseOptions): Promise<Engine | null> {
-  const engine = await attempt(tell, () => createWasmEngine(wasmOptions));
+  const engine = await attempt(tell, () => createWasmEngine({ fused: true, ...wasmOptions }));
   if (engine === undefined) {
     return null;
   }

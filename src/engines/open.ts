@@ -33,6 +33,7 @@ export interface OpenEngineOptions {
    */
   readonly work?: { readonly program: Program; readonly output: string };
   readonly gpuOptions?: Omit<GpuEngineOptions, "gpu" | "adapter">;
+  /** Fused unless it says otherwise. */
   readonly wasmOptions?: WasmEngineOptions;
   /** Where the tuner's choices are kept from one start to the next. */
   readonly tunings?: Tunings | undefined;
@@ -107,7 +108,7 @@ function choicesFor({
       }
       return engine;
     },
-    createWasm: () => createWasmEngine(wasmOptions),
+    createWasm: () => createWasmEngine({ fused: true, ...wasmOptions }),
     ...(work === undefined
       ? {}
       : {

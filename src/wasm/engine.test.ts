@@ -5,7 +5,7 @@ import { Worker } from "node:worker_threads";
 import { beforeAll, describe, expect, test, vi } from "vitest";
 import { elementCount, type Program } from "../tensor/program.ts";
 import { record } from "../tensor/record.ts";
-import { createWasmEngine } from "./engine.ts";
+import { createWasmEngine, type WasmEngineOptions } from "./engine.ts";
 import { createHeap } from "./heap.ts";
 import { layOut } from "./layout.ts";
 import { spawnThread } from "./spawn.ts";
@@ -145,6 +145,24 @@ describe("createWasmEngine()", () => {
       plan.write("x", new Float32Array(5).fill(2));
       expect(await plan.run(["sum"])).toEqual({ sum: new Float32Array(5).fill(2) });
     }
+  });
+
+  test("fuses where it is asked to and the processor can, and takes the exact module where the runtime cannot", async () => {
+    const products = async (options: WasmEngineOptions): Promise<[string, number]> => {
+      using engine = await createWasmEngine({ threads: 1, ...options });
+      const r = record("square");
+      r.matmul(r.input("x", [1, 2]), r.input("y", [2, 1]), { transA: false, transB: false });
+      using plan = await engine.compile(r.finish(["product"]));
+      const x = 1 + 2 ** -12; // its square is 1 + 2⁻¹¹ + 2⁻²⁴
+      plan.write("x", Float32Array.of(1, x));
+      plan.write("y", Float32Array.of(-(1 + 2 ** -11), x));
+      return [engine.device, (await plan.run(["product"]))["product"]?.[0] as number];
+    };
+    expect(await products({})).toEqual(["WASM SIMD, 1 thread", 0]);
+    expect(await products({ fused: true })).toEqual(["WASM SIMD, fused, 1 thread", 2 ** -24]);
+    vi.spyOn(WebAssembly, "validate").mockReturnValue(false);
+    expect(await products({ fused: true })).toEqual(["WASM SIMD, 1 thread", 0]);
+    vi.restoreAllMocks();
   });
 
   test("refuses threads that cannot be, by name", async () => {

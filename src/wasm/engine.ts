@@ -1,7 +1,8 @@
 /**
  * The WASM SIMD engine: compiles Programs to plans in the memory of one WebAssembly module (`assembly/`), which then runs a
  * whole training step in one call. Its results are the same bits on every machine, in every runtime and for every number
- * of threads. It runs in browsers, Deno and Node: bytes and threads come from `module.ts` and `spawn.ts`, or from the caller.
+ * of threads; fused, on every machine that fuses. It runs in browsers, Deno and Node: bytes and threads come from `module.ts`
+ * and `spawn.ts`, or from the caller.
  * `run` blocks its thread for the length of a step, so in a browser the engine belongs in a worker.
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
@@ -11,7 +12,7 @@ import { printPlan } from "../tensor/print-plan.ts";
 import * as code from "./assembly/opcodes.ts";
 import { draft } from "./compile.ts";
 import { allocate, createMachine, floatsAt, liveOf, release, resolve, writePlan, type Machine } from "./machine.ts";
-import { loadEngine } from "./module.ts";
+import { loadEngine, type EngineModule } from "./module.ts";
 import { defaultThreads, spawnThread } from "./spawn.ts";
 import type { SpawnThread } from "./thread.ts";
 
@@ -23,7 +24,15 @@ export interface WasmEngineOptions {
    * others cannot be started.
    */
   readonly threads?: number;
-  /** `heddle-threads.wasm`, or `heddle.wasm` for one thread; without it they are loaded from beside this code. */
+  /**
+   * Products by multiply-adds that round once where this machine has them: up to 1.5 times as fast, and not the bits of the
+   * exact engine, which are the same everywhere. Without it, exact.
+   */
+  readonly fused?: boolean;
+  /**
+   * `heddle-threads.wasm`, or `heddle.wasm` for one thread, or the same of `heddle-fused`; without it they are loaded from
+   * beside this code.
+   */
   readonly bytes?: BufferSource;
   /** Starts a thread; without it a worker. */
   readonly spawn?: SpawnThread;
@@ -31,6 +40,8 @@ export interface WasmEngineOptions {
 
 /** With more threads than this, each has too little to do. */
 export const THREADS_MAX = 64;
+/** Its square has one bit more than f32 has. */
+const FUSE_PROBE = 1 + 2 ** -12;
 
 /**
  * Throws HeddleError "no-engine" when threads are asked for and the runtime or the module has none, "unreachable" when the
@@ -44,12 +55,13 @@ export async function createWasmEngine(options: WasmEngineOptions = {}): Promise
     if (!chosenHere || !(error instanceof HeddleError) || error.code !== "no-engine") {
       throw error;
     }
-    return startEngine({ threads: 1 });
+    return startEngine({ ...options, threads: 1 });
   }
 }
 
 async function startEngine(options: WasmEngineOptions): Promise<Engine> {
-  const { bytes: given, threads = given === undefined ? defaultThreads() : 1, spawn = spawnThread } = options;
+  const { bytes: given, fused = false, spawn = spawnThread } = options;
+  const { threads = given === undefined ? defaultThreads() : 1 } = options;
   assert(
     Number.isInteger(threads) && threads >= 1 && threads <= THREADS_MAX,
     `Cannot create a WASM engine: got ${threads} threads, need 1 to ${THREADS_MAX}`,
@@ -57,13 +69,13 @@ async function startEngine(options: WasmEngineOptions): Promise<Engine> {
   if (threads > 1 && typeof document !== "undefined") {
     throw new HeddleError("no-engine", "WASM threads need a worker: a page's main thread must not wait for them");
   }
-  const bytes = given ?? (await loadEngine(threads > 1));
+  const bytes = given ?? (await loadBytes({ shared: threads > 1, fused }));
   const machine = await createMachine(bytes, threads);
   const workers = threads === 1 ? [] : await startThreads(machine, bytes, spawn);
   const stateOf = (name: string) => present(machine.states.get(name), `state "${name}" in any compiled plan`);
   return {
     kind: "wasm",
-    device: threads === 1 ? "WASM SIMD, 1 thread" : `WASM SIMD, ${threads} threads`,
+    device: `WASM SIMD${liveOf(machine).kernel.fuses(FUSE_PROBE) ? ", fused" : ""}, ${threads} thread${threads === 1 ? "" : "s"}`,
     compile: async (program) => compile(machine, program),
     writeState: (name, values) => {
       const { address, length } = stateOf(name);
@@ -79,6 +91,12 @@ async function startEngine(options: WasmEngineOptions): Promise<Engine> {
       workers.splice(0).forEach((worker) => worker.terminate());
     },
   };
+}
+
+/** The fused module where this runtime takes it, else the exact one. */
+async function loadBytes(module: EngineModule): Promise<BufferSource> {
+  const bytes = await loadEngine(module);
+  return !module.fused || WebAssembly.validate(bytes) ? bytes : loadEngine({ ...module, fused: false });
 }
 
 type Threads = Awaited<ReturnType<SpawnThread>>[];

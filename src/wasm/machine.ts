@@ -20,6 +20,8 @@ export interface Kernel {
   run(plan: number, threadIndex: number, threadCount: number): number;
   /** The first address that the module does not use itself, never 0, which means "none" in an instruction. */
   heapBegin(): number;
+  /** Whether it rounds a multiply-add once, by the example of a number whose square does not fit into f32. */
+  fuses(x: number): number;
   ropeTable(table: number, time: number, width: number, base: number): void;
 }
 

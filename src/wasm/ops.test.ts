@@ -210,10 +210,14 @@ const CASES: readonly Program[] = [
   ...[1, 2, 3, 4, 4095, 4096, 4097, 8193].flatMap(elements),
 ];
 
-describe.each([1, 2])("createWasmEngine() with %d threads agrees with the twin", (threads) => {
+describe.each([
+  ["heddle-threads.wasm", 1],
+  ["heddle-threads.wasm", 2],
+  ["heddle-fused-threads.wasm", 2],
+])("createWasmEngine() with %s and %d threads agrees with the twin", (name, threads) => {
   let engine: Engine;
   beforeAll(async () => {
-    engine = await createWasmEngine({ bytes: built("heddle-threads.wasm"), threads });
+    engine = await createWasmEngine({ bytes: built(name), threads });
   });
   afterAll(() => engine[Symbol.dispose]());
   test.each(CASES.map((one) => [one.name, one] as const))("%s", async (_, one) => {

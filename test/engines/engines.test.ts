@@ -61,6 +61,18 @@ describe.each(all)("$name", (stack) => {
     STACK_MS_MAX,
   );
 
+  if (stack.engine === "wasm") {
+    test(
+      "trains 40 steps, fused, to the same bits as Node, within the band of the exact engine",
+      async () => {
+        const [{ fused }, expected] = [await stack.report(), await reference.report()];
+        expect(fused?.digest).toBe(expected.fused?.digest);
+        expect(drift(fused?.losses ?? [], expected.traces[0]?.losses ?? [])).toBeLessThanOrEqual(DRIFT_MAX);
+      },
+      STACK_MS_MAX,
+    );
+  }
+
   if (stack.engine === "webgpu" && trainsHalves(stack.part.rungs)) {
     test(
       "trains 40 steps with values kept as f16 within their band of WASM",

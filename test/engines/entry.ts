@@ -4,13 +4,13 @@
  */
 import { present } from "../../src/base/assert.ts";
 import type { Engine } from "../../src/tensor/engine.ts";
-import { createWasmEngine } from "../../src/wasm/engine.ts";
+import { createWasmEngine, type WasmEngineOptions } from "../../src/wasm/engine.ts";
 import { cases } from "./cases.ts";
 import { guardAdapter } from "./guard.ts";
 import { CLAIMS, attempt, runCases, runClaims, type CaseResult } from "./run-cases.ts";
 import { HALVES, rungs, type Rung } from "./rungs.ts";
 import { trace, TRACES, type Trace, type TraceName } from "./trace.ts";
-import { GOLDEN, trainDigest } from "./train-digest.ts";
+import { GOLDEN, GOLDEN_FUSED, trainDigest } from "./train-digest.ts";
 
 export type EngineName = "webgpu" | "wasm";
 
@@ -22,6 +22,8 @@ export interface Report {
   readonly traces: readonly Trace[];
   /** The same run with values kept as f16, where that was asked for. */
   readonly halves?: Trace;
+  /** On WASM: the same run on the fused engine. */
+  readonly fused?: Trace;
 }
 
 /** Hears the name of what begins, so that a host that hangs can be asked where. */
@@ -47,6 +49,7 @@ export const REPORT = { begin: "<<<engine report ", end: " engine report>>>" } a
 /** Threads of the WASM engines; the first has the whole contract to fulfil. */
 const THREADS = [2, 1] as const;
 const GOLDEN_CLAIMS = THREADS.map((threads) => `twenty steps with ${threads} threads end in the golden bits`);
+const FUSED_CLAIM = "twenty steps end in the golden bits of machines that fuse";
 
 /** Names of everything that a report on WebGPU must hold. */
 export function webGpuNames(
@@ -76,7 +79,7 @@ function rungsLike(pattern: string | undefined): readonly Rung[] {
 
 /** Names of everything that a report on WASM must hold. */
 export function wasmNames(): string[] {
-  return [...contractNames(), ...GOLDEN_CLAIMS];
+  return [...contractNames(), ...GOLDEN_CLAIMS, FUSED_CLAIM];
 }
 
 function contractNames(): string[] {
@@ -176,21 +179,29 @@ async function reportWasm(only: TraceName | undefined, begin: Begin): Promise<Re
     if (only === undefined) {
       results.push(...(i === 0 ? [...(await runCases(engine, { begin })), ...(await runClaims(engine))] : []));
       begin(GOLDEN_CLAIMS[i] as string);
-      results.push(await attempt(GOLDEN_CLAIMS[i] as string, checkGolden(threads)));
+      results.push(await attempt(GOLDEN_CLAIMS[i] as string, checkGolden({ threads })));
     }
     begin(`a run of training with ${threads} threads`);
     using fresh = await createWasmEngine({ threads });
     traces.push(await trace(fresh, TRACES[only ?? "brief"]));
   }
-  return { device: devices.join("; "), results, traces };
+  if (only === undefined) {
+    begin(FUSED_CLAIM);
+    results.push(await attempt(FUSED_CLAIM, checkGolden({ fused: true })));
+  }
+  begin("a run of training, fused");
+  using engine = await createWasmEngine({ fused: true });
+  return { device: devices.join("; "), results, traces, fused: await trace(engine, TRACES[only ?? "brief"]) };
 }
 
-function checkGolden(threads: number): () => Promise<string> {
+function checkGolden(options: WasmEngineOptions): () => Promise<string> {
   return async () => {
-    using engine = await createWasmEngine({ threads });
+    using engine = await createWasmEngine(options);
     const { digest } = await trainDigest(engine);
-    if (digest !== GOLDEN) {
-      throw new Error(`Got ${digest}, need ${GOLDEN}`);
+    // Where the processor does not fuse, the fused engine has the bits of the exact one.
+    const golden = engine.device.includes("fused") ? GOLDEN_FUSED : GOLDEN;
+    if (digest !== golden) {
+      throw new Error(`${engine.device}: got ${digest}, need ${golden}`);
     }
     return digest;
   };

@@ -16,6 +16,9 @@ import type { Engine } from "../../src/tensor/engine.ts";
  */
 export const GOLDEN = "8cc8fd08f42ca8b0e89f54ca6567bd046993fbcacf9bb0e62927cc5293917991";
 
+/** The same, made on 2026-11-29, of the fused engine on a machine that fuses. */
+export const GOLDEN_FUSED = "4bb0c8d18a0479a01e400ff93643d7a012251ce92c4fbfc22558e31887deda73";
+
 const STEPS = 20;
 const MODEL: ModelConfig = {
   vocabulary: 61,

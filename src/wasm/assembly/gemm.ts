@@ -2,10 +2,11 @@
  * The inner loops of every product: packing into panels and a 4 × 8 register kernel, after Goto and van de Geijn,
  * "Anatomy of high-performance matrix multiplication" (2008). Left operands are packed as [⌈m/4⌉][k][4], right operands
  * as [⌈n/8⌉][k][8], zeros beyond the edge. Each element of a product is the sum over k in ascending order, one product and
- * one addition at a time, starting from its addend: how the output is cut into tiles and k into blocks changes no bit.
+ * one addition (or both in one: `madd`) at a time, starting from its addend: how the output is cut into tiles and k into blocks
+ * changes no bit.
  */
 
-import { loadUpTo4 } from "./math";
+import { loadUpTo4, madd } from "./math";
 
 const ZERO: v128 = f32x4.splat(0);
 
@@ -114,17 +115,17 @@ export function kernel(a: usize, b: usize, k: i32, c: usize, cBytes: usize, init
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
     let x = v128.load32_splat(a);
-    c00 = f32x4.add(c00, f32x4.mul(x, b0));
-    c01 = f32x4.add(c01, f32x4.mul(x, b1));
+    c00 = madd(x, b0, c00);
+    c01 = madd(x, b1, c01);
     x = v128.load32_splat(a, 4);
-    c10 = f32x4.add(c10, f32x4.mul(x, b0));
-    c11 = f32x4.add(c11, f32x4.mul(x, b1));
+    c10 = madd(x, b0, c10);
+    c11 = madd(x, b1, c11);
     x = v128.load32_splat(a, 8);
-    c20 = f32x4.add(c20, f32x4.mul(x, b0));
-    c21 = f32x4.add(c21, f32x4.mul(x, b1));
+    c20 = madd(x, b0, c20);
+    c21 = madd(x, b1, c21);
     x = v128.load32_splat(a, 12);
-    c30 = f32x4.add(c30, f32x4.mul(x, b0));
-    c31 = f32x4.add(c31, f32x4.mul(x, b1));
+    c30 = madd(x, b0, c30);
+    c31 = madd(x, b1, c31);
     a += 16;
     b += 32;
   }

@@ -23,6 +23,7 @@ import {
   sumRowsTile,
 } from "./rows";
 
+export { fuses } from "./math";
 export { ropeTable } from "./rows";
 
 /** The first address that the module does not use itself. */

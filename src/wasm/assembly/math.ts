@@ -63,6 +63,20 @@ export function address(instruction: usize, index: i32): usize {
   return load<usize>(instruction + ((<usize>index) << 2));
 }
 
+/**
+ * a · b + c. In the exact modules product and sum are rounded; in the fused ones only the sum, where the processor has an
+ * instruction for that (`fuses`), else they are the exact ones.
+ */
+export function madd(a: v128, b: v128, c: v128): v128 {
+  return ASC_FEATURE_RELAXED_SIMD ? f32x4.relaxed_madd(a, b, c) : f32x4.add(c, f32x4.mul(a, b));
+}
+
+/** Whether `madd` rounds once: (1 + 2⁻¹²)² − (1 + 2⁻¹¹) is 2⁻²⁴, and 0 where the product is rounded. `x` is 1 + 2⁻¹². */
+export function fuses(x: f32): bool {
+  const a = f32x4.splat(x);
+  return f32x4.extract_lane(madd(a, a, f32x4.splat(-(2 * x - 1))), 0) != 0;
+}
+
 /** The first `count` (1 to 3) floats at `p`; other lanes hold `fill`. */
 export function loadTail(p: usize, count: i32, fill: f32): v128 {
   let v = f32x4.replace_lane(f32x4.splat(fill), 0, load<f32>(p));

@@ -1,5 +1,5 @@
 /**
- * The inner loops of every product: packing into panels and a 4 × 8 register kernel, after Goto and van de Geijn,
+ * The inner loops of every product: packing into panels and a 4 × 8 register kernel (fused, 6 × 8 too), after Goto and van de Geijn,
  * "Anatomy of high-performance matrix multiplication" (2008). Left operands are packed as [⌈m/4⌉][k][4], right operands
  * as [⌈n/8⌉][k][8], zeros beyond the edge. Each element of a product is the sum over k in ascending order, one product and
  * one addition (or both in one: `madd`) at a time, starting from its addend: how the output is cut into tiles and k into blocks
@@ -139,6 +139,88 @@ export function kernel(a: usize, b: usize, k: i32, c: usize, cBytes: usize, init
   v128.store(c + 3 * cBytes, c31, 16);
 }
 
+/**
+ * The same for 6 rows, 4 of one panel of a and 2 of another: `c` and `init` belong to the four, `c2` and `init2` to the two.
+ * Twelve accumulators, two vectors of b and one of a are what the registers hold where a fused product needs none of its own;
+ * eight accumulators are as many as two units with a latency of four need, and any delay is lost.
+ */
+function kernel6(
+  a: usize,
+  a2: usize,
+  b: usize,
+  k: i32,
+  c: usize,
+  c2: usize,
+  cBytes: usize,
+  init: usize,
+  init2: usize,
+  initBytes: usize,
+): void {
+  let c00 = ZERO;
+  let c01 = ZERO;
+  let c10 = ZERO;
+  let c11 = ZERO;
+  let c20 = ZERO;
+  let c21 = ZERO;
+  let c30 = ZERO;
+  let c31 = ZERO;
+  let c40 = ZERO;
+  let c41 = ZERO;
+  let c50 = ZERO;
+  let c51 = ZERO;
+  if (init) {
+    c00 = v128.load(init);
+    c01 = v128.load(init, 16);
+    c10 = v128.load(init + initBytes);
+    c11 = v128.load(init + initBytes, 16);
+    c20 = v128.load(init + 2 * initBytes);
+    c21 = v128.load(init + 2 * initBytes, 16);
+    c30 = v128.load(init + 3 * initBytes);
+    c31 = v128.load(init + 3 * initBytes, 16);
+    c40 = v128.load(init2);
+    c41 = v128.load(init2, 16);
+    c50 = v128.load(init2 + initBytes);
+    c51 = v128.load(init2 + initBytes, 16);
+  }
+  for (; k > 0; k--) {
+    const b0 = v128.load(b);
+    const b1 = v128.load(b, 16);
+    let x = v128.load32_splat(a);
+    c00 = madd(x, b0, c00);
+    c01 = madd(x, b1, c01);
+    x = v128.load32_splat(a, 4);
+    c10 = madd(x, b0, c10);
+    c11 = madd(x, b1, c11);
+    x = v128.load32_splat(a, 8);
+    c20 = madd(x, b0, c20);
+    c21 = madd(x, b1, c21);
+    x = v128.load32_splat(a, 12);
+    c30 = madd(x, b0, c30);
+    c31 = madd(x, b1, c31);
+    x = v128.load32_splat(a2);
+    c40 = madd(x, b0, c40);
+    c41 = madd(x, b1, c41);
+    x = v128.load32_splat(a2, 4);
+    c50 = madd(x, b0, c50);
+    c51 = madd(x, b1, c51);
+    a += 16;
+    a2 += 16;
+    b += 32;
+  }
+  v128.store(c, c00);
+  v128.store(c, c01, 16);
+  v128.store(c + cBytes, c10);
+  v128.store(c + cBytes, c11, 16);
+  v128.store(c + 2 * cBytes, c20);
+  v128.store(c + 2 * cBytes, c21, 16);
+  v128.store(c + 3 * cBytes, c30);
+  v128.store(c + 3 * cBytes, c31, 16);
+  v128.store(c2, c40);
+  v128.store(c2, c41, 16);
+  v128.store(c2 + cBytes, c50);
+  v128.store(c2 + cBytes, c51, 16);
+}
+
 /** The kernel on a tile of `rows` × `columns` that sticks out over an edge, by way of the 128 bytes at `edge`. */
 function edgeKernel(
   a: usize,
@@ -186,7 +268,25 @@ export function multiply(
     let left = a;
     let to = c + ((<usize>j) << 2);
     let from = init ? init + ((<usize>j) << 2) : 0;
-    for (let i = 0; i < m; i += 4) {
+    let i = 0;
+    if (ASC_FEATURE_RELAXED_SIMD && columns == 8) {
+      // Three panels of 4 rows are two tiles of 6, which share the panel in the middle.
+      for (; i + 12 <= m; i += 12) {
+        const middle = left + ((<usize>k) << 4);
+        const last = middle + ((<usize>k) << 4);
+        const middleTo = to + 4 * cBytes;
+        const middleFrom = from ? from + 4 * initBytes : 0;
+        kernel6(left, middle, b, k, to, middleTo, cBytes, from, middleFrom, initBytes);
+        const lastTo = to + 8 * cBytes;
+        const lastFrom = from ? from + 8 * initBytes : 0;
+        const restFrom = from ? from + 6 * initBytes : 0;
+        kernel6(last, middle + 8, b, k, lastTo, to + 6 * cBytes, cBytes, lastFrom, restFrom, initBytes);
+        left = last + ((<usize>k) << 4);
+        to += 12 * cBytes;
+        if (init) from += 12 * initBytes;
+      }
+    }
+    for (; i < m; i += 4) {
       const rows = min(4, m - i);
       if (rows == 4 && columns == 8) {
         kernel(left, b, k, to, cBytes, from, initBytes);

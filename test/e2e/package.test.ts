@@ -45,12 +45,12 @@ describe("the package", () => {
 
   test("runs its examples in Node, unbuilt and without flags", () => {
     const output = execFileSync(join(bin, "node"), ["node_modules/heddle/examples/matmul.js"], { cwd: folder.path });
-    expect(output.toString()).toMatch(/^512×512 · 512×512 on WASM SIMD, \d threads?: [\d.]+ GFLOP\/s\n$/);
+    expect(output.toString()).toMatch(/^512×512 · 512×512 on WASM SIMD, (fused, )?\d threads?: [\d.]+ GFLOP\/s\n$/);
   });
 
   test("runs its examples in Chromium as plain modules", async () => {
     for (const [example, wanted] of [
-      ["matmul?m=64", /^64×512 · 512×512 on WASM SIMD, 1 thread/],
+      ["matmul?m=64", /^64×512 · 512×512 on WASM SIMD, (fused, )?1 thread/],
       ["generate?steps=2&count=4", /^step 1: loss 5\.5\d\d\nI was /],
     ] as const) {
       const [name = "", query = ""] = example.split("?");
@@ -80,7 +80,7 @@ describe("the package", () => {
        const r = record("sum");
        r.add(r.input("x", [3]), r.input("y", [3]));
        try {
-         const engine = await createWasmEngine({ threads: 2 });
+         const engine = await createWasmEngine({ threads: 2, fused: true });
          const plan = await engine.compile(r.finish(["sum"]));
          plan.write("x", Float32Array.of(1, 2, 3));
          plan.write("y", Float32Array.of(4, 5, 6));
@@ -92,7 +92,7 @@ describe("the package", () => {
     );
     await build({ configFile: false, root: app, base: "./", logLevel: "error", worker: { format: "es" } });
     const { page, faults } = await openPage(browser, `${origin}/app/dist/index.html`);
-    await expect.poll(() => page.title(), { timeout: 20_000 }).toBe("WASM SIMD, 2 threads: 5,7,9");
+    await expect.poll(() => page.title(), { timeout: 20_000 }).toMatch(/^WASM SIMD, (fused, )?2 threads: 5,7,9$/);
     expect(faults).toEqual([]);
     await page.context().close();
   });

@@ -2,6 +2,7 @@
  * Blobs as files, one each, named after their SHA-256: `ab/<digest>` under one folder. A blob is written to `incoming/`,
  * synced, renamed into place and its folder synced, so that a name always stands for whole bytes, whenever the machine stops.
  */
+import { existsSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
@@ -20,8 +21,8 @@ export interface FileBlobsOptions {
 export interface FileBlobs extends Blobs {
   /** Makes the folders and removes writes that were cut off; called once, before anything else, by the owner of the lock. */
   prepare(): Promise<void>;
-  /** Puts off deletions until the returned function is called, so that what is listed now can be read until then. */
-  hold(): () => Promise<void>;
+  /** Whether there is such a file now. */
+  has(digest: Digest): boolean;
 }
 
 export function fileBlobs({ dir, blobBytesMax, gate }: FileBlobsOptions): FileBlobs {
@@ -30,9 +31,6 @@ export function fileBlobs({ dir, blobBytesMax, gate }: FileBlobsOptions): FileBl
   const pathOf = (digest: Digest): string => join(folderOf(digest), checkDigest(digest));
   const writing = new Map<Digest, Promise<void>>();
   let writes = 0;
-  let holds = 0;
-  const deferred = new Set<Digest>();
-  const remove = (digest: Digest): Promise<void> => gate("delete a blob", () => rm(pathOf(digest), { force: true }));
 
   /** Replaces what is there, damaged or not. */
   const write = async (digest: Digest, bytes: Bytes): Promise<void> => {
@@ -59,7 +57,6 @@ export function fileBlobs({ dir, blobBytesMax, gate }: FileBlobsOptions): FileBl
       gate("store a blob", async () => {
         checkBlob(bytes, blobBytesMax);
         const digest = known ?? (await hashBytes(bytes));
-        deferred.delete(digest); // wanted again
         let written = writing.get(digest);
         if (written === undefined) {
           written = write(digest, bytes).finally(() => writing.delete(digest));
@@ -79,24 +76,8 @@ export function fileBlobs({ dir, blobBytesMax, gate }: FileBlobsOptions): FileBl
       }),
     slice: (digest, start, end) => gate("read a blob", () => ifPresent(readSlice(pathOf(digest), start, end))),
     size: (digest) => gate("read a blob", async () => (await ifPresent(stat(pathOf(digest))))?.size),
-    delete: async (digest) => {
-      if (holds > 0) {
-        deferred.add(checkDigest(digest));
-      } else {
-        await remove(digest);
-      }
-    },
-    hold: () => {
-      holds += 1;
-      return async () => {
-        holds -= 1;
-        for (const digest of holds === 0 ? [...deferred] : []) {
-          if (deferred.delete(digest)) {
-            await remove(digest);
-          }
-        }
-      };
-    },
+    delete: (digest) => gate("delete a blob", () => rm(pathOf(digest), { force: true })),
+    has: (digest) => existsSync(pathOf(digest)),
     list: () =>
       gate("list blobs", async () => {
         const folders = (await readdir(dir)).filter((name) => name.length === 2);

@@ -1,15 +1,19 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
+import { DatabaseSync } from "node:sqlite";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import { CONTRACT_BLOB_BYTES_MAX, STORE_CASES } from "./contract.ts";
+import { ROW_BYTES_MAX } from "./embedded-blobs.ts";
 import { openEmbeddedStore } from "./embedded.ts";
+import { DATABASE } from "./locked.ts";
 import { roundBytes } from "./writer.fixture.ts";
 
 let dir = "";
@@ -26,9 +30,44 @@ describe("openEmbeddedStore() keeps the contract", () => {
   test.each(STORE_CASES)("$name", ({ run }) =>
     run({
       open: () => openEmbeddedStore(dir, { blobBytesMax: CONTRACT_BLOB_BYTES_MAX }),
-      damage: async (digest) => writeFile(blobPath(digest), new Uint8Array((await stat(blobPath(digest))).size)),
+      damage: async (digest) => damageRow(digest),
     }),
   );
+});
+
+/** Zeros in place of a small blob; the store is closed. */
+function damageRow(digest: Digest): void {
+  const database = new DatabaseSync(join(dir, DATABASE));
+  database.prepare("UPDATE blobs SET bytes = zeroblob(length(bytes)) WHERE digest = ?").run(digest);
+  database.close();
+}
+
+test("blobs of up to ROW_BYTES_MAX are rows, larger ones files, which get() checks as well", async () => {
+  const store = await openEmbeddedStore(dir);
+  const [small, large] = [new Uint8Array(ROW_BYTES_MAX), new Uint8Array(ROW_BYTES_MAX + 1)];
+  await store.blobs.put(small);
+  expect(existsSync(blobPath(digestOf(small)))).toBe(false);
+  const digest = await store.blobs.put(large);
+  expect(await store.blobs.get(digest)).toEqual(large);
+  await writeFile(blobPath(digest), new Uint8Array(large.length).fill(1));
+  await expect(store.blobs.get(digest)).rejects.toMatchObject({ code: "integrity" });
+  await store.close();
+});
+
+test("a small blob that an earlier version has kept as a file is found, and deleted with its row", async () => {
+  const bytes = Uint8Array.of(1, 2, 3);
+  const digest = digestOf(bytes);
+  await mkdir(dirname(blobPath(digest)), { recursive: true });
+  await writeFile(blobPath(digest), bytes);
+  const store = await openEmbeddedStore(dir);
+  expect(await store.blobs.get(digest)).toEqual(bytes);
+  expect(await store.blobs.size(digest)).toBe(3);
+  expect(await store.blobs.slice(digest, 1, 3)).toEqual(Uint8Array.of(2, 3));
+  await store.blobs.put(bytes);
+  expect(await store.blobs.list()).toEqual([digest]);
+  await store.blobs.delete(digest);
+  expect(await store.blobs.list()).toEqual([]);
+  await store.close();
 });
 
 const KILLS = 4;
@@ -140,8 +179,14 @@ describe("backup()", () => {
   });
 
   test("finds a damaged blob, and writes over no folder", async () => {
-    const store = await openEmbeddedStore(dir);
-    const digest = await store.blobs.put(roundBytes(1));
+    let store = await openEmbeddedStore(dir);
+    const small = await store.blobs.put(Uint8Array.of(1));
+    await store.close();
+    damageRow(small);
+    store = await openEmbeddedStore(dir);
+    await expect(store.backup(placeFor("small"))).rejects.toMatchObject({ code: "integrity" });
+    await store.blobs.delete(small);
+    const digest = await store.blobs.put(new Uint8Array(ROW_BYTES_MAX + 1));
     await writeFile(blobPath(digest), new Uint8Array(3));
     await expect(store.backup(placeFor("damaged"))).rejects.toMatchObject({ code: "integrity" });
     await expect(store.backup(dir)).rejects.toMatchObject({ code: "store" });

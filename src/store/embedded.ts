@@ -1,6 +1,6 @@
 /**
- * The store of a relay on one machine: SQLite (Node's own) for the log and the keys, one file per blob. Durable means
- * durable against power loss: SQLite runs with a write-ahead log and synchronous=FULL, a blob is written to a temporary file,
+ * The store of a relay on one machine: SQLite (Node's own) for the log, the keys and small blobs, one file per larger blob. Durable
+ * means durable against power loss: SQLite runs with a write-ahead log and synchronous=FULL, a file is written to a temporary one,
  * synced, renamed to `blobs/ab/<digest>` and its folder synced. A second process is kept out (`locked.ts`).
  */
 import { mkdir } from "node:fs/promises";
@@ -9,13 +9,16 @@ import { backup, type DatabaseSync } from "node:sqlite";
 import { HeddleError } from "../base/assert.ts";
 import { equalBytes, type Bytes } from "../base/bytes.ts";
 import { fileBlobs, type FileBlobs } from "./blob-files.ts";
+import { rowBlobs } from "./blob-rows.ts";
+import { embeddedBlobs } from "./embedded-blobs.ts";
 import { Gate } from "./gate.ts";
-import { DATABASE, openLocked } from "./locked.ts";
+import { DATABASE, openLocked, transact } from "./locked.ts";
 import {
   BLOB_STORED_BYTES_MAX,
   checkKey,
   checkPosition,
   checkValue,
+  type Blobs,
   type Keys,
   type Log,
   type Store,
@@ -45,9 +48,11 @@ export async function openEmbeddedStore(
   const database = openDatabase(dir);
   const gate = new Gate(() => database.close());
   const sql: Sql = (action, work) => gate.run(action, async () => work(database));
-  const blobs = fileBlobs({ dir: join(dir, "blobs"), blobBytesMax, gate: (action, work) => gate.run(action, work) });
+  const rows = rowBlobs(database, gate);
+  const files = fileBlobs({ dir: join(dir, "blobs"), blobBytesMax, gate: (action, work) => gate.run(action, work) });
+  const blobs = embeddedBlobs(rows, files, blobBytesMax);
   try {
-    await blobs.prepare();
+    await files.prepare();
   } catch (error) {
     await gate.close();
     throw error;
@@ -56,7 +61,7 @@ export async function openEmbeddedStore(
     log: sqliteLog(sql),
     keys: sqliteKeys(sql),
     blobs,
-    backup: (to) => copyStore({ database, gate, blobs, blobBytesMax }, to),
+    backup: (to) => copyStore({ database, gate, rows, files, hold: () => blobs.hold(), blobBytesMax }, to),
     close: () => gate.close(),
   };
 }
@@ -64,17 +69,20 @@ export async function openEmbeddedStore(
 interface OpenParts {
   readonly database: DatabaseSync;
   readonly gate: Gate;
-  readonly blobs: FileBlobs;
+  readonly rows: Blobs;
+  readonly files: FileBlobs;
+  readonly hold: () => () => Promise<void>;
   readonly blobBytesMax: number;
 }
 
-/** The database first: the blobs that it knows are there already, and stay until all are copied. */
+/** The database first, with the blobs in it: the files that it knows are there already, and stay until all are copied. */
 async function copyStore(
-  { database, gate, blobs, blobBytesMax }: OpenParts,
+  { database, gate, rows, files, hold, blobBytesMax }: OpenParts,
   to: string,
 ): Promise<{ readonly blobs: number; readonly bytes: number }> {
-  const release = blobs.hold();
+  const release = hold();
   try {
+    const small = await rows.list();
     await gate.run("make the copy's folder", () => mkdir(to));
     // SQLite copies a few pages at a time; what is written meanwhile is in the copy, too.
     await gate.run("copy the database", () => backup(database, join(to, DATABASE)));
@@ -85,13 +93,23 @@ async function copyStore(
     });
     await copy.prepare();
     let [copied, bytes] = [0, 0];
-    for (const digest of await blobs.list()) {
-      const blob = await blobs.get(digest);
+    const count = (blob: Bytes): void => {
+      copied += 1;
+      bytes += blob.length;
+    };
+    // What is not there any more was being deleted when this began, so nothing knows it.
+    for (const digest of small) {
+      const blob = await rows.get(digest);
+      if (blob !== undefined) {
+        count(blob);
+      }
+    }
+    for (const digest of await files.list()) {
+      const blob = await files.get(digest);
       if (blob !== undefined) {
         await copy.put(blob);
-        copied += 1;
-        bytes += blob.length;
-      } // else it was being deleted when this began, so nothing knows it
+        count(blob);
+      }
     }
     return { blobs: copied, bytes };
   } finally {
@@ -103,10 +121,11 @@ async function copyStore(
 function openDatabase(dir: string): DatabaseSync {
   const database = openLocked(dir, "open the store");
   try {
-    database.exec("BEGIN IMMEDIATE");
-    database.exec("CREATE TABLE IF NOT EXISTS log (position INTEGER PRIMARY KEY, entry BLOB NOT NULL)");
-    database.exec("CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, value BLOB NOT NULL)");
-    database.exec("COMMIT");
+    transact(database, () => {
+      database.exec("CREATE TABLE IF NOT EXISTS log (position INTEGER PRIMARY KEY, entry BLOB NOT NULL)");
+      database.exec("CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, value BLOB NOT NULL)");
+      database.exec("CREATE TABLE IF NOT EXISTS blobs (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL)");
+    });
     return database;
   } catch (error) {
     database.close();
@@ -130,16 +149,7 @@ function sqliteLog(sql: Sql): Log {
           return false;
         }
         const insert = database.prepare("INSERT INTO log VALUES (?, ?)");
-        database.exec("BEGIN IMMEDIATE");
-        try {
-          entries.forEach((entry, i) => insert.run(after + i, entry));
-          database.exec("COMMIT");
-        } catch (error) {
-          if (database.isTransaction) {
-            database.exec("ROLLBACK");
-          }
-          throw error;
-        }
+        transact(database, () => entries.forEach((entry, i) => insert.run(after + i, entry)));
         return true;
       }),
     read: (from, count) =>

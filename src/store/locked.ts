@@ -41,6 +41,20 @@ export function openLocked(dir: string, action: string): DatabaseSync {
   }
 }
 
+/** What `work` writes, all or nothing; durable when this returns. */
+export function transact(database: DatabaseSync, work: () => void): void {
+  database.exec("BEGIN IMMEDIATE");
+  try {
+    work();
+    database.exec("COMMIT");
+  } catch (error) {
+    if (database.isTransaction) {
+      database.exec("ROLLBACK");
+    }
+    throw error;
+  }
+}
+
 /** Node gives SQLite's code, Deno only its words. */
 function isBusy(error: unknown): boolean {
   const code = error instanceof Error && "errcode" in error ? Number(error.errcode) & 0xff : undefined;

@@ -22,7 +22,7 @@ export interface Decision {
 /** Decisions that are made durable together: a write takes the disk about as long as checking so many. */
 export const DECISIONS_MAX = 64;
 /** Blobs that are deleted beside each other. */
-const FORGOTTEN_AT_A_TIME = 32;
+const FORGOTTEN_AT_A_TIME = 128;
 /** Bytes that these may hold; one that holds more is made alone. */
 export const DECISION_BYTES_MAX = 64 * 1_048_576;
 

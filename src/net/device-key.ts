@@ -62,7 +62,7 @@ export const verifySignature: VerifySignature = async (publicKey, purpose, messa
 };
 
 /** "heddle/1/<purpose>" and a line feed, then the message. */
-function signedBytes(purpose: string, message: Uint8Array): Bytes {
+export function signedBytes(purpose: string, message: Uint8Array): Bytes {
   assert(/^[a-z-]+$/.test(purpose), `Cannot sign: got purpose "${purpose}", need lower-case letters`);
   return concatBytes([new TextEncoder().encode(`heddle/1/${purpose}\n`), message]);
 }

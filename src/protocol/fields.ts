@@ -6,7 +6,7 @@
  * Readers throw `FieldError`, and only `checked` catches it: outside of the codec a mistake in foreign bytes is a returned
  * refusal, inside it would take a test after every field.
  */
-import { decode, encode } from "@msgpack/msgpack";
+import { decode, Encoder } from "@msgpack/msgpack";
 import { assert } from "../base/assert.ts";
 import { equalBytes, isDigest, type Bytes } from "../base/bytes.ts";
 import { TEXT_CHARS_MAX } from "./limits.ts";
@@ -58,17 +58,24 @@ export function decodeValue(bytes: Uint8Array, limits: ScanLimits): unknown {
   }
 }
 
+/** What is expected to be longer is encoded into memory of its own, in place. */
+const SHARED_BYTES = 4_096;
+/** Making an encoder and its memory takes longer than most values: this one is used again, and grows to the longest ledger entry. */
+const encoder = new Encoder({ initialBufferSize: SHARED_BYTES });
+
 /** The msgpack of `value`, which must satisfy `reader`: anything else is a bug of the caller. Fields get their wire order. */
 export function encodeValue<T>(reader: Reader<T>, value: T, what: string, bytesHint = 2_048): Bytes {
   const ordered = checked(() => reader(value, what));
   assert(ordered.ok, ordered.ok ? "" : `Cannot encode ${what}: ${ordered.detail}`);
-  return encode(ordered.value, { initialBufferSize: bytesHint }) as Bytes;
+  return bytesHint > SHARED_BYTES
+    ? (new Encoder({ initialBufferSize: bytesHint }).encodeSharedRef(ordered.value) as Bytes)
+    : encoder.encode(ordered.value);
 }
 
 /** Reads canonical bytes: they must be exactly what `encodeValue` makes of what they say. Throws FieldError. */
 export function readCanonical<T>(reader: Reader<T>, bytes: Uint8Array, what: string, limits: ScanLimits): T {
   const value = reader(decodeValue(bytes, limits), what);
-  if (!equalBytes(encode(value, { initialBufferSize: bytes.length + 16 }), bytes)) {
+  if (!equalBytes(encoder.encodeSharedRef(value), bytes)) {
     throw new FieldError(`Cannot read ${what}: its bytes are not in the canonical encoding`);
   }
   return value;

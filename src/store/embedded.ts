@@ -58,7 +58,7 @@ export async function openEmbeddedStore(
     throw error;
   }
   return {
-    log: sqliteLog(sql),
+    log: sqliteLog(database, sql),
     keys: sqliteKeys(sql),
     blobs,
     backup: (to) => copyStore({ database, gate, rows, files, hold: () => blobs.hold(), blobBytesMax }, to),
@@ -136,28 +136,28 @@ function openDatabase(dir: string): DatabaseSync {
 /** Runs `work` on the database now. SQLite is synchronous, so nothing runs between its statements. */
 type Sql = <T>(action: string, work: (database: DatabaseSync) => T) => Promise<T>;
 
-function sqliteLog(sql: Sql): Log {
-  const lengthOf = (database: DatabaseSync): number =>
-    Number(database.prepare("SELECT coalesce(max(position) + 1, 0) AS length FROM log").get()?.["length"]);
+function sqliteLog(database: DatabaseSync, sql: Sql): Log {
+  const measure = database.prepare("SELECT coalesce(max(position) + 1, 0) AS length FROM log");
+  const insert = database.prepare("INSERT INTO log VALUES (?, ?)");
+  const select = database.prepare("SELECT entry FROM log WHERE position >= ? ORDER BY position LIMIT ?");
+  const lengthOf = (): number => Number(measure.get()?.["length"]);
   return {
     length: () => sql("read the log", lengthOf),
     append: (after, entries) =>
-      sql("append to the log", (database) => {
+      sql("append to the log", () => {
         checkPosition(after, "append to the log");
         entries.forEach(checkValue);
-        if (after !== lengthOf(database)) {
+        if (after !== lengthOf()) {
           return false;
         }
-        const insert = database.prepare("INSERT INTO log VALUES (?, ?)");
         transact(database, () => entries.forEach((entry, i) => insert.run(after + i, entry)));
         return true;
       }),
     read: (from, count) =>
-      sql("read the log", (database) => {
+      sql("read the log", () => {
         checkPosition(from, "read the log");
         checkPosition(count, "read the log");
-        const rows = database.prepare("SELECT entry FROM log WHERE position >= ? ORDER BY position LIMIT ?");
-        return rows.all(from, count).map((row) => row["entry"] as Bytes);
+        return select.all(from, count).map((row) => row["entry"] as Bytes);
       }),
   };
 }

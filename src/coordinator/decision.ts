@@ -19,8 +19,11 @@ export interface Decision {
   readonly done?: () => Promise<void> | void;
 }
 
-/** Decisions that are made durable together: a write takes the disk about as long as checking so many. */
-export const DECISIONS_MAX = 64;
+/**
+ * Decisions that are made durable together. Each time has its two writes, and threads that check signatures to be woken and waited for,
+ * which take about as long as deciding so many.
+ */
+export const DECISIONS_MAX = 128;
 /** Blobs that are deleted beside each other. */
 const FORGOTTEN_AT_A_TIME = 128;
 /** Bytes that these may hold; one that holds more is made alone. */

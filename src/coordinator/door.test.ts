@@ -1,7 +1,12 @@
 import { describe, expect, test } from "vitest";
-import { contributionIdOf } from "../protocol/codec.ts";
+import { present } from "../base/assert.ts";
+import type { Bytes } from "../base/bytes.ts";
+import type { Link } from "../net/link.ts";
+import { contributionIdOf, decodeRelayMessage } from "../protocol/codec.ts";
+import { exampleRelayMessages } from "../protocol/examples.ts";
+import { Door, NEWS_AT_A_TIME, type DoorHost } from "./door.ts";
 import { calm, Actor, joined, started } from "./rehearsal.fixture.ts";
-import { HELLO_RATE } from "./gate.ts";
+import { createGate, HELLO_RATE } from "./gate.ts";
 import { HOLD_MS, HOLDS_MAX, MESSAGE_RATE } from "./peer.ts";
 
 describe("a relay's door", () => {
@@ -84,4 +89,33 @@ describe("a session that sends too many messages", () => {
     expect(eve.closed).toMatch(/more messages than can be read/);
     expect(eve.last("refused")?.reason).toBe("busy");
   });
+});
+
+test("send() passes on other messages before news of a version that waits behind the first of them", () => {
+  const later: (() => void)[] = [];
+  const host = { nowMs: () => 0, after: (_: number, wake: () => void) => later.push(wake) } as unknown as DoorHost;
+  const door = new Door(createGate(), host);
+  const sent: [number, string][] = [];
+  const sessions = Array.from({ length: NEWS_AT_A_TIME + 2 }, (_, i) => i + 1);
+  for (const session of sessions) {
+    const said = (bytes: Bytes): void => {
+      const read = decodeRelayMessage(bytes);
+      sent.push([session, read.ok ? read.value.type : "nothing"]);
+    };
+    door.attach({ send: said, close: () => undefined } as unknown as Link);
+  }
+  const news = present(
+    exampleRelayMessages.find(({ type }) => type === "version"),
+    "an example",
+  );
+  sessions.forEach((session) => door.send(session, news));
+  expect(sent).toEqual(sessions.slice(0, NEWS_AT_A_TIME).map((session) => [session, "version"]));
+  door.send(1, { type: "pong" });
+  later.shift()?.();
+  expect(sent.slice(NEWS_AT_A_TIME)).toEqual([
+    [1, "pong"],
+    [NEWS_AT_A_TIME + 1, "version"],
+    [NEWS_AT_A_TIME + 2, "version"],
+  ]);
+  expect(later).toEqual([]);
 });

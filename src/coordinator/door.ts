@@ -10,6 +10,9 @@ import type { Gate } from "./gate.ts";
 import { BUSY_RETRY_MS, type SessionId } from "./live.ts";
 import { Peer, type Arrival, type PeerHost } from "./peer.ts";
 
+/** News of a version that are sent one after the other; then whoever has heard them is answered before the next hear them. */
+export const NEWS_AT_A_TIME = 64;
+
 /** Attaches a first link, of which `arrival` says where it comes from. */
 export type AttachArrival = (link: Link, arrival?: Arrival) => LinkHandlers;
 
@@ -17,7 +20,11 @@ export type AttachArrival = (link: Link, arrival?: Arrival) => LinkHandlers;
 export interface DoorHost extends Omit<PeerHost, "admit"> {
   /** Whether a contributor has work here that is not answered, or a session. */
   isMember(contributor: ContributorId): boolean;
+  /** Calls `wake` once after `delayMs`. */
+  after(delayMs: number, wake: () => void): void;
 }
+
+type News = Extract<RelayMessage, { readonly type: "version" }>;
 
 /** A class because its links must be closed. */
 export class Door {
@@ -26,11 +33,16 @@ export class Door {
   readonly #peers = new Map<SessionId, Peer>();
   /** The last message that was sent: a new version is one message to all. */
   #sent: { readonly message: RelayMessage; readonly bytes: Bytes } | null = null;
+  /** News that wait, and how many more may be sent now. */
+  #news: { readonly session: SessionId; readonly message: News }[] = [];
+  #newsLeft = NEWS_AT_A_TIME;
+  readonly #after: DoorHost["after"];
   #sessions = 0;
   #closed: string | null = null;
 
   constructor(gate: Gate, host: DoorHost) {
     this.#gate = gate;
+    this.#after = (delayMs, wake) => host.after(delayMs, wake);
     this.#host = {
       ...host,
       admit: (contributor, prefix) =>
@@ -69,7 +81,29 @@ export class Door {
     return this.#peers.get(session);
   }
 
+  /** Sends at once, but for news of a version: those are for all, who would wait for each other. */
   send(session: SessionId, message: RelayMessage): void {
+    if (message.type === "version") {
+      this.#news.push({ session, message });
+      this.#tellNews();
+    } else {
+      this.#send(session, message);
+    }
+  }
+
+  #tellNews(): void {
+    const now = this.#news.splice(0, this.#newsLeft);
+    this.#newsLeft -= now.length;
+    now.forEach(({ session, message }) => this.#send(session, message));
+    if (now.length > 0 && this.#newsLeft === 0) {
+      this.#after(0, () => {
+        this.#newsLeft = NEWS_AT_A_TIME;
+        this.#tellNews();
+      });
+    }
+  }
+
+  #send(session: SessionId, message: RelayMessage): void {
     if (this.#sent?.message !== message) {
       this.#sent = { message, bytes: encodeMessage(message) };
     }

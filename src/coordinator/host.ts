@@ -253,6 +253,7 @@ class Host implements CoordinatorHost {
     const { clock, key, answerRtc } = this.#options;
     return {
       nowMs: () => clock.nowMs(),
+      after: (delayMs, wake) => void clock.after(delayMs, wake),
       nonce: () => this.#makeNonce(),
       relay: key.publicKey,
       sign: (purpose, message) => key.sign(purpose, message),

@@ -94,7 +94,8 @@ export function takeContribution(
   { checked, wireBytes }: { readonly checked: Intake | Sound | Soon; readonly wireBytes: number },
 ): Intake | Soon {
   const contribution = contributionIdOf(headerBytes);
-  const decoded = decodeHeader(headerBytes);
+  const decoded =
+    checked.type === "offered" ? ({ ok: true, value: checked.header } as const) : decodeHeader(headerBytes);
   const now = decoded.ok ? screenHeader(state, sender, contribution, decoded.value) : null;
   if (now !== null && now.type !== "offered") {
     return now;

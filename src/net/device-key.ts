@@ -54,12 +54,22 @@ export const verifySignature: VerifySignature = async (publicKey, purpose, messa
   }
   let key: CryptoKey;
   try {
-    key = await crypto.subtle.importKey("raw", new Uint8Array(publicKey), NAME, true, ["verify"]);
+    key = await importOnce(publicKey);
   } catch {
     return false; // 32 bytes that are no point of the curve
   }
   return crypto.subtle.verify(NAME, key, new Uint8Array(signature), signedBytes(purpose, message));
 };
+
+/** By the very bytes that were given, which nobody changes: a session's are the same for all its messages, a ledger's for all entries. */
+const imported = new WeakMap<Uint8Array, Promise<CryptoKey>>();
+
+function importOnce(publicKey: Uint8Array): Promise<CryptoKey> {
+  const known = imported.get(publicKey);
+  const key = known ?? crypto.subtle.importKey("raw", new Uint8Array(publicKey), NAME, true, ["verify"]);
+  imported.set(publicKey, key);
+  return key;
+}
 
 /** "heddle/1/<purpose>" and a line feed, then the message. */
 export function signedBytes(purpose: string, message: Uint8Array): Bytes {

@@ -15,7 +15,8 @@ import { endingOf, HeddleError } from "../src/base/assert.ts";
 import { measureIdle } from "./load/idle.ts";
 import { measurePeers } from "./load/peers.ts";
 import { measureRounds } from "./load/rounds.ts";
-import { measurePairs, type Outcome } from "./load/pairs.ts";
+import type { Outcome } from "./load/outcome.ts";
+import { measurePairs } from "./load/pairs.ts";
 
 const { values, positionals } = parse();
 const whole = (name: keyof typeof values, least = 1): number => {

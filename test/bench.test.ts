@@ -3,8 +3,10 @@ import { describe, expect, test } from "vitest";
 import { compileBareLoop, openBareLoop } from "../bench/contest/bare.ts";
 import type { Launch, Result } from "../bench/contest/contest.ts";
 import { lineOf, tableOf } from "../bench/contest/standings.ts";
+import { compare } from "../bench/load/oracle.ts";
 import { ratioOf, spreadPercent, standing, takeRounds } from "../bench/contest/statistics.ts";
 import { median, quantile } from "../src/base/statistics.ts";
+import type { ContributionId } from "../src/base/bytes.ts";
 import { amountOf, faultOf, MATMULS, operand, type MatmulWork } from "../bench/contest/works.ts";
 
 const WORK: MatmulWork = { type: "matmul", name: "matmul 3x2x4", m: 3, n: 2, k: 4 };
@@ -140,5 +142,38 @@ describe("lines", () => {
   test("lineOf() gives no line when our own output is wrong", () => {
     const wrong = session([launch(result("heddle", [], "WRONG: nothing"), result("fast", [1]))]);
     expect(() => lineOf(WORK, wrong)).toThrow("our engine gave no figure: WRONG: nothing");
+  });
+});
+
+describe("a load's oracle", () => {
+  const [first, second] = ["a", "b"] as unknown as readonly [ContributionId, ContributionId];
+  const both = new Set([first, second]);
+  const told = { taken: [second, first], accepted: [first, second], refused: [] };
+  const ledger = { entries: 9, versions: 1, contributed: both, accepted: both, merged: both };
+  test("compare() passes what is the same on all sides, whoever was told", () => {
+    expect(() => compare([told], ledger)).not.toThrow();
+    expect(() =>
+      compare(
+        [
+          { ...told, taken: [first], accepted: [] },
+          { ...told, taken: [second] },
+        ],
+        ledger,
+      ),
+    ).not.toThrow();
+  });
+  test.each([
+    ["a receipt without an entry", told, { ...ledger, contributed: new Set([first]) }, "receipts that were told"],
+    ["an entry without a receipt", { ...told, taken: [first] }, ledger, "receipts that were told"],
+    [
+      "a verdict that is not in the ledger",
+      told,
+      { ...ledger, accepted: new Set([second]) },
+      "verdicts that were told",
+    ],
+    ["a verdict that nobody was told", { ...told, accepted: [first] }, ledger, "verdicts that were told"],
+    ["what was accepted and not merged", told, { ...ledger, merged: new Set([first]) }, "is not what was merged"],
+  ])("compare() finds %s", (_, seen, held, fault) => {
+    expect(() => compare([seen], held)).toThrow(fault);
   });
 });

@@ -1,7 +1,7 @@
 /** What sessions cost that only stay: handshake, heartbeat, no work. Read from the relay's own metrics after a while of quiet. */
 import { assert } from "../../src/base/assert.ts";
 import { median } from "../../src/base/statistics.ts";
-import type { Outcome } from "./pairs.ts";
+import type { Outcome } from "./outcome.ts";
 import { sleep, startMeasured } from "./relay-process.ts";
 import { openSession, type Session } from "./session.ts";
 

@@ -8,10 +8,9 @@ import process from "node:process";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { assert } from "../../src/base/assert.ts";
-import { quantile } from "../../src/base/statistics.ts";
 import { encodeMessage } from "../../src/protocol/codec.ts";
 import type { Link } from "../../src/net/link.ts";
-import type { Outcome } from "./pairs.ts";
+import { rounded, spreadOf, type Outcome } from "./outcome.ts";
 import type { MetricsRead } from "../../test/e2e/metrics.ts";
 import { sleep, startMeasured } from "./relay-process.ts";
 import { openSession, type Session } from "./session.ts";
@@ -162,16 +161,4 @@ async function udpPortsOf(pid: number): Promise<readonly string[]> {
   const rows = tables.flatMap((table) => table.trim().split("\n").slice(1)).map((row) => row.trim().split(/\s+/));
   const own = rows.filter((row) => links.includes(`socket:[${row[9] ?? ""}]`));
   return [...new Set(own.map((row) => row[1]?.split(":")[1] ?? ""))];
-}
-
-function spreadOf(values: readonly number[]): Readonly<Record<string, number>> {
-  return {
-    p50: rounded(quantile(values, 0.5), 1),
-    p95: rounded(quantile(values, 0.95), 1),
-    max: rounded(quantile(values, 1), 1),
-  };
-}
-
-function rounded(value: number, digits: number): number {
-  return Math.round(value * 10 ** digits) / 10 ** digits;
 }

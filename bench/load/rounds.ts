@@ -18,7 +18,7 @@ import { contributionIdOf, contributorIdOf, encodeHeader } from "../../src/proto
 import { exampleCharter } from "../../src/protocol/examples.ts";
 import type { LedgerEvent } from "../../src/protocol/ledger.ts";
 import type { RelayMessage } from "../../src/protocol/messages.ts";
-import type { Outcome } from "./pairs.ts";
+import type { Outcome } from "./outcome.ts";
 
 /** The first quarter warms the engine up and is not counted. */
 const ROUNDS = 4;

@@ -1,0 +1,114 @@
+/**
+ * A relay and driver processes whose sessions play rounds on it: what the loads that do so have in common. The relay's referee audits
+ * nothing, so that the relay is measured and not its arithmetic; it evaluates each version.
+ */
+import { HeddleError } from "../../src/base/assert.ts";
+import type { MetricsRead } from "../../test/e2e/metrics.ts";
+import type { Answer, Order } from "./driver.ts";
+import { lookAt, startDriver, type Seen } from "./drivers.ts";
+import { compare } from "./oracle.ts";
+import { readLedger, sleep, startMeasured, type LedgerSums } from "./relay-process.ts";
+
+export interface GameOptions {
+  readonly drivers: number;
+  /** Of all sessions, how many are in a round. */
+  readonly active: number;
+  /** Contributions come within half of this to this after the assignment, reports within half of `judgeMs` to `judgeMs`. */
+  readonly trainMs: number;
+  readonly judgeMs: number;
+}
+
+/** What was seen from one moment to another. */
+export interface Stretch {
+  readonly seconds: number;
+  readonly before: MetricsRead;
+  readonly after: MetricsRead;
+  /** Waits and processor time are this stretch's. */
+  readonly seen: readonly Seen[];
+  /** What a counter of the relay has gained. */
+  gained(name: string, label?: string): number;
+}
+
+export interface Game {
+  metrics(): Promise<MetricsRead>;
+  /** Opens so many sessions and returns how long each waited for its welcome, in milliseconds. */
+  open(sessions: number): Promise<readonly number[]>;
+  /** Has them play, and resolves when they are in their stride. */
+  begin(): Promise<void>;
+  /** Says the same to every driver. */
+  tell(order: Order): Promise<readonly Answer[]>;
+  /** What the relay did, and the sessions saw, while `act` ran. */
+  during(act: () => Promise<void>): Promise<Stretch>;
+  /** Lets the last round end and compares what was told with the ledger. Throws HeddleError "integrity" when a result was lost. */
+  finish(): Promise<{ readonly seen: readonly Seen[]; readonly ledger: LedgerSums }>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** About 7,000 parameters: updates of some hundred bytes. */
+const CHARTER = {
+  model: { channels: 16, layers: 1, heads: 2, kvHeads: 1, hidden: 32, time: 16 },
+  inner: { batch: 2 },
+  uplink: { keep: 32, bits: 2, beta: 0.2, together: 0 },
+  trust: { auditShare: 0 },
+};
+const WARM_MS = 5_000;
+const SETTLE_MS = 20_000;
+
+export async function startGame({ drivers: count, active, trainMs, judgeMs }: GameOptions): Promise<Game> {
+  const round = { trainMs: 2 * trainMs + 10_000, graceMs: 10_000, judgeMs: judgeMs + 20_000, stepsMax: 10, quorum: 1 };
+  const relay = await startMeasured({ ...CHARTER, round });
+  const { origin, metrics } = relay;
+  const drivers = Array.from({ length: count }, startDriver);
+  const tell = (order: Order): Promise<readonly Answer[]> => Promise.all(drivers.map((driver) => driver.ask(order)));
+  /** What was seen when every contribution has its verdict. */
+  const settle = async (): Promise<readonly Seen[]> => {
+    for (const endMs = performance.now() + SETTLE_MS; ; await sleep(200)) {
+      const seen = await lookAt(drivers);
+      const open = seen.reduce((sum, one) => sum + one.open, 0);
+      if (open === 0) {
+        return seen;
+      }
+      if (performance.now() >= endMs) {
+        throw new HeddleError("integrity", `A result was lost: ${open} contributions stay without a verdict`);
+      }
+    }
+  };
+  return {
+    metrics,
+    tell,
+    open: async (sessions) => {
+      const [own, ownActive] = [Math.floor(sessions / count), Math.floor(active / count)];
+      const opened = await tell({ type: "open", origin, sessions: own, active: ownActive, trainMs, judgeMs });
+      return opened.flatMap((answer) => (answer.type === "done" ? answer.welcomesMs : []));
+    },
+    begin: async () => {
+      await tell({ type: "begin" });
+      await sleep(WARM_MS);
+    },
+    during: async (act) => {
+      await tell({ type: "mark" });
+      const before = await metrics();
+      const beginMs = performance.now();
+      await act();
+      const after = await metrics();
+      const seconds = (performance.now() - beginMs) / 1_000;
+      const gained = (name: string, label?: string): number => after(name, label) - before(name, label);
+      return { seconds, before, after, gained, seen: await lookAt(drivers) };
+    },
+    finish: async () => {
+      await relay.pause();
+      const seen = await settle();
+      const ledger = await readLedger(origin);
+      compare(
+        seen.map(({ told }) => told),
+        ledger,
+      );
+      await tell({ type: "end" });
+      return { seen, ledger };
+    },
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all(drivers.map((driver) => driver.stop()));
+      await relay[Symbol.asyncDispose]();
+    },
+  };
+}

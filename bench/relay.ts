@@ -4,6 +4,8 @@
  *   npm run bench relay idle [-- 0 100 1000 5000]   memory and processor time of sessions that only stay
  *   npm run bench relay pairs [-- options]          assignments and results a second (--sessions 5000 --seconds 30 --drivers 1
  *                                                   --active 1000 --train-ms 1600 --judge-ms 800)
+ *   npm run bench relay surge [-- options]          20 times the sessions come within a minute (--sessions 250 --times 20
+ *                                                   --join-seconds 60, and those of pairs)
  *   npm run bench relay peers [-- options]          WebRTC links (--peers 500 --dials 1000)
  *   npm run bench relay rounds [-- 10 100 1000 10000]   what a round costs the coordinator's decisions, simulated peers
  *
@@ -12,22 +14,29 @@
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { endingOf, HeddleError } from "../src/base/assert.ts";
+import { SESSIONS_MAX } from "../src/protocol/limits.ts";
 import { measureIdle } from "./load/idle.ts";
 import { measurePeers } from "./load/peers.ts";
 import { measureRounds } from "./load/rounds.ts";
 import type { Outcome } from "./load/outcome.ts";
 import { measurePairs } from "./load/pairs.ts";
+import { measureSurge } from "./load/surge.ts";
 
 const { values, positionals } = parse();
-const whole = (name: keyof typeof values, least = 1): number => {
-  const value = Number(values[name]);
-  if (!Number.isInteger(value) || value < least || value > 1e6) {
+const whole = (name: keyof typeof values, { least = 1, most = 1e6, usual = Number.NaN } = {}): number => {
+  const value = Number(values[name] ?? usual);
+  if (!Number.isInteger(value) || value < least || value > most) {
     throw new HeddleError(
       "bad-input",
-      `Cannot measure: got --${name} ${String(values[name])}, need a whole number from ${least} to 1000000`,
+      `Cannot measure: got --${name} ${String(values[name])}, need a whole number from ${least} to ${most}`,
     );
   }
   return value;
+};
+const readSessions = (usual: number): number => whole("sessions", { usual, most: SESSIONS_MAX });
+const readPace = () => {
+  const pace = { active: whole("active"), trainMs: whole("train-ms"), judgeMs: whole("judge-ms") };
+  return { seconds: whole("seconds"), drivers: whole("drivers"), ...pace };
 };
 
 try {
@@ -37,9 +46,14 @@ try {
       tell(await measureIdle(sessions));
     }
   } else if (part === "pairs") {
-    const pace = { active: whole("active"), trainMs: whole("train-ms"), judgeMs: whole("judge-ms") };
-    const size = { sessions: whole("sessions"), seconds: whole("seconds"), drivers: whole("drivers") };
-    tell(await measurePairs({ ...size, ...pace }, say));
+    tell(await measurePairs({ sessions: readSessions(5_000), ...readPace() }, say));
+  } else if (part === "surge") {
+    const size = {
+      sessions: readSessions(250),
+      times: whole("times", { least: 2 }),
+      joinSeconds: whole("join-seconds"),
+    };
+    tell(await measureSurge({ ...size, ...readPace() }, say));
   } else if (part === "peers") {
     const [peers, dials] = [whole("peers"), whole("dials")];
     tell(await measurePeers({ peers, dials: Math.max(peers, dials) }, say));
@@ -48,7 +62,7 @@ try {
       tell(measureRounds(contributors));
     }
   } else {
-    throw new HeddleError("bad-input", `Cannot measure "${part}": the parts are idle, pairs, peers, rounds`);
+    throw new HeddleError("bad-input", `Cannot measure "${part}": the parts are idle, pairs, surge, peers, rounds`);
   }
 } catch (error) {
   const { sentence, exitCode } = endingOf(error);
@@ -61,7 +75,9 @@ function parse() {
     allowPositionals: true,
     options: {
       json: { type: "boolean", default: false },
-      sessions: { type: "string", default: "5000" },
+      sessions: { type: "string" },
+      times: { type: "string", default: "20" },
+      "join-seconds": { type: "string", default: "60" },
       seconds: { type: "string", default: "30" },
       drivers: { type: "string", default: "1" },
       peers: { type: "string", default: "500" },

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { compileBareLoop, openBareLoop } from "../bench/contest/bare.ts";
 import type { Launch, Result } from "../bench/contest/contest.ts";
 import { lineOf, tableOf } from "../bench/contest/standings.ts";
+import { checkServed, countOf, reportOf, type Arrival } from "../bench/load/arrivals.ts";
 import { compare } from "../bench/load/oracle.ts";
 import { ratioOf, spreadPercent, standing, takeRounds } from "../bench/contest/statistics.ts";
 import { median, quantile } from "../src/base/statistics.ts";
@@ -175,5 +176,38 @@ describe("a load's oracle", () => {
     ["what was accepted and not merged", told, { ...ledger, merged: new Set([first]) }, "is not what was merged"],
   ])("compare() finds %s", (_, seen, held, fault) => {
     expect(() => compare([seen], held)).toThrow(fault);
+  });
+});
+
+describe("those who come in a surge", () => {
+  const [served, told, lost]: readonly [Arrival, Arrival, Arrival] = [
+    { servedMs: 20, told: [], lost: ["The connection was lost"] },
+    { servedMs: null, told: [{ type: "told", reason: "busy", retryMs: 30_000 }], lost: [] },
+    { servedMs: null, told: [], lost: ["The relay has no room", "The connection was lost"] },
+  ];
+  test("checkServed() passes when everybody was served, or told when to come back because there is no room", () => {
+    expect(() => checkServed([served, served], 9)).not.toThrow();
+    expect(() => checkServed([served, told], 1)).not.toThrow();
+  });
+  test("checkServed() finds who was neither served nor told, and who was put off though there is room", () => {
+    expect(() => checkServed([served, told, lost], 1)).toThrow(
+      "1 of 3 who came were neither served nor told when to come back; the first of them lost 2 links, the last: The connection was lost",
+    );
+    expect(() => checkServed([served, told], 2)).toThrow(
+      "told when to come back and not served, though there was room",
+    );
+  });
+  test("countOf() and reportOf() tell how they fared", () => {
+    const back: Arrival = { ...told, servedMs: 40_000 };
+    expect(countOf([served, told, lost])).toEqual({ served: 1, unanswered: 1 });
+    expect(reportOf([served, told, back])).toMatchObject({
+      came: 3,
+      served: 2,
+      toldWhenToComeBack: 2,
+      toldAndNotServedYet: 1,
+      dialToWelcomeOfThoseToldMs: { max: 40_000 },
+      refusals: { busy: 2 },
+      linksLost: 1,
+    });
   });
 });

@@ -6,8 +6,9 @@ import process from "node:process";
 import { assert } from "../../src/base/assert.ts";
 import type { RelayMessage, VersionInfo } from "../../src/protocol/messages.ts";
 import type { RunView } from "../../src/protocol/run-view.ts";
+import { countOf, type Arrival } from "./arrivals.ts";
 import { Players, type Told, type Waits } from "./players.ts";
-import { openSession } from "./session.ts";
+import { openSession, type Away, type Session } from "./session.ts";
 
 /** What the parent says, each answered by one `Answer` when it is done. */
 export type Order =
@@ -20,6 +21,10 @@ export type Order =
       readonly judgeMs: number;
     }
   | { readonly type: "begin" }
+  /** More sessions come, spread over `withinMs`, and play as soon as they are welcomed. Answered at once. */
+  | { readonly type: "join"; readonly sessions: number; readonly withinMs: number }
+  /** How far those are. */
+  | { readonly type: "count" }
   /** Forgets the waits and processor time so far. */
   | { readonly type: "mark" }
   | { readonly type: "look" }
@@ -34,16 +39,20 @@ export type Answer =
       /** Contributions whose verdict is still to be told. */
       readonly open: number;
       readonly processorS: number;
+      readonly arrivals: readonly Arrival[];
     }
+  | { readonly type: "counted"; readonly served: number; readonly unanswered: number }
   | { readonly type: "fault"; readonly sentence: string };
 
 const DIALS_AT_ONCE = 20;
 /** Below what a relay lets in, so that few are told to come back. */
 const DIALS_PER_S = 95;
 
+let origin = "";
 let players: Players | null = null;
 let head: VersionInfo | null = null;
 let markedS = 0;
+const arrivals: Arrival[] = [];
 
 function answer(said: Answer): void {
   process.send?.(said);
@@ -59,10 +68,11 @@ function processorS(): number {
 }
 
 async function open(order: Extract<Order, { readonly type: "open" }>): Promise<readonly number[]> {
-  const { origin, sessions, ...pace } = order;
+  const { sessions, ...pace } = order;
+  ({ origin } = order);
   const view = (await (await fetch(`${origin}/api/run`)).json()) as RunView;
   const { run, charter, parameters } = view;
-  const made = new Players({ origin, charter, parameters, run, fault, ...pace });
+  const made = new Players({ charter, parameters, run, fault, ...pace });
   players = made;
   const welcomesMs: number[] = [];
   const beginMs = performance.now();
@@ -72,17 +82,49 @@ async function open(order: Extract<Order, { readonly type: "open" }>): Promise<r
       const number = begun;
       begun += 1;
       const earlyMs = beginMs + (1_000 * number) / DIALS_PER_S - performance.now();
-      await new Promise((settle) => setTimeout(settle, Math.max(0, earlyMs)));
-      let take: (message: RelayMessage) => void = () => undefined;
-      const onMessage = (message: RelayMessage): void => take(message);
-      const session = await openSession({ url: origin.replace("http", "ws"), onMessage, onLost: fault });
-      take = made.add(session, number);
+      await sleep(Math.max(0, earlyMs));
+      const session = await enter(made, number);
       head = session.head;
       welcomesMs.push(session.welcomeMs);
     }
   };
   await Promise.all(Array.from({ length: DIALS_AT_ONCE }, openOnes));
   return welcomesMs;
+}
+
+/** Opens the session of player `number`, after however many tries that takes. */
+async function enter(made: Players, number: number, onAway?: (away: Away) => void): Promise<Session> {
+  let take: (message: RelayMessage) => void = () => undefined;
+  const onMessage = (message: RelayMessage): void => take(message);
+  const heard = onAway === undefined ? {} : { onAway };
+  const session = await openSession({ url: origin.replace("http", "ws"), onMessage, onLost: fault, ...heard });
+  take = made.add(session, number);
+  return session;
+}
+
+function join(made: Players, { sessions, withinMs }: Extract<Order, { readonly type: "join" }>): void {
+  const first = made.count;
+  const come = async (i: number): Promise<void> => {
+    const arrival: Arrival = { servedMs: null, told: [], lost: [] };
+    arrivals.push(arrival);
+    await sleep((withinMs * i) / sessions);
+    const beginMs = performance.now();
+    await enter(made, first + i, (away) => {
+      if (away.type === "told") {
+        arrival.told.push(away);
+      } else {
+        arrival.lost.push(away.sentence);
+      }
+    });
+    arrival.servedMs = performance.now() - beginMs;
+  };
+  for (let i = 0; i < sessions; i += 1) {
+    come(i).catch(fault);
+  }
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((settle) => setTimeout(settle, ms));
 }
 
 async function obey(order: Order): Promise<void> {
@@ -95,6 +137,12 @@ async function obey(order: Order): Promise<void> {
     case "begin":
       players.begin(head.version);
       break;
+    case "join":
+      join(players, order);
+      break;
+    case "count":
+      answer({ type: "counted", ...countOf(arrivals) });
+      return;
     case "mark":
       players.forgetWaits();
       markedS = processorS();
@@ -106,6 +154,7 @@ async function obey(order: Order): Promise<void> {
         told: players.told,
         open: players.open,
         processorS: processorS() - markedS,
+        arrivals,
       });
       return;
     case "end":

@@ -4,6 +4,7 @@
  */
 import { HeddleError } from "../../src/base/assert.ts";
 import type { MetricsRead } from "../../test/e2e/metrics.ts";
+import type { Counted } from "./arrivals.ts";
 import type { Answer, Order } from "./driver.ts";
 import { lookAt, startDriver, type Seen } from "./drivers.ts";
 import { compare } from "./oracle.ts";
@@ -35,8 +36,10 @@ export interface Game {
   open(sessions: number): Promise<readonly number[]>;
   /** Has them play, and resolves when they are in their stride. */
   begin(): Promise<void>;
-  /** Says the same to every driver. */
-  tell(order: Order): Promise<readonly Answer[]>;
+  /** Has so many more come, evenly spread over `withinMs`. Resolves at once. */
+  join(sessions: number, withinMs: number): Promise<void>;
+  /** How far those are. */
+  count(): Promise<Counted>;
   /** What the relay did, and the sessions saw, while `act` ran. */
   during(act: () => Promise<void>): Promise<Stretch>;
   /** Lets the last round end and compares what was told with the ledger. Throws HeddleError "integrity" when a result was lost. */
@@ -59,7 +62,9 @@ export async function startGame({ drivers: count, active, trainMs, judgeMs }: Ga
   const relay = await startMeasured({ ...CHARTER, round });
   const { origin, metrics } = relay;
   const drivers = Array.from({ length: count }, startDriver);
-  const tell = (order: Order): Promise<readonly Answer[]> => Promise.all(drivers.map((driver) => driver.ask(order)));
+  const tell = (orderOf: (driver: number) => Order): Promise<readonly Answer[]> =>
+    Promise.all(drivers.map((driver, i) => driver.ask(orderOf(i))));
+  const shareOf = (all: number, driver: number): number => Math.floor((all + driver) / count);
   /** What was seen when every contribution has its verdict. */
   const settle = async (): Promise<readonly Seen[]> => {
     for (const endMs = performance.now() + SETTLE_MS; ; await sleep(200)) {
@@ -75,18 +80,27 @@ export async function startGame({ drivers: count, active, trainMs, judgeMs }: Ga
   };
   return {
     metrics,
-    tell,
     open: async (sessions) => {
-      const [own, ownActive] = [Math.floor(sessions / count), Math.floor(active / count)];
-      const opened = await tell({ type: "open", origin, sessions: own, active: ownActive, trainMs, judgeMs });
+      const opened = await tell((driver) => {
+        const [own, ownActive] = [shareOf(sessions, driver), shareOf(active, driver)];
+        return { type: "open", origin, sessions: own, active: ownActive, trainMs, judgeMs };
+      });
       return opened.flatMap((answer) => (answer.type === "done" ? answer.welcomesMs : []));
     },
     begin: async () => {
-      await tell({ type: "begin" });
+      await tell(() => ({ type: "begin" }));
       await sleep(WARM_MS);
     },
+    join: async (sessions, withinMs) => {
+      await tell((driver) => ({ type: "join", sessions: shareOf(sessions, driver), withinMs }));
+    },
+    count: async () => {
+      const counted = (await tell(() => ({ type: "count" }))).filter((answer) => answer.type === "counted");
+      const sum = (name: keyof Counted): number => counted.reduce((all, one) => all + one[name], 0);
+      return { served: sum("served"), unanswered: sum("unanswered") };
+    },
     during: async (act) => {
-      await tell({ type: "mark" });
+      await tell(() => ({ type: "mark" }));
       const before = await metrics();
       const beginMs = performance.now();
       await act();
@@ -103,7 +117,7 @@ export async function startGame({ drivers: count, active, trainMs, judgeMs }: Ga
         seen.map(({ told }) => told),
         ledger,
       );
-      await tell({ type: "end" });
+      await tell(() => ({ type: "end" }));
       return { seen, ledger };
     },
     [Symbol.asyncDispose]: async () => {

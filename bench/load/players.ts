@@ -66,6 +66,7 @@ export class Players {
   readonly #options: PlayersOptions;
   readonly #players: Player[] = [];
   readonly #fetchBlob;
+  #playing = false;
   readonly #rng = createRng("players", performance.timeOrigin);
   /** Of the last update, [P]: kept, because new memory for each takes several times as long as packing it. */
   readonly #values: Float32Array;
@@ -74,6 +75,10 @@ export class Players {
     this.#options = options;
     this.#values = new Float32Array(options.parameters);
     this.#fetchBlob = createBlobFetcher({ origin: options.origin });
+  }
+
+  get count(): number {
+    return this.#players.length;
   }
 
   get open(): number {
@@ -85,15 +90,19 @@ export class Players {
     this.waits = noWaits();
   }
 
-  /** Lets a session play; what it is told goes through the returned function. */
+  /** Lets a session play, at once if the others do; what it is told goes through the returned function. */
   add(session: Session, number: number): (message: RelayMessage) => void {
     const player: Player = { session, number, readyMs: null, lastMs: null };
     this.#players.push(player);
+    if (this.#playing) {
+      this.#getReady(player, session.head.version);
+    }
     return (message) => this.#take(player, message);
   }
 
   /** All who are to begin say that they hold `version`. */
   begin(version: number): void {
+    this.#playing = true;
     this.#players.forEach((player) => this.#getReady(player, version));
   }
 

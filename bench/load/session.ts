@@ -1,7 +1,12 @@
 /**
- * A contributor's session as a load is made of: the production key, link and messages, without the contributor's state machine. Who
- * is told to come back does so at the time it is told.
+ * A contributor's session as a load is made of: the production key, link and messages, without the contributor's state machine. Until it
+ * is welcomed it does what that does: who is told to come back does so at that time or a little later, a lost link is dialled again.
  */
+import { HeddleError, messageIn } from "../../src/base/assert.ts";
+import type { ContributorId } from "../../src/base/bytes.ts";
+import { createRng } from "../../src/base/rng.ts";
+import { waitMs } from "../../src/contributor/draft.ts";
+import { DIAL_BACK_OFF, HANDSHAKE_MS, RETRY_SPREAD } from "../../src/contributor/state.ts";
 import {
   contributorIdOf,
   decodeRelayMessage,
@@ -9,7 +14,6 @@ import {
   rtcProof,
   sessionProof,
 } from "../../src/protocol/codec.ts";
-import type { ContributorId } from "../../src/base/bytes.ts";
 import { createPair, deviceKeyOf } from "../../src/net/device-key.ts";
 import type { Link } from "../../src/net/link.ts";
 import { dialRtcNode } from "../../src/net/rtc-node.ts";
@@ -17,6 +21,7 @@ import { dialWebSocket } from "../../src/net/ws-client.ts";
 import type { DeviceKey } from "../../src/protocol/keys.ts";
 import { PROTOCOL_VERSION } from "../../src/protocol/limits.ts";
 import type { ContributorMessage, RelayMessage, VersionInfo } from "../../src/protocol/messages.ts";
+import type { Reason } from "../../src/protocol/verdict.ts";
 
 export interface Session {
   readonly contributor: ContributorId;
@@ -40,31 +45,58 @@ export interface SessionOptions {
   readonly url: string;
   /** What comes after the welcome. Pings are answered already. */
   readonly onMessage?: (message: RelayMessage) => void;
-  /** The link is gone, other than by `close`. */
+  /** It has no session yet, and will ask again. */
+  readonly onAway?: (away: Away) => void;
+  /** The link of an open session is gone, other than by `close`. */
   readonly onLost: (reason: string) => void;
 }
 
+/** What came of asking for a session, where that is none. */
+export type Away =
+  /** The relay said to come back after so many milliseconds. */
+  | { readonly type: "told"; readonly reason: Reason; readonly retryMs: number }
+  /** The link could not be opened, or ended before the relay said anything of the kind. */
+  | { readonly type: "lost"; readonly sentence: string };
+
+/** Links in a row that may be lost. */
+const LOST_MAX = 10;
+
 const AGENT = { agent: "bench relay", engine: "wasm", device: "none", privateData: false } as const;
 
-/** Resolves when the relay has welcomed a new device, after however many tries that takes. */
+const rng = createRng("sessions", performance.timeOrigin);
+
+/** Resolves when the relay has welcomed a new device, after however many tries that takes. Rejects with HeddleError "unreachable". */
 export async function openSession(options: SessionOptions): Promise<Session> {
   const key = await deviceKeyOf(await createPair(false));
-  for (;;) {
-    const opened = await askForSession(options, key);
-    if (typeof opened !== "number") {
-      return opened;
+  for (let lost = 0; ;) {
+    const came = await askForSession(options, key);
+    if (came.type === "open") {
+      return came.session;
     }
-    await new Promise((settle) => setTimeout(settle, opened));
+    lost = came.type === "lost" ? lost + 1 : 0;
+    if (came.type === "lost" && lost === LOST_MAX) {
+      throw new HeddleError(
+        "unreachable",
+        `Cannot open a session: ${lost} links were lost, the last: ${came.sentence}`,
+      );
+    }
+    options.onAway?.(came);
+    const pauseMs =
+      came.type === "told" ? came.retryMs * (1 + rng.float() * RETRY_SPREAD) : waitMs(rng, lost - 1, DIAL_BACK_OFF);
+    await new Promise((settle) => setTimeout(settle, pauseMs));
   }
 }
 
-/** The session, or milliseconds after which to come back. */
-function askForSession({ url, onMessage, onLost }: SessionOptions, key: DeviceKey): Promise<Session | number> {
+type Came = Away | { readonly type: "open"; readonly session: Session };
+
+/** Asks once. Never rejects. */
+function askForSession({ url, onMessage, onLost }: SessionOptions, key: DeviceKey): Promise<Came> {
   const nonce = crypto.getRandomValues(new Uint8Array(32));
   const hello = encodeMessage({ type: "hello", protocol: PROTOCOL_VERSION, publicKey: key.publicKey, nonce, ...AGENT });
   const contributor = contributorIdOf(key.publicKey);
   const startMs = performance.now();
-  return new Promise((settle, reject) => {
+  return new Promise((settle) => {
+    const lose = (sentence: string): void => settle({ type: "lost", sentence }); // of no effect once it is settled
     let stage: "greeting" | "open" | "closed" = "greeting";
     let proven: Uint8Array = nonce;
     let rtc: Link | undefined;
@@ -90,7 +122,8 @@ function askForSession({ url, onMessage, onLost }: SessionOptions, key: DeviceKe
         link.close("measured");
       };
       const welcomeMs = performance.now() - startMs;
-      settle({ contributor, key, welcomeMs, head, send, openRtc: (onPong) => openRtc(link, onPong), close });
+      const open = { contributor, key, welcomeMs, head, send, close };
+      settle({ type: "open", session: { ...open, openRtc: (onPong) => openRtc(link, onPong) } });
     };
     const take = (link: Link, message: RelayMessage, onPong?: () => void): void => {
       if (message.type === "pong") {
@@ -106,7 +139,12 @@ function askForSession({ url, onMessage, onLost }: SessionOptions, key: DeviceKe
       } else if (message.type === "rtc") {
         answer(message.sdp);
       } else if (message.type === "refused" && stage === "greeting") {
-        settle(message.retryMs ?? 1_000);
+        const { reason, retryMs } = message;
+        if (retryMs === null) {
+          lose(`refused as "${reason}" without a time to come back`);
+        } else {
+          settle({ type: "told", reason, retryMs });
+        }
       } else {
         onMessage?.(message);
       }
@@ -124,9 +162,16 @@ function askForSession({ url, onMessage, onLost }: SessionOptions, key: DeviceKe
         if (stage === "open") {
           onLost(`${link.lane}: ${reason}`);
         }
-        reject(new Error(reason)); // of no effect once it is settled
+        lose(reason);
       },
     });
-    dialWebSocket({ url: `${url}/link`, attach: (link) => handlers(link) }).then((link) => link.send(hello), reject);
+    const greet = (link: Link): void => {
+      link.send(hello);
+      const late = (): void => (stage === "greeting" ? link.close("The handshake took too long") : undefined);
+      setTimeout(late, HANDSHAKE_MS).unref();
+    };
+    dialWebSocket({ url: `${url}/link`, attach: (link) => handlers(link) }).then(greet, (error: unknown) =>
+      lose(messageIn(error)),
+    );
   });
 }

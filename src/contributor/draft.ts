@@ -64,7 +64,7 @@ export function endRtc(draft: Draft, reason: string): void {
 }
 
 /** Full jitter: whoever lost the same relay at the same moment does not come back at the same moment. */
-function waitMs(rng: Rng, attempts: number, { baseMs, capMs }: BackOff): number {
+export function waitMs(rng: Rng, attempts: number, { baseMs, capMs }: BackOff): number {
   return Math.ceil(rng.float() * Math.min(capMs, baseMs * 2 ** Math.min(attempts, 20)));
 }
 

@@ -8,7 +8,7 @@ import type { Counted } from "./arrivals.ts";
 import type { Answer, Order } from "./driver.ts";
 import { lookAt, startDriver, type Seen } from "./drivers.ts";
 import { compare } from "./oracle.ts";
-import { readLedger, sleep, startMeasured, type LedgerSums } from "./relay-process.ts";
+import { readLedger, sleep, startMeasured, viewOf, type LedgerSums } from "./relay-process.ts";
 
 export interface GameOptions {
   readonly drivers: number;
@@ -40,6 +40,8 @@ export interface Game {
   join(sessions: number, withinMs: number): Promise<void>;
   /** How far those are. */
   count(): Promise<Counted>;
+  /** Sessions as the relay's page tells them. */
+  connected(): Promise<number>;
   /** What the relay did, and the sessions saw, while `act` ran. */
   during(act: () => Promise<void>): Promise<Stretch>;
   /** Lets the last round end and compares what was told with the ledger. Throws HeddleError "integrity" when a result was lost. */
@@ -99,6 +101,7 @@ export async function startGame({ drivers: count, active, trainMs, judgeMs }: Ga
       const sum = (name: keyof Counted): number => counted.reduce((all, one) => all + one[name], 0);
       return { served: sum("served"), unanswered: sum("unanswered") };
     },
+    connected: async () => (await viewOf(origin)).connected,
     during: async (act) => {
       await tell(() => ({ type: "mark" }));
       const before = await metrics();

@@ -7,7 +7,7 @@ import { HeddleError } from "../../src/base/assert.ts";
 import { quantile } from "../../src/base/statistics.ts";
 import { RETRY_MS_MAX } from "../../src/coordinator/tickets.ts";
 import { SESSIONS_MAX } from "../../src/protocol/limits.ts";
-import { checkServed, countOf, reportOf } from "./arrivals.ts";
+import { checkServed, reportOf } from "./arrivals.ts";
 import { startGame, type Game, type GameOptions, type Stretch } from "./game.ts";
 import { rounded, type Outcome } from "./outcome.ts";
 import { sleep } from "./relay-process.ts";
@@ -46,14 +46,13 @@ export async function measureSurge(options: SurgeOptions, say: (sentence: string
   );
   say(`Everybody was served or told when to come back; playing for ${seconds} s …`);
   const after = await game.during(() => sleep(1_000 * seconds));
+  const { served } = await game.count();
+  const connected = await game.connected();
+  if (connected !== sessions + served) {
+    throw new HeddleError("unreachable", `Of ${sessions + served} who were welcomed ${connected} have a session`);
+  }
   say("Letting the last round end, and comparing what was told with the ledger …");
   const { seen, ledger } = await game.finish();
-  const arrivals = seen.flatMap((one) => one.arrivals);
-  const open = after.after("heddle_sessions", 'lane="ws"');
-  const { served } = countOf(arrivals);
-  if (open !== sessions + served) {
-    throw new HeddleError("unreachable", `Of ${sessions + served} who were welcomed ${open} have a session`);
-  }
   return {
     sessions,
     times,
@@ -62,7 +61,7 @@ export async function measureSurge(options: SurgeOptions, say: (sentence: string
     before: figuresOf(before),
     during: figuresOf(during),
     after: figuresOf(after),
-    ...reportOf(arrivals),
+    ...reportOf(seen.flatMap((one) => one.arrivals)),
     refusedResults: seen.reduce((sum, one) => sum + one.told.refused.length, 0),
     toldAndInLedger: ledger.accepted.size,
   };

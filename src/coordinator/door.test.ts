@@ -91,7 +91,7 @@ describe("a session that sends too many messages", () => {
   });
 });
 
-test("send() passes on other messages before news of a version that waits behind the first of them", () => {
+test("send() passes on other messages before news of a version that wait behind the first of them, each session's in order", () => {
   const later: (() => void)[] = [];
   const host = { nowMs: () => 0, after: (_: number, wake: () => void) => later.push(wake) } as unknown as DoorHost;
   const door = new Door(createGate(), host);
@@ -111,11 +111,13 @@ test("send() passes on other messages before news of a version that waits behind
   sessions.forEach((session) => door.send(session, news));
   expect(sent).toEqual(sessions.slice(0, NEWS_AT_A_TIME).map((session) => [session, "version"]));
   door.send(1, { type: "pong" });
+  door.send(NEWS_AT_A_TIME + 2, { type: "pong" });
   later.shift()?.();
   expect(sent.slice(NEWS_AT_A_TIME)).toEqual([
     [1, "pong"],
-    [NEWS_AT_A_TIME + 1, "version"],
     [NEWS_AT_A_TIME + 2, "version"],
+    [NEWS_AT_A_TIME + 2, "pong"],
+    [NEWS_AT_A_TIME + 1, "version"],
   ]);
   expect(later).toEqual([]);
 });

@@ -34,7 +34,7 @@ export class Door {
   /** The last message that was sent: a new version is one message to all. */
   #sent: { readonly message: RelayMessage; readonly bytes: Bytes } | null = null;
   /** News that wait, and how many more may be sent now. */
-  #news: { readonly session: SessionId; readonly message: News }[] = [];
+  readonly #news = new Map<SessionId, News>();
   #newsLeft = NEWS_AT_A_TIME;
   readonly #after: DoorHost["after"];
   #sessions = 0;
@@ -81,10 +81,15 @@ export class Door {
     return this.#peers.get(session);
   }
 
-  /** Sends at once, but for news of a version: those are for all, who would wait for each other. */
+  /** Sends at once, but for news of a version: those are for all, who would wait for each other. A session hears all in order. */
   send(session: SessionId, message: RelayMessage): void {
+    const waiting = this.#news.get(session);
+    if (waiting !== undefined) {
+      this.#news.delete(session);
+      this.#send(session, waiting);
+    }
     if (message.type === "version") {
-      this.#news.push({ session, message });
+      this.#news.set(session, message);
       this.#tellNews();
     } else {
       this.#send(session, message);
@@ -92,14 +97,19 @@ export class Door {
   }
 
   #tellNews(): void {
-    const now = this.#news.splice(0, this.#newsLeft);
-    this.#newsLeft -= now.length;
-    now.forEach(({ session, message }) => this.#send(session, message));
-    if (now.length > 0 && this.#newsLeft === 0) {
-      this.#after(0, () => {
-        this.#newsLeft = NEWS_AT_A_TIME;
-        this.#tellNews();
-      });
+    for (const [session, message] of this.#news) {
+      if (this.#newsLeft === 0) {
+        return; // the next are told when these have been
+      }
+      this.#news.delete(session);
+      this.#send(session, message);
+      this.#newsLeft -= 1;
+      if (this.#newsLeft === 0) {
+        this.#after(0, () => {
+          this.#newsLeft = NEWS_AT_A_TIME;
+          this.#tellNews();
+        });
+      }
     }
   }
 

@@ -77,7 +77,7 @@ export function createMetrics(): Metrics {
   gauge("heddle_banned_devices", "Devices that the operator has excluded", (of) => of.operatorView().banned.length);
   const sessions: Gauge<"lane"> = new Gauge({
     name: "heddle_sessions",
-    help: "Open sessions by the lane that carries their updates",
+    help: "Open sessions by the lane that carries their updates, those being let in or turned away included",
     labelNames: ["lane"],
     registers,
     collect: () => {

@@ -104,7 +104,9 @@ export const EXPERIMENTS: readonly Experiment[] = [
     question: `Sample model, batches of 32 and 30 rounds of 15 steps, ${split === "whole" ? "everyone draws from all text" : "each contributor has one of three sources"}: is the default within 1 % of data parallel?`,
     seeds: SEEDS,
     reference: "synchronous",
-    arms: [synchronous, standard, diloco].map((make) => make({ ...SAMPLE, split, steps: 15, rounds: 30, batch: 32 })),
+    arms: [synchronous, standard, diloco, fedAvg].map((make) =>
+      make({ ...SAMPLE, split, steps: 15, rounds: 30, batch: 32 }),
+    ),
   })),
   {
     name: "sample-rates",

@@ -1,4 +1,4 @@
-/** Our engines as contenders: as contributors use them, and on WASM the exact one, with which a contribution can be replayed. */
+/** Our engines as contenders: as contributors use them, and on WASM the exact one, too, whose bits are the same everywhere. */
 import { initialParameters } from "../../src/model/layout.ts";
 import { createTrainer } from "../../src/model/trainer.ts";
 import { createGpuEngine } from "../../src/gpu/engine.ts";

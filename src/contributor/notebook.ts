@@ -26,7 +26,7 @@ import {
   STEPS_MAX,
 } from "../protocol/limits.ts";
 import type { ScanLimits } from "../protocol/scan.ts";
-import type { Store } from "../store/store.ts";
+import { deleteBlobs, type Store } from "../store/store.ts";
 import type { Pending } from "./state.ts";
 import type { Moments } from "../model/trainer.ts";
 
@@ -138,13 +138,11 @@ export function openNotebook(store: Store, run: Digest): Notebook {
     fresh.add(digest);
     return digest;
   };
-  const forget = async (digests: ReadonlySet<Digest>, but: ReadonlySet<Digest>): Promise<void> => {
-    for (const digest of digests) {
-      if (!but.has(digest)) {
-        await store.blobs.delete(digest);
-      }
-    }
-  };
+  const forget = (digests: ReadonlySet<Digest>, but: ReadonlySet<Digest>): Promise<void> =>
+    deleteBlobs(
+      store.blobs,
+      [...digests].filter((digest) => !but.has(digest)),
+    );
   return {
     read: async () => {
       const bytes = await store.keys.get(key);

@@ -4,7 +4,7 @@
  */
 import type { Rng } from "../base/rng.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
-import type { Blobs } from "../store/store.ts";
+import { deleteBlobs, type Blobs } from "../store/store.ts";
 import type { CoordinatorEvent, CoordinatorState, Effect } from "./live.ts";
 import { tick } from "./tick.ts";
 
@@ -24,8 +24,6 @@ export interface Decision {
  * which take about as long as deciding so many.
  */
 export const DECISIONS_MAX = 128;
-/** Blobs that are deleted beside each other. */
-const FORGOTTEN_AT_A_TIME = 128;
 /** Bytes that these may hold; one that holds more is made alone. */
 export const DECISION_BYTES_MAX = 64 * 1_048_576;
 
@@ -39,12 +37,12 @@ export function batchOf(waiting: readonly Decision[]): readonly Decision[] {
   return waiting.slice(0, end === -1 ? DECISIONS_MAX : end);
 }
 
-/** Deletes what effects say that nobody needs any more: a round may have thousands of payloads, and servers take their time for each. */
-export async function forgetBlobs(blobs: Blobs, effects: readonly Effect[]): Promise<void> {
-  const all = effects.flatMap((effect) => (effect.type === "forget" ? effect.blobs : []));
-  for (let i = 0; i < all.length; i += FORGOTTEN_AT_A_TIME) {
-    await Promise.all(all.slice(i, i + FORGOTTEN_AT_A_TIME).map((digest) => blobs.delete(digest)));
-  }
+/** Deletes what effects say that nobody needs any more: a round may have thousands of payloads. */
+export function forgetBlobs(blobs: Blobs, effects: readonly Effect[]): Promise<void> {
+  return deleteBlobs(
+    blobs,
+    effects.flatMap((effect) => (effect.type === "forget" ? effect.blobs : [])),
+  );
 }
 
 /** What `decisions` come to, one after the other; effects are listed by decision. */

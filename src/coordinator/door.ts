@@ -33,7 +33,7 @@ export class Door {
   readonly #peers = new Map<SessionId, Peer>();
   /** The last message that was sent: a new version is one message to all. */
   #sent: { readonly message: RelayMessage; readonly bytes: Bytes } | null = null;
-  /** News that wait, and how many more may be sent now. */
+  /** News that wait, and how many more may be sent before the others' turn: of one version or of several. */
   readonly #news = new Map<SessionId, News>();
   #newsLeft = NEWS_AT_A_TIME;
   readonly #after: DoorHost["after"];
@@ -81,7 +81,7 @@ export class Door {
     return this.#peers.get(session);
   }
 
-  /** Sends at once, but for news of a version: those are for all, who would wait for each other. A session hears all in order. */
+  /** Sends at once, but for news of a version: those are for all, who would wait for each other. What is sent here to one session keeps its order. */
   send(session: SessionId, message: RelayMessage): void {
     const waiting = this.#news.get(session);
     if (waiting !== undefined) {

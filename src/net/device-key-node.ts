@@ -4,7 +4,7 @@ import { createPrivateKey, createPublicKey, sign } from "node:crypto";
 import { link, mkdir, open, readFile, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import process from "node:process";
-import { HeddleError, present } from "../base/assert.ts";
+import { assert, HeddleError, present } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
 import type { Keys } from "../store/store.ts";
@@ -77,6 +77,10 @@ async function createKeyFile(path: string, pkcs8: Bytes): Promise<void> {
  */
 function keyOf(pkcs8: Bytes): DeviceKey {
   const privateKey = createPrivateKey({ key: Buffer.from(pkcs8), format: "der", type: "pkcs8" });
+  assert(
+    privateKey.asymmetricKeyType === "ed25519",
+    `got a key of type "${privateKey.asymmetricKeyType}", need "ed25519"`,
+  );
   const { x } = createPublicKey(privateKey).export({ format: "jwk" });
   return {
     publicKey: new Uint8Array(Buffer.from(present(x, "the point of a public key"), "base64url")),

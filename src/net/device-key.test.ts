@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from "node:crypto";
 import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -51,6 +52,9 @@ test("loadDeviceKey() keeps one key a file, whole and for its owner only, howeve
   expect(await verifySignature((await loadKeyFile(path)).publicKey, "session", message, signature)).toBe(true);
   await writeFile(path, "no key");
   await expect(loadKeyFile(path)).rejects.toMatchObject({ code: "store" });
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" }); // its public key has 32 bytes of x, too
+  await writeFile(path, privateKey.export({ format: "der", type: "pkcs8" }));
+  await expect(loadKeyFile(path)).rejects.toThrow('got a key of type "ec", need "ed25519"');
   await rm(dir, { recursive: true });
 });
 

@@ -60,7 +60,7 @@ export function decodeValue(bytes: Uint8Array, limits: ScanLimits): unknown {
 
 /** What is expected to be longer is encoded into memory of its own, in place. */
 const SHARED_BYTES = 4_096;
-/** Making an encoder and its memory takes longer than most values: this one is used again, and grows to the longest ledger entry. */
+/** Making an encoder and its memory takes longer than most values: this one is used again, and grows to the longest value. */
 const encoder = new Encoder({ initialBufferSize: SHARED_BYTES });
 
 /** The msgpack of `value`, which must satisfy `reader`: anything else is a bug of the caller. Fields get their wire order. */

@@ -5,7 +5,7 @@
 import type { Digest } from "../base/bytes.ts";
 import { blobsOf, CHECKPOINTS_KEPT, type DurableState } from "../coordinator/state.ts";
 import type { Charter } from "../protocol/charter.ts";
-import type { Store } from "../store/store.ts";
+import { deleteBlobs, type Store } from "../store/store.ts";
 import { listDatasets } from "./data.ts";
 
 /** The blobs of the run's state with so many checkpoints, its charter and data, and of the data sets that runs could choose. */
@@ -49,9 +49,9 @@ export async function pruneBlobs(store: Store, { dryRun, ...facts }: PruneFacts)
   let bytes = 0;
   for (const digest of superfluous) {
     bytes += (await store.blobs.size(digest)) ?? 0;
-    if (!dryRun) {
-      await store.blobs.delete(digest);
-    }
+  }
+  if (!dryRun) {
+    await deleteBlobs(store.blobs, superfluous);
   }
   return { kept: all.length - superfluous.length, superfluous: superfluous.length, bytes, deleted: !dryRun };
 }

@@ -9,7 +9,7 @@ import process from "node:process";
 import { HeddleError } from "../base/assert.ts";
 import { isDigest, type Bytes, type Digest } from "../base/bytes.ts";
 import { hashBytes } from "./hash.ts";
-import { checkBlob, checkPosition, type Blobs } from "./store.ts";
+import { checkBlob, checkDigest, checkPosition, type Blobs } from "./store.ts";
 
 export interface FileBlobsOptions {
   readonly dir: string;
@@ -85,14 +85,6 @@ export function fileBlobs({ dir, blobBytesMax, gate }: FileBlobsOptions): FileBl
         return names.flat().filter(isDigest).sort();
       }),
   };
-}
-
-/** A digest becomes part of a path: nothing else may get this far. */
-function checkDigest(digest: Digest): Digest {
-  if (!isDigest(digest)) {
-    throw new HeddleError("bad-input", "Cannot find a blob: its name is not 64 hexadecimal digits");
-  }
-  return digest;
 }
 
 async function writeSynced(path: string, bytes: Bytes): Promise<void> {

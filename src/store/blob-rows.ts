@@ -11,10 +11,12 @@ import { hashBytes } from "./hash.ts";
 import { transact } from "./locked.ts";
 import { checkPosition, type Blobs } from "./store.ts";
 
-/** Writes of one transaction. */
+/** Writes of one transaction, and their bytes: the event loop waits for it. */
 const WRITES_MAX = 1_024;
+const WRITTEN_BYTES_MAX = 8 * 1_048_576;
 
 interface Write {
+  readonly bytes: number;
   readonly run: () => unknown;
   readonly done: () => void;
   readonly failed: (error: unknown) => void;
@@ -30,10 +32,14 @@ export function rowBlobs(database: DatabaseSync, gate: Gate): Blobs {
   const read = <T>(work: () => T): Promise<T> => gate.run("read a blob", async () => work());
   const bytesOf = (digest: Digest): Bytes | undefined => select.get(digest)?.["bytes"] as Bytes | undefined;
 
-  let waiting: Write[] = [];
+  const waiting: Write[] = [];
   const commit = (): void => {
-    const writes = waiting.slice(0, WRITES_MAX);
-    waiting = waiting.slice(WRITES_MAX);
+    let bytes = 0;
+    const end = waiting.findIndex((write, i) => {
+      bytes += write.bytes;
+      return i === WRITES_MAX || (i > 0 && bytes > WRITTEN_BYTES_MAX);
+    });
+    const writes = waiting.splice(0, end === -1 ? waiting.length : end);
     if (waiting.length > 0) {
       setImmediate(commit);
     }
@@ -46,9 +52,9 @@ export function rowBlobs(database: DatabaseSync, gate: Gate): Blobs {
     writes.forEach(({ done }) => done());
   };
   /** Resolves when `run` is durable, together with all that is written in this turn. */
-  const write = (run: () => unknown): Promise<void> =>
+  const write = (bytes: number, run: () => unknown): Promise<void> =>
     new Promise((done, failed) => {
-      waiting.push({ run, done, failed });
+      waiting.push({ bytes, run, done, failed });
       if (waiting.length === 1) {
         setImmediate(commit);
       }
@@ -58,7 +64,7 @@ export function rowBlobs(database: DatabaseSync, gate: Gate): Blobs {
     put: (bytes, known) =>
       gate.run("store a blob", async () => {
         const digest = known ?? (await hashBytes(bytes));
-        await write(() => insert.run(digest, bytes)); // replaces what is there, damaged or not
+        await write(bytes.length, () => insert.run(digest, bytes)); // replaces what is there, damaged or not
         return digest;
       }),
     get: (digest) =>
@@ -76,7 +82,7 @@ export function rowBlobs(database: DatabaseSync, gate: Gate): Blobs {
         return bytesOf(digest)?.subarray(start, end);
       }),
     size: (digest) => read(() => measure.get(digest)?.["bytes"] as number | undefined),
-    delete: (digest) => gate.run("delete a blob", () => write(() => remove.run(digest))),
+    delete: (digest) => gate.run("delete a blob", () => write(0, () => remove.run(digest))),
     list: () => gate.run("list blobs", async () => names.all().map((row) => row["digest"] as Digest)),
   };
 }

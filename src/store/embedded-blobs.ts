@@ -4,7 +4,8 @@
  */
 import type { Bytes, Digest } from "../base/bytes.ts";
 import type { FileBlobs } from "./blob-files.ts";
-import { checkBlob, type Blobs } from "./store.ts";
+import { hashBytes } from "./hash.ts";
+import { checkBlob, checkDigest, deleteBlobs, type Blobs } from "./store.ts";
 
 /** What has more bytes is a file. */
 export const ROW_BYTES_MAX = 65_536;
@@ -23,16 +24,16 @@ export function embeddedBlobs(rows: Blobs, files: FileBlobs, blobBytesMax: numbe
   return {
     put: async (bytes: Bytes, known) => {
       checkBlob(bytes, blobBytesMax);
-      const digest = await (bytes.length > ROW_BYTES_MAX ? files : rows).put(bytes, known);
-      deferred.delete(digest); // wanted again
-      return digest;
+      const digest = known ?? (await hashBytes(bytes));
+      deferred.delete(digest); // wanted again, and not to be deleted behind this write
+      return (bytes.length > ROW_BYTES_MAX ? files : rows).put(bytes, digest);
     },
     get: async (digest) => (await rows.get(digest)) ?? files.get(digest),
     slice: async (digest, start, end) => (await rows.slice(digest, start, end)) ?? files.slice(digest, start, end),
     size: async (digest) => (await rows.size(digest)) ?? files.size(digest),
     delete: async (digest) => {
       if (holds > 0) {
-        deferred.add(digest);
+        deferred.add(checkDigest(digest));
       } else {
         await remove(digest);
       }
@@ -45,11 +46,12 @@ export function embeddedBlobs(rows: Blobs, files: FileBlobs, blobBytesMax: numbe
       holds += 1;
       return async () => {
         holds -= 1;
-        for (const digest of holds === 0 ? [...deferred] : []) {
+        const removeUnlessWanted = async (digest: Digest): Promise<void> => {
           if (deferred.delete(digest)) {
             await remove(digest);
           }
-        }
+        };
+        await deleteBlobs({ delete: removeUnlessWanted }, holds === 0 ? [...deferred] : []);
       };
     },
   };

@@ -11,9 +11,12 @@ import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import { CONTRACT_BLOB_BYTES_MAX, STORE_CASES } from "./contract.ts";
-import { ROW_BYTES_MAX } from "./embedded-blobs.ts";
+import { fileBlobs } from "./blob-files.ts";
+import { rowBlobs } from "./blob-rows.ts";
+import { embeddedBlobs, ROW_BYTES_MAX } from "./embedded-blobs.ts";
 import { openEmbeddedStore } from "./embedded.ts";
-import { DATABASE } from "./locked.ts";
+import { Gate } from "./gate.ts";
+import { DATABASE, openLocked } from "./locked.ts";
 import { roundBytes } from "./writer.fixture.ts";
 
 let dir = "";
@@ -139,6 +142,33 @@ test("openEmbeddedStore() says why a folder cannot be used", async () => {
   await expect(openEmbeddedStore(join(dir, "file"))).rejects.toMatchObject({ code: "store" });
 });
 
+test.each([
+  ["a row", 100],
+  ["a file", ROW_BYTES_MAX + 1],
+])("what is put again as %s is there, though its deletion was put off until then", async (_, bytes) => {
+  const database = openLocked(dir, "test");
+  database.exec("CREATE TABLE blobs (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL)");
+  const gate = new Gate(() => database.close());
+  const files = fileBlobs({
+    dir: join(dir, "blobs"),
+    blobBytesMax: 2 * ROW_BYTES_MAX,
+    gate: (action, work) => gate.run(action, work),
+  });
+  await files.prepare();
+  const blobs = embeddedBlobs(rowBlobs(database, gate), files, 2 * ROW_BYTES_MAX);
+  const blob = new Uint8Array(bytes).fill(3);
+  const digest = await blobs.put(blob);
+  const release = blobs.hold();
+  await blobs.delete(digest);
+  await Promise.all([blobs.put(blob, digest), release()]);
+  expect(await blobs.get(digest)).toEqual(blob);
+  const again = blobs.hold();
+  await Promise.all([blobs.put(blob, digest), blobs.delete(digest)]);
+  await again();
+  expect(await blobs.get(digest)).toBeUndefined();
+  await gate.close();
+});
+
 describe("backup()", () => {
   const copies: string[] = [];
   afterEach(async () => {
@@ -176,6 +206,22 @@ describe("backup()", () => {
       expect(await copy.blobs.get(digest)).toEqual(roundBytes(i));
     }
     await copy.close();
+  });
+
+  test("copies a database that is written to without a pause", async () => {
+    const store = await openEmbeddedStore(dir);
+    const copied = new AbortController();
+    const written = (async () => {
+      for (let i = 0; !copied.signal.aborted; i += 1) {
+        await Promise.all(Array.from({ length: 64 }, (_, j) => store.blobs.put(Uint8Array.of(i, i >> 8, j))));
+      }
+    })();
+    for (let i = 0; i < 4; i += 1) {
+      await store.backup(placeFor(`busy-${i}`));
+    }
+    copied.abort();
+    await written;
+    await store.close();
   });
 
   test("finds a damaged blob, and writes over no folder", async () => {

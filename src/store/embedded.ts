@@ -3,9 +3,10 @@
  * means durable against power loss: SQLite runs with a write-ahead log and synchronous=FULL, a file is written to a temporary one,
  * synced, renamed to `blobs/ab/<digest>` and its folder synced. A second process is kept out (`locked.ts`).
  */
-import { mkdir } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { backup, type DatabaseSync } from "node:sqlite";
+import { setImmediate, setTimeout } from "node:timers/promises";
 import { HeddleError } from "../base/assert.ts";
 import { equalBytes, type Bytes } from "../base/bytes.ts";
 import { fileBlobs, type FileBlobs } from "./blob-files.ts";
@@ -66,6 +67,11 @@ export async function openEmbeddedStore(
   };
 }
 
+const COPY_TRIES = 40;
+const COPY_AGAIN_MS = 25;
+/** Rows that a backup reads and checks in one turn of the event loop. */
+const ROWS_AT_A_TIME = 32;
+
 interface OpenParts {
   readonly database: DatabaseSync;
   readonly gate: Gate;
@@ -85,7 +91,7 @@ async function copyStore(
     const small = await rows.list();
     await gate.run("make the copy's folder", () => mkdir(to));
     // SQLite copies a few pages at a time; what is written meanwhile is in the copy, too.
-    await gate.run("copy the database", () => backup(database, join(to, DATABASE)));
+    await gate.run("copy the database", () => copyDatabase(database, join(to, DATABASE)));
     const copy = fileBlobs({
       dir: join(to, "blobs"),
       blobBytesMax,
@@ -98,10 +104,13 @@ async function copyStore(
       bytes += blob.length;
     };
     // What is not there any more was being deleted when this began, so nothing knows it.
-    for (const digest of small) {
+    for (const [i, digest] of small.entries()) {
       const blob = await rows.get(digest);
       if (blob !== undefined) {
         count(blob);
+      }
+      if (i % ROWS_AT_A_TIME === 0) {
+        await setImmediate();
       }
     }
     for (const digest of await files.list()) {
@@ -114,6 +123,22 @@ async function copyStore(
     return { blobs: copied, bytes };
   } finally {
     await release();
+  }
+}
+
+/** The copy gives up when its first step falls between the beginning and the end of a transaction. */
+async function copyDatabase(database: DatabaseSync, to: string): Promise<void> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await backup(database, to);
+      return;
+    } catch (error) {
+      if (tries === COPY_TRIES) {
+        throw error;
+      }
+      await rm(to, { force: true });
+      await setTimeout(COPY_AGAIN_MS);
+    }
   }
 }
 

@@ -8,7 +8,7 @@
  * What an interrupted append or set of more than a message leaves in pieces is not collected.
  */
 import { HeddleError } from "../base/assert.ts";
-import { isDigest, type Digest } from "../base/bytes.ts";
+import { isDigest } from "../base/bytes.ts";
 import { hashBytes } from "./hash.ts";
 import { JetStream } from "./jetstream.ts";
 import type { NatsAddress } from "./nats-address.ts";
@@ -16,7 +16,7 @@ import { Bodies } from "./nats-body.ts";
 import { NatsKeys } from "./nats-keys.ts";
 import { APPEND_BYTES_MAX, NatsLog } from "./nats-log.ts";
 import { Pieces } from "./pieces.ts";
-import { BLOB_STORED_BYTES_MAX, checkBlob, checkPosition, type Blobs, type Store } from "./store.ts";
+import { BLOB_STORED_BYTES_MAX, checkBlob, checkDigest, checkPosition, type Blobs, type Store } from "./store.ts";
 
 export interface NatsOptions {
   readonly blobBytesMax?: number;
@@ -116,11 +116,4 @@ function natsBlobs({ gate }: JetStream, pieces: Pieces, blobBytesMax: number): B
       }),
     list: () => gate.run("list blobs", async () => (await pieces.list("list blobs")).filter(isDigest)),
   };
-}
-
-/** A digest becomes part of a subject: nothing else may get this far. */
-function checkDigest(digest: Digest): void {
-  if (!isDigest(digest)) {
-    throw new HeddleError("bad-input", "Cannot find a blob: its name is not 64 hexadecimal digits");
-  }
 }

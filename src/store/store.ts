@@ -4,7 +4,7 @@
  * JetStream (several machines). One contract suite runs on all of them (`contract.ts`).
  */
 import { assert, HeddleError } from "../base/assert.ts";
-import type { Bytes, Digest } from "../base/bytes.ts";
+import { isDigest, type Bytes, type Digest } from "../base/bytes.ts";
 
 /** One log entry or one key's value; what is larger belongs into a blob. */
 export const VALUE_BYTES_MAX = 64 * 1_048_576;
@@ -56,6 +56,16 @@ export interface Blobs {
 /** Entries read at a time by whoever reads them all. */
 const PAGE_ENTRIES = 256;
 
+/** Blobs that are deleted beside each other. */
+const DELETED_AT_A_TIME = 128;
+
+/** Deletes many: beside each other, because servers take their time for each, and a database one sync for all of a turn. */
+export async function deleteBlobs(blobs: Pick<Blobs, "delete">, digests: readonly Digest[]): Promise<void> {
+  for (let i = 0; i < digests.length; i += DELETED_AT_A_TIME) {
+    await Promise.all(digests.slice(i, i + DELETED_AT_A_TIME).map((digest) => blobs.delete(digest)));
+  }
+}
+
 /** The entries of a log from position `begin` on, as many as there are when it is begun. */
 export async function* entriesOf(log: Log, begin = 0): AsyncGenerator<Bytes> {
   const length = await log.length();
@@ -86,6 +96,14 @@ export function checkBlob(bytes: Uint8Array, bytesMax: number): void {
   if (bytes.length > bytesMax) {
     throw new HeddleError("limit", `Cannot store a blob: got ${bytes.length} bytes, at most ${bytesMax} fit`);
   }
+}
+
+/** A digest becomes part of a path or a key: nothing else may get this far. Throws HeddleError "bad-input". */
+export function checkDigest(digest: Digest): Digest {
+  if (!isDigest(digest)) {
+    throw new HeddleError("bad-input", "Cannot find a blob: its name is not 64 hexadecimal digits");
+  }
+  return digest;
 }
 
 /** Positions and counts are integers from 0; anything else is a bug of the caller. */

@@ -159,7 +159,9 @@ describe("createWasmEngine()", () => {
       return [engine.device, (await plan.run(["product"]))["product"]?.[0] as number];
     };
     expect(await products({})).toEqual(["WASM SIMD, 1 thread", 0]);
-    expect(await products({ fused: true })).toEqual(["WASM SIMD, fused, 1 thread", 2 ** -24]);
+    const [device, product] = await products({ fused: true });
+    expect(device).toMatch(/^WASM SIMD, (fused, )?1 thread$/); // a processor without such an instruction gives the exact bits
+    expect(product).toBe(device.includes("fused") ? 2 ** -24 : 0);
     vi.spyOn(WebAssembly, "validate").mockReturnValue(false);
     expect(await products({ fused: true })).toEqual(["WASM SIMD, 1 thread", 0]);
     vi.restoreAllMocks();

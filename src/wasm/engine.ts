@@ -25,7 +25,7 @@ export interface WasmEngineOptions {
    */
   readonly threads?: number;
   /**
-   * Products by multiply-adds that round once where this machine has them: up to 1.5 times as fast, and not the bits of the
+   * Products by multiply-adds that round once where this machine has them: 1.1 to 1.4 times as fast, and not the bits of the
    * exact engine, which are the same everywhere. Without it, exact.
    */
   readonly fused?: boolean;

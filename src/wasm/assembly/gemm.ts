@@ -87,64 +87,16 @@ export function packRightTransposed(src: usize, rowBytes: usize, k: i32, n: i32,
   }
 }
 
-/**
- * c[4,8] = init[4,8] (zeros when `init` is 0) + a[k,4]ᵀ · b[k,8]. Eight accumulators, two vectors of b and one of a are
- * live: 4 × 8 reaches what an empty multiply-add loop reaches, and leaves registers free in every compiler.
- */
-export function kernel(a: usize, b: usize, k: i32, c: usize, cBytes: usize, init: usize, initBytes: usize): void {
-  let c00 = ZERO;
-  let c01 = ZERO;
-  let c10 = ZERO;
-  let c11 = ZERO;
-  let c20 = ZERO;
-  let c21 = ZERO;
-  let c30 = ZERO;
-  let c31 = ZERO;
-  if (init) {
-    c00 = v128.load(init);
-    c01 = v128.load(init, 16);
-    c10 = v128.load(init + initBytes);
-    c11 = v128.load(init + initBytes, 16);
-    c20 = v128.load(init + 2 * initBytes);
-    c21 = v128.load(init + 2 * initBytes, 16);
-    c30 = v128.load(init + 3 * initBytes);
-    c31 = v128.load(init + 3 * initBytes, 16);
-  }
-  // Unrolled, it is 5 to 25 % slower in V8, which loads ahead for the next round and runs out of registers.
-  for (; k > 0; k--) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    let x = v128.load32_splat(a);
-    c00 = madd(x, b0, c00);
-    c01 = madd(x, b1, c01);
-    x = v128.load32_splat(a, 4);
-    c10 = madd(x, b0, c10);
-    c11 = madd(x, b1, c11);
-    x = v128.load32_splat(a, 8);
-    c20 = madd(x, b0, c20);
-    c21 = madd(x, b1, c21);
-    x = v128.load32_splat(a, 12);
-    c30 = madd(x, b0, c30);
-    c31 = madd(x, b1, c31);
-    a += 16;
-    b += 32;
-  }
-  v128.store(c, c00);
-  v128.store(c, c01, 16);
-  v128.store(c + cBytes, c10);
-  v128.store(c + cBytes, c11, 16);
-  v128.store(c + 2 * cBytes, c20);
-  v128.store(c + 2 * cBytes, c21, 16);
-  v128.store(c + 3 * cBytes, c30);
-  v128.store(c + 3 * cBytes, c31, 16);
-}
+/** For `tile`: 4 rows, or 4 of one panel and 2 of another. */
+type Four = i32;
+type Six = v128;
 
 /**
- * The same for 6 rows, 4 of one panel of a and 2 of another: `c` and `init` belong to the four, `c2` and `init2` to the two.
- * Twelve accumulators, two vectors of b and one of a are what the registers hold where a fused product needs none of its own;
- * eight accumulators are as many as two units with a latency of four need, and any delay is lost.
+ * c[4,8] = init[4,8] (zeros when `init` is 0) + a[k,4]ᵀ · b[k,8]; with `Six` rows also c2[2,8] = init2[2,8] + a2[k,2]ᵀ · b, where a2
+ * has the panels' step of 4, too. Eight accumulators, two vectors of b and one of a leave registers free in every compiler. Twelve fill
+ * them where a fused product needs none of its own; eight are exactly as many as two units with a latency of four keep busy.
  */
-function kernel6(
+function tile<Rows>(
   a: usize,
   a2: usize,
   b: usize,
@@ -177,11 +129,14 @@ function kernel6(
     c21 = v128.load(init + 2 * initBytes, 16);
     c30 = v128.load(init + 3 * initBytes);
     c31 = v128.load(init + 3 * initBytes, 16);
-    c40 = v128.load(init2);
-    c41 = v128.load(init2, 16);
-    c50 = v128.load(init2 + initBytes);
-    c51 = v128.load(init2 + initBytes, 16);
+    if (isVector<Rows>()) {
+      c40 = v128.load(init2);
+      c41 = v128.load(init2, 16);
+      c50 = v128.load(init2 + initBytes);
+      c51 = v128.load(init2 + initBytes, 16);
+    }
   }
+  // Unrolled, it is 5 to 25 % slower in V8, which loads ahead for the next round and runs out of registers.
   for (; k > 0; k--) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
@@ -197,14 +152,16 @@ function kernel6(
     x = v128.load32_splat(a, 12);
     c30 = madd(x, b0, c30);
     c31 = madd(x, b1, c31);
-    x = v128.load32_splat(a2);
-    c40 = madd(x, b0, c40);
-    c41 = madd(x, b1, c41);
-    x = v128.load32_splat(a2, 4);
-    c50 = madd(x, b0, c50);
-    c51 = madd(x, b1, c51);
+    if (isVector<Rows>()) {
+      x = v128.load32_splat(a2);
+      c40 = madd(x, b0, c40);
+      c41 = madd(x, b1, c41);
+      x = v128.load32_splat(a2, 4);
+      c50 = madd(x, b0, c50);
+      c51 = madd(x, b1, c51);
+      a2 += 16;
+    }
     a += 16;
-    a2 += 16;
     b += 32;
   }
   v128.store(c, c00);
@@ -215,10 +172,17 @@ function kernel6(
   v128.store(c + 2 * cBytes, c21, 16);
   v128.store(c + 3 * cBytes, c30);
   v128.store(c + 3 * cBytes, c31, 16);
-  v128.store(c2, c40);
-  v128.store(c2, c41, 16);
-  v128.store(c2 + cBytes, c50);
-  v128.store(c2 + cBytes, c51, 16);
+  if (isVector<Rows>()) {
+    v128.store(c2, c40);
+    v128.store(c2, c41, 16);
+    v128.store(c2 + cBytes, c50);
+    v128.store(c2 + cBytes, c51, 16);
+  }
+}
+
+/** c[4,8] = init[4,8] (zeros when `init` is 0) + a[k,4]ᵀ · b[k,8]. */
+export function kernel(a: usize, b: usize, k: i32, c: usize, cBytes: usize, init: usize, initBytes: usize): void {
+  tile<Four>(a, 0, b, k, c, 0, cBytes, init, 0, initBytes);
 }
 
 /** The kernel on a tile of `rows` × `columns` that sticks out over an edge, by way of the 128 bytes at `edge`. */
@@ -276,11 +240,11 @@ export function multiply(
         const last = middle + ((<usize>k) << 4);
         const middleTo = to + 4 * cBytes;
         const middleFrom = from ? from + 4 * initBytes : 0;
-        kernel6(left, middle, b, k, to, middleTo, cBytes, from, middleFrom, initBytes);
+        tile<Six>(left, middle, b, k, to, middleTo, cBytes, from, middleFrom, initBytes);
         const lastTo = to + 8 * cBytes;
         const lastFrom = from ? from + 8 * initBytes : 0;
         const restFrom = from ? from + 6 * initBytes : 0;
-        kernel6(last, middle + 8, b, k, lastTo, to + 6 * cBytes, cBytes, lastFrom, restFrom, initBytes);
+        tile<Six>(last, middle + 8, b, k, lastTo, to + 6 * cBytes, cBytes, lastFrom, restFrom, initBytes);
         left = last + ((<usize>k) << 4);
         to += 12 * cBytes;
         if (init) from += 12 * initBytes;

@@ -6,10 +6,9 @@ import { existsSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
-import { HeddleError } from "../base/assert.ts";
 import { isDigest, type Bytes, type Digest } from "../base/bytes.ts";
 import { hashBytes } from "./hash.ts";
-import { checkBlob, checkDigest, checkPosition, type Blobs } from "./store.ts";
+import { checkBlob, checkDigest, checkPosition, damagedBlob, type Blobs } from "./store.ts";
 
 export interface FileBlobsOptions {
   readonly dir: string;
@@ -70,7 +69,7 @@ export function fileBlobs({ dir, blobBytesMax, gate }: FileBlobsOptions): FileBl
         const path = pathOf(digest);
         const bytes = await ifPresent(readFile(path));
         if (bytes !== undefined && (await hashBytes(bytes)) !== digest) {
-          throw new HeddleError("integrity", `Cannot read blob ${digest}: the stored bytes have another digest`);
+          throw damagedBlob(digest);
         }
         return bytes === undefined ? undefined : new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       }),

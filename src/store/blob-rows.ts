@@ -4,12 +4,11 @@
  * files up to about 100 kB (sqlite.org/intern-v-extern-blob.html).
  */
 import type { DatabaseSync } from "node:sqlite";
-import { HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
 import type { Gate } from "./gate.ts";
 import { hashBytes } from "./hash.ts";
 import { transact } from "./locked.ts";
-import { checkPosition, type Blobs } from "./store.ts";
+import { checkPosition, damagedBlob, type Blobs } from "./store.ts";
 
 /** Writes of one transaction, and their bytes: the event loop waits for it. */
 const WRITES_MAX = 1_024;
@@ -71,7 +70,7 @@ export function rowBlobs(database: DatabaseSync, gate: Gate): Blobs {
       gate.run("read a blob", async () => {
         const bytes = bytesOf(digest);
         if (bytes !== undefined && (await hashBytes(bytes)) !== digest) {
-          throw new HeddleError("integrity", `Cannot read blob ${digest}: the stored bytes have another digest`);
+          throw damagedBlob(digest);
         }
         return bytes;
       }),

@@ -32,8 +32,9 @@ export function embeddedBlobs(rows: Blobs, files: FileBlobs, blobBytesMax: numbe
     slice: async (digest, start, end) => (await rows.slice(digest, start, end)) ?? files.slice(digest, start, end),
     size: async (digest) => (await rows.size(digest)) ?? files.size(digest),
     delete: async (digest) => {
+      checkDigest(digest);
       if (holds > 0) {
-        deferred.add(checkDigest(digest));
+        deferred.add(digest);
       } else {
         await remove(digest);
       }

@@ -14,6 +14,7 @@ import {
   checkKey,
   checkPosition,
   checkValue,
+  damagedBlob,
   type Blobs,
   type Keys,
   type Log,
@@ -161,7 +162,7 @@ function indexedBlobs(blobs: UseStore, gate: Gate, blobBytesMax: number): Blobs 
         const blob = await find(digest);
         const bytes = blob === undefined ? undefined : await bytesOf(blob);
         if (bytes !== undefined && (await hashBytes(bytes)) !== digest) {
-          throw new HeddleError("integrity", `Cannot read blob ${digest}: the stored bytes have another digest`);
+          throw damagedBlob(digest);
         }
         return bytes;
       }),

@@ -12,6 +12,7 @@ import {
   checkKey,
   checkPosition,
   checkValue,
+  damagedBlob,
   type Blobs,
   type Keys,
   type Log,
@@ -132,7 +133,7 @@ function memoryBlobs({ blobs }: MemoryDisk, checkOpen: () => void, blobBytesMax:
       checkOpen();
       const bytes = blobs.get(digest);
       if (bytes !== undefined && digestOf(bytes) !== digest) {
-        throw new HeddleError("integrity", `Cannot read blob ${digest}: the stored bytes have another digest`);
+        throw damagedBlob(digest);
       }
       return bytes?.slice();
     },

@@ -7,7 +7,6 @@
  *
  * What an interrupted append or set of more than a message leaves in pieces is not collected.
  */
-import { HeddleError } from "../base/assert.ts";
 import { isDigest } from "../base/bytes.ts";
 import { hashBytes } from "./hash.ts";
 import { JetStream } from "./jetstream.ts";
@@ -16,7 +15,15 @@ import { Bodies } from "./nats-body.ts";
 import { NatsKeys } from "./nats-keys.ts";
 import { APPEND_BYTES_MAX, NatsLog } from "./nats-log.ts";
 import { Pieces } from "./pieces.ts";
-import { BLOB_STORED_BYTES_MAX, checkBlob, checkDigest, checkPosition, type Blobs, type Store } from "./store.ts";
+import {
+  BLOB_STORED_BYTES_MAX,
+  checkBlob,
+  checkDigest,
+  checkPosition,
+  damagedBlob,
+  type Blobs,
+  type Store,
+} from "./store.ts";
 
 export interface NatsOptions {
   readonly blobBytesMax?: number;
@@ -95,7 +102,7 @@ function natsBlobs({ gate }: JetStream, pieces: Pieces, blobBytesMax: number): B
             return bytes;
           }
         }
-        throw new HeddleError("integrity", `Cannot read blob ${digest}: the stored bytes have another digest`);
+        throw damagedBlob(digest);
       }),
     slice: (digest, start, end) =>
       gate.run("read a blob", async () => {

@@ -106,6 +106,11 @@ export function checkDigest(digest: Digest): Digest {
   return digest;
 }
 
+/** What `get` rejects with. */
+export function damagedBlob(digest: Digest): HeddleError {
+  return new HeddleError("integrity", `Cannot read blob ${digest}: the stored bytes have another digest`);
+}
+
 /** Positions and counts are integers from 0; anything else is a bug of the caller. */
 export function checkPosition(position: number, action: string): void {
   assert(

@@ -3,6 +3,7 @@
  * processor time is reported, because it shares the machine with the relay that is measured.
  */
 import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
 import { assert } from "../../src/base/assert.ts";
 import type { RelayMessage, VersionInfo } from "../../src/protocol/messages.ts";
 import type { RunView } from "../../src/protocol/run-view.ts";
@@ -121,10 +122,6 @@ function join(made: Players, { sessions, withinMs }: Extract<Order, { readonly t
   for (let i = 0; i < sessions; i += 1) {
     come(i).catch(fault);
   }
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((settle) => setTimeout(settle, ms));
 }
 
 async function obey(order: Order): Promise<void> {

@@ -2,13 +2,14 @@
  * A relay and driver processes whose sessions play rounds on it: what the loads that do so have in common. The relay's referee audits
  * nothing, so that the relay is measured and not its arithmetic; it evaluates each version.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { HeddleError } from "../../src/base/assert.ts";
 import type { MetricsRead } from "../../test/e2e/metrics.ts";
 import type { Counted } from "./arrivals.ts";
 import type { Answer, Order } from "./driver.ts";
 import { lookAt, startDriver, type Seen } from "./drivers.ts";
 import { compare } from "./oracle.ts";
-import { readLedger, sleep, startMeasured, viewOf, type LedgerSums } from "./relay-process.ts";
+import { readLedger, startMeasured, viewOf, type LedgerSums } from "./relay-process.ts";
 
 export interface GameOptions {
   readonly drivers: number;

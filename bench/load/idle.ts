@@ -1,8 +1,9 @@
 /** What sessions cost that only stay: handshake, heartbeat, no work. Read from the relay's own metrics after a while of quiet. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { assert } from "../../src/base/assert.ts";
 import { median } from "../../src/base/statistics.ts";
 import type { Outcome } from "./outcome.ts";
-import { sleep, startMeasured } from "./relay-process.ts";
+import { startMeasured } from "./relay-process.ts";
 import { openSession, type Session } from "./session.ts";
 
 const QUIET_MS = 20_000;

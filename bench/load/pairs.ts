@@ -3,10 +3,10 @@
  * round has as many as a round takes. A pair is a training assignment, a small signed update that is checked, stored and
  * entered, another session's signed report on it, and the verdict. What was told must be what the ledger holds and what was merged.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Seen } from "./drivers.ts";
 import { startGame, type GameOptions } from "./game.ts";
 import { rounded, spreadOf, type Outcome } from "./outcome.ts";
-import { sleep } from "./relay-process.ts";
 
 export interface PairsOptions extends GameOptions {
   readonly sessions: number;

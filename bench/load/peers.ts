@@ -7,12 +7,13 @@ import { readdir, readFile, readlink } from "node:fs/promises";
 import process from "node:process";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { setTimeout as sleep } from "node:timers/promises";
 import { assert } from "../../src/base/assert.ts";
 import { encodeMessage } from "../../src/protocol/codec.ts";
 import type { Link } from "../../src/net/link.ts";
 import { rounded, spreadOf, type Outcome } from "./outcome.ts";
 import type { MetricsRead } from "../../test/e2e/metrics.ts";
-import { sleep, startMeasured } from "./relay-process.ts";
+import { startMeasured } from "./relay-process.ts";
 import { openSession, type Session } from "./session.ts";
 
 export interface PeersOptions {

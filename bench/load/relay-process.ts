@@ -1,5 +1,6 @@
 /** The relay that is measured: a process of its own, what it has used, and its ledger as anybody reads it. */
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { assert } from "../../src/base/assert.ts";
 import type { Bytes, ContributionId } from "../../src/base/bytes.ts";
 import { beginCheck, checkPage } from "../../src/coordinator/check.ts";
@@ -88,8 +89,4 @@ function eventIn(bytes: Bytes): LedgerEvent {
   const entry = decodeEntry(bytes);
   assert(entry.ok, "Cannot read an entry that was checked");
   return entry.value.event;
-}
-
-export function sleep(ms: number): Promise<void> {
-  return new Promise((settle) => setTimeout(settle, ms));
 }

@@ -2,6 +2,7 @@
  * A contributor's session as a load is made of: the production key, link and messages, without the contributor's state machine. Until it
  * is welcomed it does what that does: who is told to come back does so at that time or a little later, a lost link is dialled again.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { HeddleError, messageIn } from "../../src/base/assert.ts";
 import type { ContributorId } from "../../src/base/bytes.ts";
 import { createRng } from "../../src/base/rng.ts";
@@ -83,7 +84,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     options.onAway?.(came);
     const pauseMs =
       came.type === "told" ? came.retryMs * (1 + rng.float() * RETRY_SPREAD) : waitMs(rng, lost - 1, DIAL_BACK_OFF);
-    await new Promise((settle) => setTimeout(settle, pauseMs));
+    await sleep(pauseMs);
   }
 }
 

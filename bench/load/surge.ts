@@ -3,14 +3,13 @@
  * does what it is told and plays as soon as it is welcomed. Everybody must be served, or told when to come back where all sessions are
  * taken, and what was told of results must be what the ledger holds and what was merged.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { HeddleError } from "../../src/base/assert.ts";
-import { quantile } from "../../src/base/statistics.ts";
 import { RETRY_MS_MAX } from "../../src/coordinator/tickets.ts";
 import { SESSIONS_MAX } from "../../src/protocol/limits.ts";
 import { checkServed, reportOf } from "./arrivals.ts";
 import { startGame, type Game, type GameOptions, type Stretch } from "./game.ts";
-import { rounded, type Outcome } from "./outcome.ts";
-import { sleep } from "./relay-process.ts";
+import { rounded, spreadOf, type Outcome } from "./outcome.ts";
 
 export interface SurgeOptions extends GameOptions {
   /** Before the surge. */
@@ -83,13 +82,13 @@ async function untilAnswered(
 function figuresOf({ seconds, seen, after, gained }: Stretch): Readonly<Record<string, number>> {
   const pairs = gained("heddle_contributions_total", 'verdict="accepted"');
   const receiptsMs = seen.flatMap(({ waits }) => waits.taken);
-  const receipt = (share: number): number => (receiptsMs.length === 0 ? 0 : rounded(quantile(receiptsMs, share), 1));
+  const { p50 = 0, p99 = 0 } = spreadOf(receiptsMs);
   return {
     seconds: rounded(seconds, 1),
     pairsPerS: rounded(pairs / seconds, 1),
     receiptsPerS: rounded(receiptsMs.length / seconds, 1),
-    receiptP50Ms: receipt(0.5),
-    receiptP99Ms: receipt(0.99),
+    receiptP50Ms: p50,
+    receiptP99Ms: p99,
     eventLoopP99Ms: rounded(1_000 * after("nodejs_eventloop_lag_p99_seconds"), 1),
     relayBusyPercent: rounded((100 * gained("process_cpu_seconds_total")) / seconds, 0),
     residentMB: rounded(after("process_resident_memory_bytes") / 1e6, 1),

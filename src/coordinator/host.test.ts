@@ -14,6 +14,8 @@ import {
 } from "../protocol/codec.ts";
 import { BEAT_MS, DEAD_MS, OFFER_PAUSE_MS, PIECE_BYTES, PING_MS } from "../protocol/limits.ts";
 import type { RelayMessage } from "../protocol/messages.ts";
+import { createMemoryStore } from "../store/memory.ts";
+import type { Log } from "../store/store.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate } from "../update/unpack.ts";
@@ -34,7 +36,7 @@ import {
   pack,
   started,
   verify,
-  type World,
+  World,
 } from "./rehearsal.fixture.ts";
 
 describe("rounds", () => {
@@ -97,6 +99,28 @@ describe("rounds", () => {
     await calm(world.host);
     expect(ada.verdictOn(good)).toBe("accepted");
     expect(bob.verdictOn(bad)).toBe("harmful");
+  });
+
+  test("what becomes due while the disk is busy is done right after", async () => {
+    const world = new World();
+    const store = createMemoryStore({ disk: world.disk });
+    let busyMs = 0;
+    const log: Log = {
+      ...store.log,
+      append: async (after, entries) => {
+        world.clock.now += busyMs;
+        return store.log.append(after, entries);
+      },
+    };
+    await world.start({ store: { ...store, log } });
+    const [ada] = (await joined(world, "ada")) as [Actor];
+    busyMs = charter.round.trainMs; // longer than anything that contributing makes the run wait for
+    const { message } = await ada.contribution(pack(honestDelta(ada.base)));
+    ada.send(message); // and nothing after it that would have the run looked at again
+    await calm(world.host);
+    busyMs = 0;
+    await world.pass(10);
+    expect(world.host.head().version).toBe(1);
   });
 
   test("bytes of links and downloads are counted for the version they led to", async () => {

@@ -409,7 +409,7 @@ class Host implements CoordinatorHost {
       this.#queue.add(() => this.#decideAll());
     }
     this.#reception.tidy();
-    this.#armWake();
+    this.#armWake(nowMs);
   }
 
   #perform(effect: Effect): void {
@@ -465,13 +465,13 @@ class Host implements CoordinatorHost {
     });
   }
 
-  #armWake(): void {
+  /** `tickedMs`: the time that the last decisions know. What has become due since, while the disk was busy, is due at once. */
+  #armWake(tickedMs: number): void {
     this.#cancelWake();
     const { clock } = this.#options;
-    const nowMs = clock.nowMs();
-    const dueMs = this.#closed ? null : wakeAt(this.#state, nowMs);
-    this.#cancelWake =
-      dueMs === null ? () => undefined : clock.after(dueMs - nowMs, () => this.#enqueue({ type: "time" }));
+    const dueMs = this.#closed ? null : wakeAt(this.#state, tickedMs);
+    const wake = (): void => this.#enqueue({ type: "time" });
+    this.#cancelWake = dueMs === null ? () => undefined : clock.after(Math.max(0, dueMs - clock.nowMs()), wake);
   }
 
   #beat(): void {

@@ -37,7 +37,7 @@ export function tick(state: CoordinatorState, event: CoordinatorEvent, nowMs: nu
   return { state: draft.state, events: draft.events, effects: draft.effects };
 }
 
-/** When `tick` wants a "time" event, at the latest; null while only other events can change anything. */
+/** When a state that was ticked at `nowMs` wants a "time" event, at the latest; null while only other events can change anything. */
 export function wakeAt(state: CoordinatorState, nowMs: number): number | null {
   const all = [...trainingDueMs(state), ...judgingDueMs(state)];
   const due = all.filter((timeMs) => timeMs > nowMs && timeMs < Number.POSITIVE_INFINITY);

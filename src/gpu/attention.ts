@@ -62,8 +62,8 @@ type Way = "attention" | "attentionBackward";
 /**
  * The rung to take where nobody has measured. On a GPU tiles in workgroup memory: forward as others publish them, 64 rows in
  * registers; backward, where that takes twice the registers, 4 lanes a row. On software adapters what was fastest on
- * SwiftShader (4 lanes), on Mesa's lavapipe (8 lanes) and without subgroups on Mesa's llvmpipe; in the backward, where each
- * row has a gradient as well, fewer rows an invocation: compilers take seconds over more.
+ * SwiftShader (4 lanes), on Mesa's lavapipe (8 lanes) and without subgroups on Mesa's llvmpipe. On lavapipe that is fewer rows
+ * in the backward, where each row has a gradient as well.
  */
 export function attentionGuess({ software, lanesMin }: DeviceKind, way: Way): AttentionRung {
   if (!software) {
@@ -72,10 +72,7 @@ export function attentionGuess({ software, lanesMin }: DeviceKind, way: Way): At
   if (lanesMin >= 8) {
     return way === "attention" ? "subgroup-2" : "subgroup-1";
   }
-  if (lanesMin > 0) {
-    return way === "attention" ? "subgroup-4" : "subgroup-2";
-  }
-  return "rows";
+  return lanesMin > 0 ? "subgroup-4" : "rows";
 }
 
 /** What a search tries, the guess first and then the likely best ones: time may be short. */

@@ -23,6 +23,11 @@ const TYPE_ONLY: readonly string[] = ["src/net/link.ts", "src/update/kernel.ts"]
 const LINES_MAX = 500;
 const COLUMNS_MAX = 160;
 
+/** A package in a lock file. */
+interface Locked {
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
+}
+
 const files = ["src", "worker", "test", "bench", "experiments", "shaders", "tools"].flatMap((folder) =>
   below(join(root, folder)),
 );
@@ -66,6 +71,16 @@ describe("files", () => {
       ),
     ).toEqual([]);
   });
+  test.each(["package-lock.json", "bench/peers/package-lock.json"])("%s has what every platform needs", (path) => {
+    const { packages } = JSON.parse(text(path)) as { readonly packages: Readonly<Record<string, Locked>> };
+    const holes = Object.entries(packages).flatMap(([from, { optionalDependencies = {} }]) =>
+      Object.keys(optionalDependencies).filter(
+        (name) => !(`node_modules/${name}` in packages) && !(`${from}/node_modules/${name}` in packages),
+      ),
+    );
+    expect(holes).toEqual([]);
+  });
+
   test("no file is named after nothing in particular", () => {
     expect(files.filter((path) => /(^|\/)(utils?|helpers?|manager|common|misc)\b/.test(path))).toEqual([]);
   });

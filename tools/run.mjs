@@ -112,10 +112,8 @@ function installIn(folder, sentence) {
     return;
   }
   say(sentence);
-  // Not "npm ci": it refuses a lock file without the binaries of platforms that a registry mirror does not carry.
   // The compiler and the bundler are needed to start, so NODE_ENV=production must not leave them out.
-  const options = ["--no-save", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"];
-  must("npm", ["install", "--prefix", folder, ...options]);
+  must("npm", ["ci", "--prefix", folder, "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"]);
   writeFileSync(stamp, wanted);
 }
 

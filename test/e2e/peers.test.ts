@@ -1,9 +1,11 @@
 /**
- * Two headless contributors that both agreed to exchange checkpoints: the second gets the shared base from the first, over a
- * WebRTC link of their own, and the relay sends it nothing but the data.
+ * Contributors that agreed to exchange checkpoints get the shared base from each other, over a WebRTC link of their own, and the
+ * relay sends them nothing but the data: headless ones, and pages in a real browser, where it is a switch of its own.
  */
+import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { RunView } from "../../src/protocol/run-view.ts";
+import { beginContributing, openBrowser, openPage } from "./browser.ts";
 import { readMetrics, type MetricsRead } from "./metrics.ts";
 import { QUICK_CHARTER, startContributor, startRelay, temporaryFolder, type Running } from "./processes.ts";
 
@@ -62,3 +64,45 @@ test("a contributor gets the shared base from another where both agreed", async 
   expect(second.read("heddle_peer_bytes_total")).toBe(checkpoint);
   expect(second.read("heddle_meetings_total", 'outcome="fetched"')).toBe(1);
 });
+
+test("pages exchange the shared base while both have it ticked, and one that has not stays out of it", async () => {
+  await Promise.all(running.splice(0).map((one) => one.stop("SIGKILL")));
+  const dir = `${folder.path}/relay`;
+  const exchanged = async (): Promise<number> => (await readMetrics(dir))("heddle_peer_bytes_total");
+  const before = await exchanged();
+  const browser = await openBrowser();
+  try {
+    const server = await enter(browser, { ticked: true });
+    await leave(await enter(browser, { ticked: false }));
+    expect(await exchanged()).toBe(before);
+    // Again, as above.
+    for (let tries = 0; tries < 4 && (await exchanged()) === before; tries += 1) {
+      await leave(await enter(browser, { ticked: true }));
+    }
+    const after = await exchanged();
+    expect(after).toBeGreaterThan(before);
+    await expect
+      .poll(() => server.locator("#device-facts").innerText())
+      .toMatch(/With other volunteers\s+[1-9][\d.]*\skB sent/);
+    await server.locator("#peers-input").uncheck();
+    await leave(await enter(browser, { ticked: true }));
+    expect(await exchanged()).toBe(after);
+  } finally {
+    await browser.close();
+  }
+});
+
+async function leave(page: Page): Promise<void> {
+  await page.context().close();
+}
+
+/** A page on which somebody begins to contribute, once it trains. */
+async function enter(browser: Browser, { ticked }: { readonly ticked: boolean }): Promise<Page> {
+  const { page } = await openPage(browser, relay.origin);
+  if (ticked) {
+    await page.locator("#peers-input").check();
+  }
+  await beginContributing(page);
+  await expect.poll(() => page.locator("#state").innerText(), { timeout: 60_000 }).toMatch(/^Training/);
+  return page;
+}

@@ -118,6 +118,27 @@ describe("createBlobFetcher()", () => {
     expect(ranges[2]).toMatch(/^bytes=1000(000|500)-/); // what had arrived before the break is kept
   });
 
+  test("createBlobFetcher() comes back when the relay says, and not for ever", async () => {
+    const waits: number[] = [];
+    const wait = async (ms: number): Promise<void> => void waits.push(ms);
+    let refusals = 0;
+    intercept = (_, response) => {
+      refusals += 1;
+      if (refusals > 3) {
+        return false;
+      }
+      response.writeHead(429, { "retry-after": ["7", "9999", "soon"][refusals - 1] ?? "" }).end();
+      return true;
+    };
+    expect(digestOf(await fetcher({ wait })(digest, blob.length))).toBe(digest);
+    expect(waits).toEqual([7_000, 60_000, 1_000]);
+    intercept = (_, response) => {
+      response.writeHead(503).end();
+      return true;
+    };
+    await expect(fetcher({ wait })(digest, blob.length)).rejects.toMatchObject({ code: "unreachable" });
+  });
+
   test("createBlobFetcher() takes a whole answer from a server that knows no ranges", async () => {
     intercept = (_, response) => {
       response.writeHead(200, { "content-length": blob.length }).end(blob);

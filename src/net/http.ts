@@ -24,6 +24,17 @@ export interface BlobFetcherOptions {
 }
 
 const FIRST_WAIT_MS = 250;
+/** The longest time that a relay may have us wait. */
+const RETRY_MS_MAX = 60_000;
+
+/** The relay wants to be asked later. */
+class Later extends Error {
+  readonly retryMs: number;
+  constructor(response: Response) {
+    super(`the relay answered with status ${response.status}`);
+    this.retryMs = Math.min(RETRY_MS_MAX, 1_000 * (Number(response.headers.get("retry-after")) || 0));
+  }
+}
 
 /** A blob on its way. */
 interface Download {
@@ -63,7 +74,7 @@ export function createBlobFetcher({
           const sentence = `Cannot fetch blob ${digest}: the connection failed ${triesMax} times in a row`;
           throw new HeddleError("unreachable", sentence, { cause: error });
         }
-        await wait(FIRST_WAIT_MS * 2 ** (failures - 1));
+        await wait(Math.max(error instanceof Later ? error.retryMs : 0, FIRST_WAIT_MS * 2 ** (failures - 1)));
       }
     }
     if ((await hashBytes(download.bytes)) !== digest) {
@@ -124,6 +135,9 @@ function beginPiece(response: Response, download: Download): number {
   const { digest, bytesMax } = download;
   if (response.status === 404) {
     throw new HeddleError("unreachable", `Cannot fetch blob ${digest}: the relay does not have it`);
+  }
+  if (response.status === 429 || response.status === 503) {
+    throw new Later(response);
   }
   const isEmpty = response.status === 416 && response.headers.get("content-range") === "bytes */0";
   if (response.status !== 200 && response.status !== 206 && !isEmpty) {

@@ -2,6 +2,7 @@
  * Everything of a relay that contributors reach: the page and blobs over HTTP, links over WebSocket and WebRTC. What is behind
  * it, its source, changes when the relay takes the lead of its run; the ports stay open meanwhile.
  */
+import { createBuckets, type Rate } from "../base/bucket.ts";
 import type { Digest } from "../base/bytes.ts";
 import type { AttachArrival } from "../coordinator/door.ts";
 import type { Attach, Lane } from "../net/link.ts";
@@ -13,6 +14,11 @@ import type { Store } from "../store/store.ts";
 import type { RelayConfig } from "./config.ts";
 import { createHttpFace, listen } from "./http.ts";
 import { prefixOfRequest } from "./prefix.ts";
+
+/** HTTP requests of one network prefix: the page takes about twenty, a checkpoint one for 4 MiB. */
+export const REQUEST_RATE: Rate = { perS: 100, burst: 3_000 };
+/** Prefixes that are told apart at a time. */
+const PREFIXES_MAX = 20_000;
 
 /** What serves the run: the coordinator of this process, or the way to another's. */
 export interface Source {
@@ -57,7 +63,12 @@ export async function openFront(options: FrontOptions): Promise<Front> {
   let { source } = options;
   let shutReason: string | null = null;
   const rtc = await createRtcAnswerer(config.rtcPort === 0 ? {} : { port: config.rtcPort });
+  const requests = createBuckets(REQUEST_RATE, PREFIXES_MAX);
   const face = createHttpFace({
+    waitMs: (request) => {
+      const prefix = prefixOfRequest(request, config.proxyHeader);
+      return prefix === null ? 0 : requests.take(prefix, performance.now());
+    },
     dist,
     view: () => source.view(),
     log: store.log,

@@ -18,15 +18,16 @@ afterEach(async () => {
 });
 
 /** A face that serves one large file; `views` counts how often the run was read. */
-async function serve(): Promise<{ face: HttpFace; port: number; views: () => number }> {
+async function serve(): Promise<{ face: HttpFace; port: number; views: () => number; wait: (ms: number) => void }> {
   const dist = await mkdtemp(join(tmpdir(), "heddle-dist-"));
   await writeFile(join(dist, "large.bin"), new Uint8Array(FILE_BYTES));
-  let views = 0;
+  let [views, waitMs] = [0, 0];
   const view = (): RunView => {
     views += 1;
     return { connected: views } as RunView;
   };
   const face = createHttpFace({
+    waitMs: () => waitMs,
     dist,
     view,
     log: createMemoryStore().log,
@@ -37,7 +38,10 @@ async function serve(): Promise<{ face: HttpFace; port: number; views: () => num
     () => face.close(),
     () => rm(dist, { recursive: true }),
   );
-  return { face, port, views: () => views };
+  const wait = (ms: number): void => {
+    waitMs = ms;
+  };
+  return { face, port, views: () => views, wait };
 }
 
 async function descriptors(): Promise<number> {
@@ -74,6 +78,20 @@ test("createHttpFace() answers requests of one connection in turn, and cuts it o
   expect(await ask(port, PIPELINED_MAX, PIPELINED_MAX)).toBe(PIPELINED_MAX);
   expect(await ask(port, 10 * PIPELINED_MAX, 10 * PIPELINED_MAX)).toBeLessThanOrEqual(PIPELINED_MAX);
   expect((await fetch(`http://127.0.0.1:${port}/large.bin`)).status).toBe(200);
+});
+
+test("createHttpFace() tells those who have to wait when to come back, a minute at most", async () => {
+  const { port, wait } = await serve();
+  const answer = async (): Promise<readonly [number, string | null]> => {
+    const { status, headers } = await fetch(`http://127.0.0.1:${port}/api/run`);
+    return [status, headers.get("retry-after")];
+  };
+  wait(1_200);
+  expect(await answer()).toEqual([429, "2"]);
+  wait(1e9);
+  expect(await answer()).toEqual([429, "60"]);
+  wait(0);
+  expect(await answer()).toEqual([200, null]);
 });
 
 test("createHttpFace() tells listeners of many changes once, with the last state, and of a version at once", async () => {

@@ -24,7 +24,12 @@ export const PIPELINED_MAX = 8;
 /** Event streams get the run at most this often, however often it changes. */
 export const RUN_PAUSE_MS = 250;
 
+/** Longest time to come back that anybody is told; a flood would be told hours. */
+const RETRY_S_MAX = 60;
+
 export interface HttpOptions {
+  /** Milliseconds until whoever sent this may ask again; 0: it is answered. */
+  readonly waitMs: (request: IncomingMessage) => number;
   readonly dist: string;
   readonly view: () => RunView;
   readonly log: Pick<Log, "length" | "read">;
@@ -105,6 +110,13 @@ interface Answering extends HttpOptions {
 }
 
 async function answer(request: IncomingMessage, response: ServerResponse, options: Answering): Promise<void> {
+  const waitMs = options.waitMs(request);
+  if (waitMs > 0) {
+    const afterS = Math.min(RETRY_S_MAX, Math.ceil(waitMs / 1_000));
+    response.writeHead(429, { "access-control-allow-origin": "*", "retry-after": `${afterS}` });
+    response.end("Too much is asked from this network; come back later\n");
+    return;
+  }
   if (request.method !== "GET" && request.method !== "HEAD" && request.method !== "OPTIONS") {
     plain(response, 405, "Only GET is understood here");
     return;

@@ -24,7 +24,7 @@ const ROUNDS = 40;
 const job = { deadlineMs: 1e9, signal: createStop(), onStep: () => undefined };
 
 async function accounts(compression: Compression, seed: number) {
-  const uplink = { ...compression, together: 3 * compression.keep };
+  const uplink = { ...compression, together: 3 * compression.keep, carry: seed % 2 === 0 };
   const charter = littleCharter({ uplink, train: [] });
   const run = charterDigest(charter);
   const rng = createRng("conservation", seed);
@@ -52,10 +52,10 @@ async function accounts(compression: Compression, seed: number) {
       fetchBlob: async () => floatBytes(base),
       store: createMemoryStore({ disk }),
       createWork: async () => ({
-        train: async () => {
+        train: async (_assignment, start) => {
           const after = Float32Array.from({ length: P }, () => rng.normal() ** 3 / 64);
           after.forEach((value, p) => {
-            made[p] = (made[p] as number) - value; // base − after
+            made[p] = (made[p] as number) + (start[p] as number) - value;
           });
           return { after, losses: [1], steps: 1, tokens: 32 };
         },

@@ -36,7 +36,7 @@ interface Faults {
 async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults: Faults = {}) {
   const charter = {
     ...sample,
-    uplink: { ...exact, together: 0 },
+    uplink: { ...exact, together: 0, carry: false },
     round: { ...sample.round, aheadMax: 5, aheadShare },
     ...changes,
   };
@@ -158,9 +158,23 @@ describe("createDesk()", () => {
     expect(second.pending.steps).toBe(6);
   });
 
+  test("goes on from what it has not sent, as faded as that is in what it sends", async () => {
+    const { asked, train, settle } = await deskOf(0, { uplink: { ...exact, beta: 0.5, together: 0, carry: true } });
+    await settle(await train(0, 100), "kept"); // 3 are left
+    const second = await train(1, 90);
+    expect([asked.at(-1)?.from, second.value]).toEqual([90 - 1.5, 1.5 + 3]);
+    await settle(second, "kept");
+    const third = await train(4, 80); // two rounds without it
+    expect([asked.at(-1)?.from, third.value]).toEqual([80 - 4.5 / 8, 4.5 / 8 + 3]);
+    await settle(third, "accepted");
+    await settle(await train(5, 70), "discarded");
+    await train(6, 60);
+    expect(asked.slice(-2).map(({ from }) => from)).toEqual([70, 60]);
+  });
+
   test("sends more of its first contributions, where the charter says so", async () => {
     const { train, settle } = await deskOf(1, {
-      uplink: { ...exact, keep: 2, together: 0 },
+      uplink: { ...exact, keep: 2, together: 0, carry: false },
       newcomers: { contributions: 2, keep: 4 },
     });
     const entries: number[] = [];

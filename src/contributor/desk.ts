@@ -1,9 +1,9 @@
 /**
  * What a contributor holds while it takes part in one run: the base, the engine's work, the residual, the contribution that
- * waits for its verdict. Here a contribution is made (train, take the delta, add it to the residual, pack, sign, write
- * down) and another's is checked. `run.ts` calls it and `tick.ts` decides when.
+ * waits for its verdict. Here a contribution is made (train from the base and the residual, add what that changed to the
+ * residual, pack, sign, write down) and another's is checked. `run.ts` calls it and `tick.ts` decides when.
  */
-import { assert, HeddleError, messageIn, present } from "../base/assert.ts";
+import { HeddleError, messageIn, present } from "../base/assert.ts";
 import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import { createTurn } from "../base/turn.ts";
 import type { FetchBlob } from "../net/link.ts";
@@ -15,10 +15,10 @@ import type { TrainAssignment, ValidateAssignment, VersionInfo } from "../protoc
 import { countPieces, digestPieces, pieceAt } from "../protocol/pieces.ts";
 import type { Store } from "../store/store.ts";
 import { applyUpdate } from "../update/delta.ts";
-import { fadeOf, giveBack, settle } from "../update/feedback.ts";
 import { unpackUpdate } from "../update/unpack.ts";
 import { openNotebook, type Held, type Page, type Signed } from "./notebook.ts";
 import { packOnHost, type Feed } from "./packing.ts";
+import { roundsMissed, setApart, settled, settledLate, startOf } from "./residual.ts";
 import type { ContributorState, Outcome, Pending } from "./state.ts";
 import type { CreateWork, EngineInUse, JobOptions, LocalRun, Work } from "./work.ts";
 
@@ -113,12 +113,12 @@ export function createDesk(options: DeskOptions): Desk {
     return params;
   };
 
-  const contribute = async (assignment: TrainAssignment, { local, ahead }: Trained): Promise<Pending> => {
+  const contribute = async (assignment: TrainAssignment, { local, start, ahead }: Trained): Promise<Pending> => {
     const before = setApart(await readOnce());
     const feed: Feed = {
-      base: baseOf(assignment.baseDigest),
+      start,
       residual: before.residual,
-      rounds: Math.max(0, assignment.round - before.round - 1),
+      rounds: roundsMissed(before, assignment),
       uplink: uplinkOf(charter, { keep: assignment.keep, made: before.made }),
     };
     const { after } = local;
@@ -168,15 +168,15 @@ export function createDesk(options: DeskOptions): Desk {
       const before = trail;
       trail = undefined;
       const lead = before !== undefined && isNext(before, assignment) && before.steps > 0 ? before : null;
-      const base = baseOf(assignment.baseDigest);
-      const from = lead === null ? base : moved(base, lead, aheadShare);
+      const start = startOf(baseOf(assignment.baseDigest), setApart(await readOnce()), { assignment, charter });
+      const from = lead === null ? start : moved(start, lead, aheadShare);
       const ahead = lead?.steps ?? 0;
       const left = { ...assignment, stepsMax: Math.max(1, assignment.stepsMax - ahead) };
       const local = await present(work, "the engine").train(left, from, job);
       if (job.signal.aborted || local.steps === 0) {
         return null;
       }
-      const pending = await inTurn(() => contribute(assignment, { local, ahead }));
+      const pending = await inTurn(() => contribute(assignment, { local, start, ahead }));
       if (aheadMax > 0) {
         // What is signed and written down does not depend on it.
         const ended = await parametersOf(local).catch(() => undefined);
@@ -392,13 +392,15 @@ function isNext({ assignment: { baseVersion: last } }: Trail, { baseVersion }: T
   return baseVersion === last || baseVersion === last + 1;
 }
 
-/** `base` [P] and a share of what the steps ahead made of the parameters. */
-function moved(base: Float32Array, { ended, params }: Trail, share: number): Float32Array<ArrayBuffer> {
-  return Float32Array.from(base, (value, i) => value + share * ((params[i] as number) - (ended[i] as number)));
+/** `start` [P] and a share of what the steps ahead made of the parameters. */
+function moved(start: Float32Array, { ended, params }: Trail, share: number): Float32Array<ArrayBuffer> {
+  return Float32Array.from(start, (value, i) => value + share * ((params[i] as number) - (ended[i] as number)));
 }
 
 interface Trained {
   readonly local: LocalRun;
+  /** What its change is counted from, [P]: the base and the residual. */
+  readonly start: Float32Array<ArrayBuffer>;
   /** Steps taken before. */
   readonly ahead: number;
 }
@@ -445,48 +447,4 @@ async function sign(signing: Signing): Promise<Signed> {
   const pieces = countPieces(payload.length, pieceBytes);
   const pending = { id: contributionIdOf(header), round, baseVersion, wireBytes, pieces, steps: steps + ahead, loss };
   return { pending, header, signature, payload };
-}
-
-/** The residual after the verdict on what was packed from it. */
-function settled({ residual, signed }: Page, outcome: Outcome): Page["residual"] {
-  if (residual === null || signed === null || outcome === "kept") {
-    return residual;
-  }
-  if (outcome === "discarded") {
-    return null;
-  }
-  const sent = unpackUpdate(signed.payload, { parameters: residual.length, keepMax: 4096 });
-  if (!sent.ok) {
-    return null; // this device packed it; a damaged copy cannot be taken back, so nothing is sent twice
-  }
-  const rest = residual.slice() as NonNullable<Page["residual"]>;
-  settle(rest, sent.value);
-  return rest;
-}
-
-/**
- * The page of a contributor that goes on before the verdict is here: as if its contribution were accepted, so that the next one does
- * not send the same again.
- */
-function setApart(page: Page): Page {
-  const { signed, late } = page;
-  if (signed === null) {
-    return page;
-  }
-  assert(late === null, "Cannot contribute: two contributions have no verdict yet");
-  return { ...page, residual: settled(page, "accepted"), signed: null, late: signed };
-}
-
-/** The residual after the verdict on what was set apart: what was not accepted comes back, as faded as if it had stayed. */
-function settledLate({ residual, late, round }: Page, { beta }: Compression, outcome: Outcome): Page["residual"] {
-  if (residual === null || late === null || outcome === "accepted") {
-    return residual;
-  }
-  const sent = unpackUpdate(late.payload, { parameters: residual.length, keepMax: 4096 });
-  if (outcome === "discarded" || !sent.ok) {
-    return outcome === "discarded" ? null : residual;
-  }
-  const back = residual.slice() as NonNullable<Page["residual"]>;
-  giveBack(back, sent.value, fadeOf({ beta, rounds: round - late.pending.round }));
-  return back;
 }

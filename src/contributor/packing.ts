@@ -1,5 +1,5 @@
 /**
- * From what training made of the base to what is sent: the difference goes into the residual, and what is largest in it into a
+ * From what training made of the parameters to what is sent: the difference goes into the residual, and what is largest in it into a
  * payload (`update/`). Where the parameters are still on an engine, it does both, and what comes back is the packed bits and,
  * because it has to outlive this process, the residual: the notebook holds that, and the engine keeps nothing of it. On the
  * host it is the same in plain loops, for updates that travel exactly and for engines that have no room left.
@@ -15,9 +15,10 @@ import { accumulate, age, createResidual, fadeOf } from "../update/feedback.ts";
 import { packUpdate } from "../update/pack.ts";
 import { joinSlots, type SlotShape } from "../update/slots.ts";
 
-/** What a change of the base [P] is added to. It stays as it is: it may be written down. */
+/** What a change of the parameters [P] is added to. It stays as it is: it may be written down. */
 export interface Feed {
-  readonly base: Float32Array<ArrayBuffer>;
+  /** That the change is counted from. */
+  readonly start: Float32Array<ArrayBuffer>;
   /** [P]; one of another length, or none, counts as zeros. */
   readonly residual: Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | null;
   /** Rounds that passed without a contribution. */
@@ -31,10 +32,10 @@ export interface Packed {
   readonly residual: NonNullable<Feed["residual"]>;
 }
 
-/** Packs what became of the base; both throw HeddleError "device-wrong" where that is not finite. */
-export function packOnHost({ base, residual: before, rounds, uplink }: Feed, after: Float32Array): Packed {
+/** Packs what became of the parameters; both throw HeddleError "device-wrong" where that is not finite. */
+export function packOnHost({ start, residual: before, rounds, uplink }: Feed, after: Float32Array): Packed {
   const { bits, beta } = uplink;
-  const delta = deltaOf(base, after, bits);
+  const delta = deltaOf(start, after, bits);
   if (!delta.every((value) => Number.isFinite(value))) {
     throw notFinite();
   }
@@ -45,10 +46,10 @@ export function packOnHost({ base, residual: before, rounds, uplink }: Feed, aft
   return { payload: packUpdate(residual, uplink), residual: residual as Packed["residual"] };
 }
 
-/** Packs what became of the base in the state "params" of `engine`, there; not for 64 bits. */
+/** Packs what became of the parameters, which are the state "params" of `engine`, there; not for 64 bits. */
 export async function packOnEngine(engine: Engine, feed: Feed): Promise<Packed> {
-  const { base, residual: before, rounds, uplink } = feed;
-  const shape = { parameters: base.length, keep: uplink.keep, bits: uplink.bits };
+  const { start, residual: before, rounds, uplink } = feed;
+  const shape = { parameters: start.length, keep: uplink.keep, bits: uplink.bits };
   let plan;
   try {
     plan = await engine.compile(packProgram(shape));
@@ -59,9 +60,9 @@ export async function packOnEngine(engine: Engine, feed: Feed): Promise<Packed> 
     throw error;
   }
   using compiled = plan;
-  const fits = before instanceof Float32Array && before.length === base.length;
-  compiled.write("residual", fits ? before : new Float32Array(base.length));
-  compiled.write("base", base);
+  const fits = before instanceof Float32Array && before.length === start.length;
+  compiled.write("residual", fits ? before : new Float32Array(start.length));
+  compiled.write("start", start);
   compiled.write("scale", Float32Array.of(fadeOf({ beta: uplink.beta, rounds: rounds + 1 })));
   const { slots, residual } = await compiled.run(["slots", "residual"]);
   const payload = joinSlots(new Uint32Array(slots.buffer), shape);
@@ -75,8 +76,8 @@ export async function packOnEngine(engine: Engine, feed: Feed): Promise<Packed> 
 function packProgram({ parameters, ...form }: SlotShape): Program {
   const r = record("pack");
   const residual = r.input("residual", [parameters]);
-  const base = r.input("base", [parameters]);
-  r.feedback(residual, { base, params: r.state("params", [parameters]), scale: r.input("scale", [1]) });
+  const start = r.input("start", [parameters]);
+  r.feedback(residual, { base: start, params: r.state("params", [parameters]), scale: r.input("scale", [1]) });
   r.pack(residual, form);
   return r.finish(["slots", "residual"]);
 }

@@ -23,7 +23,7 @@ const charter = {
   model: { ...sample.model, channels: 8, layers: 1, heads: 2, kvHeads: 1, hidden: 8, time: 8 },
   inner: { ...sample.inner, batch: 2 },
   // What travels exactly is packed by the host, so that a run comes with its parameters.
-  uplink: { keep: 4096, bits: 64, beta: 0, together: 0 },
+  uplink: { keep: 4096, bits: 64, beta: 0, together: 0, carry: false },
 } as const;
 const corpus = createCorpus([Uint8Array.from({ length: 500 }, (_, i) => 97 + (i % 26))]);
 const contributor = "c".repeat(64) as ContributorId;
@@ -169,7 +169,7 @@ test("createWork() ends a round at its deadline, not after the rest that is owed
 test.each([1, 2, 3, 4] as const)(
   "createWork() packs with %i bits on the engine what the host would pack, and trains on undisturbed",
   async (bits) => {
-    const uplink = { keep: 64, bits, beta: 0.9, together: 0 } as const;
+    const uplink = { keep: 64, bits, beta: 0.9, together: 0, carry: false } as const;
     const base = initialParameters(charter.model);
     const pace = { work: <T>(run: () => Promise<T>) => run() };
     const options = { contributor, corpus, clock: ticking(), pace };
@@ -179,7 +179,7 @@ test.each([1, 2, 3, 4] as const)(
     for (const round of [3, 5]) {
       const { after } = await packing.train({ ...assignment, round }, base, free);
       const reference = await plain.train({ ...assignment, round }, base, free);
-      const feed = { base, residual: last?.residual ?? null, rounds: last === undefined ? 0 : 1, uplink };
+      const feed = { start: base, residual: last?.residual ?? null, rounds: last === undefined ? 0 : 1, uplink };
       const onHost = packOnHost(feed, reference.after as Float32Array);
       const packed = await (after as OnEngine).pack(feed);
       expect(packed.payload).toEqual(packUpdate(packed.residual, uplink));
@@ -193,7 +193,7 @@ test.each([1, 2, 3, 4] as const)(
 );
 
 test("createWork() packs on the host when the engine has no room", async () => {
-  const uplink = { keep: 64, bits: 2, beta: 0.9, together: 0 } as const;
+  const uplink = { keep: 64, bits: 2, beta: 0.9, together: 0, carry: false } as const;
   const base = initialParameters(charter.model);
   const twin = createTwin();
   const engine: Engine = {
@@ -215,7 +215,7 @@ test("createWork() packs on the host when the engine has no room", async () => {
     pace,
   });
   const { after } = await work.train(assignment, base, free);
-  const feed = { base, residual: null, rounds: 0, uplink };
+  const feed = { start: base, residual: null, rounds: 0, uplink };
   const packed = await (after as OnEngine).pack(feed);
   expect(packed).toEqual(packOnHost(feed, await twin.readState("params")));
 });

@@ -98,6 +98,7 @@ const uplinkFields: Reader<UplinkConfig> = record<UplinkConfig>({
   bits: oneOf([1, 2, 3, 4, 64]),
   beta: real(0, 1),
   together: integer(0, 4_096),
+  carry: boolean,
 });
 
 const newcomerFields: Reader<NewcomerConfig> = record<NewcomerConfig>({

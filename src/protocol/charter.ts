@@ -57,6 +57,11 @@ export interface UplinkConfig extends Compression {
    * each can send more than of many, for as much work on the relay; 0: `keep`, however many there are.
    */
   readonly together: number;
+  /**
+   * Whether training begins from what earlier updates left out, too, as faded as it is then sent; else from the base alone, where
+   * a device learns the same again.
+   */
+  readonly carry: boolean;
 }
 
 /** Entries that each of so many (1 at least) contributors keeps of a chunk. */

@@ -36,7 +36,7 @@ export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): C
     purpose: "A small language model learns English prose from books in the public domain",
     model: SAMPLE_MODEL,
     inner: SAMPLE_INNER,
-    uplink: { keep: 128, bits: 2, beta: 0.2, together: 1024 },
+    uplink: { keep: 128, bits: 2, beta: 0.2, together: 1024, carry: false },
     newcomers: { contributions: 0, keep: 1024 },
     downlink: { keep: 1024, bits: 2, beta: 0.95 },
     outer: { learningRate: 1, momentum: 0, clipToMedian: 1, radial: false, endShare: 1 },

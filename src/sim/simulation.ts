@@ -106,8 +106,14 @@ export function optionsOf(seed: number): Omit<SimulationOptions, "openCrew"> {
   const [rounds, parameters] = [2 + rng.below(2), 64 + rng.below(200)];
   const exact = rng.below(2) !== 0;
   const uplink = exact
-    ? ({ keep: 4096, bits: 64, beta: 0.95, together: 0 } as const)
-    : ({ keep: 32, bits: WIDTHS[seed % 4] ?? 2, beta: 0.95, together: 64 * (seed % 3) } as const);
+    ? ({ keep: 4096, bits: 64, beta: 0.95, together: 0, carry: seed % 2 === 0 } as const)
+    : ({
+        keep: 32,
+        bits: WIDTHS[seed % 4] ?? 2,
+        beta: 0.95,
+        together: 64 * (seed % 3),
+        carry: seed % 2 === 0,
+      } as const);
   const whole = createRng("pieces", seed).below(2) === 0;
   const pieceBytes = whole ? PIECE_BYTES : SMALL_PIECE_BYTES * (exact ? 16 : Math.max(1, uplink.together / 32));
   return { seed, contributors, rounds, parameters, uplink, pieceBytes, faults };
@@ -116,7 +122,7 @@ export function optionsOf(seed: number): Omit<SimulationOptions, "openCrew"> {
 export async function runSimulation(options: SimulationOptions): Promise<Outcome> {
   const { seed, contributors, rounds, faults, parameters = 128, openCrew, settle } = options;
   const { pieceBytes = PIECE_BYTES, peers = false } = options;
-  const charter = charterOf(seed, options.uplink ?? { keep: 32, bits: 2, beta: 0.95, together: 0 });
+  const charter = charterOf(seed, options.uplink ?? { keep: 32, bits: 2, beta: 0.95, together: 0, carry: false });
   const stormMs = rounds * 5_000;
   const world = createWorld({
     seed,

@@ -353,10 +353,9 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     verify: world.registry.verify,
     engine: { kind: "twin", device: "simulated", sentence: "" },
     createWork: async () =>
-      witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), (version, from) => {
-        // Where nobody trains ahead, it trains from the base itself; else from a point near it.
-        const exact = charter.round.aheadMax === 0;
-        const params = new Float32Array(exact ? from : present(contributor.parameters(), "the base"));
+      witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), (version) => {
+        // Training begins near the base, not from it: with what this device has not sent yet.
+        const params = new Float32Array(present(contributor.parameters(), "the base"));
         world.used.push({ contributor: id, version, digest: digestOf(floatBytes(params)) });
       }),
     // Liars change whole contributions on their way.
@@ -391,18 +390,18 @@ function isAccepted({ entries }: MemoryDisk, id: ContributionId): boolean {
   });
 }
 
-/** Has every version noted that is worked on, and the parameters that the work begins from. */
-function witnessed(work: Work, note: (version: number, from: Float32Array) => void): Work {
+/** Has every version noted that is worked on, when the work begins. */
+function witnessed(work: Work, note: (version: number) => void): Work {
   return {
     ...work,
     train: (assignment, from, job) => {
       if (job.firstStep === undefined) {
-        note(assignment.baseVersion, from);
+        note(assignment.baseVersion);
       } // else it goes on ahead of its next assignment
       return work.train(assignment, from, job);
     },
     validate: (assignment, base, update, job) => {
-      note(assignment.baseVersion, base);
+      note(assignment.baseVersion);
       return work.validate(assignment, base, update, job);
     },
   };

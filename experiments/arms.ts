@@ -149,7 +149,7 @@ export function dense(
   { name, sentence, outer }: Pick<Arm, "name" | "sentence"> & Pick<Charter, "outer">,
 ): Arm {
   return arm(scale, name, sentence, {
-    charter: { uplink: { ...DENSE, together: 0 }, downlink: DENSE, outer, trust: TRUSTING },
+    charter: { uplink: { ...DENSE, together: 0, carry: false }, downlink: DENSE, outer, trust: TRUSTING },
   });
 }
 
@@ -169,6 +169,12 @@ export function lingering(scale: Scale): Arm {
   return arm(scale, "lingering", sentence, { charter: { uplink: { ...uplink, beta: 0.8 } } });
 }
 
+/** The default, but training begins from what earlier updates left out, too. */
+export function carrying(scale: Scale, beta: number): Arm {
+  const sentence = `The default, but training begins from what earlier updates left out, too, which fades by ${beta} a round`;
+  return arm(scale, `carry-${beta}`, sentence, { charter: { uplink: { ...uplink, beta, carry: true } } });
+}
+
 /** A member who has one source of three may worsen the mixture a little in each round; the mean over members does not. */
 const MEMBERS_HARM_MAX = 0.2;
 
@@ -180,6 +186,8 @@ export function five(scale: Scale): Arm[] {
 export const SMALL: Scale = { model: TINY_MODEL, contributors: 8, rounds: 40, steps: 15 };
 export const PROOF: Scale = { model: TINY_MODEL, contributors: 8, rounds: 10, steps: 15 };
 export const SAMPLE: Scale = { model: SAMPLE_MODEL, contributors: 8, rounds: 40, steps: 30 };
+/** What a volunteer's GPU wants: contributors whose own gradient is little noisy, in short rounds. */
+export const BATCH: Scale = { ...SAMPLE, rounds: 30, steps: 15, batch: 32 };
 export const LARGER: Scale = { model: LARGER_MODEL, contributors: 8, rounds: 30, steps: 30 };
 
 /** The default with other compression or another outer step. */

@@ -2,6 +2,8 @@
 import {
   arm,
   atRates,
+  BATCH,
+  carrying,
   charterOf,
   churn,
   DENSE,
@@ -104,9 +106,11 @@ export const EXPERIMENTS: readonly Experiment[] = [
     question: `Sample model, batches of 32 and 30 rounds of 15 steps, ${split === "whole" ? "everyone draws from all text" : "each contributor has one of three sources"}: is the default within 1 % of data parallel?`,
     seeds: SEEDS,
     reference: "synchronous",
-    arms: [synchronous, standard, diloco, fedAvg].map((make) =>
-      make({ ...SAMPLE, split, steps: 15, rounds: 30, batch: 32 }),
-    ),
+    arms: [
+      ...[synchronous, standard, diloco, fedAvg].map((make) => make({ ...BATCH, split })),
+      carrying({ ...BATCH, split }, 0.9),
+      ...atRates({ ...BATCH, split }, [synchronous, standard, (scale) => carrying(scale, 0.9)], [4e-3]),
+    ],
   })),
   {
     name: "sample-rates",
@@ -131,7 +135,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
           charter: { round },
         }),
         arm(scale, `${contributors}-each-128`, `${who}, who keep 128 each; what is left fades by 0.8 a round`, {
-          charter: { round, uplink: { ...uplink, beta: 0.8, together: 0 } },
+          charter: { round, uplink: { ...uplink, beta: 0.8, together: 0, carry: false } },
         }),
       ];
     }),
@@ -202,13 +206,25 @@ export const EXPERIMENTS: readonly Experiment[] = [
     arms: atRates({ ...SMALL, batch: 32 }, [synchronous, fedAvg, diloco, standard, lingering], [2e-3, 4e-3]),
   },
   {
+    name: "small-carry",
+    question:
+      "Small model: should training begin from what earlier updates left out, and how fast should that fade? Batches of 8 and of 32",
+    seeds: SEEDS,
+    reference: "batch-32-default",
+    arms: [8, 32].flatMap((batch) => {
+      const scale: Scale = { ...SMALL, batch };
+      const ways = [standard(scale), ...[0.5, 0.8, 0.9, 1].map((beta) => carrying(scale, beta))];
+      return ways.map((way) => ({ ...way, name: `batch-${batch}-${way.name}` }));
+    }),
+  },
+  {
     name: "small-uplink",
     question: "Small model, the downlink exact: how much must go up?",
     seeds: SEEDS,
     reference: "up-all",
     arms: [
       varied("up-all", "Everything goes up and comes down exactly", {
-        uplink: { ...DENSE, together: 0 },
+        uplink: { ...DENSE, together: 0, carry: false },
         downlink: DENSE,
       }),
       ...[64, 128, 256, 512, 1_024].map((keep) =>

@@ -113,7 +113,9 @@ function installIn(folder, sentence) {
   }
   say(sentence);
   // The compiler and the bundler are needed to start, so NODE_ENV=production must not leave them out.
-  must("npm", ["ci", "--prefix", folder, "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"]);
+  // Not "npm ci": it empties node_modules first, under a relay that runs from it, or for nothing where the registry is away.
+  const options = ["--no-save", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"];
+  must("npm", ["install", "--prefix", folder, ...options]);
   writeFileSync(stamp, wanted);
 }
 

@@ -172,6 +172,16 @@ describe("createDesk()", () => {
     expect(asked.slice(-2).map(({ from }) => from)).toEqual([70, 60]);
   });
 
+  test("waits for a verdict that is on its way into the notebook before it goes on from what is left", async () => {
+    const { asked, train, settle } = await deskOf(0, { uplink: { ...exact, beta: 0.5, together: 0, carry: true } });
+    const first = await train(0, 100);
+    const second = await train(1, 90); // the first has no verdict yet
+    void settle(first, "accepted");
+    void settle(second, "kept"); // 3 are left
+    const third = await train(2, 80);
+    expect([asked.at(-1)?.from, third.value]).toEqual([80 - 1.5, 1.5 + 3]);
+  });
+
   test("sends more of its first contributions, where the charter says so", async () => {
     const { train, settle } = await deskOf(1, {
       uplink: { ...exact, keep: 2, together: 0, carry: false },

@@ -1,7 +1,7 @@
 /**
  * What a contributor holds while it takes part in one run: the base, the engine's work, the residual, the contribution that
- * waits for its verdict. Here a contribution is made (train from the base and the residual, add what that changed to the
- * residual, pack, sign, write down) and another's is checked. `run.ts` calls it and `tick.ts` decides when.
+ * waits for its verdict. Here a contribution is made (train, add what that changed to the residual, pack, sign, write
+ * down) and another's is checked. `run.ts` calls it and `tick.ts` decides when.
  */
 import { HeddleError, messageIn, present } from "../base/assert.ts";
 import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
@@ -164,11 +164,16 @@ export function createDesk(options: DeskOptions): Desk {
       }),
     base: () => held ?? null,
     train: async (assignment, job) => {
+      const { uplink } = charter;
       const { aheadMax, aheadShare } = charter.round;
       const before = trail;
       trail = undefined;
       const lead = before !== undefined && isNext(before, assignment) && before.steps > 0 ? before : null;
-      const start = startOf(baseOf(assignment.baseDigest), setApart(await readOnce()), { assignment, charter });
+      const base = baseOf(assignment.baseDigest);
+      // In turn: a verdict that has come before the assignment may still be on its way into the page.
+      const start = uplink.carry
+        ? await inTurn(async () => startOf(base, setApart(await readOnce()), { assignment, uplink }))
+        : base;
       const from = lead === null ? start : moved(start, lead, aheadShare);
       const ahead = lead?.steps ?? 0;
       const left = { ...assignment, stepsMax: Math.max(1, assignment.stepsMax - ahead) };
@@ -399,7 +404,7 @@ function moved(start: Float32Array, { ended, params }: Trail, share: number): Fl
 
 interface Trained {
   readonly local: LocalRun;
-  /** What its change is counted from, [P]: the base and the residual. */
+  /** What its change is counted from, [P]. */
   readonly start: Float32Array<ArrayBuffer>;
   /** Steps taken before. */
   readonly ahead: number;

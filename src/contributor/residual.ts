@@ -3,7 +3,7 @@
  * takes from it or gives back, and what it is while a verdict is still to come. Pages of the notebook in, residuals out.
  */
 import { assert } from "../base/assert.ts";
-import type { Charter, Compression } from "../protocol/charter.ts";
+import type { Compression } from "../protocol/charter.ts";
 import type { TrainAssignment } from "../protocol/messages.ts";
 import { fadeOf, giveBack, settle } from "../update/feedback.ts";
 import { unpackUpdate } from "../update/unpack.ts";
@@ -15,21 +15,17 @@ export function roundsMissed({ round }: Page, assignment: TrainAssignment): numb
   return Math.max(0, assignment.round - round - 1);
 }
 
-/**
- * Where training begins, [P]: the base, and where the charter says so what this device has trained and not sent, as faded as it is when
- * the next update is packed.
- */
+/** Where training begins that carries on, [P]: the base less the residual, as faded as that is when the next update is packed. */
 export function startOf(
   base: Float32Array<ArrayBuffer>,
   page: Page,
-  { assignment, charter }: { readonly assignment: TrainAssignment; readonly charter: Charter },
+  { assignment, uplink }: { readonly assignment: TrainAssignment; readonly uplink: Compression },
 ): Float32Array<ArrayBuffer> {
   const { residual } = page;
-  const { beta, carry } = charter.uplink;
-  if (!carry || residual?.length !== base.length) {
+  if (residual?.length !== base.length) {
     return base;
   }
-  const fade = fadeOf({ beta, rounds: roundsMissed(page, assignment) + 1 });
+  const fade = fadeOf({ beta: uplink.beta, rounds: roundsMissed(page, assignment) + 1 });
   const start = base.slice();
   for (let i = 0; i < start.length; i += 1) {
     start[i] = (start[i] as number) - fade * (residual[i] as number);
@@ -63,7 +59,7 @@ export function setApart(page: Page): Page {
   if (signed === null) {
     return page;
   }
-  assert(late === null, "Cannot contribute: two contributions have no verdict yet");
+  assert(late === null, "Cannot go on: two contributions have no verdict yet");
   return { ...page, residual: settled(page, "accepted"), signed: null, late: signed };
 }
 

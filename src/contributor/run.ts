@@ -151,9 +151,12 @@ class Session {
       return;
     }
     this.#busy = true;
+    const { clock, rng } = this.#options;
+    let tickedMs = clock.nowMs();
     try {
       for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-        const { state, effects } = tick(this.#state, next, this.#options.clock.nowMs(), this.#options.rng);
+        tickedMs = clock.nowMs();
+        const { state, effects } = tick(this.#state, next, tickedMs, rng);
         this.#state = state;
         for (const effect of effects) {
           this.#carryOut(effect);
@@ -166,7 +169,7 @@ class Session {
       this.#busy = false;
     }
     this.#peers.update();
-    this.#setWake();
+    this.#setWake(tickedMs);
     this.#show();
   }
 
@@ -352,9 +355,10 @@ class Session {
     }
   }
 
-  #setWake(): void {
+  /** What has become due since `tickedMs`, while effects were carried out, is due at once. */
+  #setWake(tickedMs: number): void {
     const { clock } = this.#options;
-    const timeMs = wakeMs(this.#state, clock.nowMs());
+    const timeMs = wakeMs(this.#state, tickedMs);
     if (timeMs === this.#wake?.timeMs) {
       return;
     }

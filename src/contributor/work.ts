@@ -23,12 +23,12 @@ import { packOnEngine, type Feed, type Packed } from "./packing.ts";
 
 /** Parameters [P] that are still on the engine, until its next job begins. */
 export interface OnEngine {
-  /** Packs what became of the base, there. */
+  /** Packs what became of the parameters, there. */
   pack(feed: Feed): Promise<Packed>;
   parameters(): Promise<Float32Array<ArrayBuffer>>;
 }
 
-/** What training made of the base. */
+/** What training made of the parameters that it began with. */
 export interface LocalRun {
   /** [P] */
   readonly after: Float32Array<ArrayBuffer> | OnEngine;

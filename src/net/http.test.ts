@@ -127,11 +127,11 @@ describe("createBlobFetcher()", () => {
       if (refusals > 3) {
         return false;
       }
-      response.writeHead(429, { "retry-after": ["7", "9999", "soon"][refusals - 1] ?? "" }).end();
+      response.writeHead(429, { "retry-after": ["2", "9999", "soon"][refusals - 1] ?? "" }).end();
       return true;
     };
     expect(digestOf(await fetcher({ wait })(digest, blob.length))).toBe(digest);
-    expect(waits).toEqual([7_000, 60_000, 1_000]);
+    expect(waits).toEqual([2_000, 5_000, 1_000]);
     intercept = (_, response) => {
       response.writeHead(503).end();
       return true;

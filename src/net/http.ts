@@ -24,8 +24,8 @@ export interface BlobFetcherOptions {
 }
 
 const FIRST_WAIT_MS = 250;
-/** The longest time that a relay may have us wait. */
-const RETRY_MS_MAX = 60_000;
+/** The longest time that a relay may have us wait: a download cannot be stopped meanwhile, and whoever gives it up comes back to it. */
+const RETRY_MS_MAX = 5_000;
 
 /** The relay wants to be asked later. */
 class Later extends Error {

@@ -21,7 +21,7 @@ test("openFront() makes a network that asks for too much come back later, and no
     onDownload: () => undefined,
   });
   const ask = async (from: string): Promise<Response> =>
-    fetch(`http://127.0.0.1:${front.port}/api/run`, { headers: { "x-forwarded-for": from } });
+    fetch(`http://127.0.0.1:${front.port}/api/ledger`, { headers: { "x-forwarded-for": from } });
   let answered = 0;
   let refusal: Response | null = null;
   while (refusal === null && answered < 10 * REQUEST_RATE.burst) {

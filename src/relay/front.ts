@@ -15,7 +15,7 @@ import type { RelayConfig } from "./config.ts";
 import { createHttpFace, listen } from "./http.ts";
 import { prefixOfRequest } from "./prefix.ts";
 
-/** HTTP requests of one network prefix: the page takes about twenty, a checkpoint one for 4 MiB. */
+/** Requests of one network prefix for blobs, one for 4 MiB, and for pages of the ledger. */
 export const REQUEST_RATE: Rate = { perS: 100, burst: 3_000 };
 /** Prefixes that are told apart at a time. */
 const PREFIXES_MAX = 20_000;

@@ -83,7 +83,7 @@ test("createHttpFace() answers requests of one connection in turn, and cuts it o
 test("createHttpFace() tells those who have to wait when to come back, a minute at most", async () => {
   const { port, wait } = await serve();
   const answer = async (): Promise<readonly [number, string | null]> => {
-    const { status, headers } = await fetch(`http://127.0.0.1:${port}/api/run`);
+    const { status, headers } = await fetch(`http://127.0.0.1:${port}/api/ledger`);
     return [status, headers.get("retry-after")];
   };
   wait(1_200);

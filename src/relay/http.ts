@@ -28,7 +28,7 @@ export const RUN_PAUSE_MS = 250;
 const RETRY_S_MAX = 60;
 
 export interface HttpOptions {
-  /** Milliseconds until whoever sent this may ask again; 0: it is answered. */
+  /** Milliseconds until whoever sent this may ask for blobs or the ledger again; 0: it is answered. */
   readonly waitMs: (request: IncomingMessage) => number;
   readonly dist: string;
   readonly view: () => RunView;
@@ -110,20 +110,16 @@ interface Answering extends HttpOptions {
 }
 
 async function answer(request: IncomingMessage, response: ServerResponse, options: Answering): Promise<void> {
-  const waitMs = options.waitMs(request);
-  if (waitMs > 0) {
-    const afterS = Math.min(RETRY_S_MAX, Math.ceil(waitMs / 1_000));
-    response.writeHead(429, { "access-control-allow-origin": "*", "retry-after": `${afterS}` });
-    response.end("Too much is asked from this network; come back later\n");
-    return;
-  }
   if (request.method !== "GET" && request.method !== "HEAD" && request.method !== "OPTIONS") {
     plain(response, 405, "Only GET is understood here");
     return;
   }
   const path = pathOf(request);
+  const waitMs = path !== null && (path.startsWith("/blob/") || path === "/api/ledger") ? options.waitMs(request) : 0;
   if (path === null) {
     plain(response, 400, "This address cannot be read");
+  } else if (waitMs > 0) {
+    tellLater(response, waitMs);
   } else if (path.startsWith("/blob/")) {
     options.blob(request, response, path.slice("/blob/".length));
   } else if (path === "/api/run") {
@@ -140,6 +136,15 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
   } else {
     await file(response, options.dist, path);
   }
+}
+
+function tellLater(response: ServerResponse, waitMs: number): void {
+  response.writeHead(429, {
+    "access-control-allow-origin": "*",
+    "access-control-expose-headers": "retry-after",
+    "retry-after": `${Math.min(RETRY_S_MAX, Math.ceil(waitMs / 1_000))}`,
+  });
+  response.end("Too much is asked from this network; come back later\n");
 }
 
 /** The decoded path, or null when it is not well-formed. */

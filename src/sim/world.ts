@@ -353,10 +353,12 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     verify: world.registry.verify,
     engine: { kind: "twin", device: "simulated", sentence: "" },
     createWork: async () =>
-      witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), (version) => {
-        // Training begins near the base, not from it: with what this device has not sent yet.
-        const params = new Float32Array(present(contributor.parameters(), "the base"));
-        world.used.push({ contributor: id, version, digest: digestOf(floatBytes(params)) });
+      witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), {
+        // Who trains ahead, or from what it has not sent, too, begins near the base and not at it.
+        near: charter.round.aheadMax > 0 || charter.uplink.carry,
+        base: () => present(contributor.parameters(), "the base"),
+        note: (version, params) =>
+          world.used.push({ contributor: id, version, digest: digestOf(floatBytes(new Float32Array(params))) }),
       }),
     // Liars change whole contributions on their way.
     ...(lie === null ? { pieceBytes } : {}),
@@ -390,18 +392,25 @@ function isAccepted({ entries }: MemoryDisk, id: ContributionId): boolean {
   });
 }
 
-/** Has every version noted that is worked on, when the work begins. */
-function witnessed(work: Work, note: (version: number) => void): Work {
+interface Witness {
+  /** Whether training begins elsewhere than at the base. */
+  readonly near: boolean;
+  readonly base: () => Float32Array;
+  readonly note: (version: number, params: Float32Array) => void;
+}
+
+/** Has every version noted that is worked on, and its parameters: those that the work begins from, or that are held then. */
+function witnessed(work: Work, { near, base: held, note }: Witness): Work {
   return {
     ...work,
     train: (assignment, from, job) => {
       if (job.firstStep === undefined) {
-        note(assignment.baseVersion);
+        note(assignment.baseVersion, near ? held() : from);
       } // else it goes on ahead of its next assignment
       return work.train(assignment, from, job);
     },
     validate: (assignment, base, update, job) => {
-      note(assignment.baseVersion);
+      note(assignment.baseVersion, base);
       return work.validate(assignment, base, update, job);
     },
   };

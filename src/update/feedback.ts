@@ -1,6 +1,6 @@
 /**
  * Error feedback: what a packed update leaves out is not lost but waits in a residual [P] and is sent later (Seide et al.,
- * 2014; SparseLoCo's e ← βe + δ), where training goes on from the base and βe, so that δ is not what e holds already. A round is `accumulate`, pack the residual, send, and `settle` once the other side says
+ * 2014; SparseLoCo's e ← βe + δ). A round is `accumulate`, pack the residual, send, and `settle` once the other side says
  * that the contribution is part of the base. Whoever goes on before it knows settles, too, and takes it back with `giveBack`
  * where it was not accepted. A contribution that was refused or came too late is not settled, so that it
  * is sent again; `age` fades what has waited for several rounds, because it was measured on an older base.

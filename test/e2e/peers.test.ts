@@ -69,12 +69,19 @@ test("pages exchange the shared base while both have it ticked, and one that has
   await Promise.all(running.splice(0).map((one) => one.stop("SIGKILL")));
   const dir = `${folder.path}/relay`;
   const exchanged = async (): Promise<number> => (await readMetrics(dir))("heddle_peer_bytes_total");
+  /** Introductions, whatever came of them. */
+  const met = async (): Promise<number> => {
+    const read = await readMetrics(dir);
+    const outcomes = ["fetched", "failed", "wrong", "declined"];
+    return outcomes.reduce((sum, outcome) => sum + read("heddle_meetings_total", `outcome="${outcome}"`), 0);
+  };
   const before = await exchanged();
   const browser = await openBrowser();
   try {
     const server = await enter(browser, { ticked: true });
+    const metBefore = await met();
     await leave(await enter(browser, { ticked: false }));
-    expect(await exchanged()).toBe(before);
+    expect(await met()).toBe(metBefore);
     // Again, as above.
     for (let tries = 0; tries < 4 && (await exchanged()) === before; tries += 1) {
       await leave(await enter(browser, { ticked: true }));
@@ -85,8 +92,9 @@ test("pages exchange the shared base while both have it ticked, and one that has
       .poll(() => server.locator("#device-facts").innerText())
       .toMatch(/With other volunteers\s+[1-9][\d.]*\skB sent/);
     await server.locator("#peers-input").uncheck();
+    const metAfter = await met();
     await leave(await enter(browser, { ticked: true }));
-    expect(await exchanged()).toBe(after);
+    expect([await met(), await exchanged()]).toEqual([metAfter, after]);
   } finally {
     await browser.close();
   }

@@ -3,7 +3,8 @@
  * was lost, or that the server cut because it could not keep up, comes back by itself; what was on the way then is lost, which
  * is told. Subjects are `<name>.bus.<subject>`.
  */
-import type { NatsConnection, Subscription } from "@nats-io/transport-node";
+import { setTimeout } from "node:timers/promises";
+import { errors, type NatsConnection, type Subscription } from "@nats-io/transport-node";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { BUS_QUEUE_BYTES_MAX, checkBusMessage, type Bus } from "./bus.ts";
@@ -14,6 +15,13 @@ import { connectNats } from "./nats-connection.ts";
 const OVERHEAD_BYTES = 100;
 /** Published bytes after which the server is asked whether it has them. */
 const FLUSH_BYTES = 262_144;
+
+/**
+ * The servers of a cluster tell each other who answers what, and a request may be there first: for so long nobody is not believed,
+ * and asked for again so often.
+ */
+const HEARSAY_MS = 500;
+const ASK_AGAIN_MS = 25;
 
 export interface NatsBusOptions {
   /** Bytes published and not yet taken by the server, beyond which the bus calls itself interrupted. */
@@ -79,10 +87,17 @@ class NatsBus implements Bus {
 
   async request(subject: string, payload: Bytes, timeoutMs: number): Promise<Bytes> {
     checkBusMessage(subject, payload, this.payloadBytesMax);
-    try {
-      return bytesOf((await this.#connection.request(this.#prefix + subject, payload, { timeout: timeoutMs })).data);
-    } catch (error) {
-      throw new HeddleError("unreachable", `Cannot ask "${subject}": ${messageIn(error)}`, { cause: error });
+    const untilMs = performance.now() + Math.min(timeoutMs, HEARSAY_MS);
+    for (;;) {
+      try {
+        return bytesOf((await this.#connection.request(this.#prefix + subject, payload, { timeout: timeoutMs })).data);
+      } catch (error) {
+        const nobody = error instanceof errors.RequestError && error.isNoResponders();
+        if (!nobody || performance.now() >= untilMs) {
+          throw new HeddleError("unreachable", `Cannot ask "${subject}": ${messageIn(error)}`, { cause: error });
+        }
+      }
+      await setTimeout(ASK_AGAIN_MS);
     }
   }
 

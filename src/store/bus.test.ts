@@ -49,6 +49,17 @@ describe.each([1, 3])("openNatsBus() keeps the contract on %i server(s)", (serve
     return run({ connect: () => openNatsBus({ ...address, name, servers: near() }, { queueBytesMax }) });
   });
 
+  test("who answers just after the question is heard, as where servers of a cluster have not told each other yet", async () => {
+    const { servers: all, ...address } = nats.address(`bus-${(runs += 1)}`);
+    const ends = all.map((server) => openNatsBus({ ...address, servers: [server] }));
+    const [asking, answering] = [await (ends[0] as (typeof ends)[0]), await (ends.at(-1) as (typeof ends)[0])];
+    const reply = asking.request("a", Uint8Array.of(1), 5_000);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await answering.answer("a", async ([first = 0]) => Uint8Array.of(first + 1));
+    expect([...(await reply)]).toEqual([2]);
+    await Promise.all(ends.map(async (end) => (await end).close()));
+  });
+
   test("a server that is killed interrupts those at it, who are told and go on when they are back", async () => {
     const { servers: all, ...address } = nats.address(`bus-${(runs += 1)}`);
     const [victim] = nats.servers;

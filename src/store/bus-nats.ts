@@ -17,10 +17,10 @@ const OVERHEAD_BYTES = 100;
 const FLUSH_BYTES = 262_144;
 
 /**
- * The servers of a cluster tell each other who answers what, and a request may be there first: for so long nobody is not believed,
- * and asked for again so often.
+ * The servers of a cluster tell each other who listens to what, and a message may be there first: for so long a subscription waits for
+ * that, and a request does not believe that nobody answers, and asks again so often.
  */
-const HEARSAY_MS = 500;
+const HEARSAY_MS = 300;
 const ASK_AGAIN_MS = 25;
 
 export interface NatsBusOptions {
@@ -141,10 +141,16 @@ class NatsBus implements Bus {
     this.#flushing = false;
   }
 
-  /** What the server may not know of is given up: the client would subscribe again by itself when the bus is back. */
+  /**
+   * Resolves when the server knows of the subscription, and should the others of its cluster. What it may not know of is given up: the
+   * client would subscribe again by itself when the bus is back.
+   */
   async #reached(action: string, subscription: Subscription): Promise<void> {
     try {
       await this.#connection.flush();
+      if (this.#connection.info?.cluster !== undefined) {
+        await setTimeout(HEARSAY_MS);
+      }
     } catch (error) {
       subscription.unsubscribe();
       throw new HeddleError("unreachable", `Cannot ${action}: the bus is away`, { cause: error });

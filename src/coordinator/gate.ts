@@ -12,7 +12,7 @@ import { createTickets, FULL_MS, RETRY_MS_MAX } from "./tickets.ts";
 export const LINK_RATE: Rate = { perS: 5, burst: 100 };
 export const HELLO_RATE: Rate = { perS: 2, burst: 50 };
 /** Prefixes that are told apart at a time. */
-const PREFIXES_MAX = 20_000;
+export const PREFIXES_MAX = 20_000;
 /** Links beyond the sessions: those that shake hands. */
 export const GREETINGS_MAX = 500;
 /** Share of all sessions that one prefix may have, unless configured. */

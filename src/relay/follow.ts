@@ -58,21 +58,22 @@ export interface Following {
 export async function follow(options: FollowOptions): Promise<Following> {
   const { bus, name, onFailure } = options;
   const following = new Followed(options);
-  const unsubscribe = [
-    await bus.subscribe(BEAT_SUBJECT, (bytes) => {
+  // Beside each other: on a cluster each takes a moment.
+  const unsubscribe = await Promise.all([
+    bus.subscribe(BEAT_SUBJECT, (bytes) => {
       const beat = readBeat(bytes);
       if (beat !== null) {
         following.hear(beat).catch(onFailure);
       }
     }),
-    await bus.subscribe(NEWS_SUBJECT, (bytes) => {
+    bus.subscribe(NEWS_SUBJECT, (bytes) => {
       const news = readNews(bytes);
       if (news !== null) {
         following.hearNews(news).catch(onFailure);
       }
     }),
-    await bus.answer(CANDIDATE_SUBJECT, async () => new TextEncoder().encode(name)),
-  ];
+    bus.answer(CANDIDATE_SUBJECT, async () => new TextEncoder().encode(name)),
+  ]);
   const turnAway = (): void => unsubscribe.splice(0).forEach((end) => end());
   return {
     turnAway,

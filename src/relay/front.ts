@@ -5,6 +5,7 @@
 import { createBuckets, type Rate } from "../base/bucket.ts";
 import type { Digest } from "../base/bytes.ts";
 import type { AttachArrival } from "../coordinator/door.ts";
+import { PREFIXES_MAX } from "../coordinator/gate.ts";
 import type { Attach, Lane } from "../net/link.ts";
 import { createRtcAnswerer } from "../net/rtc-node.ts";
 import { serveBlob } from "../net/serve-blob.ts";
@@ -17,8 +18,6 @@ import { prefixOfRequest } from "./prefix.ts";
 
 /** Requests of one network prefix for blobs, one for 4 MiB, and for pages of the ledger. */
 export const REQUEST_RATE: Rate = { perS: 100, burst: 3_000 };
-/** Prefixes that are told apart at a time. */
-const PREFIXES_MAX = 20_000;
 
 /** What serves the run: the coordinator of this process, or the way to another's. */
 export interface Source {

@@ -105,15 +105,10 @@ export function optionsOf(seed: number): Omit<SimulationOptions, "openCrew"> {
   const contributors = faults.liars + 1 + rng.below(3);
   const [rounds, parameters] = [2 + rng.below(2), 64 + rng.below(200)];
   const exact = rng.below(2) !== 0;
+  const carry = createRng("carry", seed).below(2) === 0; // of no relation to the width
   const uplink = exact
-    ? ({ keep: 4096, bits: 64, beta: 0.95, together: 0, carry: seed % 2 === 0 } as const)
-    : ({
-        keep: 32,
-        bits: WIDTHS[seed % 4] ?? 2,
-        beta: 0.95,
-        together: 64 * (seed % 3),
-        carry: seed % 2 === 0,
-      } as const);
+    ? ({ keep: 4096, bits: 64, beta: 0.95, together: 0, carry } as const)
+    : ({ keep: 32, bits: WIDTHS[seed % 4] ?? 2, beta: 0.95, together: 64 * (seed % 3), carry } as const);
   const whole = createRng("pieces", seed).below(2) === 0;
   const pieceBytes = whole ? PIECE_BYTES : SMALL_PIECE_BYTES * (exact ? 16 : Math.max(1, uplink.together / 32));
   return { seed, contributors, rounds, parameters, uplink, pieceBytes, faults };

@@ -27,4 +27,6 @@ export const STEP_INNER: InnerConfig = {
   eps: 1e-8,
   weightDecay: 0.1,
   clip: 1,
+  matrixRate: 0,
+  matrixMomentum: 0.9,
 };

@@ -2,7 +2,7 @@
  * Which dispatches compute each op: a table over all op types, so that a missing kernel is a type error. An entry chooses a
  * rung of the op's ladder, names the bindings in the order of the shader's header, and gives its constants and workgroup
  * count. It allocates nothing; `compile.ts` does. Products, attention and what
- * reduces rows have files of their own: `matmul.ts`, `attention.ts`, `rows.ts`.
+ * reduces rows have files of their own: `matmul.ts`, `attention.ts`, `rows.ts`; Muon has `muon.ts`.
  */
 import adamw from "../../shaders/adamw.wgsl" with { type: "text" };
 import add from "../../shaders/add.wgsl" with { type: "text" };
@@ -30,6 +30,7 @@ import { addend, at, read, share, write, type Binding, type Dispatch } from "./d
 import type { Group } from "./fuse.ts";
 import { matmulDispatches, matmulGuess, type MatmulContext, type MatmulForm, type MatmulRung } from "./matmul.ts";
 import { mergeDispatches, widthStored } from "./merge.ts";
+import { muonDispatches } from "./muon.ts";
 import {
   crossEntropyBackwardDispatch,
   crossEntropyDispatch,
@@ -237,6 +238,8 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
         groups,
       };
     }),
+
+  muon: (op, { bindingBytesMax }) => muonDispatches(op, bindingBytesMax),
 
   feedback: (op, context) =>
     windowsOf(context.countOf(op.residual), context.bindingBytesMax).map((window) => {

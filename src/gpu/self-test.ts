@@ -7,7 +7,7 @@ import { HeddleError, present } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
 import type { Engine } from "../tensor/engine.ts";
 import { grad } from "../tensor/grad.ts";
-import { tensorNamed, writesOf, type Program } from "../tensor/program.ts";
+import { tensorNamed, writesOf, type Op, type Program, type TensorId } from "../tensor/program.ts";
 import { record, sortTokens } from "../tensor/record.ts";
 import { createTwin } from "../tensor/twin.ts";
 import type { KernelChoice } from "./kernels.ts";
@@ -57,7 +57,9 @@ async function firstWrong(
   tolerance: number,
 ): Promise<{ readonly op: string; readonly name: string; readonly difference: number } | undefined> {
   const last = new Map(program.ops.flatMap((op) => writesOf(op).map((id) => [id, op])));
-  const written = [...last].filter(([id]) => program.tensors[id]?.view === undefined);
+  // Muon's own memory holds nothing that is defined.
+  const isDefined = (id: TensorId, op: Op): boolean => op.type !== "muon" || id === op.params || id === op.m;
+  const written = [...last].filter(([id, op]) => program.tensors[id]?.view === undefined && isDefined(id, op));
   const names = written.map(([id]) => present(program.tensors[id], `tensor ${id}`).name);
   using twin = createTwin();
   const kept = { ...program, name: "self-test, op by op", outputs: names };
@@ -86,7 +88,7 @@ export function largestDifference(a: Float32Array, b: Float32Array): number {
   return largest === 0 ? difference : difference / largest;
 }
 
-/** One block of a decoder with tied embeddings, its gradients and AdamW: every op at least once. */
+/** One block of a decoder with tied embeddings, its gradients, AdamW and Muon: every op at least once. */
 function selfTestProgram(): Program {
   const forward = record("self-test");
   const tokens = forward.input("tokens", [B * T], "u32");
@@ -128,7 +130,15 @@ function selfTestProgram(): Program {
   const hyper = r.input("hyper", [8]);
   const norm = r.norm(grads);
   r.push({ type: "adamw", params, grads, m, v: second, norm, hyper, decayCount: starts.at(-1) as number });
-  return r.finish(["loss", "norm", "grads", "params"]);
+  // On numbers that the host gives: what a device rounds in gradients would grow in tiny singular values.
+  const matrices = Object.values(shapes).map(([rows = 0, columns = 0], i) => ({
+    offset: starts[i] as number,
+    rows,
+    columns,
+  }));
+  const given = { params: r.state("params.given", size), grads: r.input("given", size), m: r.state("m.given", size) };
+  r.muon({ ...given, norm, hyper: r.input("muon", [4]), matrices });
+  return r.finish(["loss", "norm", "grads", "params", "params.given"]);
 }
 
 /** Runs steps from the same beginning; returns every output of the Program, and those of the first step as "first …". */
@@ -140,8 +150,9 @@ async function trainOn(engine: Engine, program: Program, steps = STEPS): Promise
     "params",
     params.map(() => rng.float() - 0.5),
   );
-  engine.writeState("m", new Float32Array(params.length));
-  engine.writeState("v.moment", new Float32Array(params.length));
+  for (const state of ["m", "v.moment", "m.given", "params.given"]) {
+    engine.writeState(state, new Float32Array(params.length));
+  }
   const tokens = Uint32Array.from({ length: B * T }, () => rng.below(V));
   const { order, offsets } = sortTokens(tokens, V);
   plan.write("tokens", tokens);
@@ -152,6 +163,11 @@ async function trainOn(engine: Engine, program: Program, steps = STEPS): Promise
   for (let step = 1; step <= steps; step += 1) {
     const [c1, c2] = [1 / (1 - 0.9 ** step), 1 / (1 - 0.95 ** step)];
     plan.write("hyper", Float32Array.of(1e-3, 0.9, 0.95, 1e-6, 0.1, 1, c1, c2));
+    plan.write("muon", Float32Array.of(1, 0.9, 0.1, 0));
+    plan.write(
+      "given",
+      params.map(() => rng.float() - 0.5),
+    );
     const outputs = await plan.run(step === 1 && steps > 1 ? ["loss", "grads"] : program.outputs);
     for (const [output, values] of Object.entries(outputs)) {
       read.set(step === 1 ? `first ${output}` : output, values);

@@ -207,6 +207,22 @@ function forwardBatch(config: ModelConfig, batch: number) {
   return { tokens, targets };
 }
 
+test("trainProgram() with Muon has AdamW on both sides of the layers' matrices, without a gap", () => {
+  for (const tied of [true, false]) {
+    const config = { ...TINY, layers: 1, tied };
+    const lines = printProgram(trainProgram(config, 2, { muon: true })).split("\n");
+    expect(lines.filter((line) => line.includes("muon("))).toEqual([
+      expect.stringContaining("hyper: muon, 7 matrices"),
+    ]);
+    const { entries, size, decayCount } = parameterLayout(config);
+    const end = tied ? decayCount : (entries.find(({ name }) => name === "head")?.offset ?? 0);
+    expect(lines).toContain("view before.params [128] = params from 0");
+    expect(lines).toContain(`view after.params [${size - end}] = params from ${end}`);
+    const adamw = lines.filter((line) => line.includes("adamw("));
+    expect(adamw.map((line) => /decayCount: (\d+)/.exec(line)?.[1])).toEqual(["128", String(decayCount - end)]);
+  }
+});
+
 describe("trainProgram() in less memory", () => {
   const big = { ...TINY, vocabulary: 32_768, channels: 16, layers: 1, heads: 2, kvHeads: 1, hidden: 16, time: 128 };
   const valueBytes = (config: ModelConfig, batch: number, options: TrainOptions = {}): number =>

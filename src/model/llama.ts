@@ -7,10 +7,10 @@ import type { ModelConfig } from "../protocol/charter.ts";
 import { HeddleError, present } from "../base/assert.ts";
 import { gradFrom } from "../tensor/grad.ts";
 import { recordHead } from "../tensor/head.ts";
-import type { Program, TensorId } from "../tensor/program.ts";
+import type { MatrixPlace, Program, TensorId } from "../tensor/program.ts";
 import { recompute, type Segment } from "../tensor/recompute.ts";
 import { record, type Recorder } from "../tensor/record.ts";
-import { headDimOf, parameterLayout, type ParameterEntry } from "./layout.ts";
+import { ALIGNMENT, headDimOf, parameterLayout, type ParameterEntry } from "./layout.ts";
 
 /** Micro-batches that one step may be cut into: its Program is as many times as long. */
 export const ACCUMULATE_MAX = 64;
@@ -25,13 +25,15 @@ export interface TrainOptions {
   readonly recompute?: boolean;
   /** The most bytes of logits that live at one time. */
   readonly logitsBytesMax?: number;
+  /** Muon trains the layers' matrices, AdamW the rest; else AdamW trains everything. */
+  readonly muon?: boolean;
 }
 
 /**
  * One training step on a batch of N = batch·time rows: forward, gradients of the mean loss, their norm, AdamW in place.
  * Inputs: tokens, targets, order [N] and offsets [V+1] u32 (`sortTokens`), hyper [8] (see adamw in `program.ts`); with
  * `accumulate` the first four once for each micro-batch: tokens, tokens.2, … of N/accumulate rows (`microBatchName`).
- * States: params, grads, m, v [P]. Outputs: loss [1] of each micro-batch in nats per token (loss, loss.2, …), norm [1] of
+ * With `muon` there is an input muon [4], too. States: params, grads, m, v [P]. Outputs: loss [1] of each micro-batch in nats per token (loss, loss.2, …), norm [1] of
  * the gradients before clipping. Throws HeddleError "bad-input" when the batch cannot be cut so.
  */
 export function trainProgram(config: ModelConfig, batch: number, options: TrainOptions = {}): Program {
@@ -56,9 +58,50 @@ export function trainProgram(config: ModelConfig, batch: number, options: TrainO
   }
   const r = record("train", again ? recompute(program, segments) : program);
   const [m, v] = [r.state("m", [size]), r.state("v", [size])];
+  const norm = r.norm(grads);
   const hyper = r.input("hyper", [8]);
-  r.push({ type: "adamw", params: model.params, grads, m, v, norm: r.norm(grads), hyper, decayCount });
+  const matrices = options.muon === true ? layerMatrices(config) : [];
+  for (const { name, from, to } of others(size, matrices)) {
+    const part = (of: TensorId, what: string): TensorId =>
+      matrices.length === 0 ? of : r.view(`${name}.${what}`, of, from, [to - from]);
+    r.push({
+      type: "adamw",
+      params: part(model.params, "params"),
+      grads: part(grads, "grads"),
+      m: part(m, "m"),
+      v: part(v, "v"),
+      norm,
+      hyper,
+      decayCount: Math.max(0, Math.min(decayCount, to) - from),
+    });
+  }
+  if (matrices.length > 0) {
+    r.muon({ params: model.params, grads, m, norm, hyper: r.input("muon", [4]), matrices });
+  }
   return r.finish([...Array.from({ length: accumulate }, (_, i) => microBatchName("loss", i)), "norm"]);
+}
+
+/** The matrices of the layers, without embedding and head, in the order in which they lie beside each other. */
+function layerMatrices(config: ModelConfig): MatrixPlace[] {
+  return parameterLayout(config)
+    .entries.filter(({ name, decay }) => decay && name.startsWith("layers."))
+    .map(({ offset, shape: [rows = 0, columns = 0] }) => ({ offset, rows, columns }));
+}
+
+/** What is left of `size` parameters before and after the `matrices`. */
+function others(
+  size: number,
+  matrices: readonly MatrixPlace[],
+): { readonly name: string; readonly from: number; readonly to: number }[] {
+  const [first, last] = [matrices[0], matrices.at(-1)];
+  if (first === undefined || last === undefined) {
+    return [{ name: "all", from: 0, to: size }];
+  }
+  const to = Math.ceil((last.offset + last.rows * last.columns) / ALIGNMENT) * ALIGNMENT;
+  return [
+    { name: "before", from: 0, to: first.offset },
+    { name: "after", from: to, to: size },
+  ];
 }
 
 /** The name of micro-batch `i`'s own tensor: "tokens", "tokens.2", "tokens.3", … */

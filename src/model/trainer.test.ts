@@ -33,6 +33,8 @@ const INNER: InnerConfig = {
   eps: 1e-8,
   weightDecay: 0.01,
   clip: 1,
+  matrixRate: 0,
+  matrixMomentum: 0.9,
 };
 
 /** Sequences that count up modulo the vocabulary, from a random beginning: the next token is always plus one. */
@@ -46,9 +48,9 @@ function countingBatch(seed: number): TokenBatch {
   };
 }
 
-async function trained(steps: number, { thrift = {}, model = MODEL }: Partial<TrainerOptions> = {}) {
+async function trained(steps: number, { thrift = {}, model = MODEL, inner = INNER }: Partial<TrainerOptions> = {}) {
   const engine = createTwin();
-  const trainer = await createTrainer(engine, { model, inner: INNER, thrift });
+  const trainer = await createTrainer(engine, { model, inner, thrift });
   trainer.load(initialParameters(model));
   const losses: number[] = [];
   for (let i = 0; i < steps; i += 1) {
@@ -71,6 +73,21 @@ describe("createTrainer()", () => {
     expect([...written]).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 1]);
     expect(seen).toEqual([...written]);
     expect(trainer.tokensPerStep).toBe(32);
+  });
+
+  test("learns faster where Muon trains the layers' matrices, at a rate of its own that warms up, and has the same moments", async () => {
+    const inner = { ...INNER, matrixRate: 0.1 };
+    const [plain, muon] = [await trained(30), await trained(30, { inner })];
+    expect(muon.losses.at(-1)).toBeLessThan(0.8 * (plain.losses.at(-1) as number));
+    const schedule = createSchedule({ ...inner, warmupSteps: 4 });
+    schedule.next(0.5);
+    expect([...schedule.muon()]).toEqual([0.5 * 0.1 * 0.25, 0.9, 0.01, 1].map((value) => Math.fround(value)));
+    const { v } = await muon.trainer.moments();
+    const { entries } = parameterLayout(MODEL);
+    const isMatrix = (name: string): boolean => /^layers\.\d+\.(attention|feed)\.[^n]/.test(name);
+    for (const { name, offset } of entries) {
+      expect([name, v[offset] === 0]).toEqual([name, isMatrix(name)]);
+    }
   });
 
   test("gives the same parameters for the same steps, and goes on from restored moments", async () => {

@@ -1,5 +1,5 @@
 /**
- * Training over any engine: one compiled Program, replayed once a step, with AdamW's hyper-parameters written before each
+ * Training over any engine: one compiled Program, replayed once a step, with the optimisers' hyper-parameters written before each
  * (linear warm-up, then the caller's share of the rate; bias corrections by the trainer's own step counter). What to train
  * on and for how long is the contributor's business. Whoever shares the engine shares "params": see `createTrainer`.
  */
@@ -17,7 +17,7 @@ export interface TokenBatch {
   readonly targets: Uint32Array;
 }
 
-/** AdamW's memory: first and second moments [P] and the number of steps taken. */
+/** The optimisers' memory: first and second moments [P] (Muon has no second) and the number of steps taken. */
 export interface Moments {
   readonly m: Float32Array<ArrayBuffer>;
   readonly v: Float32Array<ArrayBuffer>;
@@ -91,6 +91,9 @@ export async function createTrainer(engine: Engine, { model, inner, thrift = {} 
         }
       }
       plan.write("hyper", schedule.next(rateShare));
+      if (inner.matrixRate > 0) {
+        plan.write("muon", schedule.muon());
+      }
       const outputs = await plan.run([...losses, "norm"]);
       const valueOf = (name: string): number => present(outputs[name]?.[0], `output "${name}"`);
       // Each is the mean over its own rows, and there are as many in each.
@@ -113,14 +116,15 @@ export async function createTrainer(engine: Engine, { model, inner, thrift = {} 
 
 /** A Plan of one training step; throws HeddleError "model-too-big" when nothing that `thrift` allows makes it fit. */
 async function compileStep(engine: Engine, { model, inner, thrift = {} }: TrainerOptions): Promise<Plan> {
+  const muon = inner.matrixRate > 0;
   if (thrift !== "as needed") {
-    return engine.compile(trainProgram(model, inner.batch, thrift));
+    return engine.compile(trainProgram(model, inner.batch, { ...thrift, muon }));
   }
   try {
-    return await engine.compile(trainProgram(model, inner.batch));
+    return await engine.compile(trainProgram(model, inner.batch, { muon }));
   } catch (error) {
     if (error instanceof HeddleError && error.code === "model-too-big") {
-      return engine.compile(trainProgram(model, inner.batch, { recompute: true }));
+      return engine.compile(trainProgram(model, inner.batch, { recompute: true, muon }));
     }
     throw error;
   }
@@ -129,17 +133,20 @@ async function compileStep(engine: Engine, { model, inner, thrift = {} }: Traine
 interface Schedule {
   /** Counts a step and returns its hyper [8], at `rateShare` of the learning rate; the next call overwrites the array. */
   next(rateShare?: number): Float32Array;
+  /** Muon's hyper [4] of the same step. */
+  muon(): Float32Array;
   steps(): number;
   restore(t: number): void;
 }
 
 /**
- * AdamW's hyper [8] for steps 1, 2, …: see adamw in `tensor/program.ts`. Powers of β are products, not Math.pow, whose last
+ * AdamW's hyper [8] for steps 1, 2, … and Muon's [4]: see adamw and muon in `tensor/program.ts`. Powers of β are products, not Math.pow, whose last
  * bit differs between JavaScript engines: a replay elsewhere must see the same numbers.
  */
 export function createSchedule(inner: InnerConfig): Schedule {
-  const { learningRate, warmupSteps, beta1, beta2, eps, weightDecay, clip } = inner;
+  const { learningRate, warmupSteps, beta1, beta2, eps, weightDecay, clip, matrixRate, matrixMomentum } = inner;
   const hyper = new Float32Array(8);
+  const muon = Float32Array.of(0, matrixMomentum, weightDecay, clip);
   let [t, power1, power2] = [0, 1, 1];
   const advance = (): void => {
     t += 1;
@@ -149,12 +156,15 @@ export function createSchedule(inner: InnerConfig): Schedule {
   return {
     next: (rateShare = 1) => {
       advance();
-      hyper[0] = rateShare * (t < warmupSteps ? (learningRate * t) / warmupSteps : learningRate);
+      const rateOf = (full: number): number => rateShare * (t < warmupSteps ? (full * t) / warmupSteps : full);
+      hyper[0] = rateOf(learningRate);
+      muon[0] = rateOf(matrixRate);
       hyper.set([beta1, beta2, eps, weightDecay, clip], 1);
       hyper[6] = 1 / (1 - power1);
       hyper[7] = 1 / (1 - power2);
       return hyper;
     },
+    muon: () => muon,
     steps: () => t,
     restore: (steps) => {
       assert(Number.isSafeInteger(steps) && steps >= 0, `Cannot restore moments: step ${steps} is not a count`);

@@ -85,6 +85,8 @@ const innerFields: Reader<InnerConfig> = record<InnerConfig>({
   eps: real(1e-30, 1),
   weightDecay: real(0, 1_000),
   clip: real(0, SETTING_MAX),
+  matrixRate: real(0, 1_000),
+  matrixMomentum: real(0, 1),
 });
 
 const compressionFields: Reader<Compression> = record<Compression>({
@@ -97,6 +99,7 @@ const uplinkFields: Reader<UplinkConfig> = record<UplinkConfig>({
   keep: integer(1, 4_096),
   bits: oneOf([1, 2, 3, 4, 64]),
   beta: real(0, 1),
+  turns: integer(1, 64),
   together: integer(0, 4_096),
   carry: boolean,
 });
@@ -190,13 +193,26 @@ export const charterReader: Reader<Charter> = (value, path) => {
       `Cannot read ${path}.round.decayTo: at a rate of 0 nothing improves, and everything is refused`,
     );
   }
-  const { beta1, beta2 } = charter.inner;
+  if (charter.uplink.turns > 1 && charter.uplink.bits === 64) {
+    throw new FieldError(`Cannot read ${path}.uplink.turns: exact values go up in each round, need 1`);
+  }
+  const { beta1, beta2, matrixMomentum } = charter.inner;
   if (beta1 === 1 || beta2 === 1) {
     throw new FieldError(`Cannot read ${path}.inner: got ${beta1} and ${beta2}, betas must be less than 1`);
+  }
+  if (matrixMomentum === 1) {
+    throw new FieldError(`Cannot read ${path}.inner.matrixMomentum: with 1 no gradient counts, need less`);
   }
   const parameters = parameterBound(charter.model);
   if (parameters > PARAMETERS_MAX) {
     throw new FieldError(`Cannot read ${path}.model: got ${parameters} parameters, need at most ${PARAMETERS_MAX}`);
+  }
+  const chunks = Math.ceil(parameters / 4_096);
+  if (charter.uplink.turns > chunks) {
+    const why = "in some rounds nothing would go up";
+    throw new FieldError(
+      `Cannot read ${path}.uplink.turns: the model has ${chunks} chunks of 4,096 parameters; ${why}`,
+    );
   }
   return charter;
 };

@@ -35,6 +35,10 @@ export interface InnerConfig {
   readonly weightDecay: number;
   /** Global-norm clip; 0 switches it off. */
   readonly clip: number;
+  /** Learning rate of the layers' matrices, which Muon trains then; 0: AdamW trains them as it does the rest. */
+  readonly matrixRate: number;
+  /** Muon's momentum. */
+  readonly matrixMomentum: number;
 }
 
 /** Sparsification and quantisation of one direction of traffic. */
@@ -53,6 +57,12 @@ export interface Compression {
 /** Compression of what goes up. */
 export interface UplinkConfig extends Compression {
   /**
+   * Rounds in which every chunk goes up once and, unless values come down exactly, comes down once: in round r those whose number c
+   * makes c + r a multiple of it. So all contributors send the same ones, and their mean takes the noise away; the others wait with
+   * what is left. 1: all chunks in each round.
+   */
+  readonly turns: number;
+  /**
    * Entries of a chunk that a round's contributors keep between them, in even shares, where a share is more than `keep`: of few
    * each can send more than of many, for as much work on the relay; 0: `keep`, however many there are.
    */
@@ -62,6 +72,19 @@ export interface UplinkConfig extends Compression {
    * a device learns the same again.
    */
   readonly carry: boolean;
+}
+
+/** Which chunks travel in `round`. */
+export interface Turn {
+  readonly round: number;
+  readonly turns: number;
+}
+
+/** The turn of all chunks. */
+export const EVERY_CHUNK: Turn = { round: 0, turns: 1 };
+
+export function isInTurn(chunk: number, { round, turns }: Turn): boolean {
+  return (chunk + round) % turns === 0;
 }
 
 /** Entries that each of so many (1 at least) contributors keeps of a chunk. */

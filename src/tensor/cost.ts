@@ -3,7 +3,8 @@
  * and the least bytes that have to move, each element that is read or written once. Engines may do more, never less.
  */
 import { present } from "../base/assert.ts";
-import { elementCount, readsOf, writesOf, type HeadShape, type Op, type Program, type TensorId } from "./program.ts";
+import { elementCount, MUON_TURNS, readsOf, writesOf } from "./program.ts";
+import type { HeadShape, MatrixPlace, Op, Program, TensorId } from "./program.ts";
 
 export interface Cost {
   readonly flops: number;
@@ -62,6 +63,8 @@ function flopsOf(op: Op, shape: (id: TensorId) => readonly number[], count: (id:
       return 2 * count(op.x);
     case "adamw":
       return 16 * count(op.params);
+    case "muon":
+      return op.matrices.reduce((sum, matrix) => sum + orthogonalising(matrix), 0);
     case "feedback":
       return 3 * count(op.residual);
     case "pack":
@@ -69,6 +72,12 @@ function flopsOf(op: Op, shape: (id: TensorId) => readonly number[], count: (id:
     default:
       return op satisfies never;
   }
+}
+
+function orthogonalising({ rows, columns }: MatrixPlace): number {
+  const [short, long] = [Math.min(rows, columns), Math.max(rows, columns)];
+  const turn = 4 * short * short * long + 2 * short ** 3 + 3 * short * short;
+  return MUON_TURNS * turn + 14 * short * long;
 }
 
 /** Pairs of a query and a key that it sees. */

@@ -4,6 +4,7 @@
  */
 import { present } from "../base/assert.ts";
 import { costOf } from "./cost.ts";
+import { settingText } from "./print.ts";
 import { READS, readsOf, WRITES, writesOf, type Op, type Program, type TensorId } from "./program.ts";
 
 /** Ops that an engine runs as one: a dispatch, or a few in a row. */
@@ -60,7 +61,7 @@ export function printPlan(
 function settings(op: Op): string {
   const tensors = [...(READS[op.type] as readonly string[]), ...(WRITES[op.type] as readonly string[]), "type"];
   const rest = Object.entries(op).filter(([field, value]) => !tensors.includes(field) && value !== false);
-  return rest.map(([field, value]) => (value === true ? ` ${field}` : ` ${field} ${value}`)).join("");
+  return rest.map(([field, value]) => ` ${settingText(field, value).replace(": ", " ")}`).join("");
 }
 
 function short(kernel: string): string {

@@ -23,6 +23,11 @@ export function printProgram(program: Program): string {
   return lines.join("\n");
 }
 
+/** "time: 3", the bare name of a flag that is set, or how many there are: "7 matrices". */
+export function settingText(field: string, value: unknown): string {
+  return value === true ? field : Array.isArray(value) ? `${value.length} ${field}` : `${field}: ${String(value)}`;
+}
+
 /** "a: x" for what the op reads, then its settings: "time: 3", or the bare name of a flag that is set. */
 function argumentsOf(op: Op, name: (id: TensorId) => string): string[] {
   const reads = READS[op.type] as readonly string[];
@@ -33,7 +38,7 @@ function argumentsOf(op: Op, name: (id: TensorId) => string): string[] {
     if (reads.includes(field)) {
       texts.push(`${field}: ${name(value as TensorId)}`);
     } else if (field !== "type" && !writes.includes(field) && value !== false) {
-      settings.push(value === true ? field : `${field}: ${value}`);
+      settings.push(settingText(field, value));
     }
   }
   return [...texts, ...settings];

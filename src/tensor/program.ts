@@ -36,6 +36,36 @@ export interface HeadShape {
   readonly headDim: number;
 }
 
+/** A matrix among parameters, row-major from element `offset` on. */
+export interface MatrixPlace {
+  readonly offset: number;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** Newton and Schulz's polynomial aX + bX³ + cX⁵ with Muon's coefficients, and how often it is applied. */
+export const MUON_POLYNOMIAL = [3.4445, -4.775, 2.0315] as const;
+export const MUON_TURNS = 5;
+
+/** The length of the shorter side of a matrix, that of its Gram matrix. */
+export function gramSide({ rows, columns }: Pick<MatrixPlace, "rows" | "columns">): number {
+  return Math.min(rows, columns);
+}
+
+/** Where each matrix's Gram matrix begins, in elements, and how many there are of all. */
+export function gramPlaces(matrices: readonly MatrixPlace[]): { offsets: readonly number[]; count: number } {
+  let count = 0;
+  const offsets = matrices.map((matrix) => {
+    const offset = count;
+    count += Math.ceil(gramSide(matrix) ** 2 / GRAM_ALIGNMENT) * GRAM_ALIGNMENT;
+    return offset;
+  });
+  return { offsets, count };
+}
+
+/** Elements: 256 bytes, where a binding of WebGPU may begin. */
+const GRAM_ALIGNMENT = 64;
+
 /**
  * What each op computes. `out` and every name that starts with `d` on the left of "=" is written, everything else read.
  *
@@ -64,6 +94,13 @@ export interface HeadShape {
  *                       params = params − lr·(m·c1 / (√(v·c2) + eps) + wd·params); wd only for index < decayCount.
  *                       hyper [8] f32: lr, β1, β2, eps, wd, clip, c1 = 1/(1−β1^t), c2 = 1/(1−β2^t)
  *                       Source: Loshchilov and Hutter, arXiv 1711.05101; PyTorch clip_grad_norm_
+ * muon                  Muon in place on the `matrices` of params and m [P]: s as in adamw; g = grads·s; m = μ·m + (1−μ)·g; X = (1−μ)·g + μ·m,
+ *                       divided by its Frobenius norm + 1e-7; with W the one of X and Xᵀ that is not taller than wide, five times
+ *                       A = W·Wᵀ, W = (aI + bA + cA²)·W, (a, b, c) = (3.4445, −4.775, 2.0315), which makes every singular value about 1;
+ *                       params = params − lr·(0.2·√max(rows, columns)·X + wd·params). hyper [4] f32: lr, μ, wd, clip
+ *                       grads, other [P], gram and mixed [Σ min(rows, columns)², each matrix at a multiple of 64] are workspaces: what they
+ *                       hold afterwards is undefined. Sources: Jordan et al., kellerjordan.github.io/posts/muon; the factor 0.2·√max, with
+ *                       which steps are as long as AdamW's: Liu et al., arXiv 2502.16982
  * feedback              residual = scale[0]·residual + (base − params), in place; all [P], scale [1]
  * pack                  slots[chunk] = what is sent of chunk 0 … ⌈P/4096⌉ − 1 of residual [P]: the `keep` largest magnitudes, of
  *                       equal ones the lower index, zeros and subnormal numbers never, as signs and 2^(bits−1) levels, `bits`
@@ -174,6 +211,18 @@ export type Op =
       readonly decayCount: number;
     }
   | {
+      readonly type: "muon";
+      readonly params: TensorId;
+      readonly grads: TensorId;
+      readonly m: TensorId;
+      readonly norm: TensorId;
+      readonly hyper: TensorId;
+      readonly matrices: readonly MatrixPlace[];
+      readonly other: TensorId;
+      readonly gram: TensorId;
+      readonly mixed: TensorId;
+    }
+  | {
       readonly type: "feedback";
       readonly base: TensorId;
       readonly params: TensorId;
@@ -219,6 +268,7 @@ export const WRITES: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
   mean: ["out"],
   norm: ["out"],
   adamw: ["params", "m", "v"],
+  muon: ["params", "m", "grads", "other", "gram", "mixed"],
   feedback: ["residual"],
   pack: ["slots"],
 };
@@ -242,6 +292,7 @@ export const READS: { readonly [K in OpType]: readonly (keyof OpOf<K>)[] } = {
   mean: ["x"],
   norm: ["x"],
   adamw: ["params", "grads", "m", "v", "norm", "hyper"],
+  muon: ["params", "grads", "m", "norm", "hyper"],
   feedback: ["residual", "base", "params", "scale"],
   pack: ["residual"],
 };

@@ -5,9 +5,11 @@
 import { assert, present } from "../base/assert.ts";
 import {
   elementCount,
+  gramPlaces,
   type DType,
   type HeadShape,
   type Op,
+  type OpOf,
   type Program,
   type Role,
   type Tensor,
@@ -42,6 +44,8 @@ export interface Recorder {
   crossEntropy(logits: TensorId, targets: TensorId): { losses: TensorId; loss: TensorId };
   mean(x: TensorId, out?: TensorId): TensorId;
   norm(x: TensorId): TensorId;
+  /** Muon on the `matrices` of params and m [P]; its workspaces are recorded with it. */
+  muon(own: Pick<OpOf<"muon">, "params" | "grads" | "m" | "norm" | "hyper" | "matrices">): void;
   /** residual ← scale · residual + base − params. */
   feedback(residual: TensorId, change: { base: TensorId; params: TensorId; scale: TensorId }): void;
   /** The slots of all chunks of `residual` [P], `keep` entries in each at most. */
@@ -227,6 +231,16 @@ export function record(name: string, from?: Program): Recorder {
       const out = value("norm", [1]);
       ops.push({ type: "norm", x, out });
       return out;
+    },
+    muon: (own) => {
+      const size = elementCount(shapeOf(own.params));
+      for (const { offset, rows: high, columns: across } of own.matrices) {
+        const fits = high > 0 && across > 0 && offset % 64 === 0 && offset + high * across <= size;
+        assert(fits, `Cannot record muon: [${high},${across}] at ${offset} is no matrix of ${size} parameters`);
+      }
+      const { count } = gramPlaces(own.matrices);
+      const [gram, mixed] = [value("gram", [count]), value("mixed", [count])];
+      ops.push({ type: "muon", ...own, other: value("other", [size]), gram, mixed });
     },
     feedback: (residual, { base, params, scale }) => {
       same(residual, base, "feedback");

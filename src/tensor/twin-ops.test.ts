@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { createRng } from "../base/rng.ts";
+import type { MatrixPlace } from "./program.ts";
 import { record, sortTokens } from "./record.ts";
 import { createTwin, evaluate } from "./twin.ts";
 
@@ -64,6 +65,81 @@ describe("adamw", () => {
   test("leaves what is zero and has no gradient at zero", () => {
     const hyper = [0.1, 0.9, 0.95, 1e-8, 0.3, 1, 10, 20];
     expect(evaluate(adamwProgram(3, 3), { hyper }).get("params")).toEqual(new Float64Array(3));
+  });
+});
+
+describe("muon", () => {
+  /** What five turns make of a singular value, written for one number. */
+  const turned = (value: number): number => {
+    let x = value;
+    for (let turn = 0; turn < 5; turn += 1) {
+      x = 3.4445 * x - 4.775 * x ** 3 + 2.0315 * x ** 5;
+    }
+    return x;
+  };
+  const muonProgram = (matrices: readonly MatrixPlace[], size: number) => {
+    const r = record("muon");
+    const [params, grads, m] = [r.state("params", [size]), r.state("grads", [size]), r.state("m", [size])];
+    r.muon({ params, grads, m, norm: r.norm(grads), hyper: r.input("hyper", [4]), matrices });
+    return r.finish(["params", "m"]);
+  };
+
+  test("turns each singular value by itself, after momentum and clipping, and leaves other parameters", () => {
+    const program = muonProgram([{ offset: 64, rows: 2, columns: 3 }], 128);
+    const grads = new Float64Array(128);
+    grads.set([4, 0, 0, 0, 0, -3], 64); // singular values 4 and 3, norm 5
+    const [m, params] = [new Float64Array(128), Float64Array.from({ length: 128 }, (_, i) => i)];
+    m.set([0, 0, 0, 0, 0, 2], 64);
+    const [rate, mu, decay, clip] = [0.5, 0.75, 0.1, 1];
+    const after = evaluate(program, { grads, m, params, hyper: [rate, mu, decay, clip] });
+    const momentum = [0.25 * 0.8, 0.75 * 2 - 0.25 * 0.6];
+    const ahead = [0.25 * 0.8 + 0.75 * 0.2, -0.25 * 0.6 + 0.75 * 1.35];
+    expect(after.get("m")?.[64]).toBeCloseTo(momentum[0] as number, 6);
+    expect(after.get("m")?.[69]).toBeCloseTo(momentum[1] as number, 6);
+    const norm = Math.hypot(...ahead);
+    const moved = (at: number, value: number): number =>
+      at - rate * (0.2 * Math.sqrt(3) * turned(value / norm) + decay * at);
+    const found = after.get("params") as Float64Array;
+    expect(found[64]).toBeCloseTo(moved(64, ahead[0] as number), 5);
+    expect(found[65]).toBeCloseTo(65 - rate * decay * 65, 9);
+    expect(found[69]).toBeCloseTo(moved(69, ahead[1] as number), 5);
+    expect([...found.subarray(0, 64), ...found.subarray(70)]).toEqual([
+      ...params.subarray(0, 64),
+      ...params.subarray(70),
+    ]);
+  });
+
+  test("brings the singular values of a random matrix near 1, tall or wide", () => {
+    for (const [rows, columns] of [
+      [12, 40],
+      [40, 12],
+    ] as const) {
+      const count = rows * columns;
+      const rng = createRng("muon", rows);
+      const grads = Float64Array.from({ length: Math.ceil(count / 64) * 64 }, () => rng.normal());
+      const program = muonProgram([{ offset: 0, rows, columns }], grads.length);
+      const stretch = 0.2 * Math.sqrt(40);
+      const params = evaluate(program, { grads, hyper: [-1, 0, 0, 0] }).get("params") as Float64Array;
+      const x = params.map((value) => value / stretch);
+      const long = (i: number, l: number): number =>
+        (rows < columns ? x[i * columns + l] : x[l * columns + i]) as number;
+      // Singular values of 0.7 to 1.2: the diagonal of X·Xᵀ lies between their squares.
+      for (let i = 0; i < 12; i += 1) {
+        let square = 0;
+        for (let l = 0; l < 40; l += 1) {
+          square += long(i, l) ** 2;
+        }
+        expect(square).toBeGreaterThan(0.68 ** 2);
+        expect(square).toBeLessThan(1.21 ** 2);
+      }
+    }
+  });
+
+  test("leaves what has no gradient, and is told of matrices that lie nowhere", () => {
+    const program = muonProgram([{ offset: 0, rows: 2, columns: 2 }], 64);
+    expect(evaluate(program, { hyper: [0.1, 0.9, 0.3, 1] }).get("params")).toEqual(new Float64Array(64));
+    expect(() => muonProgram([{ offset: 64, rows: 1, columns: 1 }], 64)).toThrow("[1,1] at 64 is no matrix of 64");
+    expect(() => muonProgram([{ offset: 3, rows: 1, columns: 1 }], 64)).toThrow("at 3");
   });
 });
 

@@ -7,7 +7,7 @@
 /* oxlint-disable typescript/no-non-null-assertion -- every index below is inside its tensor; the formulas stay readable */
 import { assert } from "../base/assert.ts";
 import { packInto } from "./twin-pack.ts";
-import { type HeadShape, type OpOf, type OpType, type TensorId } from "./program.ts";
+import { MUON_POLYNOMIAL, MUON_TURNS, type HeadShape, type OpOf, type OpType, type TensorId } from "./program.ts";
 
 export type Floats = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>;
 
@@ -270,6 +270,29 @@ export const TWIN_OPS: { readonly [K in OpType]: Run<K> } = {
     }
   },
 
+  muon: (op, { floats }) => {
+    const [params, grads, m] = [floats(op.params), floats(op.grads), floats(op.m)];
+    const [norm, hyper] = [floats(op.norm)[0]!, floats(op.hyper)];
+    const [rate, mu, decay, clip] = [hyper[0]!, hyper[1]!, hyper[2]!, hyper[3]!];
+    const s = clip > 0 ? Math.min(1, clip / (norm + 1e-6)) : 1;
+    for (const { offset, rows, columns } of op.matrices) {
+      const wide = rows <= columns;
+      const x = new Float64Array(rows * columns);
+      for (let i = 0; i < x.length; i += 1) {
+        const g = grads[offset + i]! * s;
+        m[offset + i] = mu * m[offset + i]! + (1 - mu) * g;
+        x[i] = (1 - mu) * g + mu * m[offset + i]!;
+      }
+      const even = orthogonalised(wide ? x : turned(x, rows, columns), Math.min(rows, columns));
+      const update = wide ? even : turned(even, columns, rows);
+      const stretch = 0.2 * Math.sqrt(Math.max(rows, columns));
+      for (let i = 0; i < x.length; i += 1) {
+        grads[offset + i] = update[i]!;
+        params[offset + i]! -= rate * (stretch * update[i]! + decay * params[offset + i]!);
+      }
+    }
+  },
+
   feedback: (op, { floats }) => {
     const [base, params, scale, residual] = [
       floats(op.base),
@@ -284,6 +307,45 @@ export const TWIN_OPS: { readonly [K in OpType]: Run<K> } = {
 
   pack: (op, { floats, words, shape }) => packInto(words(op.slots), floats(op.residual), op, shape(op.slots)[1]!),
 };
+
+/** The transpose of `x` [rows,columns]. */
+function turned(x: Float64Array<ArrayBuffer>, rows: number, columns: number): Float64Array<ArrayBuffer> {
+  return Float64Array.from(x, (_, at) => x[(at % rows) * columns + Math.floor(at / rows)]!);
+}
+
+/** Five turns of Newton and Schulz's iteration from `x`, whose `rows` are as many as its columns at most, over its norm. */
+function orthogonalised(x: Float64Array<ArrayBuffer>, rows: number): Float64Array<ArrayBuffer> {
+  const columns = x.length / rows;
+  const [a, b, c] = MUON_POLYNOMIAL;
+  const size = Math.sqrt(x.reduce((sum, value) => sum + value * value, 0)) + 1e-7;
+  let from = x.map((value) => value / size);
+  for (let turn = 0; turn < MUON_TURNS; turn += 1) {
+    const gram = product(from, turned(from, rows, columns), rows);
+    const square = product(gram, gram, rows);
+    const mixed = gram.map((value, at) => b * value + c * square[at]! + (at % (rows + 1) === 0 ? a : 0));
+    from = product(mixed, from, rows);
+  }
+  return from;
+}
+
+/** `left` [rows,k] · `right` [k,n]. */
+function product(
+  left: Float64Array<ArrayBuffer>,
+  right: Float64Array<ArrayBuffer>,
+  rows: number,
+): Float64Array<ArrayBuffer> {
+  const k = left.length / rows;
+  const n = right.length / k;
+  const out = new Float64Array(rows * n);
+  for (let i = 0; i < rows; i += 1) {
+    for (let l = 0; l < k; l += 1) {
+      for (let j = 0; j < n; j += 1) {
+        out[i * n + j]! += left[i * k + l]! * right[l * n + j]!;
+      }
+    }
+  }
+  return out;
+}
 
 /**
  * Calls `visit` for every query row of every head: its time and its index in lse, where its vector starts in q and out,

@@ -4,9 +4,10 @@
  */
 import { present } from "../base/assert.ts";
 import { elementCount, type Program, type TensorId } from "../tensor/program.ts";
-import { emitOp, type Instruction, type Pen } from "./emit.ts";
+import { emitOp } from "./emit.ts";
 import { align } from "./heap.ts";
 import { layOut, type Layout, type Place } from "./layout.ts";
+import type { Instruction, Pen } from "./pen.ts";
 
 export interface RopeTable {
   readonly time: number;

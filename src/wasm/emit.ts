@@ -5,39 +5,14 @@
  */
 import type { HeadShape, Op, OpOf, TensorId } from "../tensor/program.ts";
 import * as code from "./assembly/opcodes.ts";
+import { emitNormOf, emitProduct } from "./emit-linear.ts";
+import { emitMuon } from "./emit-muon.ts";
 import { align } from "./heap.ts";
 import type { Place } from "./layout.ts";
-
-export type Word = number | Place;
-
-export interface Instruction {
-  readonly opcode: number;
-  readonly tiles: number;
-  /** From word 2 on. */
-  readonly words: readonly Word[];
-}
-
-/** What emitting an op needs of the plan that is being drafted. */
-export interface Pen {
-  readonly threads: number;
-  place(id: TensorId): Place;
-  placeOrZero(id: TensorId | undefined): Word;
-  shape(id: TensorId): readonly [number, number];
-  count(id: TensorId): number;
-  emit(opcode: number, tiles: number, words: readonly Word[]): void;
-  table(op: OpOf<"rope">): Place;
-  /** Makes sure that packed operands and each thread's scratch memory have at least these bytes. */
-  need(bytes: { packed?: number; thread?: number }): void;
-}
+import { floatBits, type Pen, type Word } from "./pen.ts";
 
 /** Elements that a tile of a cheap op should have: enough to be worth claiming, few enough to share out. */
 const TILE_ELEMENTS = 4096;
-const PACK_ELEMENTS = 16_384;
-/** With DEPTH_BLOCK a packed block of a is 72 KiB, which stays in every processor's second cache. */
-const MATMUL_ROWS = 36;
-const MATMUL_COLUMNS = 1024;
-/** Tiles per thread that matmul aims at, so that a thread which was interrupted does not hold up the others. */
-const TILES_PER_THREAD = 4;
 
 /** Appends the instructions of `op`. */
 export function emitOp(pen: Pen, op: Op): void {
@@ -62,6 +37,8 @@ export function emitOp(pen: Pen, op: Op): void {
     case "norm":
     case "adamw":
       return emitElements(pen, op);
+    case "muon":
+      return emitMuon(pen, op);
     case "crossEntropy":
     case "crossEntropyBackward":
       return emitCrossEntropy(pen, op);
@@ -109,94 +86,18 @@ function emitEmbedding(pen: Pen, op: OpOf<"embedding"> | OpOf<"embeddingBackward
   ]);
 }
 
-interface Packing {
-  readonly src: Place;
-  /** Where in the packed region. */
-  readonly offset: number;
-  readonly k: number;
-  readonly n: number;
-  readonly rowBytes: number;
-  readonly transposed: boolean;
-  /** Matrices lie `inner` to a group, `innerBytes` apart, groups `outerBytes` apart. */
-  readonly outer?: number;
-  readonly inner?: number;
-  readonly innerBytes?: number;
-  readonly outerBytes?: number;
-}
-
-/** Emits the packing of right operands; returns the bytes they take, packed. */
-function emitPack(pen: Pen, packing: Packing): number {
-  const { src, offset, k, n, rowBytes, transposed, outer = 1, inner = 1, innerBytes = 0, outerBytes = 0 } = packing;
-  const panels = Math.ceil(n / 8);
-  const tilePanels = Math.min(panels, Math.max(2, Math.floor(PACK_ELEMENTS / (8 * k))));
-  const matrixTiles = Math.ceil(panels / tilePanels);
-  const matrices = outer * inner;
-  pen.emit(code.PACK, matrixTiles * matrices, [
-    src,
-    { region: "packed", offset } as const,
-    k,
-    n,
-    rowBytes,
-    Number(transposed),
-    panels,
-    tilePanels,
-    matrixTiles,
-    inner,
-    innerBytes,
-    outerBytes,
-  ]);
-  const bytes = packedBytesOf(k, n) * matrices;
-  pen.need({ packed: offset + bytes });
-  return bytes;
-}
-
-function packedBytesOf(k: number, n: number): number {
-  return 32 * k * Math.ceil(n / 8);
-}
-
 function emitMatmul(pen: Pen, op: OpOf<"matmul">): void {
   const [m, n] = pen.shape(op.out);
   const [aRows, aColumns] = pen.shape(op.a);
   const [, bColumns] = pen.shape(op.b);
-  const k = op.transA ? aRows : aColumns;
-  emitPack(pen, { src: pen.place(op.b), offset: 0, k, n, rowBytes: 4 * bColumns, transposed: op.transB });
-  const { tileRows, tileColumns } = cutProduct(m, n, pen.threads);
-  const across = Math.ceil(n / tileColumns);
-  pen.emit(code.MATMUL, across * Math.ceil(m / tileRows), [
-    pen.place(op.a),
-    { region: "packed", offset: 0 } as const,
-    pen.place(op.out),
-    pen.placeOrZero(op.add),
-    m,
-    n,
-    k,
-    4 * aColumns,
-    Number(op.transA),
-    tileRows,
-    tileColumns,
-    across,
-    pen.placeOrZero(op.bias),
-  ]);
-  pen.need({ thread: code.EDGE_BYTES + 4 * tileRows * Math.min(k, code.DEPTH_BLOCK) });
-}
-
-/** Wide tiles, because each packs its rows of a again; narrower ones until every thread has a few. */
-function cutProduct(m: number, n: number, threads: number): { tileRows: number; tileColumns: number } {
-  let tileRows = Math.min(MATMUL_ROWS, Math.ceil(m / 4) * 4);
-  let tileColumns = Math.min(MATMUL_COLUMNS, Math.ceil(n / 8) * 8);
-  const few = (): boolean =>
-    threads > 1 && Math.ceil(m / tileRows) * Math.ceil(n / tileColumns) < threads * TILES_PER_THREAD;
-  const halve = (length: number, unit: number): number => Math.ceil(length / 2 / unit) * unit;
-  while (few() && tileColumns > 128) {
-    tileColumns = halve(tileColumns, 8);
-  }
-  while (few() && tileRows > 12) {
-    tileRows = halve(tileRows, 12); // the fused kernels' unit; no multiple of it is a loss for the others
-  }
-  while (few() && tileColumns > 32) {
-    tileColumns = halve(tileColumns, 8);
-  }
-  return { tileRows, tileColumns };
+  emitProduct(pen, {
+    a: { place: pen.place(op.a), columns: aColumns, transposed: op.transA },
+    b: { place: pen.place(op.b), columns: bColumns, transposed: op.transB },
+    out: pen.place(op.out),
+    sizes: [m, n, op.transA ? aRows : aColumns],
+    add: pen.placeOrZero(op.add),
+    bias: pen.placeOrZero(op.bias),
+  });
 }
 
 function emitNorm(pen: Pen, op: OpOf<"rmsNorm"> | OpOf<"rmsNormBackward">): void {
@@ -380,11 +281,7 @@ function emitElements(pen: Pen, op: ElementOp): void {
       return pen.emit(code.ADD, tilesOf(count), [...places(op.a, op.b, op.out), count]);
     }
     case "norm": {
-      const count = pen.count(op.x);
-      const sums: Place = { region: "packed", offset: 0 };
-      pen.need({ packed: 8 * tilesOf(count) });
-      pen.emit(code.NORM_BLOCKS, tilesOf(count), [pen.place(op.x), sums, count]);
-      return pen.emit(code.NORM_TOTAL, 1, [sums, tilesOf(count), pen.place(op.out)]);
+      return emitNormOf(pen, pen.place(op.x), pen.count(op.x), pen.place(op.out));
     }
     case "adamw": {
       const count = pen.count(op.params);
@@ -405,11 +302,6 @@ function emitCrossEntropy(pen: Pen, op: OpOf<"crossEntropy"> | OpOf<"crossEntrop
     return pen.emit(code.CROSS_ENTROPY_BACKWARD, tiles, words);
   }
   pen.emit(code.CROSS_ENTROPY, tiles, [logits, targets, pen.place(op.losses), rows, columns, tileRows]);
-}
-
-/** The bits of `value` as a 32-bit float. */
-function floatBits(value: number): number {
-  return new Uint32Array(new Float32Array([value]).buffer)[0] as number;
 }
 
 function emitUpdate(pen: Pen, op: OpOf<"feedback"> | OpOf<"pack">): void {

@@ -5,7 +5,7 @@
 import { assert, HeddleError, present } from "../base/assert.ts";
 import * as code from "./assembly/opcodes.ts";
 import type { Draft } from "./compile.ts";
-import type { Word } from "./emit.ts";
+import type { Word } from "./pen.ts";
 import { align, createHeap, PAGE_BYTES, type Heap } from "./heap.ts";
 
 /** A 32-bit memory has at most this many pages. */

@@ -174,6 +174,22 @@ function elements(count: number): Program[] {
   return [gated, adamw(count), adamw(Math.floor(count / 2)), adamw(0), feedback];
 }
 
+/** Muon on matrices of these rows and columns, with gaps between and after them. */
+function muon(...shapes: readonly (readonly [number, number])[]): Program {
+  let size = 0;
+  const matrices = shapes.map(([rows, columns]) => {
+    const offset = size;
+    size += Math.ceil((rows * columns) / 64) * 64 + 64;
+    return { offset, rows, columns };
+  });
+  return program(`muon ${shapes.map((shape) => shape.join("x")).join(", ")}`, (r) => {
+    const state = (name: string) => r.state(`${name} ${size}`, [size]);
+    const [params, grads, m] = [state("p"), state("g"), state("m")];
+    r.muon({ params, grads, m, norm: r.norm(grads), hyper: r.input("positive hyper", [4]), matrices });
+    return [params, m];
+  });
+}
+
 const CASES: readonly Program[] = [
   ...[
     [1, 1, 1],
@@ -208,6 +224,10 @@ const CASES: readonly Program[] = [
   attention(2, 67, 6, 2, 16),
   attention(1, 129, 2, 1, 64),
   ...[1, 2, 3, 4, 4095, 4096, 4097, 8193].flatMap(elements),
+  muon([1, 1]),
+  muon([1, 9], [9, 1], [3, 70]),
+  muon([33, 70], [70, 33], [64, 128]),
+  muon([128, 64], [352, 128]),
 ];
 
 describe.each([

@@ -143,9 +143,14 @@ export const cases: readonly Case[] = [
   ...[1, 7, 255, 257, 70_001].map(normCase),
   ...[1, 7, 1023, 1025, 1028].map((count) => adamwCase(count, count === 7 ? 0 : 1)),
   ...[4, 1020, 1024, 1028].map((count) => adamwCase(count, 1, 4 * Math.floor(count / 8))),
+  muonCase("1×1", 0, 0),
+  muonCase("1×9, 9×1, 3×70, 33×70, 70×33", 1, 0.1),
+  muonCase("8×4, 20×140, 140×20, 36×36", 0, 0.1),
+  muonCase("64×128, 128×64, 352×128", 1, 0),
   ...updateCases,
   modelCase("tied", { tied: true, kvHeads: 2, channels: 32 }),
   modelCase("untied", { tied: false, kvHeads: 2, channels: 32 }),
+  modelCase("with muon", { tied: true, kvHeads: 2, channels: 32 }, { options: { muon: true } }),
   {
     ...modelCase("in fours", { tied: true, kvHeads: 2, channels: 32, time: 20, vocabulary: 64 }),
     op: "model in fours",
@@ -419,6 +424,34 @@ function hyper(step: number, clip: number): Float32Array<ArrayBuffer> {
   return Float32Array.of(1e-2, 0.9, 0.95, 1e-4, 0.1, clip, 1 / (1 - 0.9 ** step), 1 / (1 - 0.95 ** step));
 }
 
+/**
+ * Two steps of Muon on matrices with something between and after them, at a rate that makes updates as large as parameters. What
+ * f32 makes of tiny singular values grows by 3.4445⁵ = 485 at most; normal numbers have few, and engines stay below 2e-6.
+ */
+function muonCase(shapes: string, clip: number, decay: number): Case {
+  const name = `muon ${shapes}${clip > 0 ? ", clipped" : ""}${decay > 0 ? ", decayed" : ""}`;
+  const setup = (): Setup => {
+    const rng = createRng("engines", name);
+    let size = 64;
+    const matrices = shapes.split(", ").map((shape) => {
+      const [rows = 0, columns = 0] = shape.split("×").map(Number);
+      const offset = size;
+      size += 64 * (1 + Math.ceil((rows * columns) / 64));
+      return { offset, rows, columns };
+    });
+    const r = record(name);
+    const [params, m, grads] = [r.state("params", [size]), r.state("m", [size]), r.input("grads", [size])];
+    r.muon({ params, grads, m, norm: r.norm(grads), hyper: r.input("hyper", [4]), matrices });
+    const normal = (scale: number): Float32Array<ArrayBuffer> =>
+      Float32Array.from({ length: size }, () => rng.normal() * scale);
+    const inputs = () => ({ grads: normal(1), hyper: Float32Array.of(1, 0.9, decay, clip) });
+    const [first, second] = [inputs(), inputs()];
+    const states = { params: normal(0.1), m: normal(0.1) };
+    return { program: r.finish(["params", "m"]), inputs: (step) => (step === 1 ? first : second), states, steps: 2 };
+  };
+  return { name, op: "muon", tolerance: close, setup };
+}
+
 /** Three training steps of a whole small model, from the initial weights that a run would start with. */
 export function modelCase(
   label: string,
@@ -444,7 +477,9 @@ export function modelCase(
       const { accumulate = 1 } = options;
       const N = (batch / accumulate) * config.time;
       const step = trainProgram(config, batch, options);
-      const program = { ...step, outputs: [...step.outputs, "grads", "params", "m", "v"] };
+      // Muon leaves nothing that is defined in grads.
+      const left = options.muon === true ? [] : ["grads"];
+      const program = { ...step, outputs: [...step.outputs, ...left, "params", "m", "v"] };
       const rng = createRng("engines", label);
       const fixed: Record<string, Values> = {};
       for (let i = 0; i < accumulate; i += 1) {
@@ -452,6 +487,9 @@ export function modelCase(
         const sorted = sortTokens(tokens, config.vocabulary);
         const inputs = { tokens, ...sorted, targets: tokensBelow(rng, N, config.vocabulary) };
         Object.entries(inputs).forEach(([name, values]) => (fixed[microBatchName(name, i)] = values));
+      }
+      if (options.muon === true) {
+        fixed["muon"] = Float32Array.of(1e-2, 0.9, 0.1, 1);
       }
       const params = initialParameters(config);
       return { program, inputs: (at) => ({ ...fixed, hyper: hyper(at, 1) }), states: { params }, steps: 3 };

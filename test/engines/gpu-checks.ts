@@ -364,20 +364,21 @@ async function checkAsOnGpu(gpu: GPU): Promise<string> {
   return `${cuts} sums were cut; ${await compare(engine, model)}`;
 }
 
-/** AdamW and the norm of 1025 elements where a binding spans no more than 1024, against the twin. */
+/** AdamW and the norm of 1025 elements where a binding spans no more than 1024, and Muon where one matrix fits, against the twin. */
 async function checkWindows(gpu: GPU): Promise<string> {
-  const probe = await probeGpu(gpu);
-  if (probe === null) {
-    throw new Error("There is no adapter");
+  const details: string[] = [];
+  for (const [bytes, name] of [[2 ** 12, "adamw 1025"] as const, [2 ** 14, "muon 8×4"] as const]) {
+    const { adapter } = present(await probeGpu(gpu), "adapter");
+    const limits = { maxStorageBufferBindingSize: bytes, maxBufferSize: 2 ** 20 };
+    Object.defineProperty(adapter, "limits", { value: limits });
+    using engine = await createGpuEngine({ gpu, adapter });
+    const [result] = await runCases(engine, { wanted: (one) => one.name.startsWith(name) });
+    if (result?.passed !== true) {
+      throw new Error(result?.detail ?? `There is no case "${name}"`);
+    }
+    details.push(result.detail);
   }
-  const limits = { maxStorageBufferBindingSize: 4096, maxBufferSize: 2 ** 20 };
-  Object.defineProperty(probe.adapter, "limits", { value: limits });
-  using engine = await createGpuEngine({ gpu, adapter: probe.adapter });
-  const [result] = await runCases(engine, { wanted: ({ name }) => name.startsWith("adamw 1025") });
-  if (result?.passed !== true) {
-    throw new Error(result?.detail ?? "There is no such case");
-  }
-  return result.detail;
+  return details.join("; ");
 }
 
 /**

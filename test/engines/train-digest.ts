@@ -42,6 +42,8 @@ const INNER: InnerConfig = {
   eps: 1e-8,
   weightDecay: 0.1,
   clip: 1,
+  matrixRate: 0,
+  matrixMomentum: 0.9,
 };
 
 export interface TrainDigest {

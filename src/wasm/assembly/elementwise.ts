@@ -140,13 +140,16 @@ function adamw(params: usize, grads: usize, m: usize, v: usize, count: i32, hype
   }
 }
 
+/** What gradients of this norm are multiplied by. */
+export function clipFactor(limit: f32, norm: f32): f32 {
+  return limit > 0 ? min<f32>(1, limit / (norm + <f32>1e-6)) : <f32>1;
+}
+
 export function adamwTile(ins: usize, tile: i32): void {
   const begin = tile * BLOCK;
   const end = min(begin + BLOCK, word(ins, 8));
   const hyper = address(ins, 7);
-  const limit = load<f32>(hyper, 20);
-  const norm = load<f32>(address(ins, 6));
-  const clip = limit > 0 ? min<f32>(1, limit / (norm + <f32>1e-6)) : <f32>1;
+  const clip = clipFactor(load<f32>(hyper, 20), load<f32>(address(ins, 6)));
   const decaying = max(begin, min(end, word(ins, 9)));
   let at = (<usize>begin) << 2;
   const params = address(ins, 2);

@@ -9,6 +9,7 @@ import { barrier, claim } from "./sync";
 import { matmulTile, packTile } from "./matmul";
 import { attentionDeltaTile, attentionKeyTile, attentionQueryTile, attentionTile, packHeadsTile } from "./attention";
 import { adamwTile, addTile, normBlockTile, normTotalTile, swigluBackwardTile, swigluTile } from "./elementwise";
+import { muonMixTile, muonMomentumTile, muonScaleTile, muonStepTile } from "./muon";
 import { feedbackTile, packChunkTile } from "./pack";
 import {
   crossEntropyBackwardTile,
@@ -79,6 +80,14 @@ function execute(ins: usize, tile: i32, scratch: usize): void {
       return normTotalTile(ins);
     case op.ADAMW:
       return adamwTile(ins, tile);
+    case op.MUON_MOMENTUM:
+      return muonMomentumTile(ins, tile);
+    case op.MUON_SCALE:
+      return muonScaleTile(ins, tile);
+    case op.MUON_MIX:
+      return muonMixTile(ins, tile);
+    case op.MUON_STEP:
+      return muonStepTile(ins, tile);
     case op.FEEDBACK:
       return feedbackTile(ins, tile);
     case op.PACK_CHUNK:

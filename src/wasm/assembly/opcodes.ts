@@ -114,6 +114,14 @@ export const NORM_BLOCKS = 18;
 export const NORM_TOTAL = 19;
 /** 2 params, 3 grads, 4 m, 5 v, 6 norm, 7 hyper, 8 elements, 9 elements that decay. */
 export const ADAMW = 20;
+/** 2 grads, which become what is to be orthogonal, 3 m, 4 norm, 5 hyper, 6 elements. */
+export const MUON_MOMENTUM = 26;
+/** 2 x, 3 its norm, 4 elements. */
+export const MUON_SCALE = 27;
+/** 2 gram, 3 its square, which becomes the polynomial, 4 rows, 5 to 7 its coefficients. */
+export const MUON_MIX = 28;
+/** 2 params, 3 x, 4 hyper, 5 elements, 6 what x is multiplied by. */
+export const MUON_STEP = 29;
 /** 2 residual, 3 base, 4 params, 5 scale, 6 elements. */
 export const FEEDBACK = 24;
 /** 2 residual, 3 slots, 4 elements, 5 entries kept of a chunk, 6 words of a slot. A tile is a chunk. */

@@ -51,6 +51,20 @@ export const TRUSTING: Charter["trust"] = {
   harmMax: 1e9,
   auditShare: 0,
 };
+/** The weighted mean, nothing else. */
+export const PLAIN_MEAN: Charter["outer"] = {
+  learningRate: 1,
+  momentum: 0,
+  clipToMedian: 0,
+  radial: false,
+  endShare: 1,
+};
+/** What the default was before Muon and turns: the largest values of each chunk, and AdamW for all parameters. */
+export const SPARSE: Pick<CharterChanges, "uplink" | "downlink" | "outer"> = {
+  uplink: { keep: 128, bits: 2, beta: 0.2, turns: 1, together: 1_024, carry: false },
+  downlink: { keep: 1_024, bits: 2, beta: 0.95 },
+  outer: { ...PLAIN_MEAN, clipToMedian: 1 },
+};
 /** Values that travel as they are. Counted as f32 (`wire.ts`). */
 export const DENSE = { keep: 4_096, bits: 64, beta: 0 } as const;
 
@@ -62,6 +76,7 @@ export interface Scale {
   readonly steps: number;
   readonly split?: Arm["split"];
   readonly learningRate?: number;
+  readonly matrixRate?: number;
   readonly batch?: number;
 }
 
@@ -70,12 +85,13 @@ export function charterOf({
   rounds,
   steps,
   learningRate = SAMPLE_INNER.learningRate,
+  matrixRate = SAMPLE_INNER.matrixRate,
   batch = 8,
 }: Scale): CharterChanges {
   const fastMs = STEADY.stepMs * steps;
   return {
     model,
-    inner: { ...SAMPLE_INNER, batch, learningRate },
+    inner: { ...SAMPLE_INNER, batch, learningRate, matrixRate },
     uplink,
     newcomers,
     downlink,
@@ -120,6 +136,11 @@ export function arm(scale: Scale, name: string, sentence: string, changes: ArmCh
   };
 }
 
+/** The default with some settings changed, at `SMALL_BATCH`. */
+export function changed(name: string, sentence: string, charter: Partial<CharterChanges>): Arm {
+  return arm(SMALL_BATCH, name, sentence, { charter });
+}
+
 export function synchronous(scale: Scale): Arm {
   const sentence = `Data parallel: one AdamW step on the mean gradient of all ${scale.contributors}, every step`;
   return arm(scale, "synchronous", sentence, { way: "synchronous" });
@@ -132,16 +153,18 @@ function single(scale: Scale): Arm {
 
 export function diloco(scale: Scale): Arm {
   const sentence = "DiLoCo: dense deltas, outer Nesterov with learning rate 0.7 and momentum 0.9";
-  return dense(scale, {
-    name: "diloco",
-    sentence,
-    outer: { ...outer, learningRate: 0.7, momentum: 0.9, clipToMedian: 0 },
-  });
+  return dense(scale, { name: "diloco", sentence, outer: { ...PLAIN_MEAN, learningRate: 0.7, momentum: 0.9 } });
 }
 
 export function fedAvg(scale: Scale): Arm {
-  const sentence = "FedAvg: the mean of the contributors' dense parameters (inner AdamW, moments kept)";
-  return dense(scale, { name: "fedavg", sentence, outer: { ...outer, learningRate: 1, momentum: 0, clipToMedian: 0 } });
+  const sentence = "FedAvg: the mean of the contributors' dense parameters (inner moments kept)";
+  return dense(scale, { name: "fedavg", sentence, outer: PLAIN_MEAN });
+}
+
+/** FedAvg, stretched to the contributors' own norm. */
+export function stretched(scale: Scale): Arm {
+  const sentence = "The mean of the contributors' dense deltas, stretched to the mean of their norms";
+  return dense(scale, { name: "stretched", sentence, outer: { ...PLAIN_MEAN, radial: true } });
 }
 
 export function dense(
@@ -149,7 +172,7 @@ export function dense(
   { name, sentence, outer }: Pick<Arm, "name" | "sentence"> & Pick<Charter, "outer">,
 ): Arm {
   return arm(scale, name, sentence, {
-    charter: { uplink: { ...DENSE, together: 0, carry: false }, downlink: DENSE, outer, trust: TRUSTING },
+    charter: { uplink: { ...DENSE, turns: 1, together: 0, carry: false }, downlink: DENSE, outer, trust: TRUSTING },
   });
 }
 
@@ -163,16 +186,32 @@ export function standard(scale: Scale): Arm {
     : arm(scale, "default", sentence);
 }
 
-/** The default of before, as an ablation. */
-export function lingering(scale: Scale): Arm {
-  const sentence = "The default, but what is left fades by 0.8 a round";
-  return arm(scale, "lingering", sentence, { charter: { uplink: { ...uplink, beta: 0.8 } } });
+/** The same, but AdamW trains the layers' matrices, too. */
+export function adamw(made: Arm): Arm {
+  const inner = { ...made.charter.inner, matrixRate: 0 };
+  return {
+    ...made,
+    name: `${made.name}-adamw`,
+    sentence: `${made.sentence}; AdamW for all`,
+    charter: { ...made.charter, inner },
+  };
 }
 
-/** The default, but training begins from what earlier updates left out, too. */
+/** The largest values of each chunk go up and come down; AdamW for all parameters. */
+export function sparse(scale: Scale, changes: Partial<CharterChanges> = {}): Arm {
+  const sentence = "The largest 128 of 4,096 values go up, 1,024 come down; AdamW for all";
+  const inner = { ...charterOf(scale).inner, matrixRate: 0 };
+  return arm(scale, "sparse", sentence, { charter: { ...SPARSE, inner, ...changes } });
+}
+
+/** The same, with what is left fading more slowly. */
+export function lingering(scale: Scale): Arm {
+  return { ...sparse(scale, { uplink: { ...SPARSE.uplink, beta: 0.8 } }), name: "lingering" };
+}
+
+/** The same, but training begins from what earlier updates left out, too. */
 export function carrying(scale: Scale, beta: number): Arm {
-  const sentence = `The default, but training begins from what earlier updates left out, too, which fades by ${beta} a round`;
-  return arm(scale, `carry-${beta}`, sentence, { charter: { uplink: { ...uplink, beta, carry: true } } });
+  return { ...sparse(scale, { uplink: { ...SPARSE.uplink, beta, carry: true } }), name: `carry-${beta}` };
 }
 
 /** A member who has one source of three may worsen the mixture a little in each round; the mean over members does not. */
@@ -184,15 +223,17 @@ export function five(scale: Scale): Arm[] {
 
 /** Long enough for publications' orderings (fewer than 30 rounds decide nothing), small enough for many arms. */
 export const SMALL: Scale = { model: TINY_MODEL, contributors: 8, rounds: 40, steps: 15 };
+/** The same with what a volunteer's GPU wants. */
+export const SMALL_BATCH: Scale = { ...SMALL, rounds: 30, batch: 32, matrixRate: 0.02 };
 export const PROOF: Scale = { model: TINY_MODEL, contributors: 8, rounds: 10, steps: 15 };
 export const SAMPLE: Scale = { model: SAMPLE_MODEL, contributors: 8, rounds: 40, steps: 30 };
-/** What a volunteer's GPU wants: contributors whose own gradient is little noisy, in short rounds. */
-export const BATCH: Scale = { ...SAMPLE, rounds: 30, steps: 15, batch: 32 };
+/** What a volunteer's GPU wants: contributors whose own gradient is little noisy, and bears a larger rate, in short rounds. */
+export const BATCH: Scale = { ...SAMPLE, rounds: 30, steps: 15, batch: 32, matrixRate: 0.02 };
 export const LARGER: Scale = { model: LARGER_MODEL, contributors: 8, rounds: 30, steps: 30 };
 
-/** The default with other compression or another outer step. */
+/** `sparse` with other compression or another outer step. */
 export function varied(name: string, sentence: string, charter: Partial<CharterChanges>): Arm {
-  return arm(SMALL, name, sentence, { charter });
+  return { ...sparse(SMALL, charter), name, sentence };
 }
 
 /** Half of the contributors have links on which an update takes most of a round, or nobody has: then `lateShare` plays no part. */
@@ -206,20 +247,29 @@ export function late(name: string, sentence: string, lateShare: number | null): 
   });
 }
 
-const RATES = [1e-3, 2e-3, 4e-3, 8e-3];
+export function atRate(way: (scale: Scale) => Arm, scale: Scale, learningRate: number): Arm {
+  const made = way({ ...scale, learningRate });
+  return { ...made, name: `${made.name}-${learningRate}` };
+}
 
 /** Each of the ways at each learning rate. */
 export function atRates(
   scale: Scale,
-  ways: readonly ((scale: Scale) => Arm)[] = [synchronous, diloco, standard],
-  rates: readonly number[] = RATES,
+  ways: readonly ((scale: Scale) => Arm)[],
+  learningRates: readonly number[],
 ): Arm[] {
-  return rates.flatMap((learningRate) =>
-    ways.map((way) => {
-      const made = way({ ...scale, learningRate });
-      return { ...made, name: `${made.name}-${learningRate}` };
+  return learningRates.flatMap((rate) => ways.map((way) => atRate(way, scale, rate)));
+}
+
+/** Data parallel and the default at several rates of Muon, and data parallel and `sparse` at several of AdamW alone. */
+export function rates(scale: Scale): Arm[] {
+  const withMuon = [synchronous(scale), standard(scale)].flatMap((made) =>
+    [0.005, 0.01, 0.02, 0.04].map((matrixRate) => {
+      const inner = { ...made.charter.inner, matrixRate };
+      return { ...made, name: `${made.name}-matrix-${matrixRate}`, charter: { ...made.charter, inner } };
     }),
   );
+  return [...withMuon, ...atRates(scale, [(own) => adamw(synchronous(own)), sparse], [1e-3, 2e-3, 4e-3, 8e-3])];
 }
 
 /** Eight steady contributors, and many unsteady ones until they have trained on as many accepted tokens. */

@@ -1,9 +1,12 @@
 /** The named experiments. All arms of one share model, data and devices unless they say otherwise. */
 import {
+  adamw,
   arm,
+  atRate,
   atRates,
   BATCH,
   carrying,
+  changed,
   charterOf,
   churn,
   DENSE,
@@ -18,13 +21,19 @@ import {
   MIDDLING_MODEL,
   NARROW,
   outer,
+  PLAIN_MEAN,
   PROOF,
+  rates,
   RURAL,
   SAMPLE,
   type Scale,
   SEEDS,
   SMALL,
+  SMALL_BATCH,
+  SPARSE,
+  sparse,
   standard,
+  stretched,
   synchronous,
   TINY_MODEL,
   TRUSTING,
@@ -108,51 +117,86 @@ export const EXPERIMENTS: readonly Experiment[] = [
     reference: "synchronous",
     arms: [
       ...[synchronous, standard, diloco, fedAvg].map((make) => make({ ...BATCH, split })),
-      carrying({ ...BATCH, split }, 0.9),
-      ...atRates({ ...BATCH, split }, [synchronous, standard, (scale) => carrying(scale, 0.9)], [4e-3]),
+      ...[synchronous, diloco, fedAvg].map((make) => adamw(make({ ...BATCH, split }))),
+      adamw(atRate(synchronous, { ...BATCH, split }, 4e-3)),
+      sparse({ ...BATCH, split }),
+      atRate(sparse, { ...BATCH, split }, 4e-3),
     ],
   })),
   {
     name: "sample-rates",
     question:
-      "Which learning rate is best for data parallel, DiLoCo and the default? The comparison is fair at each one's best",
+      "Which rates are best for data parallel and the default, with Muon and with AdamW? The comparison is fair at each one's best",
     seeds: [1],
-    reference: "synchronous-0.002",
-    arms: atRates(SAMPLE),
+    reference: "synchronous-matrix-0.02",
+    arms: rates(SAMPLE),
   },
   {
     name: "sample-few",
     question:
-      "Sample model, 10 rounds at a constant learning rate, as in a run that has just begun: should few contributors send more each?",
+      "Sample model, 10 rounds at a constant learning rate, as in a run that has just begun: the default, and of `sparse` whether few contributors should send more each",
     seeds: [1],
-    reference: "1-together",
+    reference: "1-default",
     arms: [1, 2, 4, 8].flatMap((contributors) => {
       const scale: Scale = { ...SAMPLE, contributors, rounds: 10 };
       const round = { ...charterOf(scale).round, decayRounds: 0, decayTo: 1 };
       const who = contributors === 1 ? "One alone" : `${contributors} contributors`;
+      const each = { ...SPARSE.uplink, beta: 0.8, together: 0 };
       return [
-        arm(scale, `${contributors}-together`, `${who}, who keep 1,024 of 4,096 values together`, {
-          charter: { round },
-        }),
-        arm(scale, `${contributors}-each-128`, `${who}, who keep 128 each; what is left fades by 0.8 a round`, {
-          charter: { round, uplink: { ...uplink, beta: 0.8, together: 0, carry: false } },
-        }),
+        arm(scale, `${contributors}-default`, `${who}, as in the default`, { charter: { round } }),
+        { ...sparse(scale, { round }), name: `${contributors}-together` },
+        { ...sparse(scale, { round, uplink: each }), name: `${contributors}-each-128` },
       ];
     }),
   },
   {
     name: "small-rates",
-    question: "The same for a small model: which learning rate is best for which way?",
+    question: "The same for a small model, with batches of 32",
     seeds: SEEDS,
-    reference: "synchronous-0.002",
-    arms: atRates(SMALL),
+    reference: "synchronous-matrix-0.02",
+    arms: rates({ ...SMALL, batch: 32, rounds: 30 }),
+  },
+  {
+    name: "small-muon",
+    question:
+      "Small model, batches of 32: what do Muon and stretching the mean to the contributors' own norm give, where everything is sent?",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: [synchronous(SMALL_BATCH), fedAvg(SMALL_BATCH), stretched(SMALL_BATCH)].flatMap((made) => [
+      made,
+      adamw(made),
+    ]),
+  },
+  {
+    name: "small-turns",
+    question:
+      "Small model, batches of 32, Muon: at about as many bytes, are chunks in turn better than the largest values of all, and what of it counts?",
+    seeds: SEEDS,
+    reference: "default",
+    arms: [
+      standard(SMALL_BATCH),
+      changed("plain-mean", "The mean is not stretched", { outer: { ...outer, radial: false } }),
+      changed("not-carried", "Training begins from the base alone", { uplink: { ...uplink, carry: false } }),
+      changed("turns-5-bits-2", "Chunks go up in one of 5 rounds, with 2 bits", {
+        uplink: { ...uplink, turns: 5, bits: 2 },
+      }),
+      changed("turns-1-bits-1", "All chunks go up in each round: three times the bytes", {
+        uplink: { ...uplink, turns: 1 },
+      }),
+      changed("down-exact", "The merged update comes down exactly", { downlink: DENSE }),
+      changed("down-2-bits", "Values come down with 2 bits", { downlink: { ...downlink, bits: 2 } }),
+      changed("largest-128", "The largest 128 of 4,096 values go up, 1,024 come down, and the mean is stretched", {
+        ...SPARSE,
+        outer,
+      }),
+    ],
   },
   {
     name: "small-averaging",
     question: "Small model: averaging takes noise away, so does it bear a larger inner rate?",
     seeds: SEEDS,
-    reference: "synchronous",
-    arms: [synchronous(SMALL), ...atRates(SMALL, [fedAvg], [2e-3, 4e-3, 6e-3, 8e-3])],
+    reference: "synchronous-adamw",
+    arms: [adamw(synchronous(SMALL)), ...atRates(SMALL, [(scale) => adamw(fedAvg(scale))], [2e-3, 4e-3, 6e-3, 8e-3])],
   },
   {
     name: "small-momentum",
@@ -161,16 +205,19 @@ export const EXPERIMENTS: readonly Experiment[] = [
     seeds: SEEDS,
     reference: "steps-15-momentum-0",
     arms: [15, 60].flatMap((steps) =>
-      [0, 0.5, 0.9].map((momentum) =>
-        dense(
-          { ...SMALL, steps, rounds: 600 / steps },
-          {
-            name: `steps-${steps}-momentum-${momentum}`,
-            sentence: `Rounds of ${steps} steps, outer rate 0.7, momentum ${momentum}`,
-            outer: { ...outer, learningRate: 0.7, momentum, clipToMedian: 0 },
-          },
+      [0, 0.5, 0.9].map((momentum) => ({
+        ...adamw(
+          dense(
+            { ...SMALL, steps, rounds: 600 / steps },
+            {
+              name: "dense",
+              sentence: `Rounds of ${steps} steps, outer rate 0.7, momentum ${momentum}`,
+              outer: { ...PLAIN_MEAN, learningRate: 0.7, momentum },
+            },
+          ),
         ),
-      ),
+        name: `steps-${steps}-momentum-${momentum}`,
+      })),
     ),
   },
   {
@@ -193,7 +240,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       [0.95, 0.99],
     ].map(([beta1 = 0.9, beta2 = 0.95]) =>
       varied(`beta1-${beta1}-beta2-${beta2}`, `AdamW with beta1 ${beta1} and beta2 ${beta2}`, {
-        inner: { ...charterOf(SMALL).inner, beta1, beta2 },
+        inner: { ...charterOf(SMALL).inner, matrixRate: 0, beta1, beta2 },
       }),
     ),
   },
@@ -202,18 +249,22 @@ export const EXPERIMENTS: readonly Experiment[] = [
     question:
       "Small model, batches of 32 instead of 8: is averaging better where a contributor's own gradient is less noisy?",
     seeds: SEEDS,
-    reference: "synchronous-0.002",
-    arms: atRates({ ...SMALL, batch: 32 }, [synchronous, fedAvg, diloco, standard, lingering], [2e-3, 4e-3]),
+    reference: "synchronous-adamw-0.002",
+    arms: atRates(
+      { ...SMALL, batch: 32 },
+      [...[synchronous, fedAvg, diloco].map((way) => (scale: Scale) => adamw(way(scale))), sparse, lingering],
+      [2e-3, 4e-3],
+    ),
   },
   {
     name: "small-carry",
     question:
       "Small model: should training begin from what earlier updates left out, and how fast should that fade? Batches of 8 and of 32",
     seeds: SEEDS,
-    reference: "batch-32-default",
+    reference: "batch-32-sparse",
     arms: [8, 32].flatMap((batch) => {
       const scale: Scale = { ...SMALL, batch };
-      const ways = [standard(scale), ...[0.5, 0.8, 0.9, 1].map((beta) => carrying(scale, beta))];
+      const ways = [sparse(scale), ...[0.5, 0.8, 0.9, 1].map((beta) => carrying(scale, beta))];
       return ways.map((way) => ({ ...way, name: `batch-${batch}-${way.name}` }));
     }),
   },
@@ -224,18 +275,18 @@ export const EXPERIMENTS: readonly Experiment[] = [
     reference: "up-all",
     arms: [
       varied("up-all", "Everything goes up and comes down exactly", {
-        uplink: { ...DENSE, together: 0, carry: false },
+        uplink: { ...DENSE, turns: 1, together: 0, carry: false },
         downlink: DENSE,
       }),
       ...[64, 128, 256, 512, 1_024].map((keep) =>
         varied(`up-${keep}`, `Of 4,096 values ${keep} go up`, {
-          uplink: { ...uplink, keep, together: 0 },
+          uplink: { ...SPARSE.uplink, keep, together: 0 },
           downlink: DENSE,
         }),
       ),
       ...[0, 0.2, 0.5, 0.8, 0.95, 1].map((beta) =>
         varied(`up-256-beta-${beta}`, `Of 4,096 values 256 go up; what is left fades by ${beta}`, {
-          uplink: { ...uplink, keep: 256, beta, together: 0 },
+          uplink: { ...SPARSE.uplink, keep: 256, beta, together: 0 },
           downlink: DENSE,
         }),
       ),
@@ -243,17 +294,17 @@ export const EXPERIMENTS: readonly Experiment[] = [
   },
   {
     name: "small-downlink",
-    question: "Small model, the default's uplink: how much must come down?",
+    question: "Small model, `sparse`: how much must come down?",
     seeds: SEEDS,
     reference: "down-all",
     arms: [
       varied("down-all", "The merged update comes down exactly", { downlink: DENSE }),
       ...[256, 512, 1_024, 2_048, 4_096].map((keep) =>
-        varied(`down-${keep}`, `Of 4,096 values ${keep} come down`, { downlink: { ...downlink, keep } }),
+        varied(`down-${keep}`, `Of 4,096 values ${keep} come down`, { downlink: { ...SPARSE.downlink, keep } }),
       ),
       ...[0, 0.8, 0.9, 0.99, 1].map((beta) =>
         varied(`down-1024-beta-${beta}`, `Of 4,096 values 1,024 come down; what is left fades by ${beta}`, {
-          downlink: { ...downlink, beta },
+          downlink: { ...SPARSE.downlink, beta },
         }),
       ),
     ],
@@ -264,18 +315,15 @@ export const EXPERIMENTS: readonly Experiment[] = [
       "Small model, of 8 contributors 30 % vanish each round and come back with an empty disk: should they send denser updates?",
     seeds: SEEDS,
     reference: "as-all",
-    arms: [uplink.keep, 512, 1_024, 2_048].map((keep) =>
-      arm(
-        SMALL,
-        keep === uplink.keep ? "as-all" : `keep-${keep}`,
+    arms: [SPARSE.uplink.keep, 512, 1_024, 2_048].map((keep) => ({
+      ...varied(
+        keep === SPARSE.uplink.keep ? "as-all" : `keep-${keep}`,
         `Newcomers keep ${keep} of 4,096 values in their first two contributions`,
-        {
-          vanishShare: VANISH_SHARE,
-          forgets: true,
-          charter: { newcomers: { contributions: 2, keep } },
-        },
+        { newcomers: { contributions: 2, keep } },
       ),
-    ),
+      vanishShare: VANISH_SHARE,
+      forgets: true,
+    })),
   },
   {
     name: "small-ahead",
@@ -320,7 +368,6 @@ export const EXPERIMENTS: readonly Experiment[] = [
         links: { ...RURAL, upMbitPerS: 1 },
       },
     ].map(({ name, sentence, aheadMax, links }) => {
-      // The four stand for eight or more, of whom each would send so much.
       const scale: Scale = { model: MIDDLING_MODEL, contributors: 4, rounds: 12, steps: 30 };
       const round = { ...charterOf(scale).round, trainMs: 60_000, graceMs: 60_000, aheadMax };
       const devices: Devices = { stepMs: 300, spread: 1 };
@@ -328,13 +375,13 @@ export const EXPERIMENTS: readonly Experiment[] = [
         work: "noise",
         devices,
         links,
-        charter: { round, uplink: { ...uplink, together: 0 }, trust: TRUSTING },
+        charter: { round, trust: TRUSTING },
       });
     }),
   },
   {
     name: "small-outer",
-    question: "Small model, the default's compression: which outer step?",
+    question: "Small model, `sparse`: which outer step?",
     seeds: SEEDS,
     reference: "rate-1-momentum-0-clip-1",
     arms: [
@@ -350,13 +397,13 @@ export const EXPERIMENTS: readonly Experiment[] = [
       varied(
         `rate-${learningRate}-momentum-${momentum}-clip-${clipToMedian}`,
         `Outer rate ${learningRate}, momentum ${momentum}, ${clipToMedian === 0 ? "no clipping" : "clipped to the median norm"}`,
-        { outer: { ...outer, learningRate, momentum, clipToMedian } },
+        { outer: { ...PLAIN_MEAN, learningRate, momentum, clipToMedian } },
       ),
     ),
   },
   {
     name: "sample-density",
-    question: "What do denser and sparser updates cost and give?",
+    question: "Sample model, `sparse`: what do denser and sparser updates cost and give?",
     seeds: SEEDS,
     reference: "up-128-down-1024",
     arms: [
@@ -366,10 +413,13 @@ export const EXPERIMENTS: readonly Experiment[] = [
       [256, 1_024],
       [256, 4_096],
       [1_024, 4_096],
-    ].map(([up = 1, down = 1]) =>
-      arm(SAMPLE, `up-${up}-down-${down}`, `Of 4,096 values ${up} go up and ${down} come down`, {
-        charter: { uplink: { ...uplink, keep: up, together: 0 }, downlink: { ...downlink, keep: down } },
+    ].map(([up = 1, down = 1]) => ({
+      ...sparse(SAMPLE, {
+        uplink: { ...SPARSE.uplink, keep: up, together: 0 },
+        downlink: { ...SPARSE.downlink, keep: down },
       }),
-    ),
+      name: `up-${up}-down-${down}`,
+      sentence: `Of 4,096 values ${up} go up and ${down} come down; AdamW for all`,
+    })),
   },
 ];

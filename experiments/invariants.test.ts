@@ -109,7 +109,7 @@ describe("dense federated training with one step a round", () => {
   });
 
   test("is not data parallel training with AdamW, and close to it where AdamW is close to linear", async () => {
-    const linear = { ...inner, learningRate: 0.1, beta1: 0, beta2: 0, eps: 1, weightDecay: 0, clip: 0 };
+    const linear = { ...inner, learningRate: 0.1, beta1: 0, beta2: 0, eps: 1, weightDecay: 0, clip: 0, matrixRate: 0 };
     const far = await distance(pairOf({ contributors: 4, rounds: 1, charter: steps(1) }));
     const near = await distance(pairOf({ contributors: 4, rounds: 1, charter: { ...steps(1), inner: linear } }));
     expect(far).toBeGreaterThan(0.3);

@@ -12,7 +12,7 @@ import type { Program } from "../tensor/program.ts";
 import { record } from "../tensor/record.ts";
 import { deltaOf } from "../update/delta.ts";
 import { accumulate, age, createResidual, fadeOf } from "../update/feedback.ts";
-import { packUpdate } from "../update/pack.ts";
+import { packUpdate, type Goes } from "../update/pack.ts";
 import { joinSlots, type SlotShape } from "../update/slots.ts";
 
 /** What a change of the parameters [P] is added to. It stays as it is: it may be written down. */
@@ -24,6 +24,8 @@ export interface Feed {
   /** Rounds that passed without a contribution. */
   readonly rounds: number;
   readonly uplink: Compression;
+  /** Which chunks go up. */
+  readonly goes: Goes;
 }
 
 export interface Packed {
@@ -33,7 +35,7 @@ export interface Packed {
 }
 
 /** Packs what became of the parameters; both throw HeddleError "device-wrong" where that is not finite. */
-export function packOnHost({ start, residual: before, rounds, uplink }: Feed, after: Float32Array): Packed {
+export function packOnHost({ start, residual: before, rounds, uplink, goes }: Feed, after: Float32Array): Packed {
   const { bits, beta } = uplink;
   const delta = deltaOf(start, after, bits);
   if (!delta.every((value) => Number.isFinite(value))) {
@@ -43,12 +45,12 @@ export function packOnHost({ start, residual: before, rounds, uplink }: Feed, af
   const residual = fits ? before.slice() : createResidual(delta.length, bits);
   age(residual, { beta, rounds });
   accumulate(residual, delta, beta);
-  return { payload: packUpdate(residual, uplink), residual: residual as Packed["residual"] };
+  return { payload: packUpdate(residual, uplink, goes), residual: residual as Packed["residual"] };
 }
 
 /** Packs what became of the parameters, which are the state "params" of `engine`, there; not for 64 bits. */
 export async function packOnEngine(engine: Engine, feed: Feed): Promise<Packed> {
-  const { start, residual: before, rounds, uplink } = feed;
+  const { start, residual: before, rounds, uplink, goes } = feed;
   const shape = { parameters: start.length, keep: uplink.keep, bits: uplink.bits };
   let plan;
   try {
@@ -65,7 +67,7 @@ export async function packOnEngine(engine: Engine, feed: Feed): Promise<Packed> 
   compiled.write("start", start);
   compiled.write("scale", Float32Array.of(fadeOf({ beta: uplink.beta, rounds: rounds + 1 })));
   const { slots, residual } = await compiled.run(["slots", "residual"]);
-  const payload = joinSlots(new Uint32Array(slots.buffer), shape);
+  const payload = joinSlots(new Uint32Array(slots.buffer), shape, goes);
   if (payload === null) {
     throw notFinite();
   }

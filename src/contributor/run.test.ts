@@ -35,6 +35,7 @@ const charter = {
   ...sample,
   model: { ...sample.model, channels: 8, layers: 1, heads: 2, kvHeads: 1, hidden: 8, time: 8 },
   inner: { ...sample.inner, batch: 2 },
+  uplink: { ...sample.uplink, turns: 1 },
 };
 const runDigest = digestOf(encodeCharter(charter));
 const initial = initialParameters(charter.model);
@@ -192,6 +193,7 @@ class Stage {
       seed: 1,
       stepsMax: 2,
       keep: charter.uplink.keep,
+      turns: 1,
       trainMs: 9000,
     };
     this.say({ type: "assign", assignment });

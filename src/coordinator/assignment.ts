@@ -36,6 +36,7 @@ export function trainAssignment(
     seed: trainSeed(durable, contributor),
     stepsMax: charter.round.stepsMax,
     keep: keepOf(charter.uplink, contributorsOf(durable)),
+    turns: Math.min(charter.uplink.turns, contributorsOf(durable)),
     trainMs: Math.max(0, Math.ceil(trainMs)),
   };
 }

@@ -5,8 +5,11 @@ import { payloadBytesMax, unpackPayload } from "./base.ts";
 
 const P = 10_000;
 const data = { name: "d", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
-const sample = sampleCharter([], data);
-const regular = { ...sample, uplink: { ...sample.uplink, together: 0 } };
+const regular = {
+  ...sampleCharter([], data),
+  uplink: { keep: 128, bits: 2, beta: 0.2, turns: 1, together: 0, carry: false },
+} as const;
+const sample = { ...regular, uplink: { ...regular.uplink, together: 1024 } };
 const dense = packUpdate(
   Float32Array.from({ length: P }, (_, i) => Math.sin(i * i)),
   { ...sample.uplink, keep: 1024 },

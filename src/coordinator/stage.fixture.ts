@@ -16,7 +16,11 @@ import { screen } from "./screen.ts";
 import { applyEvent, type DurableState } from "./state.ts";
 import { tick, wakeAt } from "./tick.ts";
 
-export const charter = { ...exampleCharter, trust: { ...exampleCharter.trust, auditShare: 0 } };
+export const charter = {
+  ...exampleCharter,
+  uplink: { ...exampleCharter.uplink, keep: 128, turns: 5, together: 1024, carry: false },
+  trust: { ...exampleCharter.trust, auditShare: 0 },
+};
 const run = charterDigest(charter);
 const relay = countingBytes(32);
 export const GOOD: Losses = { assignedBefore: 3, assignedAfter: 2.9, randomBefore: 3, randomAfter: 2.99 };

@@ -86,6 +86,7 @@ describe("a round", () => {
     const names = ["ada", "bob", "cyd"];
     stage.come(...names);
     expect(names.map((name) => stage.assignment(name, "train")?.keep)).toEqual([together, together, together]);
+    expect(names.map((name) => stage.assignment(name, "train")?.turns)).toEqual([1, 1, 1]);
     names.forEach((name) => stage.contribute(name));
     ["bob", "cyd"].forEach((name) => stage.leave(name));
     for (let round = 1; round <= ROUNDS_KEPT; round += 1) {
@@ -93,14 +94,15 @@ describe("a round", () => {
       [...stage.state.durable.contributions.keys()].forEach((id) => stage.measure(id, GOOD));
       stage.merge();
       stage.ready("ada");
-      expect(stage.assignment("ada", "train")).toMatchObject({ round: round + 1, keep: Math.ceil(together / 3) });
+      const asked = { round: round + 1, keep: Math.ceil(together / 3), turns: 3 };
+      expect(stage.assignment("ada", "train")).toMatchObject(asked);
       stage.contribute("ada");
     }
     stage.pass(DRAW_MS);
     [...stage.state.durable.contributions.keys()].forEach((id) => stage.measure(id, GOOD));
     stage.merge();
     stage.ready("ada");
-    expect(stage.assignment("ada", "train")?.keep).toBe(together);
+    expect(stage.assignment("ada", "train")).toMatchObject({ keep: together, turns: 1 });
   });
 
   test("is not given to somebody who holds another version", () => {

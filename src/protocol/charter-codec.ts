@@ -45,6 +45,7 @@ import {
   SHARDS_MAX,
   STEPS_MAX,
   TEXT_CHARS_MAX,
+  TURNS_MAX,
 } from "./limits.ts";
 import type { ScanLimits } from "./scan.ts";
 import { accept, refuse, type Checked } from "./verdict.ts";
@@ -99,7 +100,7 @@ const uplinkFields: Reader<UplinkConfig> = record<UplinkConfig>({
   keep: integer(1, 4_096),
   bits: oneOf([1, 2, 3, 4, 64]),
   beta: real(0, 1),
-  turns: integer(1, 64),
+  turns: integer(1, TURNS_MAX),
   together: integer(0, 4_096),
   carry: boolean,
 });

@@ -57,9 +57,9 @@ export interface Compression {
 /** Compression of what goes up. */
 export interface UplinkConfig extends Compression {
   /**
-   * Rounds in which every chunk goes up once and, unless values come down exactly, comes down once: in round r those whose number c
-   * makes c + r a multiple of it. So all contributors send the same ones, and their mean takes the noise away; the others wait with
-   * what is left. 1: all chunks in each round.
+   * Rounds in which every chunk goes up once, or as many as contributors where these are fewer: in round r those whose number c makes
+   * c + r a multiple of it. So all contributors send the same ones, and their mean takes the noise away; the others wait with what is
+   * left. 1: all chunks in each round.
    */
   readonly turns: number;
   /**
@@ -74,16 +74,8 @@ export interface UplinkConfig extends Compression {
   readonly carry: boolean;
 }
 
-/** Which chunks travel in `round`. */
-export interface Turn {
-  readonly round: number;
-  readonly turns: number;
-}
-
-/** The turn of all chunks. */
-export const EVERY_CHUNK: Turn = { round: 0, turns: 1 };
-
-export function isInTurn(chunk: number, { round, turns }: Turn): boolean {
+/** Whether `chunk` goes up in `round`. */
+export function isInTurn(chunk: number, { round, turns }: { readonly round: number; readonly turns: number }): boolean {
   return (chunk + round) % turns === 0;
 }
 

@@ -58,6 +58,7 @@ import {
   SIGNATURE_BYTES_MAX,
   STEPS_MAX,
   TEXT_CHARS_MAX,
+  TURNS_MAX,
   TOKENS_MAX,
   UPDATES_KEPT,
 } from "./limits.ts";
@@ -167,6 +168,7 @@ const assignmentReader: Reader<Assignment> = tagged<Assignment>({
     seed,
     stepsMax: integer(1, STEPS_MAX),
     keep: integer(1, 4_096),
+    turns: integer(1, TURNS_MAX),
     trainMs: duration,
   }),
   validate: record<Of<Assignment, "validate">>({

@@ -27,6 +27,8 @@ export const SAMPLE_INNER: InnerConfig = {
   eps: 1e-8,
   weightDecay: 0.1,
   clip: 1,
+  matrixRate: 0.01,
+  matrixMomentum: 0.9,
 };
 
 /** The sample charter over the given data, whose first category must be fully open. */
@@ -36,10 +38,10 @@ export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): C
     purpose: "A small language model learns English prose from books in the public domain",
     model: SAMPLE_MODEL,
     inner: SAMPLE_INNER,
-    uplink: { keep: 128, bits: 2, beta: 0.2, together: 1024, carry: false },
-    newcomers: { contributions: 0, keep: 1024 },
-    downlink: { keep: 1024, bits: 2, beta: 0.95 },
-    outer: { learningRate: 1, momentum: 0, clipToMedian: 1, radial: false, endShare: 1 },
+    uplink: { keep: 4096, bits: 1, beta: 1, turns: 3, together: 0, carry: true },
+    newcomers: { contributions: 0, keep: 4096 },
+    downlink: { keep: 4096, bits: 4, beta: 1 },
+    outer: { learningRate: 1, momentum: 0, clipToMedian: 1, radial: true, endShare: 1 },
     // The run has no end that is known beforehand, so its learning rate does not fall.
     round: {
       trainMs: 12_000,

@@ -6,6 +6,8 @@
 import { assert } from "../base/assert.ts";
 import { rateShare } from "../protocol/decay.ts";
 import type { Charter, OuterConfig } from "../protocol/charter.ts";
+import { CHUNK } from "./format.ts";
+import type { Goes } from "./pack.ts";
 import { accept, type Checked, refuse } from "../protocol/verdict.ts";
 
 /** What the relay carries from round to round besides the base. Never changed while it is the head's. */
@@ -49,6 +51,14 @@ export function vectorsAfter({ momentum }: ServerState, outer: OuterConfig): 1 |
 export function outerAt({ outer, round }: Pick<Charter, "outer" | "round">, version: number): OuterConfig {
   const share = rateShare({ decayRounds: round.decayRounds, decayTo: outer.endShare }, version);
   return { ...outer, learningRate: outer.learningRate * share };
+}
+
+/**
+ * Which chunks of `merged`, some whole chunks' deltas, the broadcast sends: those that something was merged into. What earlier
+ * broadcasts left out of the others waits for that. With momentum everything moves, and all are sent.
+ */
+export function goingDown(merged: Float64Array, { momentum }: OuterConfig): Goes {
+  return (chunk) => momentum !== 0 || merged.subarray(chunk * CHUNK, (chunk + 1) * CHUNK).some((value) => value !== 0);
 }
 
 type Vectors = Pick<ServerState, "residual" | "momentum">;

@@ -25,6 +25,10 @@ import { classOf, createLevelSearch, levelOf } from "../tensor/magnitude.ts";
 import { bestRice } from "./rice.ts";
 import { createSelector, selectBySorting } from "./select.ts";
 
+/** Whether a chunk goes with the others. */
+export type Goes = (chunk: number) => boolean;
+const always: Goes = () => true;
+
 /** Bit patterns of the largest f32 and, one below it, of the largest subnormal one; without sign. */
 const LARGEST = 0x7f7fffff;
 const SUBNORMAL = 0x007fffff;
@@ -34,9 +38,14 @@ const SMALLEST = 2 ** -126;
 /**
  * Packs `values` [P], at least one and all finite (anything else is a bug of the caller and throws). With 1 to 4 bits the values
  * are rounded to f32 first, those beyond its largest number to that; zeros and subnormal numbers are never sent. With 64
- * bits min(keep, L) entries of each chunk of L are sent exactly, zeros included; they must be within f32's range.
+ * bits min(keep, L) entries of each chunk of L are sent exactly, zeros included; they must be within f32's range. Of other
+ * chunks than `goes` says nothing is sent, unless values are exact.
  */
-export function packUpdate(values: Float32Array | Float64Array, { keep, bits }: Compression): Bytes {
+export function packUpdate(
+  values: Float32Array | Float64Array,
+  { keep, bits }: Compression,
+  goes: Goes = always,
+): Bytes {
   const parameters = values.length;
   assert(
     parameters >= 1 && parameters <= PARAMETERS_MAX,
@@ -46,9 +55,9 @@ export function packUpdate(values: Float32Array | Float64Array, { keep, bits }: 
     Number.isInteger(keep) && keep >= 1 && keep <= CHUNK,
     `Cannot pack update: keep is ${keep}, need 1 to ${CHUNK}`,
   );
-  const counted = countEntries(values, { keep, bits });
+  const counted = countEntries(values, { keep, bits }, goes);
   const form = { keep: counted.keep, bits };
-  return joinChunks([packChunks(values, form)], { ...form, parameters, entries: counted.entries });
+  return joinChunks([packChunks(values, form, goes)], { ...form, parameters, entries: counted.entries });
 }
 
 /** Some whole chunks of an update, one behind the other, without a header. */
@@ -70,16 +79,18 @@ export interface Counted {
 export function countEntries(
   values: Float32Array | Float64Array,
   { keep, bits }: Pick<Compression, "keep" | "bits">,
+  goes: Goes = always,
 ): Counted {
-  return bits === 64 ? countExact(values.length, keep) : countRounded(values, keep);
+  return bits === 64 ? countExact(values.length, keep) : countRounded(values, keep, goes);
 }
 
 /** Packs whole chunks of an update in which no chunk sends more than `keep` entries, and some one that many. */
 export function packChunks(
   values: Float32Array | Float64Array,
   { keep, bits }: Pick<Compression, "keep" | "bits">,
+  goes: Goes = always,
 ): PackedChunks {
-  return bits === 64 ? packExact(values, keep) : packRounded(values, { keep, bits });
+  return bits === 64 ? packExact(values, keep) : packRounded(values, { keep, bits, goes });
 }
 
 /** The update that consists of `parts`, in order. */
@@ -120,7 +131,7 @@ function putPart(bytes: Bytes, at: number, part: Bytes): void {
 /** The form with 1 to 4 bits. */
 function packRounded(
   values: Float32Array | Float64Array,
-  { keep, bits }: Pick<Compression, "keep" | "bits">,
+  { keep, bits, goes }: Pick<Compression, "keep" | "bits"> & { readonly goes: Goes },
 ): PackedChunks {
   const writer = createBitWriter(chunksOf(values.length) * keep * 2);
   const select = createSelector(CHUNK);
@@ -129,7 +140,7 @@ function packRounded(
   const { floats, patterns, picked, gaps } = scratch;
   for (let start = 0; start < values.length; start += CHUNK) {
     const length = loadChunk(values, start, scratch);
-    const count = keep === 0 ? 0 : select(patterns, length, keep, picked);
+    const count = keep > 0 && goes(start / CHUNK) ? select(patterns, length, keep, picked) : 0;
     const rice = putShape(writer, { picked, count, length, keep, gaps });
     if (count === 0) {
       continue;
@@ -219,7 +230,7 @@ function countExact(parameters: number, keepMax: number): Counted {
 }
 
 /** Checks that all values are finite. */
-function countRounded(values: Float32Array | Float64Array, keepMax: number): Counted {
+function countRounded(values: Float32Array | Float64Array, keepMax: number, goes: Goes): Counted {
   let keep = 0;
   let entries = 0;
   for (let start = 0; start < values.length; start += CHUNK) {
@@ -232,7 +243,7 @@ function countRounded(values: Float32Array | Float64Array, keepMax: number): Cou
       finite &&= Number.isFinite(value);
     }
     assert(finite, `Cannot pack update: an entry of ${start} to ${end - 1} is not a finite number`);
-    const count = Math.min(keepMax, sendable);
+    const count = goes(start / CHUNK) ? Math.min(keepMax, sendable) : 0;
     keep = Math.max(keep, count);
     entries += count;
   }

@@ -14,8 +14,8 @@ import { settle } from "./feedback.ts";
 import { CHUNK, chunksOf, HEADER_BYTES, type Header } from "./format.ts";
 import type { MergeKernel } from "./kernel.ts";
 import { MEAN_BYTES, MEMORY_BYTES_MAX, PAGE_BYTES, PAIR_BYTES, roomOf } from "./merge.ts";
-import { advanceOuter } from "./outer.ts";
-import { countEntries, packChunks, type Counted, type PackedChunks } from "./pack.ts";
+import { advanceOuter, goingDown } from "./outer.ts";
+import { countEntries, packChunks, type Counted, type Goes, type PackedChunks } from "./pack.ts";
 import { readHeader, unpackChunks } from "./unpack.ts";
 
 /** Addresses in the kernel's memory. */
@@ -35,6 +35,7 @@ interface Advanced {
   readonly before: Float32Array;
   readonly params: Float32Array;
   readonly downlink: Compression;
+  readonly goes: Goes;
   readonly entries: number;
 }
 
@@ -151,21 +152,23 @@ export class RangeWork implements RangeWorker {
     const merged = this.means();
     advanceOuter(partOf(before, from, to), partOf(next, from, to), merged, { outer, beta: downlink.beta, factor });
     const residual = next.server.residual.subarray(from, to);
-    const counted = countEntries(residual, downlink);
+    const goes = goingDown(merged, outer);
+    const counted = countEntries(residual, downlink, goes);
     this.#advanced = {
       residual,
       before: before.params.subarray(from, to),
       params: next.params.subarray(from, to),
       downlink,
+      goes,
       entries: counted.entries,
     };
     return counted;
   }
 
   pack(keep: number): PackedChunks {
-    const { residual, before, params, downlink, entries } = present(this.#advanced, "an outer step taken");
+    const { residual, before, params, downlink, goes, entries } = present(this.#advanced, "an outer step taken");
     const { bits } = downlink;
-    const part = packChunks(residual, { keep, bits });
+    const part = packChunks(residual, { keep, bits }, goes);
     const update = unpackChunks(part, { parameters: residual.length, keep, bits, entries });
     settle(residual, update);
     params.set(before);

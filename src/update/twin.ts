@@ -4,7 +4,7 @@
  *
  *     momentum ← μ·momentum + merged            (DiLoCo's Nesterov form, PyTorch's SGD with nesterov=True)
  *     residual ← β·residual + lr·(merged + μ·momentum)
- *     broadcast = pack(residual);  residual ← residual − unpack(broadcast);  base ← base − unpack(broadcast)
+ *     broadcast = pack(residual, of chunks that something was merged into);  residual ← residual − unpack(broadcast);  base ← base − unpack(broadcast)
  */
 import { assert } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
@@ -12,7 +12,7 @@ import type { Compression, OuterConfig } from "../protocol/charter.ts";
 import { updateNorm } from "./delta.ts";
 import { settle } from "./feedback.ts";
 import { clipScales, inOrder, stretchFactor, type MergeOptions } from "./merge.ts";
-import { createServerState, vectorsAfter, type ServerState } from "./outer.ts";
+import { createServerState, goingDown, vectorsAfter, type ServerState } from "./outer.ts";
 import { packUpdate } from "./pack.ts";
 import { unpackUpdate, type SparseUpdate } from "./unpack.ts";
 
@@ -94,7 +94,7 @@ export function outerStep(
     }
     residual[i] = downlink.beta * (before.residual[i] as number) + outer.learningRate * ahead;
   }
-  const broadcast = packUpdate(residual, downlink);
+  const broadcast = packUpdate(residual, downlink, goingDown(merged, outer));
   const update = unpackUpdate(broadcast, { parameters, keepMax: downlink.keep, bits: downlink.bits });
   assert(update.ok, `Cannot take outer step: the broadcast does not unpack (${update.ok ? "" : update.detail})`);
   settle(residual, update.value);

@@ -218,6 +218,7 @@ async function contributeHonestly(world: World): Promise<void> {
 const little = {
   ...exampleCharter,
   model: { ...exampleCharter.model, channels: 8, layers: 1, heads: 2, kvHeads: 1, hidden: 8, time: 8 },
+  uplink: { ...exampleCharter.uplink, turns: 1 },
 };
 const P = parameterLayout(little.model).size;
 
@@ -334,6 +335,7 @@ async function contributorSubject(): Promise<Subject> {
       seed: 1,
       stepsMax: 2,
       keep: little.uplink.keep,
+      turns: 1,
       trainMs: 9_000,
     },
   });

@@ -5,7 +5,7 @@ import book from "./moby-dick.json" with { type: "json" };
 const sizes = { vocabulary: 256, channels: 64, layers: 2, heads: 4, kvHeads: 2, hidden: 176, time: 64 };
 export const model = { ...sizes, tied: true, ropeBase: 10_000, normEps: 1e-5, seed: 1 };
 const adamw = { learningRate: 3e-3, warmupSteps: 20, beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, clip: 1 };
-const inner = { batch: 8, ...adamw };
+const inner = { batch: 8, ...adamw, matrixRate: 0.01, matrixMomentum: 0.9 }; // Muon for the layers' matrices
 
 /** Resolves to the trained parameters [P] and the loss of each step, in nats per byte. */
 export async function train(engine, print, { text = book.text, steps = 300 } = {}) {

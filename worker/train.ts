@@ -13,7 +13,7 @@ import { createWork, type Work } from "../src/contributor/work.ts";
 import { createCorpus } from "../src/data/corpus.ts";
 import { createPace } from "../src/engines/pace.ts";
 import { openTunings } from "../src/engines/tunings.ts";
-import { trainProgram } from "../src/model/llama.ts";
+import { stepProgram } from "../src/model/trainer.ts";
 import { loadDeviceKey, verifySignature } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
 import { answerRtcFromWorker, dialRtcFromWorker } from "../src/net/proxy.ts";
@@ -116,7 +116,7 @@ function openStore(): Promise<Store> {
 async function openSession({ options, onView, lend }: Setting): Promise<Session> {
   const { relay, agent } = options;
   const [{ charter }, key, store] = await Promise.all([fetchRun(relay), loadDeviceKey(), openStore()]);
-  const program = trainProgram(charter.model, charter.inner.batch);
+  const program = stepProgram(charter.model, charter.inner);
   const tunings = openTunings(store.keys);
   const opening = { output: "loss", pace, tunings };
   const begun = await beginEngine(options.engine, program, opening);

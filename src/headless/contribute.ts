@@ -15,14 +15,14 @@ import type { WantedEngine } from "../engines/choose.ts";
 import { beginEngine, openEngine, type OpenEngineOptions } from "../engines/open.ts";
 import { createPace, type Neighbour } from "../engines/pace.ts";
 import { openTunings, type Tunings } from "../engines/tunings.ts";
-import { trainProgram } from "../model/llama.ts";
+import { stepProgram } from "../model/trainer.ts";
 import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { createBlobFetcher } from "../net/http.ts";
 import { createSecretRng } from "../net/secret-rng.ts";
 import { systemClock } from "../net/system-clock.ts";
 import { dialWebSocket } from "../net/ws-client.ts";
-import type { ModelConfig } from "../protocol/charter.ts";
+import type { Charter } from "../protocol/charter.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import { SAMPLE_INNER, SAMPLE_MODEL } from "../protocol/sample.ts";
 import { hashBytes } from "../store/hash.ts";
@@ -104,8 +104,8 @@ async function optionsFor(
   if (wanted === "wasm") {
     return { wanted, wasmOptions: { threads }, onPlan };
   }
-  const { model, batch } = await modelOfRun(config.relay);
-  const work = { program: trainProgram(model, batch), output: "loss" };
+  const { model, inner } = await modelOfRun(config.relay);
+  const work = { program: stepProgram(model, inner), output: "loss" };
   return {
     wanted,
     gpu: await headlessGpu(),
@@ -118,13 +118,13 @@ async function optionsFor(
 }
 
 /** What the run trains; the sample run's sizes while the relay does not answer. */
-async function modelOfRun(relay: string): Promise<{ model: ModelConfig; batch: number }> {
+async function modelOfRun(relay: string): Promise<Pick<Charter, "model" | "inner">> {
   const response = await fetch(`${relay}/api/run`).catch(() => undefined);
   if (response?.ok !== true) {
-    return { model: SAMPLE_MODEL, batch: SAMPLE_INNER.batch };
+    return { model: SAMPLE_MODEL, inner: SAMPLE_INNER };
   }
   const { charter } = (await response.json()) as Pick<RunView, "charter">;
-  return { model: charter.model, batch: charter.inner.batch };
+  return charter;
 }
 
 /** WebRTC by node-datachannel, or undefined where its binary does not load. */

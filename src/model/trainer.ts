@@ -6,6 +6,7 @@
 import { assert, HeddleError, present } from "../base/assert.ts";
 import type { InnerConfig, ModelConfig } from "../protocol/charter.ts";
 import type { Engine, Plan } from "../tensor/engine.ts";
+import type { Program } from "../tensor/program.ts";
 import { sortTokens } from "../tensor/record.ts";
 import { parameterLayout } from "./layout.ts";
 import { microBatchName, trainProgram, type TrainOptions } from "./llama.ts";
@@ -114,17 +115,21 @@ export async function createTrainer(engine: Engine, { model, inner, thrift = {} 
   };
 }
 
+/** One training step as `inner` has it. */
+export function stepProgram(model: ModelConfig, inner: InnerConfig, thrift: Thrift = {}): Program {
+  return trainProgram(model, inner.batch, { ...thrift, muon: inner.matrixRate > 0 });
+}
+
 /** A Plan of one training step; throws HeddleError "model-too-big" when nothing that `thrift` allows makes it fit. */
 async function compileStep(engine: Engine, { model, inner, thrift = {} }: TrainerOptions): Promise<Plan> {
-  const muon = inner.matrixRate > 0;
   if (thrift !== "as needed") {
-    return engine.compile(trainProgram(model, inner.batch, { ...thrift, muon }));
+    return engine.compile(stepProgram(model, inner, thrift));
   }
   try {
-    return await engine.compile(trainProgram(model, inner.batch, { muon }));
+    return await engine.compile(stepProgram(model, inner));
   } catch (error) {
     if (error instanceof HeddleError && error.code === "model-too-big") {
-      return engine.compile(trainProgram(model, inner.batch, { recompute: true, muon }));
+      return engine.compile(stepProgram(model, inner, { recompute: true }));
     }
     throw error;
   }

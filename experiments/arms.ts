@@ -241,10 +241,12 @@ export function late(name: string, sentence: string, lateShare: number | null): 
   const scale: Scale = { ...SMALL, contributors: 4, rounds: 30 };
   const round = { ...charterOf(scale).round, graceMs: 1_000, lateShare: lateShare ?? 0 };
   // How much each sends does not depend on how many are taken.
-  return arm(scale, name, sentence, {
-    charter: { round, uplink: { ...uplink, together: 0 } },
+  return {
+    ...sparse(scale, { round, uplink: { ...SPARSE.uplink, together: 0 } }),
+    name,
+    sentence,
     ...(lateShare === null ? {} : { slow: { contributors: scale.contributors / 2, links: CREEPING } }),
-  });
+  };
 }
 
 export function atRate(way: (scale: Scale) => Arm, scale: Scale, learningRate: number): Arm {

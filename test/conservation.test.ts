@@ -19,7 +19,8 @@ import { unpackUpdate } from "../src/update/unpack.ts";
 import { decodeContributorMessage } from "../src/protocol/codec.ts";
 import { littleCharter } from "./fixtures/little-run.ts";
 
-const P = 300;
+/** Of four chunks, the last one short. */
+const P = 3 * 4_096 + 300;
 const ROUNDS = 40;
 const job = { deadlineMs: 1e9, signal: createStop(), onStep: () => undefined };
 

@@ -175,6 +175,18 @@ describe("createDesk()", () => {
     expect(asked.slice(-2).map(({ from }) => from)).toEqual([70, 60]);
   });
 
+  test("begins without what it has not sent once engines have failed twice from it", async () => {
+    const { desk, asked, train, settle } = await deskOf(0, {
+      uplink: { ...exact, beta: 1, turns: 1, together: 0, carry: true },
+    });
+    await settle(await train(0, 100), "kept"); // 3 are left
+    await desk.prepare(1);
+    await settle(await train(1, 90), "kept"); // 6
+    await desk.prepare(2);
+    await train(2, 80);
+    expect(asked.slice(1).map(({ from }) => from)).toEqual([90 - 3, 80]);
+  });
+
   test("waits for a verdict that is on its way into the notebook before it goes on from what is left", async () => {
     const { asked, train, settle } = await deskOf(0, {
       uplink: { ...exact, beta: 0.5, turns: 1, together: 0, carry: true },

@@ -140,10 +140,13 @@ export function createDesk(options: DeskOptions): Desk {
         work = undefined;
         const contributor = contributorIdOf(key.publicKey);
         work = await options.createWork({ charter, contributor, texts, losses, onEngine: options.onEngine });
-        const { moments, signed, late } = await readOnce();
-        // What fails twice from the same moments may fail because of them: then AdamW begins anew. The residual stays.
+        const read = await readOnce();
+        const { moments, signed, late } = read;
+        // What fails twice from the same moments may fail because of them, or of the residual where training begins from it, too.
         if (moments !== null && losses < 2) {
           await work.restore(moments);
+        } else if (losses >= 2 && charter.uplink.carry && read.residual !== null) {
+          await write({ ...read, residual: null });
         }
         const pendingOf = (one: Signed | null): Pending | null =>
           one && { ...one.pending, pieces: countPieces(one.payload.length, pieceBytes) };

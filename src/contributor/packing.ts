@@ -11,7 +11,7 @@ import type { Engine } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
 import { record } from "../tensor/record.ts";
 import { deltaOf } from "../update/delta.ts";
-import { accumulate, age, createResidual, fadeOf } from "../update/feedback.ts";
+import { accumulate, createResidual, shareLeft } from "../update/feedback.ts";
 import { packUpdate, type Goes } from "../update/pack.ts";
 import { joinSlots, type SlotShape } from "../update/slots.ts";
 
@@ -43,8 +43,7 @@ export function packOnHost({ start, residual: before, rounds, uplink, goes }: Fe
   }
   const fits = before !== null && before.length === delta.length;
   const residual = fits ? before.slice() : createResidual(delta.length, bits);
-  age(residual, { beta, rounds });
-  accumulate(residual, delta, beta);
+  accumulate(residual, delta, shareLeft({ beta, missed: rounds }));
   return { payload: packUpdate(residual, uplink, goes), residual: residual as Packed["residual"] };
 }
 
@@ -65,7 +64,7 @@ export async function packOnEngine(engine: Engine, feed: Feed): Promise<Packed> 
   const fits = before instanceof Float32Array && before.length === start.length;
   compiled.write("residual", fits ? before : new Float32Array(start.length));
   compiled.write("start", start);
-  compiled.write("scale", Float32Array.of(fadeOf({ beta: uplink.beta, rounds: rounds + 1 })));
+  compiled.write("scale", Float32Array.of(shareLeft({ beta: uplink.beta, missed: rounds })));
   const { slots, residual } = await compiled.run(["slots", "residual"]);
   const payload = joinSlots(new Uint32Array(slots.buffer), shape, goes);
   if (payload === null) {

@@ -5,7 +5,7 @@
 import { assert } from "../base/assert.ts";
 import type { Compression } from "../protocol/charter.ts";
 import type { TrainAssignment } from "../protocol/messages.ts";
-import { fadeOf, giveBack, settle } from "../update/feedback.ts";
+import { giveBack, settle, shareLeft } from "../update/feedback.ts";
 import { unpackUpdate } from "../update/unpack.ts";
 import type { Page } from "./notebook.ts";
 import type { Outcome } from "./state.ts";
@@ -25,7 +25,7 @@ export function startOf(
   if (residual?.length !== base.length) {
     return base;
   }
-  const fade = fadeOf({ beta: uplink.beta, rounds: roundsMissed(page, assignment) + 1 });
+  const fade = shareLeft({ beta: uplink.beta, missed: roundsMissed(page, assignment) });
   const start = base.slice();
   for (let i = 0; i < start.length; i += 1) {
     start[i] = (start[i] as number) - fade * (residual[i] as number);
@@ -77,6 +77,6 @@ export function settledLate(
     return outcome === "discarded" ? null : residual;
   }
   const back = residual.slice() as NonNullable<Page["residual"]>;
-  giveBack(back, sent.value, fadeOf({ beta, rounds: round - late.pending.round }));
+  giveBack(back, sent.value, shareLeft({ beta, missed: round - late.pending.round - 1 }));
   return back;
 }

@@ -8,6 +8,7 @@ import { createCorpus } from "../data/corpus.ts";
 import { createPace } from "../engines/pace.ts";
 import { initialParameters } from "../model/layout.ts";
 import { createTrainer } from "../model/trainer.ts";
+import { isInTurn } from "../protocol/charter.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import type { TrainAssignment } from "../protocol/messages.ts";
 import type { Engine } from "../tensor/engine.ts";
@@ -190,11 +191,11 @@ test.each([
         residual: last?.residual ?? null,
         rounds: last === undefined ? 0 : 1,
         uplink,
-        goes: (chunk: number) => (chunk + round) % turns === 0,
+        goes: (chunk: number) => isInTurn(chunk, { round, turns }),
       };
       const onHost = packOnHost(feed, reference.after as Float32Array);
       const packed = await (after as OnEngine).pack(feed);
-      const sent = packed.residual.map((value, i) => ((Math.floor(i / 4_096) + round) % turns === 0 ? value : 0));
+      const sent = packed.residual.map((value, i) => (isInTurn(Math.floor(i / 4_096), { round, turns }) ? value : 0));
       expect(packed.payload).toEqual(packUpdate(sent, uplink));
       packed.residual.forEach((value, i) => expect(value).toBeCloseTo(onHost.residual[i] as number, 8));
       if (last === undefined) {

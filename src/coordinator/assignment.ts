@@ -36,14 +36,19 @@ export function trainAssignment(
     seed: trainSeed(durable, contributor),
     stepsMax: charter.round.stepsMax,
     keep: keepOf(charter.uplink, contributorsOf(durable)),
-    turns: Math.min(charter.uplink.turns, contributorsOf(durable)),
+    turns: turnsOf(charter, durable),
     trainMs: Math.max(0, Math.ceil(trainMs)),
   };
 }
 
-/** The most contributions that one of the rounds which are remembered had, and 1 at least: known before anybody comes. */
+/** Rounds in which each chunk goes up once, as the round at hand has it. */
+export function turnsOf({ uplink }: Charter, durable: DurableState): number {
+  return Math.min(uplink.turns, contributorsOf(durable));
+}
+
+/** The most who contributed to one of the rounds which are remembered, and 1 at least: known before anybody comes. */
 function contributorsOf({ past }: DurableState): number {
-  return Math.max(1, ...past.map(({ authors }) => authors.size));
+  return Math.max(1, ...past.map(({ authors }) => new Set(authors.values()).size));
 }
 
 /**

@@ -96,7 +96,15 @@ function tableOf({ matrices, params, grams }: Company): {
   return { words, squareTiles, tiles };
 }
 
-/** The matrices in order, as many together as fit a binding; one that does not fit is alone, and refused with its size. */
+/** Multiply-adds of one dispatch at most, where it has more than one matrix: some hundredths of a second on a slow GPU. */
+const MULTIPLY_ADDS_MAX = 5e8;
+
+/** Of the dispatch that applies the polynomial. */
+function multiplyAdds(matrices: readonly MatrixPlace[]): number {
+  return matrices.reduce((sum, matrix) => sum + gramSide(matrix) * matrix.rows * matrix.columns, 0);
+}
+
+/** The matrices in order, as many together as fit a binding and a time slice; one that does not fit is alone, and refused with its size. */
 function companiesOf(matrices: readonly MatrixPlace[], bindingBytesMax: number): Company[] {
   const { offsets } = gramPlaces(matrices);
   const companies: Company[] = [];
@@ -109,7 +117,8 @@ function companiesOf(matrices: readonly MatrixPlace[], bindingBytesMax: number):
     };
     const before = companies.at(-1);
     const together = before === undefined ? own : joined(before, own);
-    if (before !== undefined && 4 * Math.max(together.params.count, together.grams.count) <= bindingBytesMax) {
+    const fits = 4 * Math.max(together.params.count, together.grams.count) <= bindingBytesMax;
+    if (before !== undefined && fits && multiplyAdds(together.matrices) <= MULTIPLY_ADDS_MAX) {
       companies[companies.length - 1] = together;
     } else {
       companies.push(own);

@@ -197,6 +197,10 @@ export const charterReader: Reader<Charter> = (value, path) => {
   if (charter.uplink.turns > 1 && charter.uplink.bits === 64) {
     throw new FieldError(`Cannot read ${path}.uplink.turns: exact values go up in each round, need 1`);
   }
+  if (charter.uplink.turns > 1 && charter.round.lateShare > 0) {
+    const why = "what is late has other chunks than the rest; refused, it waits at home";
+    throw new FieldError(`Cannot read ${path}.round.lateShare: where chunks go up in turn it must be 0: ${why}`);
+  }
   const { beta1, beta2, matrixMomentum } = charter.inner;
   if (beta1 === 1 || beta2 === 1) {
     throw new FieldError(`Cannot read ${path}.inner: got ${beta1} and ${beta2}, betas must be less than 1`);

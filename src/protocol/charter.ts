@@ -57,8 +57,7 @@ export interface Compression {
 /** Compression of what goes up. */
 export interface UplinkConfig extends Compression {
   /**
-   * Rounds in which every chunk goes up once, or as many as contributors where these are fewer: in round r those whose number c makes
-   * c + r a multiple of it. So all contributors send the same ones, and their mean takes the noise away; the others wait with what is
+   * Rounds in which every chunk goes up once, or as many as contributors where these are fewer (`isInTurn`). So all contributors send the same ones, and their mean takes the noise away; the others wait with what is
    * left. 1: all chunks in each round.
    */
   readonly turns: number;
@@ -74,9 +73,12 @@ export interface UplinkConfig extends Compression {
   readonly carry: boolean;
 }
 
-/** Whether `chunk` goes up in `round`. */
+/**
+ * Whether `chunk` goes up in `round`: once in each block of `turns` rounds, and a round later in the next block, so that whoever takes
+ * part in every so-many-th round sends all chunks, too.
+ */
 export function isInTurn(chunk: number, { round, turns }: { readonly round: number; readonly turns: number }): boolean {
-  return (chunk + round) % turns === 0;
+  return (chunk + round + Math.floor(round / turns)) % turns === 0;
 }
 
 /** Entries that each of so many (1 at least) contributors keeps of a chunk. */

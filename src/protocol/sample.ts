@@ -54,7 +54,7 @@ export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): C
       judgeMs: 15_000,
       decayRounds: 0,
       decayTo: 1,
-      lateShare: 0.5,
+      lateShare: 0,
     },
     trust: { normMax: 10, improvementMin: 1e-4, improvementShare: 0.1, harmMax: 0.02, auditShare: 0.25, sequences: 8 },
     train,

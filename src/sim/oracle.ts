@@ -23,7 +23,7 @@ import { weightIn } from "../coordinator/late.ts";
 import { openNotebook, type Page, type Signed } from "../contributor/notebook.ts";
 import { createMemoryStore, type MemoryDisk } from "../store/memory.ts";
 import { applyUpdate } from "../update/delta.ts";
-import { fadeOf } from "../update/feedback.ts";
+import { shareLeft } from "../update/feedback.ts";
 import { createServerState, outerAt } from "../update/outer.ts";
 import { mergeUpdates, outerStep } from "../update/twin.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
@@ -351,7 +351,7 @@ async function checkResiduals(
         const accepted = verdicts.get(signed.pending.id)?.type === "accepted";
         const apart = signed === before.late;
         // What was set apart has left it before, and comes back, faded, where it was refused.
-        const fade = fadeOf({ beta: charter.uplink.beta, rounds: before.round - signed.pending.round });
+        const fade = shareLeft({ beta: charter.uplink.beta, missed: before.round - signed.pending.round - 1 });
         const share = accepted ? (apart ? 0 : -1) : apart ? fade : 0;
         const right = isWith(page, before, { signed, share }) || (page.residual === null && !accepted);
         if (page.made !== before.made || !right) {

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Compression } from "../protocol/charter.ts";
-import { accumulate, age, createResidual, settle } from "./feedback.ts";
+import { accumulate, createResidual, settle, shareLeft } from "./feedback.ts";
 import { packUpdate } from "./pack.ts";
 import { densified, samples } from "./samples.fixture.ts";
 import { unpackUpdate } from "./unpack.ts";
@@ -76,15 +76,12 @@ describe("error feedback", () => {
     expect(residual).toEqual(new Float64Array(300));
   });
 
-  test("age() multiplies by beta once for each missed round", () => {
-    const residual = Float64Array.of(8, -4);
-    age(residual, { beta: 0.5, rounds: 3 });
-    expect([...residual]).toEqual([1, -0.5]);
-    age(residual, { beta: 0.5, rounds: 0 });
-    age(residual, { beta: 1, rounds: 2 ** 40 });
-    expect([...residual]).toEqual([1, -0.5]);
-    age(residual, { beta: 0.5, rounds: 2 ** 40 });
-    expect(residual.map(Math.abs)).toEqual(Float64Array.of(0, 0));
+  test("shareLeft() is beta, and for each missed round beta or 0.9 times it, whichever is less", () => {
+    expect(shareLeft({ beta: 0.5, missed: 0 })).toBe(0.5);
+    expect(shareLeft({ beta: 0.5, missed: 3 })).toBe(0.0625);
+    expect(shareLeft({ beta: 1, missed: 0 })).toBe(1);
+    expect(shareLeft({ beta: 1, missed: 2 })).toBeCloseTo(0.81, 12);
+    expect(shareLeft({ beta: 1, missed: 2 ** 40 })).toBeLessThan(1e-300);
   });
 
   test("vectors of another length are a bug", () => {

@@ -3,7 +3,7 @@
  * 2014; SparseLoCo's e ← βe + δ). A round is `accumulate`, pack the residual, send, and `settle` once the other side says
  * that the contribution is part of the base. Whoever goes on before it knows settles, too, and takes it back with `giveBack`
  * where it was not accepted. A contribution that was refused or came too late is not settled, so that it
- * is sent again; `age` fades what has waited for several rounds, because it was measured on an older base.
+ * is sent again; `shareLeft` fades it, more where rounds were missed, because it was measured on an older base.
  *
  * All functions change the residual in place: it is as large as the model.
  */
@@ -54,15 +54,12 @@ export function giveBack(
   }
 }
 
-/** residual ← beta^rounds · residual, for rounds that passed without a contribution. */
-export function age(
-  residual: Float32Array | Float64Array,
-  fade: { readonly beta: number; readonly rounds: number },
-): void {
-  const factor = fadeOf(fade);
-  for (let i = 0; i < residual.length; i += 1) {
-    residual[i] = factor * (residual[i] as number);
-  }
+/** What a missed round leaves of a residual at most: it was measured on an older base. */
+const MISSED_SHARE = 0.9;
+
+/** What is left of a residual from one contribution to the next, with so many rounds `missed` between them. */
+export function shareLeft({ beta, missed }: { readonly beta: number; readonly missed: number }): number {
+  return beta * fadeOf({ beta: Math.min(beta, MISSED_SHARE), rounds: missed });
 }
 
 /** beta^rounds, by products: the last bit of Math.pow differs between JavaScript engines. */

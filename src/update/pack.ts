@@ -133,7 +133,7 @@ function packRounded(
   values: Float32Array | Float64Array,
   { keep, bits, goes }: Pick<Compression, "keep" | "bits"> & { readonly goes: Goes },
 ): PackedChunks {
-  const writer = createBitWriter(chunksOf(values.length) * keep * 2);
+  const writer = createBitWriter(Math.ceil((chunksOf(values.length) * keep * (bits + 2)) / 8));
   const select = createSelector(CHUNK);
   const search = createLevelSearch();
   const scratch = createScratch();

@@ -1,6 +1,6 @@
 /**
  * With nothing left out (every entry kept, values exact), one contributor, outer learning rate 1 and no momentum, federated
- * training is plain AdamW: the base after k rounds has the bits that the trainer alone computes. Any loss in the delta, the
+ * training is plain AdamW, or Muon: the base after k rounds has the bits that the trainer alone computes. Any loss in the delta, the
  * codec, the residual, the merge or the outer step would show here as a changed bit. (training.md §6.3, i)
  */
 import { describe, expect, test } from "vitest";
@@ -13,9 +13,14 @@ import { littleCharter, nameOf, startLittleRun } from "./fixtures/little-run.ts"
 
 const ROUNDS = 4;
 
-describe("one contributor without compression is plain AdamW", () => {
-  for (const beta of [0, 1]) {
-    test(`bit for bit over ${ROUNDS} rounds, with error feedback β = ${beta}`, async () => {
+describe("one contributor without compression takes the steps of one worker", () => {
+  for (const [beta, matrixRate] of [
+    [0, 0],
+    [1, 0],
+    [1, 0.01],
+  ] as const) {
+    const way = matrixRate === 0 ? "AdamW" : "Muon";
+    test(`bit for bit over ${ROUNDS} rounds, with error feedback β = ${beta} and ${way}`, async () => {
       const exact = { keep: 4096, bits: 64, beta } as const;
       const charter = littleCharter({
         uplink: { ...exact, turns: 1, together: 0, carry: false },
@@ -23,6 +28,7 @@ describe("one contributor without compression is plain AdamW", () => {
         outer: { learningRate: 1, momentum: 0, clipToMedian: 0, radial: false, endShare: 1 },
         // Every contribution counts, even a step that made the loss a little worse.
         trust: { ...littleCharter().trust, normMax: 0, improvementMin: -1, harmMax: 1 },
+        inner: { ...littleCharter().inner, matrixRate },
       });
       const run = await startLittleRun(charter);
       run.contributor.start();

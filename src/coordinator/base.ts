@@ -128,7 +128,8 @@ export function takeStep(
   const packed = contributions.map(({ id, header, norm }): PackedContribution => {
     const { payload } = header;
     const weight = weightIn(round, header, charter);
-    return { id, weight, norm, bytes: payload.bytes, read: () => read(payload.digest) };
+    const steps = header.steps + header.ahead;
+    return { id, weight, norm, steps, bytes: payload.bytes, read: () => read(payload.digest) };
   });
   return stepOver(crew, before, packed, { outer: outerAt(charter, version), downlink: charter.downlink });
 }

@@ -279,9 +279,10 @@ function checkReplay({ started, merges, headers }: History, { blobs, charter, in
     const updates = merge.contributions.map((id) => {
       const header = headers.get(id);
       const update = unpacked(header && blobs.get(header.payload.digest), params.length);
-      return { id, update, weight: header === undefined ? 0 : weightIn(merge.round, header, charter) };
+      const weight = header === undefined ? 0 : weightIn(merge.round, header, charter);
+      return { id, update, weight, steps: header === undefined ? 1 : header.steps + header.ahead };
     });
-    const known = updates.flatMap(({ id, update, weight }) => (update === null ? [] : [{ id, update, weight }]));
+    const known = updates.flatMap(({ update, ...rest }) => (update === null ? [] : [{ ...rest, update }]));
     if (new Set(merge.contributions).size < updates.length || updates.some(({ weight }) => weight === 0)) {
       return; // found already, and not to be merged
     }

@@ -9,7 +9,8 @@ import { HEADER_BYTES } from "./format.ts";
 import type { Compression } from "../protocol/charter.ts";
 import type { MergeKernel } from "./kernel.ts";
 import {
-  medianNorm,
+  clipScales,
+  lowerMedian,
   mergePacked,
   packedBytesMaxOf,
   stretchFactor,
@@ -115,7 +116,7 @@ describe.each([
     );
     const options = { parameters: 200, clipToMedian: 1, radial: false };
     const without = norm(await merge(honest, options));
-    const median = medianNorm(honest.map(({ bytes }) => updateNorm(unpacked(bytes))));
+    const median = lowerMedian(honest.map(({ bytes }) => updateNorm(unpacked(bytes))));
     const clipped = norm(await merge([...honest, loud], options));
     expect(clipped).toBeLessThanOrEqual((7 / 8) * without + median / 8 + 1e-9);
     const unbounded = norm(await merge([...honest, loud], { parameters: 200, clipToMedian: 0, radial: false }));
@@ -351,8 +352,16 @@ describe("mergePacked()", () => {
   });
 });
 
-test("medianNorm() takes the smaller of two middle ones", () => {
-  expect(medianNorm([4, 0, 1, 3, 2])).toBe(2);
-  expect(medianNorm([3, 1, 2])).toBe(2);
-  expect(medianNorm([0])).toBe(0);
+test("clipScales() lets what has more steps than the median be larger in proportion, and no more", () => {
+  const parts = (...sizes: readonly (readonly [number, number])[]) => sizes.map(([norm, steps]) => ({ norm, steps }));
+  expect(clipScales(parts([1, 10], [4, 40]), 1)).toEqual([1, 1]);
+  expect(clipScales(parts([1, 10], [8, 40]), 1)).toEqual([1, 0.5]);
+  expect(clipScales(parts([4, 10], [1, 40], [2, 10]), 1)).toEqual([0.5, 1, 1]);
+  expect(clipScales([{ norm: 1 }, { norm: 4 }], 1)).toEqual([1, 0.25]);
+});
+
+test("lowerMedian() takes the smaller of two middle ones", () => {
+  expect(lowerMedian([4, 0, 1, 3, 2])).toBe(2);
+  expect(lowerMedian([3, 1, 2])).toBe(2);
+  expect(lowerMedian([0])).toBe(0);
 });

@@ -2,7 +2,8 @@
  * Merging the updates of a round: per parameter the weighted mean over those who sent it. Dividing by the senders rather
  * than by all contributors is what the shipped SparseLoCo code does and what makes sparse updates work: few indices are
  * sent twice, and dividing them by everybody would shrink the step by their number. Each update is first clipped to a
- * multiple of the round's median norm, so that one contributor cannot outweigh the others by shouting.
+ * multiple of the round's median norm, so that one contributor cannot outweigh the others by shouting; one of more steps than the
+ * median may be larger in proportion, so that a fast device is not held to what a slow one beside it comes to.
  *
  * The order is fixed by id, not by arrival, and the mean is updated sender by sender, so that a parameter with one sender
  * gets exactly the value sent. `twin.ts` is the same in plain words, with the same bits.
@@ -22,6 +23,8 @@ export interface PackedContribution {
   readonly weight: number;
   /** Euclidean norm of the update. */
   readonly norm: number;
+  /** Inner steps that made it; as many as anybody's where nothing is said. */
+  readonly steps?: number;
   /** Length of the packed update. */
   readonly bytes: number;
   /** The packed update, which `unpackUpdate` has accepted before; asked for once. */
@@ -70,10 +73,7 @@ export async function mergePacked(
   { parameters, clipToMedian, packedBytesMax }: Omit<MergeOptions, "radial">,
 ): Promise<Merged> {
   const sorted = inOrder(contributions);
-  const scales = clipScales(
-    sorted.map(({ norm }) => norm),
-    clipToMedian,
-  );
+  const scales = clipScales(sorted, clipToMedian);
   const scaled = sorted.map((each, i): Scaled => ({ ...each, scale: scales[i] as number }));
   const groups = groupsOf(scaled, packedBytesMax ?? groupBytesMax(parameters));
   const ranges = rangesOf(parameters, crew.workers.length);
@@ -165,10 +165,20 @@ export function inOrder<T extends Pick<PackedContribution, "id" | "weight">>(con
   return sorted;
 }
 
-/** What to multiply updates by so that their norms are at most `clipToMedian` times the median norm; 1 when that is 0. */
-export function clipScales(norms: readonly number[], clipToMedian: number): number[] {
-  const normMax = clipToMedian * medianNorm(norms);
-  return norms.map((norm) => (normMax > 0 && norm > normMax ? normMax / norm : 1));
+/**
+ * What to multiply updates by so that their norms are at most `clipToMedian` times the median norm, or in proportion more where their
+ * steps are more than the median; 1 when that is 0.
+ */
+export function clipScales(
+  parts: readonly Pick<PackedContribution, "norm" | "steps">[],
+  clipToMedian: number,
+): number[] {
+  const median = clipToMedian * lowerMedian(parts.map(({ norm }) => norm));
+  const usual = lowerMedian(parts.map(({ steps = 1 }) => steps));
+  return parts.map(({ norm, steps = 1 }) => {
+    const normMax = median * Math.max(1, steps / usual);
+    return normMax > 0 && norm > normMax ? normMax / norm : 1;
+  });
 }
 
 /** What gives a delta with this sum of `squares` the weighted mean of the norms of its `parts`; 1 for a delta of zeros. */
@@ -180,11 +190,11 @@ export function stretchFactor(squares: number, parts: Merged["parts"]): number {
 }
 
 /**
- * The median of the norms that are not zero, of two middle ones the smaller: with two contributors the quieter one counts.
- * 0 when there is none.
+ * The median of what is not zero, of two middle ones the smaller: with two contributors the quieter one counts. 0 when there is
+ * none.
  */
-export function medianNorm(norms: readonly number[]): number {
-  const sorted = norms.filter((norm) => norm > 0).sort((a, b) => a - b);
+export function lowerMedian(sizes: readonly number[]): number {
+  const sorted = sizes.filter((size) => size > 0).sort((a, b) => a - b);
   return sorted[(sorted.length - 1) >> 1] ?? 0;
 }
 

@@ -22,6 +22,8 @@ export interface WeightedUpdate {
   readonly update: SparseUpdate;
   /** Positive and finite. */
   readonly weight: number;
+  /** Inner steps that made it. */
+  readonly steps?: number;
 }
 
 /** The merged delta [P]; zero where nobody sent anything. */
@@ -31,7 +33,8 @@ export function mergeUpdates(
 ): Float64Array<ArrayBuffer> {
   const sorted = inOrder(updates);
   const norms = sorted.map(({ update }) => updateNorm(update));
-  const scales = clipScales(norms, clipToMedian);
+  const parts = sorted.map(({ steps = 1 }, i) => ({ norm: norms[i] as number, steps }));
+  const scales = clipScales(parts, clipToMedian);
   const mean = new Float64Array(parameters);
   const weights = new Float64Array(parameters);
   for (const [at, { id, update, weight }] of sorted.entries()) {

@@ -57,7 +57,8 @@ export interface Compression {
 /** Compression of what goes up. */
 export interface UplinkConfig extends Compression {
   /**
-   * Rounds in which every chunk goes up once, or as many as contributors where these are fewer (`isInTurn`). So all contributors send the same ones, and their mean takes the noise away; the others wait with what is
+   * Rounds in which every chunk goes up once (`isInTurn`): fewer than contributors, and fewer in the first versions
+   * (`turnsOf`). So all contributors send the same ones, and their mean takes the noise away; the others wait with what is
    * left. 1: all chunks in each round.
    */
   readonly turns: number;

@@ -142,7 +142,7 @@ export function changed(name: string, sentence: string, charter: Partial<Charter
 }
 
 export function synchronous(scale: Scale): Arm {
-  const sentence = `Data parallel: one AdamW step on the mean gradient of all ${scale.contributors}, every step`;
+  const sentence = `Data parallel: one step on the mean gradient of all ${scale.contributors}, every step`;
   return arm(scale, "synchronous", sentence, { way: "synchronous" });
 }
 

@@ -1,6 +1,6 @@
 // muon, first of its dispatches: momentum, and what is made orthogonal, over its norm. For each matrix, with s = clip > 0 ?
 // min(1, clip / (norm + 1e-6)) : 1 and g = grads·s: m = μ·m + (1−μ)·g; x = (1−μ)·g + μ·m; grads = x / (√Σx² + 1e-7). A
-// workgroup owns a matrix and adds its squares in a fixed order; what an invocation divides in the end, it wrote itself. A
+// workgroup owns a matrix and adds its squares in a fixed order (sum-256); what an invocation divides in the end, it wrote itself. A
 // Value is f32 or vec4<f32> (`inValues` in gpu/shader.ts).
 //
 // Bindings   0 grads   1 m: windows of P, in Values   2 norm [1]   3 hyper [4]: lr, μ, wd, clip
@@ -14,9 +14,6 @@
 @group(0) @binding(2) var<storage, read> norm: array<f32>;
 @group(0) @binding(3) var<storage, read> hyper: array<f32>;
 @group(0) @binding(4) var<storage, read> places: array<u32>;
-
-var<workgroup> parts: array<f32, 256>;
-var<workgroup> folded: array<f32, 16>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -42,20 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     squares += x * x;
   }
   // The sum of a vec4; a single number counts as four quarters.
-  parts[thread] = dot(vec4<f32>(squares), vec4<f32>(f32(WIDTH) / 4.0));
-  workgroupBarrier();
-  if (thread < 16u) {
-    var sum = 0.0;
-    for (var i = 0u; i < 16u; i++) {
-      sum += parts[thread * 16u + i];
-    }
-    folded[thread] = sum;
-  }
-  workgroupBarrier();
-  var all = 0.0;
-  for (var i = 0u; i < 16u; i++) {
-    all += folded[i];
-  }
+  let all = sum_256(thread, dot(vec4<f32>(squares), vec4<f32>(f32(WIDTH) / 4.0)));
   let share = 1.0 / (sqrt(all) + 1e-7);
   for (var i = start + thread; i < end; i += 256u) {
     grads[i] = grads[i] * share;

@@ -1,4 +1,4 @@
-// norm, second of two dispatches: out[0] = √Σ partials, in one workgroup and a fixed order.
+// norm, second of two dispatches: out[0] = √Σ partials, in one workgroup and a fixed order (sum-256).
 //
 // Bindings   0 partials [COUNT]   1 out [1]
 // Constants  COUNT
@@ -8,30 +8,14 @@
 @group(0) @binding(0) var<storage, read> partials: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 
-var<workgroup> parts: array<f32, 256>;
-var<workgroup> folded: array<f32, 16>;
-
 @compute @workgroup_size(256)
 fn main(@builtin(local_invocation_index) thread: u32) {
   var part = 0.0;
   for (var i = thread; i < COUNT; i += 256u) {
     part += partials[i];
   }
-  parts[thread] = part;
-  workgroupBarrier();
-  if (thread < 16u) {
-    var sum = 0.0;
-    for (var i = 0u; i < 16u; i++) {
-      sum += parts[thread * 16u + i];
-    }
-    folded[thread] = sum;
-  }
-  workgroupBarrier();
+  let all = sum_256(thread, part);
   if (thread == 0u) {
-    var all = 0.0;
-    for (var i = 0u; i < 16u; i++) {
-      all += folded[i];
-    }
     out[0] = sqrt(all);
   }
 }

@@ -52,7 +52,7 @@ export function turnsOf({ uplink }: Charter, durable: DurableState): number {
 
 /** The most who contributed to one of the rounds which are remembered, and 1 at least: known before anybody comes. */
 function contributorsOf({ past }: DurableState): number {
-  return Math.max(1, ...past.map(({ authors }) => new Set(authors.values()).size));
+  return Math.max(1, ...past.map(({ contributors }) => contributors));
 }
 
 /**

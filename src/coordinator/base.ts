@@ -93,7 +93,7 @@ export function firstOutOfTurn(
   { indices }: SparseUpdate,
   turn: { readonly round: number; readonly turns: number },
 ): number | undefined {
-  return indices.find((index) => !isInTurn(Math.floor(index / CHUNK), turn));
+  return turn.turns === 1 ? undefined : indices.find((index) => !isInTurn(Math.floor(index / CHUNK), turn));
 }
 
 /** The update of a contribution that was received: its payload is in the store and has been unpacked before. */

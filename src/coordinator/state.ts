@@ -41,6 +41,8 @@ export interface Contribution {
 interface PastRound {
   readonly round: number;
   readonly authors: ReadonlyMap<ContributionId, ContributorId>;
+  /** How many they are, each once. */
+  readonly contributors: number;
   readonly payloads: ReadonlySet<Digest>;
   readonly accepted: readonly AcceptedUpdate[];
 }
@@ -277,9 +279,11 @@ export function factsOf({ round: present, seed, head, previous }: DurableState, 
 
 function endRound(state: DurableState): DurableState {
   const all = [...state.contributions.values()];
+  const authors = new Map(all.map(({ id, header }) => [id, header.contributor]));
   const ended: PastRound = {
     round: state.round,
-    authors: new Map(all.map(({ id, header }) => [id, header.contributor])),
+    authors,
+    contributors: new Set(authors.values()).size,
     payloads: new Set(all.map(({ header }) => header.payload.digest)),
     accepted: all.filter(({ verdict }) => verdict?.type === "accepted").map(acceptedOf),
   };

@@ -14,6 +14,7 @@ import normPartial from "../../shaders/norm-partial.wgsl" with { type: "text" };
 import norm from "../../shaders/norm.wgsl" with { type: "text" };
 import pack from "../../shaders/pack.wgsl" with { type: "text" };
 import rope from "../../shaders/rope.wgsl" with { type: "text" };
+import sum256 from "../../shaders/sum-256.wgsl" with { type: "text" };
 import sumRows from "../../shaders/sum-rows.wgsl" with { type: "text" };
 import swigluBackward from "../../shaders/swiglu-backward.wgsl" with { type: "text" };
 import swiglu from "../../shaders/swiglu.wgsl" with { type: "text" };
@@ -186,7 +187,7 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
   mean: (op, { countOf }) => [
     {
       kernel: "mean",
-      text: mean,
+      text: `${sum256}\n${mean}`,
       constants: { COUNT: u32(countOf(op.x)) },
       bindings: [read(op.x), write(op.out)],
       groups: 1,
@@ -213,7 +214,13 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     const last = { COUNT: u32(total) };
     return [
       ...stages,
-      { kernel: "norm", text: norm, constants: last, bindings: [partials("read"), write(op.out)], groups: 1 },
+      {
+        kernel: "norm",
+        text: `${sum256}\n${norm}`,
+        constants: last,
+        bindings: [partials("read"), write(op.out)],
+        groups: 1,
+      },
     ];
   },
 

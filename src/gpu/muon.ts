@@ -1,12 +1,13 @@
 /**
  * The dispatches of Muon: one for the momentum, then three products in each of five turns, all matrices together in each.
  * Where they lie is told by a table, which workgroups search, so that there are five kernels, however many shapes a model
- * has. Matrices whose parameters or Gram matrices one binding cannot span together are taken in groups, a group after the
- * other.
+ * has. Matrices whose parameters or Gram matrices one binding cannot span together, or that would take too long together,
+ * are taken in groups, a group after the other.
  */
 import muonMomentum from "../../shaders/muon-momentum.wgsl" with { type: "text" };
 import muonProductNaive from "../../shaders/muon-product-naive.wgsl" with { type: "text" };
 import muonProduct from "../../shaders/muon-product.wgsl" with { type: "text" };
+import sum256 from "../../shaders/sum-256.wgsl" with { type: "text" };
 import { gramPlaces, gramSide, MUON_POLYNOMIAL, MUON_TURNS } from "../tensor/program.ts";
 import type { MatrixPlace, OpOf, TensorId } from "../tensor/program.ts";
 import { at, read, share, type Binding, type Dispatch } from "./dispatch.ts";
@@ -29,7 +30,7 @@ interface Company {
   readonly grams: Window;
 }
 
-/** 16 dispatches for as many of the op's matrices as fit a binding together, and so on. */
+/** 16 dispatches for as many of the op's matrices as fit a binding and a time slice together, and so on. */
 export function muonDispatches(op: OpOf<"muon">, bindingBytesMax: number): Dispatch[] {
   return companiesOf(op.matrices, bindingBytesMax).flatMap((company) => dispatchesOf(op, company));
 }
@@ -58,7 +59,7 @@ function dispatchesOf(op: OpOf<"muon">, company: Company): Dispatch[] {
   const width = inFours ? 4 : 1;
   const momentum: Dispatch = {
     kernel: "muon-momentum",
-    text: inValues(muonMomentum, width),
+    text: inValues(`${sum256}\n${muonMomentum}`, width),
     constants: { ...counts, WIDTH: u32(width) },
     bindings: [part(op.grads, "write"), part(op.m, "write"), read(op.norm), read(op.hyper), places],
     groups: matrices.length,

@@ -6,10 +6,7 @@
 import { HeddleError } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
 import type { ModelConfig } from "../protocol/charter.ts";
-import { elementCount } from "../tensor/program.ts";
-
-/** Entries begin at multiples of this many floats: 256 bytes, the alignment of WebGPU storage bindings. */
-export const ALIGNMENT = 64;
+import { ALIGNMENT, elementCount } from "../tensor/program.ts";
 
 export interface ParameterEntry {
   /** "layers.0.attention.q": weights are [out,in], so that a forward product is x · wᵀ. */

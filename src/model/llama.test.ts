@@ -4,9 +4,10 @@ import type { ModelConfig } from "../protocol/charter.ts";
 import { disagreements } from "../tensor/differences.ts";
 import { grad } from "../tensor/grad.ts";
 import { printProgram } from "../tensor/print.ts";
+import { ALIGNMENT } from "../tensor/program.ts";
 import { sortTokens } from "../tensor/record.ts";
 import { evaluate } from "../tensor/twin.ts";
-import { ALIGNMENT, headDimOf, initialParameters, parameterLayout } from "./layout.ts";
+import { headDimOf, initialParameters, parameterLayout } from "./layout.ts";
 import { logitsProgram, lossProgram, trainProgram, type TrainOptions } from "./llama.ts";
 import { memoryOf } from "./memory.ts";
 

@@ -7,10 +7,10 @@ import type { ModelConfig } from "../protocol/charter.ts";
 import { HeddleError, present } from "../base/assert.ts";
 import { gradFrom } from "../tensor/grad.ts";
 import { recordHead } from "../tensor/head.ts";
-import type { MatrixPlace, Program, TensorId } from "../tensor/program.ts";
+import { ALIGNMENT, type MatrixPlace, type Program, type TensorId } from "../tensor/program.ts";
 import { recompute, type Segment } from "../tensor/recompute.ts";
 import { record, type Recorder } from "../tensor/record.ts";
-import { ALIGNMENT, headDimOf, parameterLayout, type ParameterEntry } from "./layout.ts";
+import { headDimOf, parameterLayout, type ParameterEntry } from "./layout.ts";
 
 /** Micro-batches that one step may be cut into: its Program is as many times as long. */
 export const ACCUMULATE_MAX = 64;

@@ -58,8 +58,8 @@ import {
   SIGNATURE_BYTES_MAX,
   STEPS_MAX,
   TEXT_CHARS_MAX,
-  TURNS_MAX,
   TOKENS_MAX,
+  TURNS_MAX,
   UPDATES_KEPT,
 } from "./limits.ts";
 import type {

@@ -3,7 +3,7 @@
  * and the least bytes that have to move, each element that is read or written once. Engines may do more, never less.
  */
 import { present } from "../base/assert.ts";
-import { elementCount, MUON_TURNS, readsOf, writesOf } from "./program.ts";
+import { elementCount, gramSide, MUON_TURNS, readsOf, writesOf } from "./program.ts";
 import type { HeadShape, MatrixPlace, Op, Program, TensorId } from "./program.ts";
 
 export interface Cost {
@@ -74,8 +74,8 @@ function flopsOf(op: Op, shape: (id: TensorId) => readonly number[], count: (id:
   }
 }
 
-function orthogonalising({ rows, columns }: MatrixPlace): number {
-  const [short, long] = [Math.min(rows, columns), Math.max(rows, columns)];
+function orthogonalising(matrix: MatrixPlace): number {
+  const [short, long] = [gramSide(matrix), Math.max(matrix.rows, matrix.columns)];
   const turn = 4 * short * short * long + 2 * short ** 3 + 3 * short * short;
   return MUON_TURNS * turn + 14 * short * long;
 }

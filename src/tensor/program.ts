@@ -36,6 +36,9 @@ export interface HeadShape {
   readonly headDim: number;
 }
 
+/** Elements at whose multiples a part of a tensor may begin that is bound by itself: 256 bytes, WebGPU's. */
+export const ALIGNMENT = 64;
+
 /** A matrix among parameters, row-major from element `offset` on. */
 export interface MatrixPlace {
   readonly offset: number;
@@ -47,6 +50,11 @@ export interface MatrixPlace {
 export const MUON_POLYNOMIAL = [3.4445, -4.775, 2.0315] as const;
 export const MUON_TURNS = 5;
 
+/** What a step is multiplied by, so that it is as long as AdamW's (Liu et al., arXiv 2502.16982). */
+export function muonStretch({ rows, columns }: Pick<MatrixPlace, "rows" | "columns">): number {
+  return 0.2 * Math.sqrt(Math.max(rows, columns));
+}
+
 /** The length of the shorter side of a matrix, that of its Gram matrix. */
 export function gramSide({ rows, columns }: Pick<MatrixPlace, "rows" | "columns">): number {
   return Math.min(rows, columns);
@@ -57,14 +65,11 @@ export function gramPlaces(matrices: readonly MatrixPlace[]): { offsets: readonl
   let count = 0;
   const offsets = matrices.map((matrix) => {
     const offset = count;
-    count += Math.ceil(gramSide(matrix) ** 2 / GRAM_ALIGNMENT) * GRAM_ALIGNMENT;
+    count += Math.ceil(gramSide(matrix) ** 2 / ALIGNMENT) * ALIGNMENT;
     return offset;
   });
   return { offsets, count };
 }
-
-/** Elements: 256 bytes, where a binding of WebGPU may begin. */
-const GRAM_ALIGNMENT = 64;
 
 /**
  * What each op computes. `out` and every name that starts with `d` on the left of "=" is written, everything else read.

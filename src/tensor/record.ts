@@ -4,6 +4,7 @@
  */
 import { assert, present } from "../base/assert.ts";
 import {
+  ALIGNMENT,
   elementCount,
   gramPlaces,
   type DType,
@@ -235,7 +236,7 @@ export function record(name: string, from?: Program): Recorder {
     muon: (own) => {
       const size = elementCount(shapeOf(own.params));
       for (const { offset, rows: high, columns: across } of own.matrices) {
-        const fits = high > 0 && across > 0 && offset % 64 === 0 && offset + high * across <= size;
+        const fits = high > 0 && across > 0 && offset % ALIGNMENT === 0 && offset + high * across <= size;
         assert(fits, `Cannot record muon: [${high},${across}] at ${offset} is no matrix of ${size} parameters`);
       }
       const { count } = gramPlaces(own.matrices);

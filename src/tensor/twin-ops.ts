@@ -7,7 +7,8 @@
 /* oxlint-disable typescript/no-non-null-assertion -- every index below is inside its tensor; the formulas stay readable */
 import { assert } from "../base/assert.ts";
 import { packInto } from "./twin-pack.ts";
-import { MUON_POLYNOMIAL, MUON_TURNS, type HeadShape, type OpOf, type OpType, type TensorId } from "./program.ts";
+import { gramSide, MUON_POLYNOMIAL, MUON_TURNS, muonStretch } from "./program.ts";
+import type { HeadShape, OpOf, OpType, TensorId } from "./program.ts";
 
 export type Floats = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>;
 
@@ -283,11 +284,10 @@ export const TWIN_OPS: { readonly [K in OpType]: Run<K> } = {
         m[offset + i] = mu * m[offset + i]! + (1 - mu) * g;
         x[i] = (1 - mu) * g + mu * m[offset + i]!;
       }
-      const even = orthogonalised(wide ? x : turned(x, rows, columns), Math.min(rows, columns));
+      const even = orthogonalised(wide ? x : turned(x, rows, columns), gramSide({ rows, columns }));
       const update = wide ? even : turned(even, columns, rows);
-      const stretch = 0.2 * Math.sqrt(Math.max(rows, columns));
+      const stretch = muonStretch({ rows, columns });
       for (let i = 0; i < x.length; i += 1) {
-        grads[offset + i] = update[i]!;
         params[offset + i]! -= rate * (stretch * update[i]! + decay * params[offset + i]!);
       }
     }

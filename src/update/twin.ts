@@ -4,7 +4,8 @@
  *
  *     momentum ← μ·momentum + merged            (DiLoCo's Nesterov form, PyTorch's SGD with nesterov=True)
  *     residual ← β·residual + lr·(merged + μ·momentum)
- *     broadcast = pack(residual, of chunks that something was merged into);  residual ← residual − unpack(broadcast);  base ← base − unpack(broadcast)
+ *     broadcast = pack(residual), of chunks that something was merged into
+ *     residual ← residual − unpack(broadcast);  base ← base − unpack(broadcast)
  */
 import { assert } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";

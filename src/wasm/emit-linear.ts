@@ -13,51 +13,6 @@ const MATMUL_COLUMNS = 1024;
 /** Tiles per thread that matmul aims at, so that a thread which was interrupted does not hold up the others. */
 const TILES_PER_THREAD = 4;
 
-interface Packing {
-  readonly src: Place;
-  /** Where in the packed region. */
-  readonly offset: number;
-  readonly k: number;
-  readonly n: number;
-  readonly rowBytes: number;
-  readonly transposed: boolean;
-  /** Matrices lie `inner` to a group, `innerBytes` apart, groups `outerBytes` apart. */
-  readonly outer?: number;
-  readonly inner?: number;
-  readonly innerBytes?: number;
-  readonly outerBytes?: number;
-}
-
-/** Emits the packing of right operands; returns the bytes they take, packed. */
-export function emitPack(pen: Pen, packing: Packing): number {
-  const { src, offset, k, n, rowBytes, transposed, outer = 1, inner = 1, innerBytes = 0, outerBytes = 0 } = packing;
-  const panels = Math.ceil(n / 8);
-  const tilePanels = Math.min(panels, Math.max(2, Math.floor(PACK_ELEMENTS / (8 * k))));
-  const matrixTiles = Math.ceil(panels / tilePanels);
-  const matrices = outer * inner;
-  pen.emit(code.PACK, matrixTiles * matrices, [
-    src,
-    { region: "packed", offset } as const,
-    k,
-    n,
-    rowBytes,
-    Number(transposed),
-    panels,
-    tilePanels,
-    matrixTiles,
-    inner,
-    innerBytes,
-    outerBytes,
-  ]);
-  const bytes = packedBytesOf(k, n) * matrices;
-  pen.need({ packed: offset + bytes });
-  return bytes;
-}
-
-function packedBytesOf(k: number, n: number): number {
-  return 32 * k * Math.ceil(n / 8);
-}
-
 export interface Operand {
   readonly place: Place;
   /** As it lies in memory. */
@@ -65,7 +20,23 @@ export interface Operand {
   readonly transposed: boolean;
 }
 
-export interface Product {
+/** Emits the packing of a right operand [k,n] to the beginning of the packed region. */
+function emitPack(pen: Pen, { place, columns, transposed }: Operand, [k, n]: readonly [number, number]): void {
+  const panels = Math.ceil(n / 8);
+  const tilePanels = Math.min(panels, Math.max(2, Math.floor(PACK_ELEMENTS / (8 * k))));
+  pen.emit(code.PACK, Math.ceil(panels / tilePanels), [
+    place,
+    { region: "packed", offset: 0 } as const,
+    k,
+    n,
+    4 * columns,
+    Number(transposed),
+    tilePanels,
+  ]);
+  pen.need({ packed: 32 * k * panels });
+}
+
+interface Product {
   readonly a: Operand;
   readonly b: Operand;
   readonly out: Place;
@@ -77,7 +48,7 @@ export interface Product {
 
 /** out [M,N] = opA(a) · opB(b) (+ add) (+ bias), through the packed region from its beginning on. */
 export function emitProduct(pen: Pen, { a, b, out, sizes: [m, n, k], add = 0, bias = 0 }: Product): void {
-  emitPack(pen, { src: b.place, offset: 0, k, n, rowBytes: 4 * b.columns, transposed: b.transposed });
+  emitPack(pen, b, [k, n]);
   const { tileRows, tileColumns } = cutProduct(m, n, pen.threads);
   const across = Math.ceil(n / tileColumns);
   pen.emit(code.MATMUL, across * Math.ceil(m / tileRows), [

@@ -1,5 +1,5 @@
 /** The instructions of Muon: elements by those of `assembly/muon.ts`, products by the ordinary ones, one matrix after the other. */
-import { gramPlaces, MUON_POLYNOMIAL, MUON_TURNS } from "../tensor/program.ts";
+import { gramPlaces, gramSide, MUON_POLYNOMIAL, MUON_TURNS, muonStretch } from "../tensor/program.ts";
 import type { MatrixPlace, OpOf, TensorId } from "../tensor/program.ts";
 import * as code from "./assembly/opcodes.ts";
 import { emitNormOf, emitProduct, type Operand } from "./emit-linear.ts";
@@ -20,7 +20,7 @@ function emitMuonOf(
   { offset, rows, columns, gramOffset }: MatrixPlace & { readonly gramOffset: number },
 ): void {
   const at = (id: TensorId, elements: number): Place => after(pen.place(id), 4 * elements);
-  const [count, side] = [rows * columns, Math.min(rows, columns)];
+  const [count, side] = [rows * columns, gramSide({ rows, columns })];
   const [gram, mixed] = [at(op.gram, gramOffset), at(op.mixed, gramOffset)];
   const [params, hyper] = [at(op.params, offset), pen.place(op.hyper)];
   const tiles = Math.ceil(count / code.BLOCK);
@@ -42,8 +42,7 @@ function emitMuonOf(
     emitProduct(pen, { ...operands, out: next, sizes: [rows, columns, side] });
     [x, next] = [next, x];
   }
-  const stretch = floatBits(0.2 * Math.sqrt(Math.max(rows, columns)));
-  pen.emit(code.MUON_STEP, tiles, [params, x, hyper, count, stretch]);
+  pen.emit(code.MUON_STEP, tiles, [params, x, hyper, count, floatBits(muonStretch({ rows, columns }))]);
 }
 
 /** The place so many bytes further on. */

@@ -5,8 +5,8 @@
 import { assert, HeddleError, present } from "../base/assert.ts";
 import * as code from "./assembly/opcodes.ts";
 import type { Draft } from "./compile.ts";
-import type { Word } from "./pen.ts";
 import { align, createHeap, PAGE_BYTES, type Heap } from "./heap.ts";
+import type { Word } from "./pen.ts";
 
 /** A 32-bit memory has at most this many pages. */
 const PAGES_MAX = 65_536;

@@ -3,19 +3,16 @@ import { word, address } from "./math";
 import { DEPTH_BLOCK, EDGE_BYTES } from "./opcodes";
 import { multiply, packLeft, packLeftTransposed, packRight, packRightTransposed } from "./gemm";
 
-/** Packs a few panels of one of the matrices. */
+/** Packs a few panels. */
 export function packTile(ins: usize, tile: i32): void {
   const k = word(ins, 4);
   const n = word(ins, 5);
   const rowBytes = address(ins, 6);
-  const tilePanels = word(ins, 9);
-  const tilesPerMatrix = word(ins, 10);
-  const inner = word(ins, 11);
-  const matrix = tile / tilesPerMatrix;
-  const panel = (tile % tilesPerMatrix) * tilePanels;
+  const tilePanels = word(ins, 8);
+  const panel = tile * tilePanels;
   const columns = min(n - panel * 8, tilePanels * 8);
-  const src = address(ins, 2) + <usize>(matrix % inner) * address(ins, 12) + <usize>(matrix / inner) * address(ins, 13);
-  const dst = address(ins, 3) + <usize>(matrix * word(ins, 8) + panel) * ((<usize>k) << 5);
+  const src = address(ins, 2);
+  const dst = address(ins, 3) + <usize>panel * ((<usize>k) << 5);
   if (word(ins, 7)) {
     packRightTransposed(src + <usize>(panel * 8) * rowBytes, rowBytes, k, columns, dst);
   } else {

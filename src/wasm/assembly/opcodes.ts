@@ -48,9 +48,8 @@ export const SUM_COLUMNS = 256;
 export const EDGE_BYTES = 128;
 
 /**
- * Packs matrices [k,n] into panels of 8 columns, [⌈n/8⌉][k][8], zeros beyond n.
- * 2 source, 3 destination, 4 k, 5 n, 6 bytes from row to row of the source, 7 transposed (source is [n,k]), 8 panels of a
- * matrix, 9 panels of a tile, 10 tiles of a matrix, 11 inner count, 12 inner stride, 13 outer stride (of the source).
+ * Packs a matrix [k,n] into panels of 8 columns, [⌈n/8⌉][k][8], zeros beyond n.
+ * 2 source, 3 destination, 4 k, 5 n, 6 bytes from row to row of the source, 7 transposed (source is [n,k]), 8 panels of a tile.
  */
 export const PACK = 1;
 /**

@@ -74,6 +74,7 @@ function assignValidation(stage: Stage, id: string): void {
       author: contributorIdOf(new Uint8Array(32)),
       authorSeed: 1,
       authorSteps: 2,
+      among: 1,
       privateData: false,
       payload: { digest: digestOf(payload), bytes: payload.length },
       seed: 9,

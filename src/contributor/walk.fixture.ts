@@ -62,6 +62,7 @@ export const validation = {
   author: digest("f") as string as ContributorId,
   authorSeed: 1,
   authorSteps: 2,
+  among: 1,
   privateData: false,
   payload: { digest: digest("b"), bytes: 10 },
   judgeMs: 1000,

@@ -9,7 +9,7 @@ import { createRng, type Rng } from "../base/rng.ts";
 import { keepOf, type Charter } from "../protocol/charter.ts";
 import type { TrainAssignment, ValidateAssignment } from "../protocol/messages.ts";
 import type { MeasureFacts } from "../trust/measure.ts";
-import { factsOf, type Contribution, type DurableState, type RoundFacts } from "./state.ts";
+import { amongOf, factsOf, type Contribution, type DurableState, type RoundFacts } from "./state.ts";
 
 /** Seeds the batches of a contributor in a round. */
 export function trainSeed({ seed, round }: Pick<RoundFacts, "seed" | "round">, contributor: ContributorId): number {
@@ -67,6 +67,7 @@ export function measureFacts(durable: DurableState, { id, header }: Contribution
     authorSeed: trainSeed(facts, header.contributor),
     authorSteps: header.steps,
     privateData: header.privateData,
+    among: amongOf(durable),
     seed: rng.uint32(),
   };
 }

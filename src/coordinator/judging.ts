@@ -21,7 +21,7 @@ import {
   type Session,
   type SessionId,
 } from "./live.ts";
-import type { Contribution } from "./state.ts";
+import { amongOf, type Contribution } from "./state.ts";
 
 /** Refuses contributions whose norm is out of proportion to this round's and the recent ones. */
 export function judgeNorms(draft: Draft): void {
@@ -106,7 +106,8 @@ export function takeMeasurement(draft: Draft, contribution: ContributionId, loss
 /** Compared with what this round and the two before it accepted: long enough to know what is usual, and not for long. */
 function verdictOn({ charter, durable }: CoordinatorState, { norm, header }: Contribution, losses: Losses): Verdict {
   const { privateData } = header;
-  return judgeLosses({ losses, norm, privateData, others: durable.standards, trust: charter.trust });
+  const facts = { norm, privateData, among: amongOf(durable) };
+  return judgeLosses({ ...facts, losses, others: durable.standards, trust: charter.trust });
 }
 
 function undecided({ durable }: CoordinatorState): Contribution[] {

@@ -32,7 +32,8 @@ import type {
   ValidateAssignment,
 } from "../protocol/messages.ts";
 import { createMemoryDisk, createMemoryStore, type MemoryDisk } from "../store/memory.ts";
-import { applyUpdate } from "../update/delta.ts";
+import type { MeasureFacts } from "../trust/measure.ts";
+import { applyShare } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
 import { soloCrew } from "../update/solo.ts";
@@ -58,11 +59,12 @@ export function lossOf(params: Float32Array): number {
 
 const referee = {
   evaluate: async (params: Float32Array) => lossOf(params),
-  measure: async (base: Float32Array, update: SparseUpdate): Promise<Losses> => measure(base, update),
+  measure: async (base: Float32Array, update: SparseUpdate, { among }: MeasureFacts): Promise<Losses> =>
+    measure(base, update, among),
 };
 
-function measure(base: Float32Array, update: SparseUpdate): Losses {
-  const [before, after] = [lossOf(base), lossOf(applyUpdate(base, update))];
+function measure(base: Float32Array, update: SparseUpdate, among: number): Losses {
+  const [before, after] = [lossOf(base), lossOf(applyShare(base, update, among))];
   return { assignedBefore: before, assignedAfter: after, randomBefore: before, randomAfter: after };
 }
 
@@ -315,9 +317,9 @@ export class Actor {
   /** Validates whatever it was last asked to; `lie` replaces the measurement. */
   async validate(lie?: Losses): Promise<void> {
     const given = this.got.findLast((one) => one.type === "assign" && one.assignment.type === "validate");
-    const { id, contribution, payload } = (given as { readonly assignment: ValidateAssignment }).assignment;
+    const { id, contribution, payload, among } = (given as { readonly assignment: ValidateAssignment }).assignment;
     const update = unpackUpdate(this.world.disk.blobs.get(payload.digest) as Bytes, { parameters: P, keepMax: 4096 });
-    const losses = lie ?? (update.ok ? measure(this.base, update.value) : undefined);
+    const losses = lie ?? (update.ok ? measure(this.base, update.value, among) : undefined);
     const { run } = this.world.host.view();
     const body = encodeReport({ run, validator: this.id, assignment: id, contribution, ...(losses as Losses) });
     this.send({ type: "report", body, signature: await this.key.sign("report", body) });

@@ -8,7 +8,7 @@ import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes
 import { NOTHING_RECENT, recall, remember, type Recent } from "../base/recent.ts";
 import { contributionIdOf, decodeHeader } from "../protocol/codec.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
-import { UPDATES_KEPT } from "../protocol/limits.ts";
+import { AMONG_MAX, UPDATES_KEPT } from "../protocol/limits.ts";
 import type { ContributionHeader, VersionInfo } from "../protocol/messages.ts";
 import type { VersionView } from "../protocol/run-view.ts";
 import type { Verdict } from "../protocol/verdict.ts";
@@ -220,10 +220,19 @@ function contribute(state: DurableState, { contribution: id, header: bytes, norm
   };
 }
 
+/** What each contribution of the closed round is measured as: one of so many. */
+export function amongOf({ contributions }: Pick<DurableState, "contributions">): number {
+  return Math.min(AMONG_MAX, Math.max(1, contributions.size));
+}
+
 function judge(state: DurableState, { contribution: id, verdict, losses }: Of<"judged">): DurableState {
   const before = present(state.contributions.get(id), `contribution ${id}`);
   assert(before.verdict === null, `Cannot apply event: contribution ${id} has a verdict already`);
-  const contribution = { ...before, verdict, improvement: losses === null ? null : improvementOf(losses) };
+  const contribution = {
+    ...before,
+    verdict,
+    improvement: losses === null ? null : improvementOf(losses, amongOf(state)),
+  };
   const author = before.header.contributor;
   const owed = [...(recall(state.verdicts, author) ?? []), { contribution: id, verdict }].slice(-VERDICTS_KEPT);
   const accepted = verdict.type === "accepted";

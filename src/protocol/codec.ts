@@ -36,6 +36,7 @@ import {
 } from "./fields.ts";
 import { iceServersReader } from "./ice.ts";
 import {
+  AMONG_MAX,
   ASSIGNMENT_CHARS_MAX,
   BLOB_BYTES_MAX,
   CONTRIBUTION_BYTES_MAX,
@@ -182,6 +183,7 @@ const assignmentReader: Reader<Assignment> = tagged<Assignment>({
     authorSeed: seed,
     authorSteps: integer(1, STEPS_MAX),
     privateData: boolean,
+    among: integer(1, AMONG_MAX),
     payload: blob(CONTRIBUTION_BYTES_MAX),
     seed,
     judgeMs: duration,

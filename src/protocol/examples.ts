@@ -97,6 +97,7 @@ const validate: Assignment = {
   authorSeed: train.seed,
   authorSteps: 40,
   privateData: false,
+  among: 4,
   payload: exampleHeader.payload,
   seed: 5,
   judgeMs: 15_000,

@@ -57,6 +57,8 @@ export interface ValidateAssignment {
   readonly authorSteps: number;
   /** The author trained on data that never leaves it: only random data can be measured. */
   readonly privateData: boolean;
+  /** The update is measured as one of so many in a mean: divided by it. */
+  readonly among: number;
   readonly payload: { readonly digest: Digest; readonly bytes: number };
   /** Seeds the random data; drawn after the contribution was committed. */
   readonly seed: number;
@@ -86,7 +88,7 @@ export interface ContributionHeader {
   readonly payload: { readonly digest: Digest; readonly bytes: number };
 }
 
-/** Mean losses before and after a contribution is applied to its base, nats per token. Assigned is null for private data. */
+/** Mean losses without and with a contribution's share (`among`), nats per token. Assigned is null for private data. */
 export interface Losses {
   readonly assignedBefore: number | null;
   readonly assignedAfter: number | null;

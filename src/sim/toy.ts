@@ -8,7 +8,8 @@ import { sleep } from "../base/clock.ts";
 import { createRng, type Rng } from "../base/rng.ts";
 import type { Work } from "../contributor/work.ts";
 import type { Losses } from "../protocol/messages.ts";
-import { applyUpdate } from "../update/delta.ts";
+import type { MeasureFacts } from "../trust/measure.ts";
+import { applyShare } from "../update/delta.ts";
 import type { SparseUpdate } from "../update/unpack.ts";
 
 /** Share of the remaining way that one step goes. */
@@ -20,7 +21,7 @@ export interface Toy {
   loss(params: Float32Array): number;
   /** One noisy step towards the target, in place. */
   step(params: Float32Array, rng: Rng): void;
-  measure(base: Float32Array, update: SparseUpdate, privateData: boolean): Losses;
+  measure(base: Float32Array, update: SparseUpdate, facts: Pick<MeasureFacts, "privateData" | "among">): Losses;
 }
 
 export function createToy(parameters: number, seed: number): Toy {
@@ -44,8 +45,8 @@ export function createToy(parameters: number, seed: number): Toy {
         params[i] = (params[i] as number) - STEP * gradient;
       }
     },
-    measure: (base, update, privateData) => {
-      const [before, after] = [loss(base), loss(applyUpdate(base, update))];
+    measure: (base, update, { privateData, among }) => {
+      const [before, after] = [loss(base), loss(applyShare(base, update, among))];
       return {
         assignedBefore: privateData ? null : before,
         assignedAfter: privateData ? null : after,
@@ -86,7 +87,7 @@ export function createToyWork({ toy, clock, stepMs, twist }: ToyWorkOptions): Wo
     },
     validate: async (assignment, base, update) => {
       await sleep(clock, stepMs);
-      return toy.measure(base, update, assignment.privateData);
+      return toy.measure(base, update, assignment);
     },
     moments: async () =>
       steps === 0 ? null : { m: new Float32Array(4).fill(steps), v: new Float32Array(4), t: steps },

@@ -166,7 +166,7 @@ function runRelay(world: World, options: WorldOptions): void {
       verify: registry.verify,
       referee: {
         evaluate: async (params) => toy.loss(params),
-        measure: async (base, update, facts) => toy.measure(base, update, facts.privateData),
+        measure: async (base, update, facts) => toy.measure(base, update, facts),
       },
       openCrew,
       ...(options.gate === undefined ? {} : { gate: options.gate }),

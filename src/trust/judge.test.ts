@@ -2,7 +2,15 @@ import { describe, expect, test } from "vitest";
 import { sampleCharter } from "../protocol/sample.ts";
 import { exampleCharter } from "../protocol/examples.ts";
 import type { Losses } from "../protocol/messages.ts";
-import { judgeLosses, judgeNorm, standardsOf, usualSizeOf, withUpdate, type AcceptedUpdate } from "./judge.ts";
+import {
+  improvementOf,
+  judgeLosses,
+  judgeNorm,
+  standardsOf,
+  usualSizeOf,
+  withUpdate,
+  type AcceptedUpdate,
+} from "./judge.ts";
 
 const { trust } = sampleCharter(exampleCharter.train, exampleCharter.evaluation);
 const losses = (assignedBefore: number, assignedAfter: number, randomBefore = 3, randomAfter = 3): Losses => ({
@@ -12,7 +20,7 @@ const losses = (assignedBefore: number, assignedAfter: number, randomBefore = 3,
   randomAfter,
 });
 const reasonOf = (given: Losses, privateData = false): string => {
-  const verdict = judgeLosses({ losses: given, norm: 1, privateData, others: standardsOf([]), trust });
+  const verdict = judgeLosses({ losses: given, norm: 1, privateData, among: 1, others: standardsOf([]), trust });
   return verdict.type === "refused" ? verdict.reason : verdict.type;
 };
 
@@ -49,6 +57,7 @@ describe("judgeLosses() beside others", () => {
       losses: losses(3, 3 * (1 - improvement)),
       norm,
       privateData: false,
+      among: 1,
       others: standardsOf(beside),
       trust,
     }).type;
@@ -81,11 +90,29 @@ describe("judgeLosses() beside others", () => {
         losses: losses(3, 3.1),
         norm: 4,
         privateData: false,
+        among: 1,
         others: standardsOf(beside),
         trust: free,
       });
       expect(judged.type).toBe("accepted");
     }
+  });
+});
+
+describe("judgeLosses() of one of many", () => {
+  test("counts what its share of a mean does as many times as there are shares, good and bad", () => {
+    const verdictOf = (given: Losses): string => {
+      const facts = { norm: 4, privateData: false, among: 8, others: standardsOf(others), trust };
+      const verdict = judgeLosses({ ...facts, losses: given });
+      return verdict.type === "refused" ? verdict.reason : verdict.type;
+    };
+    const others = [0.2, 0.1, 0.3].map((improvement) => ({ norm: 4, steps: 10, improvement }));
+    const owed = (0.2 * trust.improvementShare) / 8;
+    expect(verdictOf(losses(3, 3 * (1 - owed) - 1e-9))).toBe("accepted");
+    expect(verdictOf(losses(3, 3 * (1 - owed) + 1e-6))).toBe("no-improvement");
+    expect(verdictOf(losses(3, 2.9, 3, 3 * (1 + trust.harmMax / 8) - 1e-9))).toBe("accepted");
+    expect(verdictOf(losses(3, 2.9, 3, 3 * (1 + trust.harmMax / 8) + 1e-6))).toBe("harmful");
+    expect(improvementOf(losses(3, 2.4), 8)).toBeCloseTo(1.6, 12);
   });
 });
 

@@ -80,9 +80,12 @@ export function judgeNorm(sample: UpdateFacts, usual: UsualSize, { normMax }: Tr
 
 export interface LossJudgement {
   readonly losses: Losses;
+  /** Of the whole update. */
   readonly norm: number;
   /** The author trained on data that nobody else can measure. */
   readonly privateData: boolean;
+  /** The losses after are those with one of so many parts of the update. */
+  readonly among: number;
   /** Updates accepted in the rounds just before, and in this one so far. */
   readonly others: Standards;
   readonly trust: TrustConfig;
@@ -93,31 +96,32 @@ export interface LossJudgement {
  * "no-improvement" what improves the loss on its own assigned data by less than `improvementMin`, or by less than
  * `improvementShare` of what others' updates lately did. That share is what tells noise from work: a random direction of the
  * same norm improves almost nothing, but more than nothing half the time. An update of a smaller norm than the others' owes
- * less in proportion. Private data cannot be measured by others, so only the first rule applies to it; for open data a
- * missing measurement counts as no improvement.
+ * less in proportion. What is measured is the update as one of so many in a mean, and counts so many times: a single update of
+ * one bit a value is mostly noise, and may on its own make a loss worse that it improves in the mean. Private data cannot be
+ * measured by others, so only the first rule applies to it; for open data a missing measurement counts as no improvement.
  */
-export function judgeLosses({ losses, norm, privateData, others, trust }: LossJudgement): Verdict {
+export function judgeLosses({ losses, norm, privateData, among, others, trust }: LossJudgement): Verdict {
   const { assignedAfter, randomBefore, randomAfter } = losses;
-  const harmful = !(randomAfter <= randomBefore * (1 + trust.harmMax)) || !Number.isFinite(randomAfter);
+  const harmful = !(randomAfter <= randomBefore * (1 + trust.harmMax / among)) || !Number.isFinite(randomAfter);
   if (harmful || (assignedAfter !== null && !Number.isFinite(assignedAfter))) {
     return { type: "refused", reason: "harmful" };
   }
   if (privateData) {
     return ACCEPTED;
   }
-  const improvement = improvementOf(losses);
+  const improvement = improvementOf(losses, among);
   const share = trust.improvementShare;
   // Nothing is owed of what is not there: 0 · −∞ is no number, and everything would be refused.
   const owed = Math.max(trust.improvementMin, share === 0 ? -Infinity : share * usualImprovement(norm, others));
   return improvement !== null && improvement >= owed ? ACCEPTED : { type: "refused", reason: "no-improvement" };
 }
 
-/** (before − after) / before on assigned data; null where it was not measured or makes no sense. */
-export function improvementOf({ assignedBefore, assignedAfter }: Losses): number | null {
+/** among · (before − after) / before on assigned data; null where it was not measured or makes no sense. */
+export function improvementOf({ assignedBefore, assignedAfter }: Losses, among: number): number | null {
   if (assignedBefore === null || assignedAfter === null || !(assignedBefore > 0)) {
     return null;
   }
-  return (assignedBefore - assignedAfter) / assignedBefore;
+  return (among * (assignedBefore - assignedAfter)) / assignedBefore;
 }
 
 /** What others' updates improved, scaled down for one of smaller norm; negative infinity where there are none. */

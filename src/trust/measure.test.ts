@@ -23,6 +23,7 @@ const facts: MeasureFacts = {
   authorSeed: 7,
   authorSteps: 20,
   privateData: false,
+  among: 1,
   seed: 99,
 };
 
@@ -48,11 +49,15 @@ const update = (...values: number[]) => ({
   indices: Uint32Array.from(values, (_, i) => i),
   values: Float32Array.from(values),
 });
-const verdictOf = async (...values: number[]): Promise<string> => {
-  const losses = await measureLosses({ evaluator: unigram(), base, update: update(...values), corpus, facts, charter });
-  const verdict = judgeLosses({ losses, norm: 1, privateData: false, others: standardsOf([]), trust: charter.trust });
+const verdictAmong = async (among: number, ...values: number[]): Promise<string> => {
+  const measured = { ...facts, among };
+  const options = { evaluator: unigram(), base, update: update(...values), corpus, facts: measured, charter };
+  const losses = await measureLosses(options);
+  const known = { norm: 1, privateData: false, among, others: standardsOf([]), trust: charter.trust };
+  const verdict = judgeLosses({ ...known, losses });
   return verdict.type === "refused" ? verdict.reason : verdict.type;
 };
+const verdictOf = (...values: number[]): Promise<string> => verdictAmong(1, ...values);
 
 describe("measureLosses()", () => {
   test("measures before and after on the same data and needs no more than two loads", async () => {
@@ -78,6 +83,17 @@ describe("measureLosses()", () => {
     expect(await verdictOf(-50, 10, 10, 10)).toBe("harmful");
     expect(await verdictOf(0.3, -0.4, 0.5, -0.2)).toBe("harmful");
     expect(await verdictOf(3e38, -3e38, 3e38, 3e38)).toBe("harmful");
+  });
+});
+
+describe("measureLosses() of one of many", () => {
+  test("what overshoots alone and helps in a mean is accepted there; what points nowhere or back is not", async () => {
+    const signs = [-3, 2, 2, 2] as const;
+    expect(await verdictOf(...signs)).toBe("harmful");
+    expect(await verdictAmong(8, ...signs)).toBe("accepted");
+    expect(await verdictAmong(8, 3, -2, -2, -2)).toBe("harmful");
+    expect(await verdictAmong(8, 1, 1, 1, 1)).toBe("no-improvement");
+    expect(await verdictAmong(8, 0.3, -0.4, 0.5, -0.2)).toBe("harmful");
   });
 });
 

@@ -8,13 +8,13 @@ import { batchAt, type Batch } from "../data/batch.ts";
 import type { Corpus } from "../data/corpus.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { Losses, ValidateAssignment } from "../protocol/messages.ts";
-import { applyUpdate } from "../update/delta.ts";
+import { applyShare } from "../update/delta.ts";
 import type { SparseUpdate } from "../update/unpack.ts";
 
 /** What must be known of a contribution to derive its data; a validate assignment has it all. */
 export type MeasureFacts = Pick<
   ValidateAssignment,
-  "round" | "author" | "authorSeed" | "authorSteps" | "privateData" | "seed"
+  "round" | "author" | "authorSeed" | "authorSteps" | "privateData" | "among" | "seed"
 >;
 
 /** The part of `model/evaluator.ts` that measuring needs. */
@@ -38,8 +38,8 @@ export interface MeasureOptions {
 }
 
 /**
- * Mean losses before and after `update`, nats per token, on the charter's number of sequences of each kind, rounded up to
- * whole batches. Assigned losses are null for private data. Leaves the evaluator with the updated parameters.
+ * Mean losses before and after one of `among` parts of `update`, nats per token, on the charter's number of sequences of each kind,
+ * rounded up to whole batches. Assigned losses are null for private data. Leaves the evaluator with the updated parameters.
  */
 export async function measureLosses({
   evaluator,
@@ -54,7 +54,7 @@ export async function measureLosses({
   evaluator.load(base);
   const assignedBefore = assigned && (await meanLoss(evaluator, assigned));
   const randomBefore = await meanLoss(evaluator, random);
-  evaluator.load(applyUpdate(base, update));
+  evaluator.load(applyShare(base, update, facts.among));
   const assignedAfter = assigned && (await meanLoss(evaluator, assigned));
   const randomAfter = await meanLoss(evaluator, random);
   return { assignedBefore, assignedAfter, randomBefore, randomAfter };

@@ -37,6 +37,16 @@ export function applyUpdate(base: Float32Array, update: SparseUpdate): Float32Ar
   return next;
 }
 
+/** `base` with what `update` is as one of `among` in a mean, [P]: base − update / among, rounded to f32. */
+export function applyShare(base: Float32Array, update: SparseUpdate, among: number): Float32Array<ArrayBuffer> {
+  const next = new Float32Array(base);
+  for (let i = 0; i < update.indices.length; i += 1) {
+    const index = update.indices[i] as number;
+    next[index] = (next[index] as number) - (update.values[i] as number) / among;
+  }
+  return next;
+}
+
 /** params ← params − update, rounded to f32; both of the same length. */
 export function applyTo(params: Float32Array, { indices, values }: SparseUpdate): void {
   for (let i = 0; i < indices.length; i += 1) {

@@ -16,6 +16,7 @@ import { openTunings } from "../src/engines/tunings.ts";
 import { stepProgram } from "../src/model/trainer.ts";
 import { loadDeviceKey, verifySignature } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
+import { createPatientFetch } from "../src/net/later.ts";
 import { answerRtcFromWorker, dialRtcFromWorker } from "../src/net/proxy.ts";
 import { createSecretRng } from "../src/net/secret-rng.ts";
 import { systemClock } from "../src/net/system-clock.ts";
@@ -190,7 +191,7 @@ function borrowPort(lend: LendRtc): MessagePort {
 }
 
 async function fetchRun(relay: string): Promise<RunView> {
-  const response = await fetch(`${relay}/api/run`, { cache: "no-store" }).catch(() => undefined);
+  const response = await createPatientFetch()(`${relay}/api/run`, { cache: "no-store" }).catch(() => undefined);
   if (response?.ok !== true) {
     throw new HeddleError("unreachable", "Cannot look up the run: the relay does not answer");
   }

@@ -19,6 +19,7 @@ import { stepProgram } from "../model/trainer.ts";
 import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { createBlobFetcher } from "../net/http.ts";
+import { createPatientFetch } from "../net/later.ts";
 import { createSecretRng } from "../net/secret-rng.ts";
 import { systemClock } from "../net/system-clock.ts";
 import { dialWebSocket } from "../net/ws-client.ts";
@@ -119,7 +120,7 @@ async function optionsFor(
 
 /** What the run trains; the sample run's sizes while the relay does not answer. */
 async function modelOfRun(relay: string): Promise<Pick<Charter, "model" | "inner">> {
-  const response = await fetch(`${relay}/api/run`).catch(() => undefined);
+  const response = await createPatientFetch()(`${relay}/api/run`).catch(() => undefined);
   if (response?.ok !== true) {
     return { model: SAMPLE_MODEL, inner: SAMPLE_INNER };
   }

@@ -7,6 +7,7 @@ import { HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
 import { BLOB_BYTES_MAX } from "../protocol/limits.ts";
 import { hashBytes } from "../store/hash.ts";
+import { laterMs, saysLater } from "./later.ts";
 import type { FetchBlob } from "./link.ts";
 
 export interface BlobFetcherOptions {
@@ -32,7 +33,7 @@ class Later extends Error {
   readonly retryMs: number;
   constructor(response: Response) {
     super(`the relay answered with status ${response.status}`);
-    this.retryMs = Math.min(RETRY_MS_MAX, 1_000 * (Number(response.headers.get("retry-after")) || 0));
+    this.retryMs = Math.min(RETRY_MS_MAX, laterMs(response));
   }
 }
 
@@ -136,7 +137,7 @@ function beginPiece(response: Response, download: Download): number {
   if (response.status === 404) {
     throw new HeddleError("unreachable", `Cannot fetch blob ${digest}: the relay does not have it`);
   }
-  if (response.status === 429 || response.status === 503) {
+  if (saysLater(response)) {
     throw new Later(response);
   }
   const isEmpty = response.status === 416 && response.headers.get("content-range") === "bytes */0";

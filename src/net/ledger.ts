@@ -6,6 +6,7 @@
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { readLedger } from "../protocol/ledger-file.ts";
+import { createPatientFetch } from "./later.ts";
 import { COUNT_MAX, ENTRY_BYTES_MAX } from "../protocol/limits.ts";
 
 /** Entries of a page at most, and bytes after which no further entry begins. */
@@ -26,7 +27,7 @@ export type FetchLedger = (from: number, count?: number) => Promise<LedgerPage>;
 /** The fetch rejects with HeddleError "unreachable" when the relay does not answer, "limit" or "bad-input" for what is no page. */
 export function createLedgerFetcher(
   origin: string,
-  fetch: typeof globalThis.fetch = (input, init) => globalThis.fetch(input, init),
+  fetch: typeof globalThis.fetch = createPatientFetch(),
 ): FetchLedger {
   return async (from, count = PAGE_ENTRIES_MAX) => {
     const address = `${origin}/api/ledger?from=${from}&count=${count}`;

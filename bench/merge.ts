@@ -191,8 +191,8 @@ async function measureSkip({ keep, sent }: { readonly keep: number; readonly sen
     const begin = processorMs();
     let entries = 0;
     for (const { packed } of sent) {
-      work.begin({ from: 0, to: parameters, payloadsMax: 1, alone: true });
-      const place = { number: 0, weight: 1, scale: 1 };
+      work.begin({ from: 0, to: parameters, payloadsMax: 1 });
+      const place = { number: 0, scale: 1 };
       const pieces = work.cut(packed, { parameters, starts, own: 1 }, place);
       entries += typeof pieces === "string" ? 0 : (pieces[0]?.entries ?? 0);
     }

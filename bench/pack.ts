@@ -96,13 +96,7 @@ async function measure(engine: Engine): Promise<object> {
 async function timePacking(pack: (feed: Feed) => Promise<Packed>): Promise<Record<string, Spent>> {
   const spent: Record<string, Spent> = {};
   for (const keep of KEEPS) {
-    const feed: Feed = {
-      start: base,
-      residual,
-      rounds: 0,
-      uplink: { keep, bits: 2, beta: 0.95 },
-      goes: () => true,
-    };
+    const feed: Feed = { start: base, residual, rounds: 0, uplink: { keep, bits: 2, beta: 0.95 } };
     const { payload, residual: fed } = await pack(feed);
     const expected = packUpdate(fed, feed.uplink);
     const same = payload.length === expected.length && payload.every((byte, i) => byte === expected[i]);

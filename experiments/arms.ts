@@ -59,14 +59,9 @@ export const PLAIN_MEAN: Charter["outer"] = {
   radial: false,
   endShare: 1,
 };
-/** What the default was before Muon and turns: the largest values of each chunk, and AdamW for all parameters. */
-export const SPARSE: Pick<CharterChanges, "uplink" | "downlink" | "outer"> = {
-  uplink: { keep: 128, bits: 2, beta: 0.2, turns: 1, together: 1_024, carry: false },
-  downlink: { keep: 1_024, bits: 2, beta: 0.95 },
-  outer: { ...PLAIN_MEAN, clipToMedian: 1 },
-};
 /** Values that travel as they are. Counted as f32 (`wire.ts`). */
 export const DENSE = { keep: 4_096, bits: 64, beta: 0 } as const;
+export const EXACT = { ...DENSE, together: 0, carry: false } as const;
 
 export interface Scale {
   readonly model: ModelConfig;
@@ -172,7 +167,7 @@ export function dense(
   { name, sentence, outer }: Pick<Arm, "name" | "sentence"> & Pick<Charter, "outer">,
 ): Arm {
   return arm(scale, name, sentence, {
-    charter: { uplink: { ...DENSE, turns: 1, together: 0, carry: false }, downlink: DENSE, outer, trust: TRUSTING },
+    charter: { uplink: EXACT, downlink: DENSE, outer, trust: TRUSTING },
   });
 }
 
@@ -197,23 +192,6 @@ export function adamw(made: Arm): Arm {
   };
 }
 
-/** The largest values of each chunk go up and come down; AdamW for all parameters. */
-export function sparse(scale: Scale, changes: Partial<CharterChanges> = {}): Arm {
-  const sentence = "The largest 128 of 4,096 values go up, 1,024 come down; AdamW for all";
-  const inner = { ...charterOf(scale).inner, matrixRate: 0 };
-  return arm(scale, "sparse", sentence, { charter: { ...SPARSE, inner, ...changes } });
-}
-
-/** The same, with what is left fading more slowly. */
-export function lingering(scale: Scale): Arm {
-  return { ...sparse(scale, { uplink: { ...SPARSE.uplink, beta: 0.8 } }), name: "lingering" };
-}
-
-/** The same, but training begins from what earlier updates left out, too. */
-export function carrying(scale: Scale, beta: number): Arm {
-  return { ...sparse(scale, { uplink: { ...SPARSE.uplink, beta, carry: true } }), name: `carry-${beta}` };
-}
-
 /** A member who has one source of three may worsen the mixture a little in each round; the mean over members does not. */
 const MEMBERS_HARM_MAX = 0.2;
 
@@ -231,22 +209,15 @@ export const SAMPLE: Scale = { model: SAMPLE_MODEL, contributors: 8, rounds: 40,
 export const BATCH: Scale = { ...SAMPLE, rounds: 30, steps: 15, batch: 32, matrixRate: 0.02 };
 export const LARGER: Scale = { model: LARGER_MODEL, contributors: 8, rounds: 30, steps: 30 };
 
-/** `sparse` with other compression or another outer step. */
-export function varied(name: string, sentence: string, charter: Partial<CharterChanges>): Arm {
-  return { ...sparse(SMALL, charter), name, sentence };
-}
-
 /** Half of the contributors have links on which an update takes most of a round, or nobody has: then `lateShare` plays no part. */
 export function late(name: string, sentence: string, lateShare: number | null): Arm {
   const scale: Scale = { ...SMALL, contributors: 4, rounds: 30 };
   const round = { ...charterOf(scale).round, graceMs: 1_000, lateShare: lateShare ?? 0 };
   // How much each sends does not depend on how many are taken.
-  return {
-    ...sparse(scale, { round, uplink: { ...SPARSE.uplink, together: 0 } }),
-    name,
-    sentence,
+  return arm(scale, name, sentence, {
+    charter: { round, uplink: { ...uplink, together: 0 } },
     ...(lateShare === null ? {} : { slow: { contributors: scale.contributors / 2, links: CREEPING } }),
-  };
+  });
 }
 
 export function atRate(way: (scale: Scale) => Arm, scale: Scale, learningRate: number): Arm {
@@ -263,7 +234,7 @@ export function atRates(
   return learningRates.flatMap((rate) => ways.map((way) => atRate(way, scale, rate)));
 }
 
-/** Data parallel and the default at several rates of Muon, and data parallel and `sparse` at several of AdamW alone. */
+/** Data parallel and the default at several rates of Muon, and of AdamW alone. */
 export function rates(scale: Scale): Arm[] {
   const withMuon = [synchronous(scale), standard(scale)].flatMap((made) =>
     [0.005, 0.01, 0.02, 0.04].map((matrixRate) => {
@@ -271,7 +242,14 @@ export function rates(scale: Scale): Arm[] {
       return { ...made, name: `${made.name}-matrix-${matrixRate}`, charter: { ...made.charter, inner } };
     }),
   );
-  return [...withMuon, ...atRates(scale, [(own) => adamw(synchronous(own)), sparse], [1e-3, 2e-3, 4e-3, 8e-3])];
+  return [
+    ...withMuon,
+    ...atRates(
+      scale,
+      [synchronous, standard].map((way) => (own: Scale) => adamw(way(own))),
+      [1e-3, 2e-3, 4e-3, 8e-3],
+    ),
+  ];
 }
 
 /** Eight steady contributors, and many unsteady ones until they have trained on as many accepted tokens. */

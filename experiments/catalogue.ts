@@ -5,7 +5,6 @@ import {
   atRate,
   atRates,
   BATCH,
-  carrying,
   changed,
   charterOf,
   churn,
@@ -13,11 +12,11 @@ import {
   dense,
   diloco,
   downlink,
+  EXACT,
   fedAvg,
   five,
   LARGER,
   late,
-  lingering,
   MIDDLING_MODEL,
   NARROW,
   outer,
@@ -30,8 +29,6 @@ import {
   SEEDS,
   SMALL,
   SMALL_BATCH,
-  SPARSE,
-  sparse,
   standard,
   stretched,
   synchronous,
@@ -39,7 +36,6 @@ import {
   TRUSTING,
   uplink,
   VANISH_SHARE,
-  varied,
 } from "./arms.ts";
 import { SAMPLE_MODEL } from "../src/protocol/sample.ts";
 import type { Devices, Experiment } from "./experiment.ts";
@@ -119,8 +115,6 @@ export const EXPERIMENTS: readonly Experiment[] = [
       ...[synchronous, standard, diloco, fedAvg].map((make) => make({ ...BATCH, split })),
       ...[synchronous, diloco, fedAvg].map((make) => adamw(make({ ...BATCH, split }))),
       adamw(atRate(synchronous, { ...BATCH, split }, 4e-3)),
-      sparse({ ...BATCH, split }),
-      atRate(sparse, { ...BATCH, split }, 4e-3),
     ],
   })),
   {
@@ -134,18 +128,19 @@ export const EXPERIMENTS: readonly Experiment[] = [
   {
     name: "sample-few",
     question:
-      "Sample model, 10 rounds at a constant learning rate, as in a run that has just begun: the default, and of `sparse` whether few contributors should send more each",
+      "Sample model, 10 rounds at a constant learning rate, as in a run that has just begun: should few contributors send more each?",
     seeds: [1],
     reference: "1-default",
     arms: [1, 2, 4, 8].flatMap((contributors) => {
       const scale: Scale = { ...SAMPLE, contributors, rounds: 10 };
       const round = { ...charterOf(scale).round, decayRounds: 0, decayTo: 1 };
       const who = contributors === 1 ? "One alone" : `${contributors} contributors`;
-      const each = { ...SPARSE.uplink, beta: 0.8, together: 0 };
+      const each = { ...uplink, together: 0 };
       return [
         arm(scale, `${contributors}-default`, `${who}, as in the default`, { charter: { round } }),
-        { ...sparse(scale, { round }), name: `${contributors}-together` },
-        { ...sparse(scale, { round, uplink: each }), name: `${contributors}-each-128` },
+        arm(scale, `${contributors}-each-${each.keep}`, `${who}, each sends ${each.keep} of 4,096 values`, {
+          charter: { round, uplink: each },
+        }),
       ];
     }),
   },
@@ -168,27 +163,21 @@ export const EXPERIMENTS: readonly Experiment[] = [
     ]),
   },
   {
-    name: "small-turns",
-    question:
-      "Small model, batches of 32, Muon: at about as many bytes, are chunks in turn better than the largest values of all, and what of it counts?",
+    name: "small-parts",
+    question: "Small model, batches of 32, Muon: what does each part of the default give and cost?",
     seeds: SEEDS,
     reference: "default",
     arms: [
       standard(SMALL_BATCH),
+      stretched(SMALL_BATCH),
+      synchronous(SMALL_BATCH),
       changed("plain-mean", "The mean is not stretched", { outer: { ...outer, radial: false } }),
-      changed("not-carried", "Training begins from the base alone", { uplink: { ...uplink, carry: false } }),
-      changed("turns-5-bits-2", "Chunks go up in one of 5 rounds, with 2 bits", {
-        uplink: { ...uplink, turns: 5, bits: 2 },
+      changed("not-carried", "Training begins from the base alone, and what is left fades by 0.2", {
+        uplink: { ...uplink, carry: false, beta: 0.2 },
       }),
-      changed("turns-1-bits-1", "All chunks go up in each round: three times the bytes", {
-        uplink: { ...uplink, turns: 1 },
-      }),
-      changed("down-exact", "The merged update comes down exactly", { downlink: DENSE }),
-      changed("down-2-bits", "Values come down with 2 bits", { downlink: { ...downlink, bits: 2 } }),
-      changed("largest-128", "The largest 128 of 4,096 values go up, 1,024 come down, and the mean is stretched", {
-        ...SPARSE,
-        outer,
-      }),
+      changed("carry-0.9", "What is left fades by 0.9", { uplink: { ...uplink, beta: 0.9 } }),
+      changed("not-clipped", "Nothing is clipped to the median norm", { outer: { ...outer, clipToMedian: 0 } }),
+      changed("rate-to-0.7", "The outer rate falls to 0.7", { outer: { ...outer, endShare: 0.7 } }),
     ],
   },
   {
@@ -228,45 +217,16 @@ export const EXPERIMENTS: readonly Experiment[] = [
     arms: five({ ...SMALL, rounds: 160 }),
   },
   {
-    name: "small-inner",
-    question: "Small model: do other moments of AdamW suit short runs of local steps better?",
-    seeds: SEEDS,
-    reference: "beta1-0.9-beta2-0.95",
-    arms: [
-      [0.9, 0.95],
-      [0.95, 0.95],
-      [0.98, 0.95],
-      [0.9, 0.99],
-      [0.95, 0.99],
-    ].map(([beta1 = 0.9, beta2 = 0.95]) =>
-      varied(`beta1-${beta1}-beta2-${beta2}`, `AdamW with beta1 ${beta1} and beta2 ${beta2}`, {
-        inner: { ...charterOf(SMALL).inner, matrixRate: 0, beta1, beta2 },
-      }),
-    ),
-  },
-  {
     name: "small-batch",
     question:
-      "Small model, batches of 32 instead of 8: is averaging better where a contributor's own gradient is less noisy?",
+      "Small model, AdamW for all, batches of 32 instead of 8: is averaging better where a contributor's own gradient is less noisy?",
     seeds: SEEDS,
     reference: "synchronous-adamw-0.002",
     arms: atRates(
       { ...SMALL, batch: 32 },
-      [...[synchronous, fedAvg, diloco].map((way) => (scale: Scale) => adamw(way(scale))), sparse, lingering],
+      [synchronous, fedAvg, diloco, standard].map((way) => (scale: Scale) => adamw(way(scale))),
       [2e-3, 4e-3],
     ),
-  },
-  {
-    name: "small-carry",
-    question:
-      "Small model: should training begin from what earlier updates left out, and how fast should that fade? Batches of 8 and of 32",
-    seeds: SEEDS,
-    reference: "batch-32-sparse",
-    arms: [8, 32].flatMap((batch) => {
-      const scale: Scale = { ...SMALL, batch };
-      const ways = [sparse(scale), ...[0.5, 0.8, 0.9, 1].map((beta) => carrying(scale, beta))];
-      return ways.map((way) => ({ ...way, name: `batch-${batch}-${way.name}` }));
-    }),
   },
   {
     name: "small-uplink",
@@ -274,37 +234,35 @@ export const EXPERIMENTS: readonly Experiment[] = [
     seeds: SEEDS,
     reference: "up-all",
     arms: [
-      varied("up-all", "Everything goes up and comes down exactly", {
-        uplink: { ...DENSE, turns: 1, together: 0, carry: false },
+      changed("up-all", "Everything goes up and comes down exactly", { uplink: EXACT, downlink: DENSE }),
+      ...[64, 128, 256, 512, 1_024, 4_096].map((keep) =>
+        changed(`up-${keep}`, `Of 4,096 values ${keep} go up`, {
+          uplink: { ...uplink, keep, together: 0 },
+          downlink: DENSE,
+        }),
+      ),
+      changed("up-256-bits-2", "Of 4,096 values 256 go up, with 2 bits", {
+        uplink: { ...uplink, bits: 2, together: 0 },
         downlink: DENSE,
       }),
-      ...[64, 128, 256, 512, 1_024].map((keep) =>
-        varied(`up-${keep}`, `Of 4,096 values ${keep} go up`, {
-          uplink: { ...SPARSE.uplink, keep, together: 0 },
-          downlink: DENSE,
-        }),
-      ),
-      ...[0, 0.2, 0.5, 0.8, 0.95, 1].map((beta) =>
-        varied(`up-256-beta-${beta}`, `Of 4,096 values 256 go up; what is left fades by ${beta}`, {
-          uplink: { ...SPARSE.uplink, keep: 256, beta, together: 0 },
-          downlink: DENSE,
-        }),
-      ),
     ],
   },
   {
     name: "small-downlink",
-    question: "Small model, `sparse`: how much must come down?",
+    question: "Small model: how much must come down?",
     seeds: SEEDS,
     reference: "down-all",
     arms: [
-      varied("down-all", "The merged update comes down exactly", { downlink: DENSE }),
-      ...[256, 512, 1_024, 2_048, 4_096].map((keep) =>
-        varied(`down-${keep}`, `Of 4,096 values ${keep} come down`, { downlink: { ...SPARSE.downlink, keep } }),
-      ),
-      ...[0, 0.8, 0.9, 0.99, 1].map((beta) =>
-        varied(`down-1024-beta-${beta}`, `Of 4,096 values 1,024 come down; what is left fades by ${beta}`, {
-          downlink: { ...SPARSE.downlink, beta },
+      changed("down-all", "The merged update comes down exactly", { downlink: DENSE }),
+      ...[
+        [640, 2],
+        [1_280, 1],
+        [1_280, 2],
+        [4_096, 1],
+        [4_096, 4],
+      ].map(([keep = 1, bits = 1]) =>
+        changed(`down-${keep}-bits-${bits}`, `Of 4,096 values ${keep} come down, with ${bits} bits`, {
+          downlink: { ...downlink, keep, bits: bits as 1 },
         }),
       ),
     ],
@@ -315,15 +273,14 @@ export const EXPERIMENTS: readonly Experiment[] = [
       "Small model, of 8 contributors 30 % vanish each round and come back with an empty disk: should they send denser updates?",
     seeds: SEEDS,
     reference: "as-all",
-    arms: [SPARSE.uplink.keep, 512, 1_024, 2_048].map((keep) => ({
-      ...varied(
-        keep === SPARSE.uplink.keep ? "as-all" : `keep-${keep}`,
+    arms: [uplink.keep, 512, 1_024, 2_048].map((keep) =>
+      arm(
+        SMALL_BATCH,
+        keep === uplink.keep ? "as-all" : `keep-${keep}`,
         `Newcomers keep ${keep} of 4,096 values in their first two contributions`,
-        { newcomers: { contributions: 2, keep } },
+        { charter: { newcomers: { contributions: 2, keep } }, vanishShare: VANISH_SHARE, forgets: true },
       ),
-      vanishShare: VANISH_SHARE,
-      forgets: true,
-    })),
+    ),
   },
   {
     name: "small-ahead",
@@ -381,45 +338,35 @@ export const EXPERIMENTS: readonly Experiment[] = [
   },
   {
     name: "small-outer",
-    question: "Small model, `sparse`: which outer step?",
+    question: "Small model: which outer step?",
     seeds: SEEDS,
-    reference: "rate-1-momentum-0-clip-1",
+    reference: "rate-1-momentum-0",
     arms: [
-      [1, 0, 1],
-      [1, 0, 0],
-      [1, 0, 2],
-      [0.7, 0, 1],
-      [1.4, 0, 1],
-      [1, 0.3, 1],
-      [0.7, 0.6, 1],
-      [0.7, 0.9, 1],
-    ].map(([learningRate = 1, momentum = 0, clipToMedian = 0]) =>
-      varied(
-        `rate-${learningRate}-momentum-${momentum}-clip-${clipToMedian}`,
-        `Outer rate ${learningRate}, momentum ${momentum}, ${clipToMedian === 0 ? "no clipping" : "clipped to the median norm"}`,
-        { outer: { ...PLAIN_MEAN, learningRate, momentum, clipToMedian } },
-      ),
+      [1, 0],
+      [0.7, 0],
+      [1.4, 0],
+      [1, 0.3],
+      [0.7, 0.6],
+    ].map(([learningRate = 1, momentum = 0]) =>
+      changed(`rate-${learningRate}-momentum-${momentum}`, `Outer rate ${learningRate}, momentum ${momentum}`, {
+        outer: { ...outer, learningRate, momentum },
+      }),
     ),
   },
   {
     name: "sample-density",
-    question: "Sample model, `sparse`: what do denser and sparser updates cost and give?",
+    question: "Sample model: what do denser and sparser updates cost and give?",
     seeds: SEEDS,
-    reference: "up-128-down-1024",
+    reference: "up-256-down-1280",
     arms: [
-      [64, 1_024],
-      [128, 512],
-      [128, 1_024],
-      [256, 1_024],
-      [256, 4_096],
-      [1_024, 4_096],
-    ].map(([up = 1, down = 1]) => ({
-      ...sparse(SAMPLE, {
-        uplink: { ...SPARSE.uplink, keep: up, together: 0 },
-        downlink: { ...SPARSE.downlink, keep: down },
+      [128, 640],
+      [256, 640],
+      [256, 1_280],
+      [512, 2_048],
+    ].map(([up = 1, down = 1]) =>
+      arm(SAMPLE, `up-${up}-down-${down}`, `Of 4,096 values ${up} go up and ${down} come down`, {
+        charter: { uplink: { ...uplink, keep: up, together: 0 }, downlink: { ...downlink, keep: down } },
       }),
-      name: `up-${up}-down-${down}`,
-      sentence: `Of 4,096 values ${up} go up and ${down} come down; AdamW for all`,
-    })),
+    ),
   },
 ];

@@ -37,7 +37,6 @@ export function toyArm(name: string, { charter: changes, ...rest }: ToyChanges =
     inner: { ...charter.inner, batch: 2, warmupSteps: 0 },
     round: { ...charter.round, stepsMax: 3, trainMs: 10_000 },
     trust: { ...charter.trust, sequences: 2 },
-    uplink: { ...charter.uplink, turns: 1 },
   };
   return { ...arm, contributors: 3, rounds: 3, ...rest, charter: { ...charter, ...small, ...changes } };
 }

@@ -25,11 +25,8 @@ const ROUNDS = 40;
 const job = { deadlineMs: 1e9, signal: createStop(), onStep: () => undefined };
 
 async function accounts(compression: Compression, seed: number) {
-  const turns = compression.bits === 64 ? 1 : 1 + (seed % 3);
-  const uplink = { ...compression, turns, together: 3 * compression.keep, carry: seed % 2 === 0 };
-  const little = littleCharter({ train: [] });
-  // Of enough chunks for the turns; what is trained here has a size of its own.
-  const charter = { ...little, uplink, model: { ...little.model, vocabulary: 4_096 } };
+  const uplink = { ...compression, together: 3 * compression.keep, carry: seed % 2 === 0 };
+  const charter = littleCharter({ train: [], uplink });
   const run = charterDigest(charter);
   const rng = createRng("conservation", seed);
   const disk = createMemoryDisk();
@@ -105,7 +102,7 @@ async function accounts(compression: Compression, seed: number) {
     const { digest: baseDigest } = head;
     const id = { id: `t${round}`, round, baseVersion: 0, baseDigest: baseDigest as Digest };
     const keep = keepOf(uplink, 1 + rng.below(4));
-    const made = await desk.train({ type: "train", ...id, seed: round, stepsMax: 1, keep, turns, trainMs: 1 }, job);
+    const made = await desk.train({ type: "train", ...id, seed: round, stepsMax: 1, keep, trainMs: 1 }, job);
     [pending, late] = [made, pending];
     for (let times = rng.below(3); times > 0; times -= 1) {
       desk = await restart(); // before the verdict: the contribution is remembered

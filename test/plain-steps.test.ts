@@ -23,7 +23,7 @@ describe("one contributor without compression takes the steps of one worker", ()
     test(`bit for bit over ${ROUNDS} rounds, with error feedback β = ${beta} and ${way}`, async () => {
       const exact = { keep: 4096, bits: 64, beta } as const;
       const charter = littleCharter({
-        uplink: { ...exact, turns: 1, together: 0, carry: false },
+        uplink: { ...exact, together: 0, carry: false },
         downlink: exact,
         outer: { learningRate: 1, momentum: 0, clipToMedian: 0, radial: false, endShare: 1 },
         // Every contribution counts, even a step that made the loss a little worse.

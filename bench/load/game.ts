@@ -54,7 +54,7 @@ export interface Game {
 const CHARTER = {
   model: { channels: 16, layers: 1, heads: 2, kvHeads: 1, hidden: 32, time: 16 },
   inner: { batch: 2 },
-  uplink: { keep: 32, bits: 2, beta: 0.2, turns: 1, together: 0, carry: false },
+  uplink: { keep: 32, bits: 2, beta: 0.2, together: 0, carry: false },
   trust: { auditShare: 0 },
 };
 const WARM_MS = 5_000;

@@ -36,7 +36,7 @@ interface Faults {
 async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults: Faults = {}) {
   const charter = {
     ...sample,
-    uplink: { ...exact, turns: 1, together: 0, carry: false },
+    uplink: { ...exact, together: 0, carry: false },
     round: { ...sample.round, aheadMax: 5, aheadShare },
     ...changes,
   };
@@ -107,7 +107,6 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
       seed: 1,
       stepsMax: 6,
       keep,
-      turns: 1,
       trainMs: 9_000,
     };
     const pending = await desk.train({ type: "train", ...work }, job);
@@ -161,7 +160,7 @@ describe("createDesk()", () => {
 
   test("goes on from what it has not sent, as faded as that is in what it sends", async () => {
     const { asked, train, settle } = await deskOf(0, {
-      uplink: { ...exact, beta: 0.5, turns: 1, together: 0, carry: true },
+      uplink: { ...exact, beta: 0.5, together: 0, carry: true },
     });
     await settle(await train(0, 100), "kept"); // 3 are left
     const second = await train(1, 90);
@@ -177,7 +176,7 @@ describe("createDesk()", () => {
 
   test("begins without what it has not sent once engines have failed twice from it", async () => {
     const { desk, asked, train, settle } = await deskOf(0, {
-      uplink: { ...exact, beta: 1, turns: 1, together: 0, carry: true },
+      uplink: { ...exact, beta: 1, together: 0, carry: true },
     });
     await settle(await train(0, 100), "kept"); // 3 are left
     await desk.prepare(1);
@@ -189,7 +188,7 @@ describe("createDesk()", () => {
 
   test("waits for a verdict that is on its way into the notebook before it goes on from what is left", async () => {
     const { asked, train, settle } = await deskOf(0, {
-      uplink: { ...exact, beta: 0.5, turns: 1, together: 0, carry: true },
+      uplink: { ...exact, beta: 0.5, together: 0, carry: true },
     });
     const first = await train(0, 100);
     const second = await train(1, 90); // the first has no verdict yet
@@ -201,7 +200,7 @@ describe("createDesk()", () => {
 
   test("sends more of its first contributions, where the charter says so", async () => {
     const { train, settle } = await deskOf(1, {
-      uplink: { ...exact, keep: 2, turns: 1, together: 0, carry: false },
+      uplink: { ...exact, keep: 2, together: 0, carry: false },
       newcomers: { contributions: 2, keep: 4 },
     });
     const entries: number[] = [];

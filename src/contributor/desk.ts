@@ -7,7 +7,7 @@ import { HeddleError, messageIn, present } from "../base/assert.ts";
 import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import { createTurn } from "../base/turn.ts";
 import type { FetchBlob } from "../net/link.ts";
-import { isInTurn, keepMaxOf, type Charter, type Compression } from "../protocol/charter.ts";
+import { keepMaxOf, type Charter, type Compression } from "../protocol/charter.ts";
 import { contributionIdOf, contributorIdOf, encodeHeader, encodeMessage, encodeReport } from "../protocol/codec.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
 import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
@@ -120,7 +120,6 @@ export function createDesk(options: DeskOptions): Desk {
       residual: before.residual,
       rounds: roundsMissed(before, assignment),
       uplink: uplinkOf(charter, { keep: assignment.keep, made: before.made }),
-      goes: (chunk) => isInTurn(chunk, assignment),
     };
     const { after } = local;
     const { payload, residual } = after instanceof Float32Array ? packOnHost(feed, after) : await after.pack(feed);

@@ -12,7 +12,7 @@ import type { Program } from "../tensor/program.ts";
 import { record } from "../tensor/record.ts";
 import { deltaOf } from "../update/delta.ts";
 import { accumulate, createResidual, shareLeft } from "../update/feedback.ts";
-import { packUpdate, type Goes } from "../update/pack.ts";
+import { packUpdate } from "../update/pack.ts";
 import { joinSlots, type SlotShape } from "../update/slots.ts";
 
 /** What a change of the parameters [P] is added to. It stays as it is: it may be written down. */
@@ -24,8 +24,6 @@ export interface Feed {
   /** Rounds that passed without a contribution. */
   readonly rounds: number;
   readonly uplink: Compression;
-  /** Which chunks go up. */
-  readonly goes: Goes;
 }
 
 export interface Packed {
@@ -35,7 +33,7 @@ export interface Packed {
 }
 
 /** Packs what became of the parameters; both throw HeddleError "device-wrong" where that is not finite. */
-export function packOnHost({ start, residual: before, rounds, uplink, goes }: Feed, after: Float32Array): Packed {
+export function packOnHost({ start, residual: before, rounds, uplink }: Feed, after: Float32Array): Packed {
   const { bits, beta } = uplink;
   const delta = deltaOf(start, after, bits);
   if (!delta.every((value) => Number.isFinite(value))) {
@@ -44,12 +42,12 @@ export function packOnHost({ start, residual: before, rounds, uplink, goes }: Fe
   const fits = before !== null && before.length === delta.length;
   const residual = fits ? before.slice() : createResidual(delta.length, bits);
   accumulate(residual, delta, shareLeft({ beta, missed: rounds }));
-  return { payload: packUpdate(residual, uplink, goes), residual: residual as Packed["residual"] };
+  return { payload: packUpdate(residual, uplink), residual: residual as Packed["residual"] };
 }
 
 /** Packs what became of the parameters, which are the state "params" of `engine`, there; not for 64 bits. */
 export async function packOnEngine(engine: Engine, feed: Feed): Promise<Packed> {
-  const { start, residual: before, rounds, uplink, goes } = feed;
+  const { start, residual: before, rounds, uplink } = feed;
   const shape = { parameters: start.length, keep: uplink.keep, bits: uplink.bits };
   let plan;
   try {
@@ -66,7 +64,7 @@ export async function packOnEngine(engine: Engine, feed: Feed): Promise<Packed> 
   compiled.write("start", start);
   compiled.write("scale", Float32Array.of(shareLeft({ beta: uplink.beta, missed: rounds })));
   const { slots, residual } = await compiled.run(["slots", "residual"]);
-  const payload = joinSlots(new Uint32Array(slots.buffer), shape, goes);
+  const payload = joinSlots(new Uint32Array(slots.buffer), shape);
   if (payload === null) {
     throw notFinite();
   }

@@ -35,7 +35,6 @@ const charter = {
   ...sample,
   model: { ...sample.model, channels: 8, layers: 1, heads: 2, kvHeads: 1, hidden: 8, time: 8 },
   inner: { ...sample.inner, batch: 2 },
-  uplink: { ...sample.uplink, turns: 1 },
 };
 const runDigest = digestOf(encodeCharter(charter));
 const initial = initialParameters(charter.model);
@@ -194,7 +193,6 @@ class Stage {
       seed: 1,
       stepsMax: 2,
       keep: charter.uplink.keep,
-      turns: 1,
       trainMs: 9000,
     };
     this.say({ type: "assign", assignment });

@@ -44,7 +44,6 @@ export const train = (id: string, version: number): TrainAssignment => ({
   seed: 1,
   stepsMax: 10,
   keep: 1,
-  turns: 1,
   trainMs: 1000,
 });
 export const pending: Pending = {

@@ -8,7 +8,6 @@ import { createCorpus } from "../data/corpus.ts";
 import { createPace } from "../engines/pace.ts";
 import { initialParameters } from "../model/layout.ts";
 import { createTrainer } from "../model/trainer.ts";
-import { isInTurn } from "../protocol/charter.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import type { TrainAssignment } from "../protocol/messages.ts";
 import type { Engine } from "../tensor/engine.ts";
@@ -24,7 +23,7 @@ const charter = {
   model: { ...sample.model, channels: 8, layers: 1, heads: 2, kvHeads: 1, hidden: 8, time: 8 },
   inner: { ...sample.inner, batch: 2 },
   // What travels exactly is packed by the host, so that a run comes with its parameters.
-  uplink: { keep: 4096, bits: 64, beta: 0, turns: 1, together: 0, carry: false },
+  uplink: { keep: 4096, bits: 64, beta: 0, together: 0, carry: false },
 } as const;
 const corpus = createCorpus([Uint8Array.from({ length: 500 }, (_, i) => 97 + (i % 26))]);
 const contributor = "c".repeat(64) as ContributorId;
@@ -37,7 +36,6 @@ const assignment: TrainAssignment = {
   seed: 7,
   stepsMax: 4,
   keep: 4096,
-  turns: 1,
   trainMs: 1000,
 };
 
@@ -168,15 +166,10 @@ test("createWork() ends a round at its deadline, not after the rest that is owed
   expect(rests[0]).toBeLessThan(60);
 });
 
-test.each([
-  [1, 2],
-  [2, 1],
-  [3, 3],
-  [4, 1],
-] as const)(
-  "createWork() packs with %i bits, each chunk in one of %i rounds, on the engine what the host would pack, and trains on undisturbed",
-  async (bits, turns) => {
-    const uplink = { keep: 64, bits, beta: 0.9, turns, together: 0, carry: false } as const;
+test.each([1, 2, 3, 4] as const)(
+  "createWork() packs with %i bits on the engine what the host would pack, and trains on undisturbed",
+  async (bits) => {
+    const uplink = { keep: 64, bits, beta: 0.9, together: 0, carry: false } as const;
     const base = initialParameters(charter.model);
     const pace = { work: <T>(run: () => Promise<T>) => run() };
     const options = { contributor, corpus, clock: ticking(), pace };
@@ -186,17 +179,10 @@ test.each([
     for (const round of [3, 5]) {
       const { after } = await packing.train({ ...assignment, round }, base, free);
       const reference = await plain.train({ ...assignment, round }, base, free);
-      const feed = {
-        start: base,
-        residual: last?.residual ?? null,
-        rounds: last === undefined ? 0 : 1,
-        uplink,
-        goes: (chunk: number) => isInTurn(chunk, { round, turns }),
-      };
+      const feed = { start: base, residual: last?.residual ?? null, rounds: last === undefined ? 0 : 1, uplink };
       const onHost = packOnHost(feed, reference.after as Float32Array);
       const packed = await (after as OnEngine).pack(feed);
-      const sent = packed.residual.map((value, i) => (isInTurn(Math.floor(i / 4_096), { round, turns }) ? value : 0));
-      expect(packed.payload).toEqual(packUpdate(sent, uplink));
+      expect(packed.payload).toEqual(packUpdate(packed.residual, uplink));
       packed.residual.forEach((value, i) => expect(value).toBeCloseTo(onHost.residual[i] as number, 8));
       if (last === undefined) {
         expect(packed).toEqual(onHost);
@@ -207,7 +193,7 @@ test.each([
 );
 
 test("createWork() packs on the host when the engine has no room", async () => {
-  const uplink = { keep: 64, bits: 2, beta: 0.9, turns: 1, together: 0, carry: false } as const;
+  const uplink = { keep: 64, bits: 2, beta: 0.9, together: 0, carry: false } as const;
   const base = initialParameters(charter.model);
   const twin = createTwin();
   const engine: Engine = {
@@ -229,7 +215,7 @@ test("createWork() packs on the host when the engine has no room", async () => {
     pace,
   });
   const { after } = await work.train(assignment, base, free);
-  const feed = { start: base, residual: null, rounds: 0, uplink, goes: () => true };
+  const feed = { start: base, residual: null, rounds: 0, uplink };
   const packed = await (after as OnEngine).pack(feed);
   expect(packed).toEqual(packOnHost(feed, await twin.readState("params")));
 });

@@ -36,18 +36,8 @@ export function trainAssignment(
     seed: trainSeed(durable, contributor),
     stepsMax: charter.round.stepsMax,
     keep: keepOf(charter.uplink, contributorsOf(durable)),
-    turns: turnsOf(charter, durable),
     trainMs: Math.max(0, Math.ceil(trainMs)),
   };
-}
-
-/**
- * Rounds in which each chunk goes up once, as the round at hand has it: fewer than contributors, whose noise the mean takes away the
- * less the fewer they are, and one more every other version, for a model that has just begun moves so fast that a part of it
- * alone would make it worse.
- */
-export function turnsOf({ uplink }: Charter, durable: DurableState): number {
-  return Math.max(1, Math.min(uplink.turns, contributorsOf(durable) - 1, 1 + Math.floor(durable.head.version / 2)));
 }
 
 /** The most who contributed to one of the rounds which are remembered, and 1 at least: known before anybody comes. */

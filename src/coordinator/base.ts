@@ -5,7 +5,7 @@
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import { bytesToFloats, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
-import { isInTurn, keepMaxOf, type Charter } from "../protocol/charter.ts";
+import { keepMaxOf, type Charter } from "../protocol/charter.ts";
 import type { Losses, VersionInfo } from "../protocol/messages.ts";
 import { refuse, type Checked } from "../protocol/verdict.ts";
 import type { Blobs } from "../store/store.ts";
@@ -86,14 +86,6 @@ export function unpackPayload(payload: Uint8Array, parameters: number, charter: 
     return refuse("oversized", `Cannot unpack update: got ${payload.length} bytes, need at most ${bytesMax}`);
   }
   return unpackUpdate(payload, { parameters, keepMax: keepMaxOf(charter), bits: charter.uplink.bits });
-}
-
-/** The first entry of a chunk that does not go up in the round; undefined where there is none. */
-export function firstOutOfTurn(
-  { indices }: SparseUpdate,
-  turn: { readonly round: number; readonly turns: number },
-): number | undefined {
-  return turn.turns === 1 ? undefined : indices.find((index) => !isInTurn(Math.floor(index / CHUNK), turn));
 }
 
 /** The update of a contribution that was received: its payload is in the store and has been unpacked before. */

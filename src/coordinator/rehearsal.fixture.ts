@@ -45,7 +45,7 @@ export const P = 16;
 export const exact = { keep: 4096, bits: 64, beta: 1 } as const;
 export const charter: Charter = {
   ...exampleCharter,
-  uplink: { ...exact, turns: 1, together: 0, carry: false },
+  uplink: { ...exact, together: 0, carry: false },
   downlink: exact,
   round: { ...exampleCharter.round, lateShare: 0 },
   trust: { ...exampleCharter.trust, auditShare: 0 },

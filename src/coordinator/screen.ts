@@ -8,7 +8,6 @@ import type { Charter } from "../protocol/charter.ts";
 import { CONTRIBUTIONS_MAX } from "../protocol/limits.ts";
 import type { ContributionHeader } from "../protocol/messages.ts";
 import type { Reason, Verdict } from "../protocol/verdict.ts";
-import { packedBytesMaxOf } from "../update/merge.ts";
 import { trainName } from "./assignment.ts";
 import { arrivalOf, type Arrival } from "./late.ts";
 import type { CoordinatorState, LiveState, SessionId } from "./live.ts";
@@ -60,7 +59,7 @@ function screenPlace(
   ended: LiveState["ended"],
   header: ContributionHeader,
 ): Screened | null {
-  const { round, head, contributions } = durable;
+  const { round, contributions } = durable;
   const facts = factsOf(durable, header.round);
   if (arrival === "late") {
     return refused("late");
@@ -75,9 +74,7 @@ function screenPlace(
   if (header.baseVersion !== facts.base.version || header.baseDigest !== facts.base.digest) {
     return refused("wrong-base", present);
   }
-  const bytes = durable.payloadBytes + header.payload.bytes;
-  const room = contributions.size < CONTRIBUTIONS_MAX && bytes <= packedBytesMaxOf(head.checkpointBytes / 4);
-  return room ? null : refused("busy");
+  return contributions.size < CONTRIBUTIONS_MAX ? null : refused("busy");
 }
 
 /** Whether its author has given the one answer that an assignment has. */

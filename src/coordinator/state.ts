@@ -90,7 +90,6 @@ export interface DurableState {
   readonly previousAnswers: Answers;
   /** Of this round's contributions. */
   readonly payloads: PersistentSet<Digest>;
-  readonly payloadBytes: number;
   /** This round's contributions without a verdict. */
   readonly undecided: number;
   /** What this round and the ones before it accepted: long enough to know what is usual, and not for long. */
@@ -156,7 +155,6 @@ const NO_CONTRIBUTIONS = {
   contributions: OrderedMap<ContributionId, Contribution>(),
   answers: PersistentMap<ContributorId, ContributionId>() as Answers,
   payloads: PersistentSet<Digest>(),
-  payloadBytes: 0,
   undecided: 0,
 } as const;
 
@@ -215,7 +213,6 @@ function contribute(state: DurableState, { contribution: id, header: bytes, norm
       ? { answers: state.answers.set(contributor, id) }
       : { previousAnswers: state.previousAnswers.set(contributor, id) }),
     payloads: state.payloads.add(payload.digest),
-    payloadBytes: state.payloadBytes + payload.bytes,
     undecided: state.undecided + 1,
   };
 }

@@ -86,7 +86,6 @@ describe("a round", () => {
     const names = ["ada", "bob", "cyd"];
     stage.come(...names);
     expect(names.map((name) => stage.assignment(name, "train")?.keep)).toEqual([together, together, together]);
-    expect(names.map((name) => stage.assignment(name, "train")?.turns)).toEqual([1, 1, 1]);
     names.forEach((name) => stage.contribute(name));
     ["bob", "cyd"].forEach((name) => stage.leave(name));
     for (let round = 1; round <= ROUNDS_KEPT; round += 1) {
@@ -94,7 +93,7 @@ describe("a round", () => {
       [...stage.state.durable.contributions.keys()].forEach((id) => stage.measure(id, GOOD));
       stage.merge();
       stage.ready("ada");
-      const asked = { round: round + 1, keep: Math.ceil(together / 3), turns: Math.min(2, 1 + Math.floor(round / 2)) };
+      const asked = { round: round + 1, keep: Math.ceil(together / 3) };
       expect(stage.assignment("ada", "train")).toMatchObject(asked);
       stage.contribute("ada");
     }
@@ -102,7 +101,7 @@ describe("a round", () => {
     [...stage.state.durable.contributions.keys()].forEach((id) => stage.measure(id, GOOD));
     stage.merge();
     stage.ready("ada");
-    expect(stage.assignment("ada", "train")).toMatchObject({ keep: together, turns: 1 });
+    expect(stage.assignment("ada", "train")).toMatchObject({ keep: together });
   });
 
   test("is not given to somebody who holds another version", () => {
@@ -378,21 +377,6 @@ describe("screen()", () => {
     expect(stage.screen("eve", stage.header("ada"))).toBe("unknown-contributor");
     stage.contribute("ada");
     expect(stage.screen("ada", stage.header("ada"))).toBe("not-assigned");
-  });
-
-  test("refuses as busy what would make the round's payloads too many to merge", () => {
-    stage.come("ada", "bob");
-    stage.contribute("ada");
-    const { durable } = stage.state;
-    const header = stage.header("bob");
-    const judge = (bytes: number): string => {
-      const head = { ...durable.head, checkpointBytes: 2 ** 30 };
-      const state = { ...stage.state, durable: { ...durable, head, payloadBytes: bytes } };
-      const screened = screen(state, stage.session("bob"), contributionIdOf(countingBytes(3)), header);
-      return screened.type === "refused" ? screened.reason : screened.type;
-    };
-    expect(judge(2 ** 30)).not.toBe("busy");
-    expect(judge(2 ** 31)).toBe("busy");
   });
 
   test("a rejected answer ends the assignment, so the round does not wait for another", () => {

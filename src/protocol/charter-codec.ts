@@ -45,7 +45,6 @@ import {
   SHARDS_MAX,
   STEPS_MAX,
   TEXT_CHARS_MAX,
-  TURNS_MAX,
 } from "./limits.ts";
 import type { ScanLimits } from "./scan.ts";
 import { accept, refuse, type Checked } from "./verdict.ts";
@@ -100,7 +99,6 @@ const uplinkFields: Reader<UplinkConfig> = record<UplinkConfig>({
   keep: integer(1, 4_096),
   bits: oneOf([1, 2, 3, 4, 64]),
   beta: real(0, 1),
-  turns: integer(1, TURNS_MAX),
   together: integer(0, 4_096),
   carry: boolean,
 });
@@ -194,13 +192,6 @@ export const charterReader: Reader<Charter> = (value, path) => {
       `Cannot read ${path}.round.decayTo: at a rate of 0 nothing improves, and everything is refused`,
     );
   }
-  if (charter.uplink.turns > 1 && charter.uplink.bits === 64) {
-    throw new FieldError(`Cannot read ${path}.uplink.turns: exact values go up in each round, need 1`);
-  }
-  if (charter.uplink.turns > 1 && charter.round.lateShare > 0) {
-    const why = "what is late has other chunks than the rest; refused, it waits at home";
-    throw new FieldError(`Cannot read ${path}.round.lateShare: where chunks go up in turn it must be 0: ${why}`);
-  }
   const { beta1, beta2, matrixMomentum } = charter.inner;
   if (beta1 === 1 || beta2 === 1) {
     throw new FieldError(`Cannot read ${path}.inner: got ${beta1} and ${beta2}, betas must be less than 1`);
@@ -211,13 +202,6 @@ export const charterReader: Reader<Charter> = (value, path) => {
   const parameters = parameterBound(charter.model);
   if (parameters > PARAMETERS_MAX) {
     throw new FieldError(`Cannot read ${path}.model: got ${parameters} parameters, need at most ${PARAMETERS_MAX}`);
-  }
-  const chunks = Math.ceil(parameters / 4_096);
-  if (charter.uplink.turns > chunks) {
-    const why = "in some rounds nothing would go up";
-    throw new FieldError(
-      `Cannot read ${path}.uplink.turns: the model has ${chunks} chunks of 4,096 parameters; ${why}`,
-    );
   }
   return charter;
 };

@@ -57,12 +57,6 @@ export interface Compression {
 /** Compression of what goes up. */
 export interface UplinkConfig extends Compression {
   /**
-   * Rounds in which every chunk goes up once (`isInTurn`): fewer than contributors, and fewer in the first versions
-   * (`turnsOf`). So all contributors send the same ones, and their mean takes the noise away; the others wait with what is
-   * left. 1: all chunks in each round.
-   */
-  readonly turns: number;
-  /**
    * Entries of a chunk that a round's contributors keep between them, in even shares, where a share is more than `keep`: of few
    * each can send more than of many, for as much work on the relay; 0: `keep`, however many there are.
    */
@@ -72,14 +66,6 @@ export interface UplinkConfig extends Compression {
    * a device learns the same again.
    */
   readonly carry: boolean;
-}
-
-/**
- * Whether `chunk` goes up in `round`: once in each block of `turns` rounds, and a round later in the next block, so that whoever takes
- * part in every so-many-th round sends all chunks, too.
- */
-export function isInTurn(chunk: number, { round, turns }: { readonly round: number; readonly turns: number }): boolean {
-  return (chunk + round + Math.floor(round / turns)) % turns === 0;
 }
 
 /** Entries that each of so many (1 at least) contributors keeps of a chunk. */

@@ -60,7 +60,6 @@ import {
   STEPS_MAX,
   TEXT_CHARS_MAX,
   TOKENS_MAX,
-  TURNS_MAX,
   UPDATES_KEPT,
 } from "./limits.ts";
 import type {
@@ -169,7 +168,6 @@ const assignmentReader: Reader<Assignment> = tagged<Assignment>({
     seed,
     stepsMax: integer(1, STEPS_MAX),
     keep: integer(1, 4_096),
-    turns: integer(1, TURNS_MAX),
     trainMs: duration,
   }),
   validate: record<Of<Assignment, "validate">>({

@@ -83,7 +83,6 @@ const train: Assignment = {
   seed: 4_000_000_000,
   stepsMax: 100,
   keep: 256,
-  turns: 1,
   trainMs: 12_000,
 };
 const validate: Assignment = {

@@ -88,6 +88,3 @@ export const DURATION_MS_MAX = 604_800_000;
 /** Inner steps of one assignment, and tokens of one contribution. */
 export const STEPS_MAX = 1_000_000;
 export const TOKENS_MAX = 2 ** 40;
-
-/** Rounds in which each chunk of an update goes up once, at most. */
-export const TURNS_MAX = 64;

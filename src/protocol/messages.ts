@@ -37,8 +37,6 @@ export interface TrainAssignment {
   readonly stepsMax: number;
   /** Entries to keep of each chunk. */
   readonly keep: number;
-  /** Rounds in which each chunk goes up once (`isInTurn`). */
-  readonly turns: number;
   /** Time to train, counted from receipt. */
   readonly trainMs: number;
 }

@@ -107,8 +107,8 @@ export function optionsOf(seed: number): Omit<SimulationOptions, "openCrew"> {
   const exact = rng.below(2) !== 0;
   const carry = createRng("carry", seed).below(2) === 0; // of no relation to the width
   const uplink = exact
-    ? ({ keep: 4096, bits: 64, beta: 0.95, turns: 1, together: 0, carry } as const)
-    : ({ keep: 32, bits: WIDTHS[seed % 4] ?? 2, beta: 0.95, turns: 1, together: 64 * (seed % 3), carry } as const);
+    ? ({ keep: 4096, bits: 64, beta: 0.95, together: 0, carry } as const)
+    : ({ keep: 32, bits: WIDTHS[seed % 4] ?? 2, beta: 0.95, together: 64 * (seed % 3), carry } as const);
   const whole = createRng("pieces", seed).below(2) === 0;
   const pieceBytes = whole ? PIECE_BYTES : SMALL_PIECE_BYTES * (exact ? 16 : Math.max(1, uplink.together / 32));
   return { seed, contributors, rounds, parameters, uplink, pieceBytes, faults };
@@ -117,10 +117,7 @@ export function optionsOf(seed: number): Omit<SimulationOptions, "openCrew"> {
 export async function runSimulation(options: SimulationOptions): Promise<Outcome> {
   const { seed, contributors, rounds, faults, parameters = 128, openCrew, settle } = options;
   const { pieceBytes = PIECE_BYTES, peers = false } = options;
-  const charter = charterOf(
-    seed,
-    options.uplink ?? { keep: 32, bits: 2, beta: 0.95, turns: 1, together: 0, carry: false },
-  );
+  const charter = charterOf(seed, options.uplink ?? { keep: 32, bits: 2, beta: 0.95, together: 0, carry: false });
   const stormMs = rounds * 5_000;
   const world = createWorld({
     seed,

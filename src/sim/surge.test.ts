@@ -19,7 +19,7 @@ test.each([
       seed: 20 + relayKills,
       contributors: 20 * SESSIONS_MAX,
       parameters: 64,
-      charter: charterOf(20, { keep: 32, bits: 2, beta: 0.95, turns: 1, together: 0, carry: false }),
+      charter: charterOf(20, { keep: 32, bits: 2, beta: 0.95, together: 0, carry: false }),
       faults: { ...CALM, relayKills },
       pieceBytes: PIECE_BYTES,
       openCrew: soloCrew(await loadMergeKernel()),

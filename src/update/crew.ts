@@ -42,10 +42,9 @@ export interface Piece {
 /** Why a worker cannot go on: the payload is damaged, or its memory does not suffice. */
 export type Trouble = "damaged" | "limit";
 
-/** How a payload is merged: which of its group it is, counting from 0, and its weight and what the clipping multiplies it by. */
+/** How a payload is merged: which of its group it is, counting from 0, and how many times its values count. */
 export interface Place {
   readonly number: number;
-  readonly weight: number;
   readonly scale: number;
 }
 
@@ -59,8 +58,6 @@ export interface Cuts {
 export interface MergeTask extends Range {
   /** Payloads that are merged at a time, at most. */
   readonly payloadsMax: number;
-  /** All payloads are merged at once, so that no weights have to be kept. */
-  readonly alone: boolean;
 }
 
 export interface StepTask {
@@ -85,7 +82,7 @@ export interface RangeWorker {
   /** Takes its piece of a payload. False: its memory does not suffice. */
   load(piece: Piece, place: Place): Async<boolean>;
   /** Merges the group of `count` payloads; returns −1, or the number of one that is damaged. */
-  merge(group: { readonly count: number; readonly begins: boolean; readonly ends: boolean }): Async<number>;
+  merge(group: { readonly count: number; readonly begins: boolean }): Async<number>;
   /** `sum` and the squares of the range's merged deltas, added to it one after the other. */
   squares(sum: number): Async<number>;
   /** The outer step; says what the broadcast will send of the range. */

@@ -13,8 +13,7 @@ export interface MergeKernel {
   heapBegin(): number;
   /**
    * Makes a cursor for chunks of a payload whose bits begin at bit `from` (0 … 7) of `piece` and are `length` many, whose exact
-   * values lie at `exact`, and which have `entries` entries; `keep` and `bits` are the header's. Values count times `scale`, with
-   * `weight`.
+   * values lie at `exact`, and which have `entries` entries; `keep` and `bits` are the header's. Values count times `scale`.
    */
   open(
     cursor: number,
@@ -25,7 +24,6 @@ export interface MergeKernel {
     entries: number,
     keep: number,
     bits: number,
-    weight: number,
     scale: number,
   ): void;
   /** Moves a cursor over `chunks` whole chunks. 0: they are damaged. */
@@ -35,21 +33,10 @@ export interface MergeKernel {
   /** Entries that a cursor has before it. */
   leftOf(cursor: number): number;
   /**
-   * Merges `count` payloads, whose cursors lie one behind the other in the order of their merging. A parameter is a pair
-   * meanwhile, of its mean and its weight, f64. The pairs of a chunk lie `stride` bytes behind those of the one before; 0: all in
-   * one place. `begins` clears them before, `ends` writes the means behind each other, f64, whole chunks, where the first pairs
-   * lie or elsewhere. Returns −1, or the number of the cursor whose payload is damaged.
+   * Merges `count` payloads, whose cursors lie one behind the other in the order of their merging, into `sums`, f64, whole chunks;
+   * `begins` clears them before. Returns −1, or the number of the cursor whose payload is damaged.
    */
-  merge(
-    cursors: number,
-    count: number,
-    parameters: number,
-    pairs: number,
-    stride: number,
-    mean: number,
-    begins: boolean,
-    ends: boolean,
-  ): number;
+  merge(cursors: number, count: number, parameters: number, sums: number, begins: boolean): number;
 }
 
 /** A kernel with a memory of its own, small at first. */

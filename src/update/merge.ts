@@ -1,16 +1,15 @@
 /**
- * Merging the updates of a round: per parameter the weighted mean over those who sent it. Dividing by the senders rather
- * than by all contributors is what the shipped SparseLoCo code does and what makes sparse updates work: few indices are
- * sent twice, and dividing them by everybody would shrink the step by their number. Each update is first clipped to a
+ * Merging the updates of a round: the weighted mean of all of them, in which what an update does not send is zero. So a value that
+ * many send counts more than one that a single contributor's noise made large. Each update is first clipped to a
  * multiple of the round's median norm, so that one contributor cannot outweigh the others by shouting; one of more steps than the
  * median may be larger in proportion, so that a fast device is not held to what a slow one beside it comes to.
  *
- * The order is fixed by id, not by arrival, and the mean is updated sender by sender, so that a parameter with one sender
- * gets exactly the value sent. `twin.ts` is the same in plain words, with the same bits.
+ * The order is fixed by id, not by arrival, and one update alone is merged as it is. `twin.ts` is the same in plain words, with
+ * the same bits.
  *
  * Updates stay packed: workers decode them as they average, each its own range, chunk by chunk of 4,096 parameters, so that sums
- * stay in the processor's cache (`range.ts`). A payload is cut into the workers' pieces by one of them, in turn. All workers together hold 8 bytes a
- * parameter, or 16 where the payloads do not fit in one group, and a group of payloads.
+ * stay in the processor's cache (`range.ts`). A payload is cut into the workers' pieces by one of them, in turn. All workers together
+ * hold 8 bytes a parameter, and a group of payloads.
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
@@ -49,12 +48,8 @@ const PACKED_BYTES_MIN = 1_048_576;
 export const PAGE_BYTES = 65_536;
 /** What a 32-bit memory can have. */
 export const MEMORY_BYTES_MAX = 65_536 * PAGE_BYTES;
-export const MEAN_BYTES = 8;
-/** A mean and its weight. */
-export const PAIR_BYTES = 16;
+export const SUM_BYTES = 8;
 const ALIGNMENT = 16;
-/** Room for what is not as large as the model: the module, cursors, a chunk's pairs, padding. */
-const OTHER_BYTES = 16 * 1_048_576;
 
 /** A round's updates, merged: each worker that has a range holds its part of the delta, which is zero where nobody sent anything. */
 export interface Merged {
@@ -74,13 +69,20 @@ export async function mergePacked(
 ): Promise<Merged> {
   const sorted = inOrder(contributions);
   const scales = clipScales(sorted, clipToMedian);
-  const scaled = sorted.map((each, i): Scaled => ({ ...each, scale: scales[i] as number }));
-  const groups = groupsOf(scaled, packedBytesMax ?? groupBytesMax(parameters));
+  const total = sorted.reduce((sum, { weight }) => sum + weight, 0);
+  const scaled = sorted.map((each, i): Scaled => {
+    const scale = scales[i] as number;
+    return { ...each, scale, share: scale * (each.weight / total) };
+  });
+  const groups = groupsOf(
+    scaled,
+    packedBytesMax ?? Math.max(PACKED_BYTES_MIN, parameters * PACKED_BYTES_PER_PARAMETER),
+  );
   const ranges = rangesOf(parameters, crew.workers.length);
   const workers = crew.workers.slice(0, ranges.length);
-  const task = { payloadsMax: Math.max(...groups.map(({ length }) => length)), alone: groups.length === 1 };
+  const payloadsMax = Math.max(...groups.map(({ length }) => length));
   const begun = await Promise.all(
-    ranges.map(async (range, i) => present(workers[i], "worker of a range").begin({ ...range, ...task })),
+    ranges.map(async (range, i) => present(workers[i], "worker of a range").begin({ ...range, payloadsMax })),
   );
   if (begun.includes(false)) {
     throw exhausted(parameters);
@@ -88,9 +90,8 @@ export async function mergePacked(
   const starts = ranges.map(({ from }) => from);
   for (const [number, group] of groups.entries()) {
     await loadGroup(workers, group, { parameters, starts });
-    const [begins, ends] = [number === 0, number === groups.length - 1];
     const failed = await Promise.all(
-      workers.map(async (worker) => worker.merge({ count: group.length, begins, ends })),
+      workers.map(async (worker) => worker.merge({ count: group.length, begins: number === 0 })),
     );
     const first = failed.filter((at) => at !== -1).sort((a, b) => a - b)[0];
     if (first !== undefined) {
@@ -101,8 +102,9 @@ export async function mergePacked(
 }
 
 interface Scaled extends PackedContribution {
-  /** What the clipping multiplies it by. */
+  /** What the clipping multiplies it by, and that times its share of all weights. */
   readonly scale: number;
+  readonly share: number;
 }
 
 /** Reads a group's payloads, as many at a time as there are workers: each cuts every so-many-th one for all of them. */
@@ -113,12 +115,12 @@ async function loadGroup(
 ): Promise<void> {
   const lane = async (cutter: RangeWorker, own: number): Promise<void> => {
     for (let number = own; number < group.length; number += workers.length) {
-      const { id, bytes, read, weight, scale } = present(group[number], "contribution");
+      const { id, bytes, read, share } = present(group[number], "contribution");
       const payload = await read();
       if (payload.length !== bytes) {
         throw damaged(id);
       }
-      const place = { number, weight, scale };
+      const place = { number, scale: share };
       const pieces = await cutter.cut(payload, { parameters, starts, own }, place);
       if (typeof pieces === "string") {
         throw pieces === "limit" ? exhausted(parameters) : damaged(id);
@@ -138,18 +140,6 @@ async function loadGroup(
       throw each.reason;
     }
   }
-}
-
-/** Bytes of packed updates held at a time: one group where weights and sums of several do not fit the memory. */
-function groupBytesMax(parameters: number): number {
-  const all = packedBytesMaxOf(parameters);
-  return all < Infinity ? all : Math.max(PACKED_BYTES_MIN, parameters * PACKED_BYTES_PER_PARAMETER);
-}
-
-/** Bytes that all packed updates of a round may have together; infinite where they are merged in groups. */
-export function packedBytesMaxOf(parameters: number): number {
-  const grouped = parameters * (PAIR_BYTES + PACKED_BYTES_PER_PARAMETER) + OTHER_BYTES <= MEMORY_BYTES_MAX;
-  return grouped ? Number.POSITIVE_INFINITY : MEMORY_BYTES_MAX - parameters * MEAN_BYTES - OTHER_BYTES;
 }
 
 /** By id, after a look at ids and weights. */

@@ -7,8 +7,6 @@ import { assert } from "../base/assert.ts";
 import { rateShare } from "../protocol/decay.ts";
 import type { Charter, OuterConfig } from "../protocol/charter.ts";
 import { accept, type Checked, refuse } from "../protocol/verdict.ts";
-import { CHUNK, chunksOf } from "./format.ts";
-import type { Goes } from "./pack.ts";
 
 /** What the relay carries from round to round besides the base. Never changed while it is the head's. */
 export interface ServerState {
@@ -51,17 +49,6 @@ export function vectorsAfter({ momentum }: ServerState, outer: OuterConfig): 1 |
 export function outerAt({ outer, round }: Pick<Charter, "outer" | "round">, version: number): OuterConfig {
   const share = rateShare({ decayRounds: round.decayRounds, decayTo: outer.endShare }, version);
   return { ...outer, learningRate: outer.learningRate * share };
-}
-
-/**
- * Which chunks of `merged`, some whole chunks' deltas, the broadcast sends: those that something was merged into. What earlier
- * broadcasts left out of the others waits for that. With momentum everything moves, and all are sent.
- */
-export function goingDown(merged: Float64Array, { momentum }: OuterConfig): Goes {
-  const isMoved = (chunk: number): boolean =>
-    momentum !== 0 || merged.subarray(chunk * CHUNK, (chunk + 1) * CHUNK).some((value) => value !== 0);
-  const moved = Array.from({ length: chunksOf(merged.length) }, (_, chunk) => isMoved(chunk));
-  return (chunk) => moved[chunk] === true;
 }
 
 type Vectors = Pick<ServerState, "residual" | "momentum">;

@@ -25,10 +25,6 @@ import { classOf, createLevelSearch, levelOf } from "../tensor/magnitude.ts";
 import { bestRice } from "./rice.ts";
 import { createSelector, selectBySorting } from "./select.ts";
 
-/** Whether a chunk goes with the others. */
-export type Goes = (chunk: number) => boolean;
-const always: Goes = () => true;
-
 /** Bit patterns of the largest f32 and, one below it, of the largest subnormal one; without sign. */
 const LARGEST = 0x7f7fffff;
 const SUBNORMAL = 0x007fffff;
@@ -38,14 +34,9 @@ const SMALLEST = 2 ** -126;
 /**
  * Packs `values` [P], at least one and all finite (anything else is a bug of the caller and throws). With 1 to 4 bits the values
  * are rounded to f32 first, those beyond its largest number to that; zeros and subnormal numbers are never sent. With 64
- * bits min(keep, L) entries of each chunk of L are sent exactly, zeros included; they must be within f32's range. Of other
- * chunks than `goes` says nothing is sent, unless values are exact.
+ * bits min(keep, L) entries of each chunk of L are sent exactly, zeros included; they must be within f32's range.
  */
-export function packUpdate(
-  values: Float32Array | Float64Array,
-  { keep, bits }: Compression,
-  goes: Goes = always,
-): Bytes {
+export function packUpdate(values: Float32Array | Float64Array, { keep, bits }: Compression): Bytes {
   const parameters = values.length;
   assert(
     parameters >= 1 && parameters <= PARAMETERS_MAX,
@@ -55,9 +46,9 @@ export function packUpdate(
     Number.isInteger(keep) && keep >= 1 && keep <= CHUNK,
     `Cannot pack update: keep is ${keep}, need 1 to ${CHUNK}`,
   );
-  const counted = countEntries(values, { keep, bits }, goes);
+  const counted = countEntries(values, { keep, bits });
   const form = { keep: counted.keep, bits };
-  return joinChunks([packChunks(values, form, goes)], { ...form, parameters, entries: counted.entries });
+  return joinChunks([packChunks(values, form)], { ...form, parameters, entries: counted.entries });
 }
 
 /** Some whole chunks of an update, one behind the other, without a header. */
@@ -79,18 +70,16 @@ export interface Counted {
 export function countEntries(
   values: Float32Array | Float64Array,
   { keep, bits }: Pick<Compression, "keep" | "bits">,
-  goes: Goes = always,
 ): Counted {
-  return bits === 64 ? countExact(values.length, keep) : countRounded(values, keep, goes);
+  return bits === 64 ? countExact(values.length, keep) : countRounded(values, keep);
 }
 
 /** Packs whole chunks of an update in which no chunk sends more than `keep` entries, and some one that many. */
 export function packChunks(
   values: Float32Array | Float64Array,
   { keep, bits }: Pick<Compression, "keep" | "bits">,
-  goes: Goes = always,
 ): PackedChunks {
-  return bits === 64 ? packExact(values, keep) : packRounded(values, { keep, bits, goes });
+  return bits === 64 ? packExact(values, keep) : packRounded(values, { keep, bits });
 }
 
 /** The update that consists of `parts`, in order. */
@@ -131,7 +120,7 @@ function putPart(bytes: Bytes, at: number, part: Bytes): void {
 /** The form with 1 to 4 bits. */
 function packRounded(
   values: Float32Array | Float64Array,
-  { keep, bits, goes }: Pick<Compression, "keep" | "bits"> & { readonly goes: Goes },
+  { keep, bits }: Pick<Compression, "keep" | "bits">,
 ): PackedChunks {
   const writer = createBitWriter(Math.ceil((chunksOf(values.length) * keep * (bits + 2)) / 8));
   const select = createSelector(CHUNK);
@@ -140,7 +129,7 @@ function packRounded(
   const { floats, patterns, picked, gaps } = scratch;
   for (let start = 0; start < values.length; start += CHUNK) {
     const length = loadChunk(values, start, scratch);
-    const count = keep > 0 && goes(start / CHUNK) ? select(patterns, length, keep, picked) : 0;
+    const count = keep > 0 ? select(patterns, length, keep, picked) : 0;
     const rice = putShape(writer, { picked, count, length, keep, gaps });
     if (count === 0) {
       continue;
@@ -230,7 +219,7 @@ function countExact(parameters: number, keepMax: number): Counted {
 }
 
 /** Checks that all values are finite. */
-function countRounded(values: Float32Array | Float64Array, keepMax: number, goes: Goes): Counted {
+function countRounded(values: Float32Array | Float64Array, keepMax: number): Counted {
   let keep = 0;
   let entries = 0;
   for (let start = 0; start < values.length; start += CHUNK) {
@@ -243,7 +232,7 @@ function countRounded(values: Float32Array | Float64Array, keepMax: number, goes
       finite &&= Number.isFinite(value);
     }
     assert(finite, `Cannot pack update: an entry of ${start} to ${end - 1} is not a finite number`);
-    const count = goes(start / CHUNK) ? Math.min(keepMax, sendable) : 0;
+    const count = Math.min(keepMax, sendable);
     keep = Math.max(keep, count);
     entries += count;
   }

@@ -2,8 +2,8 @@
  * One range's share of a step, whoever does it on whatever thread: decoding and averaging in the kernel (`kernel.ts`), then the
  * outer step, the broadcast's bits and the next base. `crew.ts` says in which order the methods are called.
  *
- * The kernel's memory holds 8 bytes a parameter of the range and the pieces of a group of payloads; where they do not fit in one
- * group, 8 bytes more for the weights that one group leaves to the next. A payload that is cut lies behind them for a moment.
+ * The kernel's memory holds 8 bytes a parameter of the range and the pieces of a group of payloads. A payload that is cut lies behind
+ * them for a moment.
  */
 import { assert, present } from "../base/assert.ts";
 import { concatBytes, type Bytes } from "../base/bytes.ts";
@@ -13,18 +13,15 @@ import { applyTo } from "./delta.ts";
 import { settle } from "./feedback.ts";
 import { CHUNK, chunksOf, HEADER_BYTES, type Header } from "./format.ts";
 import type { MergeKernel } from "./kernel.ts";
-import { MEAN_BYTES, MEMORY_BYTES_MAX, PAGE_BYTES, PAIR_BYTES, roomOf } from "./merge.ts";
-import { advanceOuter, goingDown } from "./outer.ts";
-import { countEntries, packChunks, type Counted, type Goes, type PackedChunks } from "./pack.ts";
+import { MEMORY_BYTES_MAX, PAGE_BYTES, roomOf, SUM_BYTES } from "./merge.ts";
+import { advanceOuter } from "./outer.ts";
+import { countEntries, packChunks, type Counted, type PackedChunks } from "./pack.ts";
 import { readHeader, unpackChunks } from "./unpack.ts";
 
 /** Addresses in the kernel's memory. */
 interface Layout {
   readonly task: MergeTask;
-  readonly mean: number;
-  /** The pairs of one chunk, used anew for each, or those of all, in whose place the means come in the end. */
-  readonly pairs: number;
-  readonly stride: number;
+  readonly sums: number;
   readonly cursors: number;
   readonly payloads: number;
 }
@@ -35,7 +32,6 @@ interface Advanced {
   readonly before: Float32Array;
   readonly params: Float32Array;
   readonly downlink: Compression;
-  readonly goes: Goes;
   readonly entries: number;
 }
 
@@ -51,14 +47,11 @@ export class RangeWork implements RangeWorker {
   }
 
   begin(task: MergeTask): boolean {
-    const { from, to, payloadsMax, alone } = task;
-    const slots = chunksOf(to - from) * CHUNK;
-    const mean = roomOf(this.#kernel.heapBegin());
-    const pairs = alone ? mean + slots * MEAN_BYTES : mean;
-    const stride = alone ? 0 : CHUNK * PAIR_BYTES;
-    const cursors = pairs + (alone ? CHUNK : slots) * PAIR_BYTES;
+    const { from, to, payloadsMax } = task;
+    const sums = roomOf(this.#kernel.heapBegin());
+    const cursors = sums + chunksOf(to - from) * CHUNK * SUM_BYTES;
     const payloads = cursors + payloadsMax * this.#kernel.CURSOR_BYTES.value;
-    this.#layout = { task, mean, pairs, stride, cursors, payloads };
+    this.#layout = { task, sums, cursors, payloads };
     this.#end = payloads;
     this.#advanced = null;
     return this.#reserve(payloads);
@@ -99,7 +92,7 @@ export class RangeWork implements RangeWorker {
       return "limit";
     }
     new Uint8Array(kernel.memory.buffer, place, payload.length).set(payload);
-    kernel.open(cursor, place + HEADER_BYTES, 0, bodyBits - first, place, entries, keep, bits, 1, 1);
+    kernel.open(cursor, place + HEADER_BYTES, 0, bodyBits - first, place, entries, keep, bits, 1);
     const marks: Mark[] = [begin];
     for (let i = 1; i < starts.length; i += 1) {
       if (kernel.skip(cursor, ((starts[i] as number) - (starts[i - 1] as number)) / CHUNK) === 0) {
@@ -110,7 +103,7 @@ export class RangeWork implements RangeWorker {
     return [...marks, last];
   }
 
-  load(piece: Piece, { number, weight, scale }: Place): boolean {
+  load(piece: Piece, { number, scale }: Place): boolean {
     const { cursors } = this.#begun();
     const { bytes, from, bitLength, exactAt, entries, keep, bits } = piece;
     const place = this.#end;
@@ -120,23 +113,23 @@ export class RangeWork implements RangeWorker {
     }
     new Uint8Array(this.#kernel.memory.buffer, place, bytes.length).set(bytes);
     const cursor = cursors + number * this.#kernel.CURSOR_BYTES.value;
-    this.#kernel.open(cursor, place, from, bitLength, place + exactAt, entries, keep, bits, weight, scale);
+    this.#kernel.open(cursor, place, from, bitLength, place + exactAt, entries, keep, bits, scale);
     this.#end = end;
     return true;
   }
 
-  merge({ count, begins, ends }: { readonly count: number; readonly begins: boolean; readonly ends: boolean }): number {
-    const { task, mean, pairs, stride, cursors, payloads } = this.#begun();
+  merge({ count, begins }: { readonly count: number; readonly begins: boolean }): number {
+    const { task, sums, cursors, payloads } = this.#begun();
     assert(count <= task.payloadsMax, `Cannot merge updates: got ${count} at once, need at most ${task.payloadsMax}`);
-    const failed = this.#kernel.merge(cursors, count, task.to - task.from, pairs, stride, mean, begins, ends);
+    const failed = this.#kernel.merge(cursors, count, task.to - task.from, sums, begins);
     this.#end = payloads;
     return failed;
   }
 
   /** The range's merged deltas; they lie in the kernel's memory until it merges again. */
   means(): Float64Array {
-    const { task, mean } = this.#begun();
-    return new Float64Array(this.#kernel.memory.buffer, mean, task.to - task.from);
+    const { task, sums } = this.#begun();
+    return new Float64Array(this.#kernel.memory.buffer, sums, task.to - task.from);
   }
 
   squares(sum: number): number {
@@ -152,23 +145,21 @@ export class RangeWork implements RangeWorker {
     const merged = this.means();
     advanceOuter(partOf(before, from, to), partOf(next, from, to), merged, { outer, beta: downlink.beta, factor });
     const residual = next.server.residual.subarray(from, to);
-    const goes = goingDown(merged, outer);
-    const counted = countEntries(residual, downlink, goes);
+    const counted = countEntries(residual, downlink);
     this.#advanced = {
       residual,
       before: before.params.subarray(from, to),
       params: next.params.subarray(from, to),
       downlink,
-      goes,
       entries: counted.entries,
     };
     return counted;
   }
 
   pack(keep: number): PackedChunks {
-    const { residual, before, params, downlink, goes, entries } = present(this.#advanced, "an outer step taken");
+    const { residual, before, params, downlink, entries } = present(this.#advanced, "an outer step taken");
     const { bits } = downlink;
-    const part = packChunks(residual, { keep, bits }, goes);
+    const part = packChunks(residual, { keep, bits });
     const update = unpackChunks(part, { parameters: residual.length, keep, bits, entries });
     settle(residual, update);
     params.set(before);

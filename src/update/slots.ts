@@ -7,30 +7,23 @@ import { assert } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { NOT_FINITE, type PackForm, slotWords } from "../tensor/slots.ts";
 import { CHUNK, chunksOf, HEADER_BYTES, putHeader, widthOf } from "./format.ts";
-import type { Goes } from "./pack.ts";
 
 /** P, and what the op was told. */
 export interface SlotShape extends PackForm {
   readonly parameters: number;
 }
 
-/** The update in `slots` [chunks, slotWords], of the chunks that `goes` says so of; null where a number is not finite, wherever. */
-export function joinSlots(
-  slots: Uint32Array,
-  { parameters, ...form }: SlotShape,
-  goes: Goes = () => true,
-): Bytes | null {
+/** The update in `slots` [chunks, slotWords]; null where a number is not finite. */
+export function joinSlots(slots: Uint32Array, { parameters, ...form }: SlotShape): Bytes | null {
   const words = slotWords(form);
   const chunks = chunksOf(parameters);
   assert(slots.length === chunks * words, `Cannot join slots: got ${slots.length} words, need ${chunks * words}`);
-  const heads = Array.from({ length: chunks }, (_, chunk) => slots[chunk * words] as number);
-  if (heads.includes(NOT_FINITE)) {
-    return null;
-  }
   let [keep, entries, bodyBits] = [0, 0, 0];
-  for (const [chunk, wanted] of heads.entries()) {
-    const head = goes(chunk) ? wanted : 0;
-    heads[chunk] = head;
+  for (let at = 0; at < slots.length; at += words) {
+    const head = slots[at] as number;
+    if (head === NOT_FINITE) {
+      return null;
+    }
     keep = Math.max(keep, head & 0xffff);
     entries += head & 0xffff;
     bodyBits += head >>> 16;
@@ -47,8 +40,7 @@ export function joinSlots(
   };
   for (let chunk = 0; chunk < chunks; chunk += 1) {
     const at = chunk * words;
-    const head = heads[chunk] as number;
-    const [count, length] = [head & 0xffff, head >>> 16];
+    const [count, length] = [(slots[at] as number) & 0xffff, (slots[at] as number) >>> 16];
     if (count === Math.min(keep, parameters - chunk * CHUNK, CHUNK)) {
       put(1, 1);
     } else {

@@ -4,8 +4,7 @@
  *
  *     momentum ← μ·momentum + merged            (DiLoCo's Nesterov form, PyTorch's SGD with nesterov=True)
  *     residual ← β·residual + lr·(merged + μ·momentum)
- *     broadcast = pack(residual), of chunks that something was merged into
- *     residual ← residual − unpack(broadcast);  base ← base − unpack(broadcast)
+ *     broadcast = pack(residual);  residual ← residual − unpack(broadcast);  base ← base − unpack(broadcast)
  */
 import { assert } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
@@ -13,7 +12,7 @@ import type { Compression, OuterConfig } from "../protocol/charter.ts";
 import { updateNorm } from "./delta.ts";
 import { settle } from "./feedback.ts";
 import { clipScales, inOrder, stretchFactor, type MergeOptions } from "./merge.ts";
-import { createServerState, goingDown, vectorsAfter, type ServerState } from "./outer.ts";
+import { createServerState, vectorsAfter, type ServerState } from "./outer.ts";
 import { packUpdate } from "./pack.ts";
 import { unpackUpdate, type SparseUpdate } from "./unpack.ts";
 
@@ -37,20 +36,17 @@ export function mergeUpdates(
   const parts = sorted.map(({ steps = 1 }, i) => ({ norm: norms[i] as number, steps }));
   const scales = clipScales(parts, clipToMedian);
   const mean = new Float64Array(parameters);
-  const weights = new Float64Array(parameters);
+  const total = sorted.reduce((sum, { weight }) => sum + weight, 0);
   for (const [at, { id, update, weight }] of sorted.entries()) {
     assert(
       update.parameters === parameters,
       `Cannot merge updates: "${id}" is for ${update.parameters} parameters, need ${parameters}`,
     );
-    const scale = scales[at] as number;
+    const share = (scales[at] as number) * (weight / total);
     const { indices, values } = update;
     for (let i = 0; i < indices.length; i += 1) {
       const index = indices[i] as number;
-      const before = mean[index] as number;
-      const total = (weights[index] as number) + weight;
-      weights[index] = total;
-      mean[index] = before + (scale * (values[i] as number) - before) * (weight / total);
+      mean[index] = (mean[index] as number) + share * (values[i] as number);
     }
   }
   if (radial) {
@@ -98,7 +94,7 @@ export function outerStep(
     }
     residual[i] = downlink.beta * (before.residual[i] as number) + outer.learningRate * ahead;
   }
-  const broadcast = packUpdate(residual, downlink, goingDown(merged, outer));
+  const broadcast = packUpdate(residual, downlink);
   const update = unpackUpdate(broadcast, { parameters, keepMax: downlink.keep, bits: downlink.bits });
   assert(update.ok, `Cannot take outer step: the broadcast does not unpack (${update.ok ? "" : update.detail})`);
   settle(residual, update.value);

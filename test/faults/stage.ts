@@ -16,7 +16,7 @@ function charterOf(channels: number): object {
   return {
     model: { channels, layers: 1, heads: 2, kvHeads: 1, hidden: 2 * channels, time: 32 },
     inner: { batch: 2, learningRate: 5e-3 },
-    uplink: { keep: 4096, bits: 64, beta: 1, turns: 1, together: 0, carry: false },
+    uplink: { keep: 4096, bits: 64, beta: 1, together: 0, carry: false },
     round: { trainMs: 300, stepsMax: 6, graceMs: 6_000, judgeMs: 4_000 },
     trust: { normMax: 0, improvementMin: -1, improvementShare: 0, harmMax: 1, auditShare: 0.5, sequences: 2 },
   };

@@ -218,7 +218,6 @@ async function contributeHonestly(world: World): Promise<void> {
 const little = {
   ...exampleCharter,
   model: { ...exampleCharter.model, channels: 8, layers: 1, heads: 2, kvHeads: 1, hidden: 8, time: 8 },
-  uplink: { ...exampleCharter.uplink, turns: 1 },
 };
 const P = parameterLayout(little.model).size;
 
@@ -335,7 +334,6 @@ async function contributorSubject(): Promise<Subject> {
       seed: 1,
       stepsMax: 2,
       keep: little.uplink.keep,
-      turns: 1,
       trainMs: 9_000,
     },
   });

@@ -1,6 +1,6 @@
 /**
  * The merge of packed updates, a module of its own: for each chunk of 4,096 parameters the payloads' entries are decoded and
- * averaged one payload after the other, while the chunk's means and weights are in the processor's cache. The layout of a
+ * added up one payload after the other, while the chunk's sums are in the processor's cache. The layout of a
  * packed update is in `src/update/format.ts`; `src/update/range.ts` plans the memory and calls this, with payloads or with the
  * pieces of them that a range of chunks has, which `skip` finds. The module keeps no state: a payload's cursor lies where the
  * caller says.
@@ -30,18 +30,17 @@ const VALUES: usize = memory.data(16 * 8, 16);
 /** Takes what is computed for nothing. */
 const SINK: usize = memory.data(8, 8);
 
-// A cursor: the next bit, counted from address 0, and the first that is not of the bit section; the next exact value; weight
-// and scale; entries that are left; keep and bits per value, as the header says.
+// A cursor: the next bit, counted from address 0, and the first that is not of the bit section; the next exact value; how many
+// times values count; entries that are left; keep and bits per value, as the header says.
 const AT: usize = 0;
 const END: usize = 8;
 const EXACT: usize = 16;
-const WEIGHT: usize = 24;
-const SCALE: usize = 32;
-const LEFT: usize = 40;
-const KEEP: usize = 44;
-const BITS: usize = 48;
+const SCALE: usize = 24;
+const LEFT: usize = 32;
+const KEEP: usize = 36;
+const BITS: usize = 40;
 
-export const CURSOR_BYTES: i32 = 64;
+export const CURSOR_BYTES: i32 = 48;
 /** Bytes behind the last payload that are read and not used. */
 export const READ_AHEAD: i32 = 320;
 
@@ -52,8 +51,7 @@ export function heapBegin(): usize {
 
 /**
  * Makes a cursor for the chunks whose bits begin at bit `from` (0 … 7) of `piece` and are `length` many, whose exact values, if
- * any, lie at `exact`, and which have `entries` entries; `keep` and `bits` are the header's. Values count times `scale`, with
- * `weight`.
+ * any, lie at `exact`, and which have `entries` entries; `keep` and `bits` are the header's. Values count times `scale`.
  */
 export function open(
   cursor: usize,
@@ -64,14 +62,12 @@ export function open(
   entries: u32,
   keep: i32,
   bits: i32,
-  weight: f64,
   scale: f64,
 ): void {
   const at = <u64>piece * 8 + from;
   store<u64>(cursor, at, AT);
   store<u64>(cursor, at + <u64>length, END);
   store<u32>(cursor, <u32>exact, EXACT);
-  store<f64>(cursor, weight, WEIGHT);
   store<f64>(cursor, scale, SCALE);
   store<u32>(cursor, entries, LEFT);
   store<i32>(cursor, keep, KEEP);
@@ -97,32 +93,19 @@ export function leftOf(cursor: usize): u32 {
 }
 
 /**
- * Merges `count` payloads, whose cursors lie one behind the other in the order of their merging. Sums of a parameter are a pair:
- * its mean and its weight, f64. Those of a chunk lie `stride` bytes behind those of the chunk before, which is 0 where nothing
- * is merged into them later. `begins` clears them first; `ends` writes the means to `mean`, f64 in whole chunks, which may be
- * where the pairs begin. Returns −1, or the number of the cursor that is damaged.
+ * Merges `count` payloads, whose cursors lie one behind the other in the order of their merging, into the sums from `sums` on, f64
+ * in whole chunks; `begins` clears them first. Returns −1, or the number of the cursor that is damaged.
  */
-export function merge(
-  cursors: usize,
-  count: i32,
-  parameters: u32,
-  pairs: usize,
-  stride: usize,
-  mean: usize,
-  begins: bool,
-  ends: bool,
-): i32 {
+export function merge(cursors: usize, count: i32, parameters: u32, sums: usize, begins: bool): i32 {
   for (let start: u32 = 0; start < parameters; start += CHUNK) {
     const length = <i32>min<u32>(CHUNK, parameters - start);
-    if (begins) memory.fill(pairs, 0, CHUNK * 16);
+    if (begins) memory.fill(sums, 0, CHUNK * 8);
     for (let i = 0; i < count; i++) {
       const cursor = cursors + <usize>i * CURSOR_BYTES;
       if (i % TOUCHED == 0) touch(cursor, min(TOUCHED, count - i));
-      if (!mergeChunk(cursor, length, pairs)) return i;
+      if (!mergeChunk(cursor, length, sums)) return i;
     }
-    if (ends) writeMeans(pairs, mean);
-    mean += CHUNK * 8;
-    pairs += stride;
+    sums += CHUNK * 8;
   }
   for (let i = 0; i < count; i++) {
     const cursor = cursors + <usize>i * CURSOR_BYTES;
@@ -130,15 +113,6 @@ export function merge(
     if (load<u64>(cursor, END) - load<u64>(cursor, AT) >= 8 || load<u32>(cursor, LEFT) != 0) return i;
   }
   return -1;
-}
-
-/** The means of a chunk without their weights. */
-function writeMeans(pairs: usize, mean: usize): void {
-  const last = mean + CHUNK * 8;
-  for (; mean < last; mean += 16) {
-    v128.store(mean, v128.shuffle<u64>(v128.load(pairs), v128.load(pairs, 16), 0, 2));
-    pairs += 32;
-  }
 }
 
 /**
@@ -182,7 +156,7 @@ function takeCount(cursor: usize, word: u64, length: i32): i32 {
 }
 
 /** The next chunk of one payload, of `length` parameters. False if it is damaged. */
-function mergeChunk(cursor: usize, length: i32, pairs: usize): bool {
+function mergeChunk(cursor: usize, length: i32, sums: usize): bool {
   let at = load<u64>(cursor, AT);
   const word = wordAt(at);
   const taken = takeCount(cursor, word, length);
@@ -200,7 +174,7 @@ function mergeChunk(cursor: usize, length: i32, pairs: usize): bool {
     const values = <usize>load<u32>(cursor, EXACT);
     if (!areSound(values, count)) return false;
     store<u32>(cursor, <u32>values + ((<u32>count) << 3), EXACT);
-    at = mergeEntries<f64>(cursor, at + used, rice, count, length, values, pairs);
+    at = mergeEntries<f64>(cursor, at + used, rice, count, length, values, sums);
   } else {
     const first = <i32>(word >> used) & 4095;
     const step = <i32>(word >> (used + 12)) & 15;
@@ -208,10 +182,10 @@ function mergeChunk(cursor: usize, length: i32, pairs: usize): bool {
     at += used + 16;
     const bits = step == 0 ? 1 : load<i32>(cursor, BITS);
     fillValues(first, step, bits, load<f64>(cursor, SCALE));
-    if (bits == 1) at = mergeEntries<u8>(cursor, at, rice, count, length, VALUES, pairs);
-    else if (bits == 2) at = mergeEntries<u16>(cursor, at, rice, count, length, VALUES, pairs);
-    else if (bits == 3) at = mergeEntries<u32>(cursor, at, rice, count, length, VALUES, pairs);
-    else at = mergeEntries<u64>(cursor, at, rice, count, length, VALUES, pairs);
+    if (bits == 1) at = mergeEntries<u8>(cursor, at, rice, count, length, VALUES, sums);
+    else if (bits == 2) at = mergeEntries<u16>(cursor, at, rice, count, length, VALUES, sums);
+    else if (bits == 3) at = mergeEntries<u32>(cursor, at, rice, count, length, VALUES, sums);
+    else at = mergeEntries<u64>(cursor, at, rice, count, length, VALUES, sums);
   }
   if (at > load<u64>(cursor, END)) return false;
   store<u64>(cursor, at, AT);
@@ -306,19 +280,18 @@ function areSound(values: usize, count: i32): bool {
 /**
  * Merges `count` entries, each a gap with Rice parameter `rice` (or none) and, but for exact values (T f64), bits that
  * pick one of the values: 1 (T u8), 2 (u16), 3 (u32) or 4 (u64); exact ones are one for each entry. Four entries are taken from one load where their
- * bits fit in it, which is the rule, and averaged before the next are decoded, so that the processor does both at once. Returns
+ * bits fit in it, which is the rule, and added before the next are decoded, so that the processor does both at once. Returns
  * the position behind them, DAMAGED if they do not fit.
  */
-function mergeEntries<T>(cursor: usize, at: u64, rice: u64, count: i32, length: i32, values: usize, pairs: usize): u64 {
+function mergeEntries<T>(cursor: usize, at: u64, rice: u64, count: i32, length: i32, values: usize, sums: usize): u64 {
   const bits: u64 = isFloat<T>() ? 0 : ctz<u64>(sizeof<T>()) + 1;
   const end = load<u64>(cursor, END);
   const scale = load<f64>(cursor, SCALE);
-  const weight = load<f64>(cursor, WEIGHT);
   let i = 0;
   if (rice == NO_GAPS) {
     if (at + <u64>count * bits > end) return DAMAGED;
     for (; i < count; i++) {
-      average<T>(i, wordAt(at), values, scale, weight, pairs);
+      add<T>(i, wordAt(at), values, scale, sums);
       at += bits;
       if (isFloat<T>()) values += 8;
     }
@@ -350,16 +323,16 @@ function mergeEntries<T>(cursor: usize, at: u64, rice: u64, count: i32, length: 
       if (used <= WORD_BITS) {
         at += used;
         index += 1 + ((zeros0 << rice) | ((rest0 >> 1) & mask));
-        average<T>(index, picked0, values, scale, weight, pairs);
+        add<T>(index, picked0, values, scale, sums);
         if (isFloat<T>()) values += 8;
         index += 1 + ((zeros1 << rice) | ((rest1 >> 1) & mask));
-        average<T>(index, picked1, values, scale, weight, pairs);
+        add<T>(index, picked1, values, scale, sums);
         if (isFloat<T>()) values += 8;
         index += 1 + ((zeros2 << rice) | ((rest2 >> 1) & mask));
-        average<T>(index, picked2, values, scale, weight, pairs);
+        add<T>(index, picked2, values, scale, sums);
         if (isFloat<T>()) values += 8;
         index += 1 + ((zeros3 << rice) | ((rest3 >> 1) & mask));
-        average<T>(index, picked3, values, scale, weight, pairs);
+        add<T>(index, picked3, values, scale, sums);
         if (isFloat<T>()) values += 8;
         i += 4;
         continue;
@@ -379,7 +352,7 @@ function mergeEntries<T>(cursor: usize, at: u64, rice: u64, count: i32, length: 
     word = wordAt(at);
     at += rice + bits;
     index += 1 + ((zeros << rice) | (word & mask));
-    average<T>(index, word >> rice, values, scale, weight, pairs);
+    add<T>(index, word >> rice, values, scale, sums);
     if (isFloat<T>()) values += 8;
     i++;
   }
@@ -387,16 +360,13 @@ function mergeEntries<T>(cursor: usize, at: u64, rice: u64, count: i32, length: 
 }
 
 /**
- * One more sender of a parameter of the chunk: where it is the first, the mean is its value. That is the next of `values` times
- * the scale if exact, or else the one that the low bits of `picked` say, which has been scaled.
+ * Adds one more sender's value to a parameter of the chunk: the next of `values` times the scale if exact, or else the one that the
+ * low bits of `picked` say, which has been scaled.
  */
-function average<T>(index: u64, picked: u64, values: usize, scale: f64, weight: f64, pairs: usize): void {
-  const pair = pairs + ((<usize>(index & (CHUNK - 1))) << 4);
+function add<T>(index: u64, picked: u64, values: usize, scale: f64, sums: usize): void {
+  const sum = sums + ((<usize>(index & (CHUNK - 1))) << 3);
   const value = isFloat<T>()
     ? scale * load<f64>(values)
     : load<f64>(values + ((<usize>picked & (sizeof<T>() * 2 - 1)) << 3));
-  const before = load<f64>(pair);
-  const total = load<f64>(pair, 8) + weight;
-  store<f64>(pair, total, 8);
-  store<f64>(pair, before + (value - before) * (weight / total));
+  store<f64>(sum, load<f64>(sum) + value);
 }

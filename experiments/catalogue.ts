@@ -211,10 +211,11 @@ export const EXPERIMENTS: readonly Experiment[] = [
   },
   {
     name: "small-long",
-    question: "Small model, four times as many rounds: does the distance to data parallel shrink as training goes on?",
+    question:
+      "Small model, batches of 32, four times as many rounds: does the distance to data parallel shrink as training goes on?",
     seeds: SEEDS,
     reference: "synchronous",
-    arms: five({ ...SMALL, rounds: 160 }),
+    arms: five({ ...SMALL_BATCH, rounds: 120 }),
   },
   {
     name: "small-batch",
@@ -255,9 +256,10 @@ export const EXPERIMENTS: readonly Experiment[] = [
     arms: [
       changed("down-all", "The merged update comes down exactly", { downlink: DENSE }),
       ...[
-        [640, 2],
-        [1_280, 1],
+        [512, 2],
+        [1_024, 2],
         [1_280, 2],
+        [1_536, 1],
         [4_096, 1],
         [4_096, 4],
       ].map(([keep = 1, bits = 1]) =>
@@ -357,11 +359,11 @@ export const EXPERIMENTS: readonly Experiment[] = [
     name: "sample-density",
     question: "Sample model: what do denser and sparser updates cost and give?",
     seeds: SEEDS,
-    reference: "up-256-down-1280",
+    reference: "up-256-down-1024",
     arms: [
-      [128, 640],
-      [256, 640],
-      [256, 1_280],
+      [128, 512],
+      [256, 512],
+      [256, 1_024],
       [512, 2_048],
     ].map(([up = 1, down = 1]) =>
       arm(SAMPLE, `up-${up}-down-${down}`, `Of 4,096 values ${up} go up and ${down} come down`, {

@@ -57,7 +57,7 @@ export interface Work {
    * stopped before it.
    */
   train(assignment: TrainAssignment, from: Float32Array, options: TrainOptions): Promise<LocalRun>;
-  /** Mean losses with and without `update`, nats per token. */
+  /** What `update` does to the losses of `base`, as the assignment says (`trust/measure.ts`). */
   validate(
     assignment: ValidateAssignment,
     base: Float32Array,

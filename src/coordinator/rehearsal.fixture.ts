@@ -33,7 +33,7 @@ import type {
 } from "../protocol/messages.ts";
 import { createMemoryDisk, createMemoryStore, type MemoryDisk } from "../store/memory.ts";
 import type { MeasureFacts } from "../trust/measure.ts";
-import { applyShare } from "../update/delta.ts";
+import { applyUpdate } from "../update/delta.ts";
 import { packUpdate } from "../update/pack.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
 import { soloCrew } from "../update/solo.ts";
@@ -64,8 +64,12 @@ const referee = {
 };
 
 function measure(base: Float32Array, update: SparseUpdate, among: number): Losses {
-  const [before, after] = [lossOf(base), lossOf(applyShare(base, update, among))];
-  return { assignedBefore: before, assignedAfter: after, randomBefore: before, randomAfter: after };
+  const [before, one, whole] = [base, applyUpdate(base, update, among), applyUpdate(base, update)].map(lossOf) as [
+    number,
+    number,
+    number,
+  ];
+  return { assignedBefore: before, assignedAfter: one, randomBefore: before, randomAfter: whole };
 }
 
 /** Step towards the target, as a delta: base − trained. */

@@ -217,7 +217,7 @@ function contribute(state: DurableState, { contribution: id, header: bytes, norm
   };
 }
 
-/** What each contribution of the closed round is measured as: one of so many. */
+/** As one of how many what a contribution of the closed round improves is measured. */
 export function amongOf({ contributions }: Pick<DurableState, "contributions">): number {
   return Math.min(AMONG_MAX, Math.max(1, contributions.size));
 }

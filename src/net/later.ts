@@ -3,15 +3,15 @@
  * seconds to ask again.
  */
 
-/** For requests that a person waits for: as long as a relay ever says (`relay/http.ts`). */
-const WAIT_MS_MAX = 60_000;
-/** Where it says nothing. */
+/** Where a relay says nothing. */
 const WAIT_MS = 1_000;
 
 export interface PatientOptions {
   readonly fetch?: typeof globalThis.fetch | undefined;
   /** Answers in a row that say "later" before the last of them is handed on. */
   readonly triesMax?: number;
+  /** The longest wait before another try, whatever the relay says. */
+  readonly waitMsMax?: number;
   /** Waits before another try; tests pass their own. */
   readonly wait?: (ms: number) => Promise<void>;
 }
@@ -25,10 +25,11 @@ export function laterMs({ headers }: Response): number {
   return Math.max(0, 1_000 * (Number(headers.get("retry-after")) || 0));
 }
 
-/** A fetch that waits as long as it is told to, a minute at most, and asks again. */
+/** A fetch that waits as long as it is told to, and no longer than `waitMsMax`, and asks again. */
 export function createPatientFetch({
   fetch = (input, init) => globalThis.fetch(input, init),
   triesMax = 4,
+  waitMsMax = 5_000,
   wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
 }: PatientOptions = {}): typeof globalThis.fetch {
   return async (input, init) => {
@@ -38,7 +39,7 @@ export function createPatientFetch({
         return response;
       }
       await response.body?.cancel();
-      await wait(Math.min(WAIT_MS_MAX, laterMs(response) || WAIT_MS));
+      await wait(Math.min(waitMsMax, laterMs(response) || WAIT_MS));
     }
   };
 }

@@ -6,14 +6,17 @@
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { readLedger } from "../protocol/ledger-file.ts";
-import { createPatientFetch } from "./later.ts";
 import { COUNT_MAX, ENTRY_BYTES_MAX } from "../protocol/limits.ts";
+import { createPatientFetch } from "./later.ts";
 
 /** Entries of a page at most, and bytes after which no further entry begins. */
 export const PAGE_ENTRIES_MAX = 1_024;
 export const PAGE_BYTES = 1_048_576;
 /** Header of an answer: entries of the whole ledger. */
 export const LENGTH_HEADER = "heddle-ledger-length";
+
+/** Whoever reads a long ledger waits as long as a relay ever says (`relay/http.ts`). */
+const PATIENCE_MS = 60_000;
 
 export interface LedgerPage {
   readonly entries: readonly Bytes[];
@@ -27,7 +30,7 @@ export type FetchLedger = (from: number, count?: number) => Promise<LedgerPage>;
 /** The fetch rejects with HeddleError "unreachable" when the relay does not answer, "limit" or "bad-input" for what is no page. */
 export function createLedgerFetcher(
   origin: string,
-  fetch: typeof globalThis.fetch = createPatientFetch(),
+  fetch: typeof globalThis.fetch = createPatientFetch({ waitMsMax: PATIENCE_MS }),
 ): FetchLedger {
   return async (from, count = PAGE_ENTRIES_MAX) => {
     const address = `${origin}/api/ledger?from=${from}&count=${count}`;

@@ -249,7 +249,7 @@ export function contributionWords({ header, client, wireBytes, judged }: Contrib
   const measured =
     losses === undefined || losses === null
       ? ""
-      : ` Loss on random text ${formatLoss(losses.randomBefore)} before, ${formatLoss(losses.randomAfter)} with its share of the round.`;
+      : ` Loss on random text ${formatLoss(losses.randomBefore)} before, ${formatLoss(losses.randomAfter)} after.`;
   const by =
     judged === null
       ? ""

@@ -270,6 +270,7 @@ describe("charter", () => {
       { ...exampleCharter, round: { ...round, lateShare: 1.1 } },
       { ...exampleCharter, uplink: { ...exampleCharter.uplink, keep: 4_097 } },
       { ...exampleCharter, uplink: { ...exampleCharter.uplink, together: 4_097 } },
+      { ...exampleCharter, inner: { ...exampleCharter.inner, matrixMomentum: 1 } },
       ...[0, 5, 8, 2.5, 32].map((bits) => ({
         ...exampleCharter,
         downlink: { ...exampleCharter.downlink, bits: bits as 2 },

@@ -31,7 +31,7 @@ export const ICE_CHARS_MAX = 300;
 export const SESSIONS_MAX = 5_000;
 /** Links on one relay: sessions and the places kept for members, those that shake hands, those that are told to come back. */
 export const LINKS_MAX = 1.1 * SESSIONS_MAX + 1_000;
-/** An update is measured as one of so many in a mean, at most: of many the difference would be lost in f32. */
+/** What an update improves is measured as one of so many in a mean, at most: of many the difference would be lost in f32. */
 export const AMONG_MAX = 8;
 /** Contributions of one round. */
 export const CONTRIBUTIONS_MAX = 10_000;

@@ -55,7 +55,7 @@ export interface ValidateAssignment {
   readonly authorSteps: number;
   /** The author trained on data that never leaves it: only random data can be measured. */
   readonly privateData: boolean;
-  /** The update is measured as one of so many in a mean: divided by it. */
+  /** What the update improves is measured as one of so many in a mean: divided by it. */
   readonly among: number;
   readonly payload: { readonly digest: Digest; readonly bytes: number };
   /** Seeds the random data; drawn after the contribution was committed. */
@@ -86,7 +86,10 @@ export interface ContributionHeader {
   readonly payload: { readonly digest: Digest; readonly bytes: number };
 }
 
-/** Mean losses without and with a contribution's share (`among`), nats per token. Assigned is null for private data. */
+/**
+ * Mean losses, nats per token: on assigned data without a contribution and with it as one of `among` (null for private data), on random
+ * data without and with all of it.
+ */
 export interface Losses {
   readonly assignedBefore: number | null;
   readonly assignedAfter: number | null;

@@ -40,7 +40,7 @@ export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): C
     inner: SAMPLE_INNER,
     uplink: { keep: 256, bits: 1, beta: 1, together: 2048, carry: true },
     newcomers: { contributions: 0, keep: 4096 },
-    downlink: { keep: 1280, bits: 2, beta: 1 },
+    downlink: { keep: 1024, bits: 2, beta: 1 },
     outer: { learningRate: 1, momentum: 0, clipToMedian: 1, radial: true, endShare: 1 },
     // The run has no end that is known beforehand, so its learning rate does not fall.
     round: {
@@ -56,7 +56,7 @@ export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): C
       decayTo: 1,
       lateShare: 0.5,
     },
-    trust: { normMax: 10, improvementMin: 1e-4, improvementShare: 0.1, harmMax: 0.02, auditShare: 0.25, sequences: 8 },
+    trust: { normMax: 10, improvementMin: 1e-4, improvementShare: 0.1, harmMax: 0.05, auditShare: 0.25, sequences: 8 },
     train,
     evaluation,
     seed: 1,

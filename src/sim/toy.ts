@@ -9,7 +9,7 @@ import { createRng, type Rng } from "../base/rng.ts";
 import type { Work } from "../contributor/work.ts";
 import type { Losses } from "../protocol/messages.ts";
 import type { MeasureFacts } from "../trust/measure.ts";
-import { applyShare } from "../update/delta.ts";
+import { applyUpdate } from "../update/delta.ts";
 import type { SparseUpdate } from "../update/unpack.ts";
 
 /** Share of the remaining way that one step goes. */
@@ -46,12 +46,12 @@ export function createToy(parameters: number, seed: number): Toy {
       }
     },
     measure: (base, update, { privateData, among }) => {
-      const [before, after] = [loss(base), loss(applyShare(base, update, among))];
+      const before = loss(base);
       return {
         assignedBefore: privateData ? null : before,
-        assignedAfter: privateData ? null : after,
+        assignedAfter: privateData ? null : loss(applyUpdate(base, update, among)),
         randomBefore: before,
-        randomAfter: after,
+        randomAfter: loss(applyUpdate(base, update)),
       };
     },
   };

@@ -31,7 +31,7 @@ describe("judgeLosses()", () => {
   });
 
   test("refuses harm, and losses that are no numbers, as harmful", () => {
-    expect(reasonOf(losses(3, 2.9, 3, 3.1))).toBe("harmful");
+    expect(reasonOf(losses(3, 2.9, 3, 3.2))).toBe("harmful");
     for (const wrong of [NaN, Infinity]) {
       expect(reasonOf(losses(3, 2.9, 3, wrong))).toBe("harmful");
       expect(reasonOf(losses(3, wrong))).toBe("harmful");
@@ -100,7 +100,7 @@ describe("judgeLosses() beside others", () => {
 });
 
 describe("judgeLosses() of one of many", () => {
-  test("counts what its share of a mean does as many times as there are shares, good and bad", () => {
+  test("counts what its share of a mean improves as many times as there are shares, and the harm of the whole once", () => {
     const verdictOf = (given: Losses): string => {
       const facts = { norm: 4, privateData: false, among: 8, others: standardsOf(others), trust };
       const verdict = judgeLosses({ ...facts, losses: given });
@@ -110,8 +110,8 @@ describe("judgeLosses() of one of many", () => {
     const owed = (0.2 * trust.improvementShare) / 8;
     expect(verdictOf(losses(3, 3 * (1 - owed) - 1e-9))).toBe("accepted");
     expect(verdictOf(losses(3, 3 * (1 - owed) + 1e-6))).toBe("no-improvement");
-    expect(verdictOf(losses(3, 2.9, 3, 3 * (1 + trust.harmMax / 8) - 1e-9))).toBe("accepted");
-    expect(verdictOf(losses(3, 2.9, 3, 3 * (1 + trust.harmMax / 8) + 1e-6))).toBe("harmful");
+    expect(verdictOf(losses(3, 2.9, 3, 3 * (1 + trust.harmMax) - 1e-9))).toBe("accepted");
+    expect(verdictOf(losses(3, 2.9, 3, 3 * (1 + trust.harmMax) + 1e-6))).toBe("harmful");
     expect(improvementOf(losses(3, 2.4), 8)).toBeCloseTo(1.6, 12);
   });
 });

@@ -84,7 +84,7 @@ export interface LossJudgement {
   readonly norm: number;
   /** The author trained on data that nobody else can measure. */
   readonly privateData: boolean;
-  /** The losses after are those with one of so many parts of the update. */
+  /** The loss on assigned data is measured with the update as one of so many in a mean. */
   readonly among: number;
   /** Updates accepted in the rounds just before, and in this one so far. */
   readonly others: Standards;
@@ -96,13 +96,14 @@ export interface LossJudgement {
  * "no-improvement" what improves the loss on its own assigned data by less than `improvementMin`, or by less than
  * `improvementShare` of what others' updates lately did. That share is what tells noise from work: a random direction of the
  * same norm improves almost nothing, but more than nothing half the time. An update of a smaller norm than the others' owes
- * less in proportion. What is measured is the update as one of so many in a mean, and counts so many times: a single update of
- * one bit a value is mostly noise, and may on its own make a loss worse that it improves in the mean. Private data cannot be
- * measured by others, so only the first rule applies to it; for open data a missing measurement counts as no improvement.
+ * less in proportion. What it improves is measured as one of so many in a mean, and counts so many times: a single update of one bit
+ * a value is mostly noise, and may alone improve nothing that it improves in the mean. Harm is what all of it does, for colluders, or
+ * one who is left alone when the others are refused, are the whole mean. Private data cannot be measured by others, so only the first
+ * rule applies to it; for open data a missing measurement counts as no improvement.
  */
 export function judgeLosses({ losses, norm, privateData, among, others, trust }: LossJudgement): Verdict {
   const { assignedAfter, randomBefore, randomAfter } = losses;
-  const harmful = !(randomAfter <= randomBefore * (1 + trust.harmMax / among)) || !Number.isFinite(randomAfter);
+  const harmful = !(randomAfter <= randomBefore * (1 + trust.harmMax)) || !Number.isFinite(randomAfter);
   if (harmful || (assignedAfter !== null && !Number.isFinite(assignedAfter))) {
     return { type: "refused", reason: "harmful" };
   }

@@ -4,6 +4,7 @@ import type { ContributorId } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
 import { batchAt, type Batch } from "../data/batch.ts";
 import { createCorpus } from "../data/corpus.ts";
+import type { TrustConfig } from "../protocol/charter.ts";
 import { exampleCharter } from "../protocol/examples.ts";
 import { judgeLosses, standardsOf } from "./judge.ts";
 import { assignedBatches, measureLosses, randomBatches, type LossMeter, type MeasureFacts } from "./measure.ts";
@@ -49,14 +50,16 @@ const update = (...values: number[]) => ({
   indices: Uint32Array.from(values, (_, i) => i),
   values: Float32Array.from(values),
 });
-const verdictAmong = async (among: number, ...values: number[]): Promise<string> => {
+const verdictUnder = async (trust: TrustConfig, among: number, ...values: number[]): Promise<string> => {
   const measured = { ...facts, among };
   const options = { evaluator: unigram(), base, update: update(...values), corpus, facts: measured, charter };
   const losses = await measureLosses(options);
-  const known = { norm: 1, privateData: false, among, others: standardsOf([]), trust: charter.trust };
+  const known = { norm: 1, privateData: false, among, others: standardsOf([]), trust };
   const verdict = judgeLosses({ ...known, losses });
   return verdict.type === "refused" ? verdict.reason : verdict.type;
 };
+const verdictAmong = (among: number, ...values: number[]): Promise<string> =>
+  verdictUnder(charter.trust, among, ...values);
 const verdictOf = (...values: number[]): Promise<string> => verdictAmong(1, ...values);
 
 describe("measureLosses()", () => {
@@ -88,12 +91,27 @@ describe("measureLosses()", () => {
 
 describe("measureLosses() of one of many", () => {
   test("what overshoots alone and helps in a mean is accepted there; what points nowhere or back is not", async () => {
-    const signs = [-3, 2, 2, 2] as const;
-    expect(await verdictOf(...signs)).toBe("harmful");
-    expect(await verdictAmong(8, ...signs)).toBe("accepted");
-    expect(await verdictAmong(8, 3, -2, -2, -2)).toBe("harmful");
+    const patient = { ...charter.trust, harmMax: 0.3 };
+    const overshooting = [-3.9, 1.3, 1.3, 1.3] as const;
+    expect(await verdictUnder(patient, 1, ...overshooting)).toBe("no-improvement");
+    expect(await verdictUnder(patient, 8, ...overshooting)).toBe("accepted");
+    expect(await verdictAmong(8, 0.01, -0.01, -0.01, -0.01)).toBe("no-improvement");
     expect(await verdictAmong(8, 1, 1, 1, 1)).toBe("no-improvement");
-    expect(await verdictAmong(8, 0.3, -0.4, 0.5, -0.2)).toBe("harmful");
+  });
+
+  test("harm is what all of it does: colluders may be the whole mean", async () => {
+    const steep = [-9, 3, 3, 3] as const;
+    expect(await verdictAmong(8, ...steep)).toBe("harmful");
+    const own = { ...facts, among: 8 };
+    const { assignedBefore, assignedAfter } = await measureLosses({
+      evaluator: unigram(),
+      base,
+      update: update(...steep),
+      corpus,
+      facts: own,
+      charter,
+    });
+    expect(assignedAfter).toBeLessThan(assignedBefore as number);
   });
 });
 

@@ -8,7 +8,7 @@ import { batchAt, type Batch } from "../data/batch.ts";
 import type { Corpus } from "../data/corpus.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { Losses, ValidateAssignment } from "../protocol/messages.ts";
-import { applyShare } from "../update/delta.ts";
+import { applyUpdate } from "../update/delta.ts";
 import type { SparseUpdate } from "../update/unpack.ts";
 
 /** What must be known of a contribution to derive its data; a validate assignment has it all. */
@@ -38,8 +38,9 @@ export interface MeasureOptions {
 }
 
 /**
- * Mean losses before and after one of `among` parts of `update`, nats per token, on the charter's number of sequences of each kind,
- * rounded up to whole batches. Assigned losses are null for private data. Leaves the evaluator with the updated parameters.
+ * Mean losses, nats per token, on the charter's number of sequences of each kind, rounded up to whole batches: on assigned data without
+ * and with the update as one of `among` in a mean, on random data without and with all of it. Assigned losses are null for private
+ * data. Leaves the evaluator with the updated parameters.
  */
 export async function measureLosses({
   evaluator,
@@ -54,9 +55,15 @@ export async function measureLosses({
   evaluator.load(base);
   const assignedBefore = assigned && (await meanLoss(evaluator, assigned));
   const randomBefore = await meanLoss(evaluator, random);
-  evaluator.load(applyShare(base, update, facts.among));
-  const assignedAfter = assigned && (await meanLoss(evaluator, assigned));
+  evaluator.load(applyUpdate(base, update));
   const randomAfter = await meanLoss(evaluator, random);
+  if (assigned === null) {
+    return { assignedBefore, assignedAfter: null, randomBefore, randomAfter };
+  }
+  if (facts.among > 1) {
+    evaluator.load(applyUpdate(base, update, facts.among));
+  }
+  const assignedAfter = await meanLoss(evaluator, assigned);
   return { assignedBefore, assignedAfter, randomBefore, randomAfter };
 }
 

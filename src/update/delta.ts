@@ -26,23 +26,20 @@ export function deltaOf(
   return delta;
 }
 
-/** A new base [P]: base − update, rounded to f32; `base` stays as it is. */
-export function applyUpdate(base: Float32Array, update: SparseUpdate): Float32Array<ArrayBuffer> {
+/**
+ * A new base [P]: base − update / among, rounded to f32, the update being one of `among` in a mean; `base` stays as it is. The division is
+ * f64's, and by 1 none.
+ */
+export function applyUpdate(base: Float32Array, update: SparseUpdate, among = 1): Float32Array<ArrayBuffer> {
   assert(
     update.parameters === base.length,
     `Cannot apply update: it is for ${update.parameters} parameters, need ${base.length}`,
   );
   const next = new Float32Array(base);
-  applyTo(next, update);
-  return next;
-}
-
-/** `base` with what `update` is as one of `among` in a mean, [P]: base − update / among, rounded to f32. */
-export function applyShare(base: Float32Array, update: SparseUpdate, among: number): Float32Array<ArrayBuffer> {
-  const next = new Float32Array(base);
-  for (let i = 0; i < update.indices.length; i += 1) {
-    const index = update.indices[i] as number;
-    next[index] = (next[index] as number) - (update.values[i] as number) / among;
+  const { indices, values } = update;
+  for (let i = 0; i < indices.length; i += 1) {
+    const index = indices[i] as number;
+    next[index] = (next[index] as number) - (values[i] as number) / among;
   }
   return next;
 }

@@ -10,6 +10,7 @@ import type { Compression } from "../protocol/charter.ts";
 import type { MergeKernel } from "./kernel.ts";
 import {
   clipScales,
+  groupBytesMax,
   lowerMedian,
   mergePacked,
   stretchFactor,
@@ -323,7 +324,7 @@ describe("mergePacked()", () => {
         bitOf: () => 0,
         leftOf: () => 0,
         merge: () => -1,
-        CURSOR_BYTES: { value: 64 },
+        CURSOR_BYTES: { value: 48 },
         READ_AHEAD: { value: 320 },
         memory: {
           buffer: new ArrayBuffer(0),
@@ -339,7 +340,7 @@ describe("mergePacked()", () => {
       const all = Array.from({ length: count }, (_, i) => ({ id: `id ${i}`, weight: 1, norm: 1, bytes, read }));
       const paper = { workers: [new RangeWork(onPaper)] };
       await expect(mergePacked(paper, all, { parameters, clipToMedian: 1 })).rejects.toBe(reached);
-      pages += Math.ceil(Math.min(4 * parameters, count * bytes) / 65_536);
+      pages += Math.ceil(Math.min(groupBytesMax(parameters), count * bytes) / 65_536);
       expect(pages).toBeLessThanOrEqual(65_536);
     },
   );

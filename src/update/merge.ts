@@ -72,12 +72,9 @@ export async function mergePacked(
   const total = sorted.reduce((sum, { weight }) => sum + weight, 0);
   const scaled = sorted.map((each, i): Scaled => {
     const scale = scales[i] as number;
-    return { ...each, scale, share: scale * (each.weight / total) };
+    return { ...each, clipped: each.norm * scale, scale: scale * (each.weight / total) };
   });
-  const groups = groupsOf(
-    scaled,
-    packedBytesMax ?? Math.max(PACKED_BYTES_MIN, parameters * PACKED_BYTES_PER_PARAMETER),
-  );
+  const groups = groupsOf(scaled, packedBytesMax ?? groupBytesMax(parameters));
   const ranges = rangesOf(parameters, crew.workers.length);
   const workers = crew.workers.slice(0, ranges.length);
   const payloadsMax = Math.max(...groups.map(({ length }) => length));
@@ -98,13 +95,14 @@ export async function mergePacked(
       throw damaged(group[first]?.id ?? "");
     }
   }
-  return { workers, parts: scaled.map(({ norm, scale, weight }) => ({ norm: norm * scale, weight })) };
+  return { workers, parts: scaled.map(({ clipped, weight }) => ({ norm: clipped, weight })) };
 }
 
 interface Scaled extends PackedContribution {
-  /** What the clipping multiplies it by, and that times its share of all weights. */
+  /** Its norm after clipping. */
+  readonly clipped: number;
+  /** How many times its values count: what the clipping multiplies them by, times its share of all weights. */
   readonly scale: number;
-  readonly share: number;
 }
 
 /** Reads a group's payloads, as many at a time as there are workers: each cuts every so-many-th one for all of them. */
@@ -115,12 +113,12 @@ async function loadGroup(
 ): Promise<void> {
   const lane = async (cutter: RangeWorker, own: number): Promise<void> => {
     for (let number = own; number < group.length; number += workers.length) {
-      const { id, bytes, read, share } = present(group[number], "contribution");
+      const { id, bytes, read, scale } = present(group[number], "contribution");
       const payload = await read();
       if (payload.length !== bytes) {
         throw damaged(id);
       }
-      const place = { number, scale: share };
+      const place = { number, scale };
       const pieces = await cutter.cut(payload, { parameters, starts, own }, place);
       if (typeof pieces === "string") {
         throw pieces === "limit" ? exhausted(parameters) : damaged(id);
@@ -140,6 +138,11 @@ async function loadGroup(
       throw each.reason;
     }
   }
+}
+
+/** Bytes of packed updates that are held at a time. */
+export function groupBytesMax(parameters: number): number {
+  return Math.max(PACKED_BYTES_MIN, parameters * PACKED_BYTES_PER_PARAMETER);
 }
 
 /** By id, after a look at ids and weights. */

@@ -173,6 +173,15 @@ describe("deltaOf() and applyUpdate()", () => {
     );
   });
 
+  test("applyUpdate() divides by any number in f64 and rounds once", () => {
+    const values = samples("gauss", 300);
+    const base = Float32Array.from(samples("laplace", 300));
+    for (const among of [1, 3, 5, 7, 8]) {
+      const wanted = base.map((value, i) => Math.fround(value - (values[i] as number) / among));
+      expect(applyUpdate(base, sparse(values), among)).toEqual(wanted);
+    }
+  });
+
   test("applyUpdate() leaves the base as it is", () => {
     const base = Float32Array.of(1, 2);
     const update = { parameters: 2, indices: Uint32Array.of(1), values: Float32Array.of(0.5) };

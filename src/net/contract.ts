@@ -169,7 +169,7 @@ export const LINK_CASES: readonly LinkCase[] = [
 /** An end that writes down what it is told. */
 export interface Recorder {
   readonly attach: Attach;
-  /** The oldest message that was not asked for yet; waits for it. */
+  /** The oldest message that was not asked for yet; waits for it, and rejects when the link ends before it comes. */
   next(): Promise<Bytes>;
   count(): number;
   closed(): Promise<string>;
@@ -178,7 +178,7 @@ export interface Recorder {
 
 export function recorder(): Recorder {
   const messages: Bytes[] = [];
-  const waiters: ((bytes: Bytes) => void)[] = [];
+  const waiters: PromiseWithResolvers<Bytes>[] = [];
   const reasons: string[] = [];
   const closed = Promise.withResolvers<string>();
   return {
@@ -189,17 +189,26 @@ export function recorder(): Recorder {
         if (wake === undefined) {
           messages.push(bytes);
         } else {
-          wake(bytes);
+          wake.resolve(bytes);
         }
       },
       closed: (reason) => {
         reasons.push(reason);
+        waiters.splice(0).forEach((one) => one.reject(new Error(`The link ended: ${reason}`)));
         closed.resolve(reason);
       },
     }),
     next: () => {
       const bytes = messages.shift();
-      return bytes === undefined ? new Promise((resolve) => waiters.push(resolve)) : Promise.resolve(bytes);
+      if (bytes !== undefined) {
+        return Promise.resolve(bytes);
+      }
+      if (reasons.length > 0) {
+        return Promise.reject(new Error(`The link ended: ${reasons[0]}`));
+      }
+      const waiter = Promise.withResolvers<Bytes>();
+      waiters.push(waiter);
+      return waiter.promise;
     },
     count: () => messages.length,
     closed: () => closed.promise,

@@ -63,6 +63,15 @@ export const PLAIN_MEAN: Charter["outer"] = {
 export const DENSE = { keep: 4_096, bits: 64, beta: 0 } as const;
 export const EXACT = { ...DENSE, together: 0, carry: false } as const;
 
+/** What no update and no verdict depends on: a finished run counts while its arm is what it was. */
+const SENDS_NOTHING: Partial<CharterChanges> = {
+  uplink: EXACT,
+  newcomers: { contributions: 0, keep: 4_096 },
+  downlink: DENSE,
+  outer: PLAIN_MEAN,
+  trust: TRUSTING,
+};
+
 export interface Scale {
   readonly model: ModelConfig;
   readonly contributors: number;
@@ -138,12 +147,17 @@ export function changed(name: string, sentence: string, charter: Partial<Charter
 
 export function synchronous(scale: Scale): Arm {
   const sentence = `Data parallel: one step on the mean gradient of all ${scale.contributors}, every step`;
-  return arm(scale, "synchronous", sentence, { way: "synchronous" });
+  return arm(scale, "synchronous", sentence, { way: "synchronous", charter: SENDS_NOTHING });
 }
 
 function single(scale: Scale): Arm {
   const sentence = "One worker alone, for as many steps as each contributor takes";
-  return arm(scale, "single", sentence, { way: "synchronous", contributors: 1, split: "whole" });
+  return arm(scale, "single", sentence, {
+    way: "synchronous",
+    contributors: 1,
+    split: "whole",
+    charter: SENDS_NOTHING,
+  });
 }
 
 export function diloco(scale: Scale): Arm {

@@ -191,7 +191,7 @@ function working(view: NonNullable<Facts["view"]>, facts: Facts): Stage {
 }
 
 function calm({ sentence, tokensTotal }: NonNullable<Facts["view"]>): string {
-  if (/^Connecting again in \d+ s: Cannot dial/.test(sentence)) {
+  if (/^Connecting again(?: in \d+ s)?: Cannot dial/.test(sentence)) {
     return "The relay does not answer. This device tries again by itself.";
   }
   return tokensTotal > 0 && BETWEEN_ROUNDS.has(sentence) ? "Between two rounds: the next version is made." : sentence;

@@ -95,8 +95,11 @@ function sentenceOf(state: ContributorState, status: ContributorStatus, nowMs: n
 }
 
 function connectingSentence(state: ContributorState, nowMs: number): string {
-  if (state.link.type !== "waiting" || state.trouble === "") {
+  if (state.trouble === "") {
     return "Connecting to the relay.";
+  }
+  if (state.link.type !== "waiting") {
+    return `Connecting again: ${state.trouble}`;
   }
   const seconds = Math.max(1, Math.ceil((state.link.untilMs - nowMs) / 1000));
   return `Connecting again in ${seconds} s: ${state.trouble}`;

@@ -27,6 +27,17 @@ describe("tick()", () => {
     expect(wakeMs(walk.state, walk.nowMs)).toBeGreaterThanOrEqual(walk.nowMs + 60_000);
   });
 
+  test("says why it connects again, until it is connected", () => {
+    const walk = new Walk();
+    walk.settle();
+    const sentence = (): string => viewOf(walk.state, { ...counters, nowMs: walk.nowMs }).sentence;
+    walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "The relay was silent for 15 s." });
+    expect(sentence()).toMatch(/^Connecting again in \d+ s: The relay was silent/);
+    walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
+    expect(walk.state.link.type).toBe("dialling");
+    expect(sentence()).toBe("Connecting again: The relay was silent for 15 s.");
+  });
+
   test("fails with a sentence when the relay speaks another version", () => {
     const walk = new Walk();
     walk.on({ type: "start" });

@@ -191,7 +191,7 @@ function printer(json: boolean, print: (text: string) => void): Printer {
         }
       }
       const sentence = view.sentence.replace(
-        /^Connecting again in \d+ s/,
+        /^Connecting again(?: in \d+ s)?/,
         "No connection yet; trying until there is one",
       );
       const key = `${view.status} ${sentence} ${view.lane}`;

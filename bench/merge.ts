@@ -3,7 +3,7 @@
  * 25,000,000), of contributions (default 64; of eight kinds), of workers and of entries kept of 4,096:
  * `npm run bench merge 4812032 8 --workers 1,2 --keep 64` (default 1 and as many as there are cores, 64 and 256). Prints JSON.
  *
- * `merge` decodes and averages packed updates of 2 bits a value, from memory to the means, on a relay's crew of threads. A step
+ * `merge` decodes and adds up packed updates of 2 bits a value, from memory to the means, on a relay's crew of threads. A step
  * of every crew was found to have the bits of the plain twin before. Runs of all crews alternate, with those of this thread alone,
  * which sends no messages; speeds are in million coded entries for each second of processor time, all threads together, so that
  * others on the machine count little, and for each second that passed. `skip` is the pass that finds where the ranges of a payload
@@ -130,7 +130,7 @@ function prepare(keep: number) {
     }
     return { id: `contribution ${i}`, weight: 1000 + 7 * i, packed, update: update.value };
   });
-  const merged = mergeUpdates(all, { ...limits, radial: false });
+  const merged = mergeUpdates(all, { ...limits, radial: charter.outer.radial });
   const { server, broadcast, update } = outerStep(
     createServerState(parameters),
     merged,

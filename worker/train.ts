@@ -16,8 +16,8 @@ import { openTunings } from "../src/engines/tunings.ts";
 import { stepProgram } from "../src/model/trainer.ts";
 import { loadDeviceKey, verifySignature } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
-import { createPatientFetch } from "../src/net/later.ts";
 import { answerRtcFromWorker, dialRtcFromWorker } from "../src/net/proxy.ts";
+import { fetchRun } from "../src/net/run.ts";
 import { createSecretRng } from "../src/net/secret-rng.ts";
 import { systemClock } from "../src/net/system-clock.ts";
 import { dialWebSocket } from "../src/net/ws-client.ts";
@@ -98,7 +98,7 @@ const surface: TrainSurface = {
         () => undefined,
       );
       writer ??= createWriter(engine, createBlobFetcher({ origin: relay }), tunings);
-      return writer.write(options, await fetchRun(relay), (text) => onText(text));
+      return writer.write(options, await lookUpRun(relay), (text) => onText(text));
     }),
   abort: () => writer?.abort(),
 };
@@ -116,7 +116,7 @@ function openStore(): Promise<Store> {
 
 async function openSession({ options, onView, lend }: Setting): Promise<Session> {
   const { relay, agent } = options;
-  const [{ charter }, key, store] = await Promise.all([fetchRun(relay), loadDeviceKey(), openStore()]);
+  const [{ charter }, key, store] = await Promise.all([lookUpRun(relay), loadDeviceKey(), openStore()]);
   const program = stepProgram(charter.model, charter.inner);
   const tunings = openTunings(store.keys);
   const opening = { output: "loss", pace, tunings };
@@ -190,12 +190,12 @@ function borrowPort(lend: LendRtc): MessagePort {
   return port1;
 }
 
-async function fetchRun(relay: string): Promise<RunView> {
-  const response = await createPatientFetch()(`${relay}/api/run`, { cache: "no-store" }).catch(() => undefined);
-  if (response?.ok !== true) {
+async function lookUpRun(relay: string): Promise<RunView> {
+  const run = await fetchRun(relay);
+  if (run === undefined) {
     throw new HeddleError("unreachable", "Cannot look up the run: the relay does not answer");
   }
-  return (await response.json()) as RunView;
+  return run;
 }
 
 function known(given: Setting | undefined): Setting {

@@ -64,12 +64,9 @@ const referee = {
 };
 
 function measure(base: Float32Array, update: SparseUpdate, among: number): Losses {
-  const [before, one, whole] = [base, applyUpdate(base, update, among), applyUpdate(base, update)].map(lossOf) as [
-    number,
-    number,
-    number,
-  ];
-  return { assignedBefore: before, assignedAfter: one, randomBefore: before, randomAfter: whole };
+  const before = lossOf(base);
+  const [one, whole] = [applyUpdate(base, update, among), applyUpdate(base, update)];
+  return { assignedBefore: before, assignedAfter: lossOf(one), randomBefore: before, randomAfter: lossOf(whole) };
 }
 
 /** Step towards the target, as a delta: base − trained. */

@@ -219,7 +219,7 @@ function contribute(state: DurableState, { contribution: id, header: bytes, norm
 
 /** As one of how many what a contribution of the closed round improves is measured. */
 export function amongOf({ contributions }: Pick<DurableState, "contributions">): number {
-  return Math.min(AMONG_MAX, Math.max(1, contributions.size));
+  return Math.min(AMONG_MAX, contributions.size);
 }
 
 function judge(state: DurableState, { contribution: id, verdict, losses }: Of<"judged">): DurableState {

@@ -19,12 +19,11 @@ import { stepProgram } from "../model/trainer.ts";
 import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { createBlobFetcher } from "../net/http.ts";
-import { createPatientFetch } from "../net/later.ts";
+import { fetchRun } from "../net/run.ts";
 import { createSecretRng } from "../net/secret-rng.ts";
 import { systemClock } from "../net/system-clock.ts";
 import { dialWebSocket } from "../net/ws-client.ts";
 import type { Charter } from "../protocol/charter.ts";
-import type { RunView } from "../protocol/run-view.ts";
 import { SAMPLE_INNER, SAMPLE_MODEL } from "../protocol/sample.ts";
 import { hashBytes } from "../store/hash.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
@@ -120,12 +119,8 @@ async function optionsFor(
 
 /** What the run trains; the sample run's sizes while the relay does not answer. */
 async function modelOfRun(relay: string): Promise<Pick<Charter, "model" | "inner">> {
-  const response = await createPatientFetch()(`${relay}/api/run`).catch(() => undefined);
-  if (response?.ok !== true) {
-    return { model: SAMPLE_MODEL, inner: SAMPLE_INNER };
-  }
-  const { charter } = (await response.json()) as Pick<RunView, "charter">;
-  return charter;
+  const run = await fetchRun(relay);
+  return run === undefined ? { model: SAMPLE_MODEL, inner: SAMPLE_INNER } : run.charter;
 }
 
 /** WebRTC by node-datachannel, or undefined where its binary does not load. */

@@ -7,7 +7,7 @@ import { HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
 import { BLOB_BYTES_MAX } from "../protocol/limits.ts";
 import { hashBytes } from "../store/hash.ts";
-import { laterMs, saysLater } from "./later.ts";
+import { laterMs, pause, saysLater } from "./later.ts";
 import type { FetchBlob } from "./link.ts";
 
 export interface BlobFetcherOptions {
@@ -55,7 +55,7 @@ export function createBlobFetcher({
   chunkBytes = 4 * 1_048_576,
   triesMax = 4,
   stallMs = 15_000,
-  wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+  wait = pause,
 }: BlobFetcherOptions): FetchBlob {
   return async (digest, bytesMax) => {
     const download: Download = { digest, bytesMax: Math.min(bytesMax, BLOB_BYTES_MAX), bytes: undefined, filled: 0 };

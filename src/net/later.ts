@@ -6,6 +6,10 @@
 /** Where a relay says nothing. */
 const WAIT_MS = 1_000;
 
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
 export interface PatientOptions {
   readonly fetch?: typeof globalThis.fetch | undefined;
   /** Answers in a row that say "later" before the last of them is handed on. */
@@ -30,7 +34,7 @@ export function createPatientFetch({
   fetch = (input, init) => globalThis.fetch(input, init),
   triesMax = 4,
   waitMsMax = 5_000,
-  wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+  wait = pause,
 }: PatientOptions = {}): typeof globalThis.fetch {
   return async (input, init) => {
     for (let tries = 1; ; tries += 1) {

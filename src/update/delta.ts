@@ -26,29 +26,25 @@ export function deltaOf(
   return delta;
 }
 
-/**
- * A new base [P]: base − update / among, rounded to f32, the update being one of `among` in a mean; `base` stays as it is. The division is
- * f64's, and by 1 none.
- */
+/** A new base [P]: what `applyTo` makes of a copy; `base` stays as it is. */
 export function applyUpdate(base: Float32Array, update: SparseUpdate, among = 1): Float32Array<ArrayBuffer> {
   assert(
     update.parameters === base.length,
     `Cannot apply update: it is for ${update.parameters} parameters, need ${base.length}`,
   );
   const next = new Float32Array(base);
-  const { indices, values } = update;
-  for (let i = 0; i < indices.length; i += 1) {
-    const index = indices[i] as number;
-    next[index] = (next[index] as number) - (values[i] as number) / among;
-  }
+  applyTo(next, update, among);
   return next;
 }
 
-/** params ← params − update, rounded to f32; both of the same length. */
-export function applyTo(params: Float32Array, { indices, values }: SparseUpdate): void {
+/**
+ * params ← params − update / among, rounded to f32; both of the same length. The update is one of `among` in a mean; the division is
+ * f64's, and by 1 none.
+ */
+export function applyTo(params: Float32Array, { indices, values }: SparseUpdate, among = 1): void {
   for (let i = 0; i < indices.length; i += 1) {
     const index = indices[i] as number;
-    params[index] = (params[index] as number) - (values[i] as number);
+    params[index] = (params[index] as number) - (values[i] as number) / among;
   }
 }
 

@@ -185,12 +185,12 @@ export function dense(
   });
 }
 
-/** What the sample charter does. On data that others cannot measure it is only asked to do no great harm to all. */
+/** What the sample charter does, and for contributors with a source each what such a run should ask of them (`MEMBERS`). */
 export function standard(scale: Scale): Arm {
   const sentence = "Heddle's default: the sample charter's compression, outer step and judging";
   return scale.split === "by-source"
-    ? arm(scale, "default", `${sentence}, but harm of up to ${MEMBERS_HARM_MAX} is allowed`, {
-        charter: { trust: { ...trust, harmMax: MEMBERS_HARM_MAX } },
+    ? arm(scale, "default", `${sentence}; ${MEMBERS.uplink.keep} values up, harm up to ${MEMBERS.trust.harmMax}`, {
+        charter: MEMBERS,
       })
     : arm(scale, "default", sentence);
 }
@@ -206,8 +206,11 @@ export function adamw(made: Arm): Arm {
   };
 }
 
-/** A member who has one source of three may worsen the mixture a little in each round; the mean over members does not. */
-const MEMBERS_HARM_MAX = 0.2;
+/**
+ * Members with a source each have less in common, so more of what each learns must go up. Others cannot measure it on their own
+ * data: a member may worsen the mixture a little in each round, and the mean over members does not.
+ */
+const MEMBERS = { uplink: { ...uplink, keep: 1_024 }, trust: { ...trust, harmMax: 0.2 } };
 
 export function five(scale: Scale): Arm[] {
   return [synchronous(scale), single(scale), diloco(scale), fedAvg(scale), standard(scale)];

@@ -218,6 +218,15 @@ export const EXPERIMENTS: readonly Experiment[] = [
     arms: five({ ...SMALL_BATCH, rounds: 120 }),
   },
   {
+    name: "small-by-source",
+    question: "Small model, each contributor has one of three sources: what does averaging, and judging, make of that?",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: [synchronous, standard, stretched, fedAvg, diloco].map((make) =>
+      make({ ...SMALL_BATCH, split: "by-source" }),
+    ),
+  },
+  {
     name: "small-batch",
     question:
       "Small model, AdamW for all, batches of 32 instead of 8: is averaging better where a contributor's own gradient is less noisy?",

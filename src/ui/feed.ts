@@ -2,6 +2,7 @@
  * The run's public record, kept up to date: the whole view from GET /api/run, then server-sent events. Tries again with
  * growing pauses for as long as the page is open; the browser's own reconnection handles short cuts.
  */
+import { fetchRun } from "../net/run.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 
 export interface FeedHandlers {
@@ -52,19 +53,16 @@ export function openFeed(relay: string, handlers: FeedHandlers): Feed {
   }
 
   async function load(): Promise<void> {
-    try {
-      const response = await fetch(`${relay}/api/run`, { cache: "no-store" });
-      if (!response.ok) {
-        throw new Error(`The relay answered ${response.status}`);
-      }
-      take((await response.json()) as RunView);
-      if (!closed) {
-        listen();
-      }
-    } catch {
-      // Whatever the reason, the person is told that the relay does not answer, and it is tried again.
+    const loaded = await fetchRun(relay);
+    if (closed) {
+      return;
+    }
+    if (loaded === undefined) {
       handlers.state("lost");
       later();
+    } else {
+      take(loaded);
+      listen();
     }
   }
 

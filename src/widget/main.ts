@@ -4,6 +4,7 @@
  * at 20 % power, for at most 24 hours. One click stops.
  */
 import type { ContributorView } from "../contributor/view.ts";
+import { fetchRun } from "../net/run.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import { WIDGET_AGREEMENT_MS, agree, covers, formatAgreement, parseAgreement } from "../ui/agreement.ts";
 import type { Trainer } from "../ui/bridge.ts";
@@ -68,14 +69,13 @@ async function look(): Promise<void> {
     show("idle", "From this address nobody can contribute: browsers want a secure (https) page for it.");
     return;
   }
-  try {
-    const response = await fetch("/api/run", { cache: "no-store" });
-    run = (await response.json()) as RunView;
-    setText(byId("purpose"), `Your device can help: ${asSentence(run.charter.purpose)}`);
-    show("idle", "");
-  } catch {
+  run = (await fetchRun("")) ?? null;
+  if (run === null) {
     show("idle", navigator.onLine ? "The relay does not answer right now. Try again." : "This device is offline.");
+    return;
   }
+  setText(byId("purpose"), `Your device can help: ${asSentence(run.charter.purpose)}`);
+  show("idle", "");
 }
 
 /** What the host may do; there is no message that starts, resumes, raises or agrees. */

@@ -1,0 +1,32 @@
+import { expect, test } from "vitest";
+import { fetchRun } from "./run.ts";
+
+test("fetchRun() gives the record, and nothing for another answer, for what is no record and for no answer", async () => {
+  const asked: string[] = [];
+  const answering = (answer: () => Response) => async (input: RequestInfo | URL) => {
+    asked.push(String(input));
+    return answer();
+  };
+  const record = { run: "r", versions: [] };
+  expect(
+    await fetchRun(
+      "https://relay",
+      answering(() => Response.json(record)),
+    ),
+  ).toEqual(record);
+  expect(asked).toEqual(["https://relay/api/run"]);
+  // An error has a body, too: the widget once took it for a run.
+  expect(
+    await fetchRun(
+      "",
+      answering(() => Response.json({ error: "too many" }, { status: 429 })),
+    ),
+  ).toBeUndefined();
+  expect(
+    await fetchRun(
+      "",
+      answering(() => new Response("<html>")),
+    ),
+  ).toBeUndefined();
+  expect(await fetchRun("", () => Promise.reject(new TypeError("Failed to fetch")))).toBeUndefined();
+});

@@ -5,6 +5,7 @@
  */
 import { expose, transfer } from "comlink";
 import { HeddleError, messageIn } from "../src/base/assert.ts";
+import type { Digest } from "../src/base/bytes.ts";
 import { keepEngine } from "../src/contributor/keeper.ts";
 import type { PeerRtc } from "../src/contributor/peers.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../src/contributor/run.ts";
@@ -42,30 +43,36 @@ interface Session {
 }
 
 let setting: Setting | undefined;
-let session: Promise<Session> | undefined;
+let session: { readonly run: Digest; readonly opened: Promise<Session> } | undefined;
 let current: Contributor | undefined;
 let writer: Writer | undefined;
 let opening: Promise<Store> | undefined;
 let duty = 0;
 let peers = false;
 const pace = createPace({ clock: systemClock, duty: () => duty });
-/** The person's last word: a stop that comes while the engine is being chosen counts. */
-let wanted = false;
+/** The person's last words: a stop or a pause that comes while the engine is being chosen counts. */
+let [wanted, paused] = [false, false];
 
 const surface: TrainSurface = {
   open: (options, onView, lend) => {
     setting = { options, onView, lend };
     ({ duty, peers } = options);
   },
-  start: () =>
+  start: (run) =>
     outcome(async () => {
       performance.mark("heddle start");
       wanted = true;
-      session ??= openSession(known(setting));
+      session ??= { run, opened: openSession(known(setting), run) };
+      if (session.run !== run) {
+        throw new HeddleError("consent", "Cannot take part: this program was started for another run");
+      }
       try {
-        const { contributor, sentence } = await session;
+        const { contributor, sentence } = await session.opened;
         if (wanted) {
           contributor.start();
+        }
+        if (wanted && paused) {
+          contributor.pause();
         }
         return sentence;
       } catch (error) {
@@ -73,10 +80,16 @@ const surface: TrainSurface = {
         throw error;
       }
     }),
-  pause: () => current?.pause(),
-  resume: () => current?.resume(),
+  pause: () => {
+    paused = true;
+    current?.pause();
+  },
+  resume: () => {
+    paused = false;
+    current?.resume();
+  },
   stop: async () => {
-    wanted = false;
+    [wanted, paused] = [false, false];
     await current?.stop();
   },
   setDuty: (next) => {
@@ -114,9 +127,12 @@ function openStore(): Promise<Store> {
   return opening;
 }
 
-async function openSession({ options, onView, lend }: Setting): Promise<Session> {
+async function openSession({ options, onView, lend }: Setting, agreed: Digest): Promise<Session> {
   const { relay, agent } = options;
-  const [{ charter }, key, store] = await Promise.all([lookUpRun(relay), loadDeviceKey(), openStore()]);
+  const [{ run, charter }, key, store] = await Promise.all([lookUpRun(relay), loadDeviceKey(), openStore()]);
+  if (run !== agreed) {
+    throw new HeddleError("consent", "The relay serves another run now than the one that was agreed to");
+  }
   const program = stepProgram(charter.model, charter.inner);
   const tunings = openTunings(store.keys);
   const opening = { output: "loss", pace, tunings };
@@ -145,6 +161,7 @@ async function openSession({ options, onView, lend }: Setting): Promise<Session>
       return keeper.use(losses, make, onEngine);
     },
     agent,
+    run,
     onView,
     duty,
   });

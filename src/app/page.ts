@@ -2,6 +2,7 @@
  * The contributor page: joins the run's feed, the training worker and the screen. Everything it needs from outside comes in
  * as ports, so that the fixture in test/fixtures/ui can drive it with samples; `main.ts` makes the real ones.
  */
+import type { Digest } from "../base/bytes.ts";
 import type { ContributorView } from "../contributor/view.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import { agree, covers, formatAgreement, parseAgreement, type TextStore } from "../ui/agreement.ts";
@@ -76,7 +77,12 @@ class Page {
   listen(): void {
     const { main, other, power, peers, writer } = this.#screen;
     for (const button of [main, other]) {
-      button.addEventListener("click", () => this.#act(button.dataset["act"] as Act));
+      button.addEventListener("click", ({ detail }) => {
+        // The second click of a double click would press what the first one has put there.
+        if (detail <= 1) {
+          this.#act(button.dataset["act"] as Act);
+        }
+      });
     }
     power.addEventListener("heddle-duty", (event) => {
       const duty = (event as CustomEvent<number>).detail;
@@ -114,6 +120,9 @@ class Page {
 
   #takeRun(run: RunView): void {
     if (this.#run?.run !== run.run) {
+      if (this.#trainerState.type === "none") {
+        this.#end(); // it was opened for the run of before
+      }
       this.#earlier = parseHistory(this.#ports.kept.getItem(HISTORY_KEY), run.run);
     }
     this.#run = run;
@@ -213,22 +222,29 @@ class Page {
       }
       kept.setItem(AGREEMENT_KEY, formatAgreement(agree({ run: run.run, nowMs: nowMs() })));
     }
-    this.#release ??= await this.#ports.takePlace();
+    if (this.#release === null) {
+      const place = await this.#ports.takePlace();
+      if (this.#release !== null) {
+        place?.(); // another click was faster
+        return;
+      }
+      this.#release = place;
+    }
     this.#elsewhere = this.#release === null;
     if (this.#elsewhere) {
       this.#draw();
     } else {
-      await this.#start();
+      await this.#start(run.run);
     }
   }
 
-  async #start(): Promise<void> {
+  async #start(run: Digest): Promise<void> {
     this.#attempt += 1;
     const mine = this.#attempt;
     this.#trainerState = { type: "opening" };
     this.#draw();
     keepFocus(this.#screen.other);
-    const outcome = await this.#worker().start();
+    const outcome = await this.#worker().start(run);
     if (mine !== this.#attempt) {
       return;
     }
@@ -255,9 +271,7 @@ class Page {
   #retry(): void {
     if (this.#trainerState.type === "failed" || this.#view?.status === "failed") {
       this.#trainerState = { type: "none" };
-      this.#trainer?.close();
-      this.#trainer = null;
-      this.#view = null;
+      this.#end();
       void this.#contribute();
     } else if (this.#elsewhere) {
       this.#elsewhere = false;
@@ -274,9 +288,7 @@ class Page {
       (view) => this.#takeView(view),
       (message) => {
         this.#attempt += 1;
-        this.#trainer = null;
-        this.#view = null;
-        this.#screen.writer.busy = false;
+        this.#end();
         this.#fail("unknown", message);
         this.#draw();
       },
@@ -284,7 +296,18 @@ class Page {
     return this.#trainer;
   }
 
+  /** Ends the worker; what it has contributed stays in the list. */
+  #end(): void {
+    this.#trainer?.close();
+    this.#trainer = null;
+    this.#earlier = this.#items();
+    this.#view = null;
+  }
+
   #fail(code: string, message: string): void {
+    if (code === "consent") {
+      this.#feed.retry(); // to hear of the run that is served now
+    }
     this.#letGo();
     this.#trainerState = { type: "failed", code, message };
   }

@@ -44,6 +44,10 @@ function watch(registration: ServiceWorkerRegistration): void {
   const show = (waiting: ServiceWorker): void => {
     byId("update").hidden = false;
     byId("update-now").onclick = () => {
+      if (waiting.state !== "installed") {
+        location.reload(); // another tab has let it take over, or a newer one has come
+        return;
+      }
       navigator.serviceWorker.addEventListener("controllerchange", () => location.reload(), { once: true });
       waiting.postMessage({ type: "take-over" });
     };

@@ -208,6 +208,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
     "The graphics processor gave wrong numbers in a self-test, so it does not train. A driver update may help.",
   unreachable: "The relay may be restarting, or a firewall is in the way. Try again in a moment.",
   store: "The browser does not let this page keep data. Leave private browsing, or allow storage for this site.",
+  consent: "Try again: the terms of the run that it serves now are shown first.",
   limit: "Please reload the page; if it happens again, report it.",
 };
 

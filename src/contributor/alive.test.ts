@@ -40,7 +40,7 @@ describe("links that end, fall silent or are refused", () => {
   });
 
   test("a WebRTC lane that falls silent is closed and tried again, the dialled link stays", () => {
-    const walk = new Walk(true);
+    const walk = new Walk({ rtc: true });
     walk.settle();
     walk.on({ type: "rtcOpened" });
     for (let n = 1; n < SILENT_BEATS; n += 1) {
@@ -57,7 +57,7 @@ describe("links that end, fall silent or are refused", () => {
   });
 
   test("the WebRTC lane is tried again after the relay's pause and a random share of a doubling back-off", () => {
-    const walk = new Walk(true);
+    const walk = new Walk({ rtc: true });
     walk.settle();
     for (let n = 0; n < 12; n += 1) {
       expect(walk.state.rtc).toBe("opening");

@@ -43,7 +43,11 @@ async function dialled(reply: (message: ContributorMessage, bytes: Bytes) => Rel
     device: "none",
     privateData: false,
   } as const;
-  const state = { ...createState({ ...identity, engineSentence: "" }, true), dial: 1, rtc: "opening" } as const;
+  const state = {
+    ...createState({ ...identity, engineSentence: "", run: null }, true),
+    dial: 1,
+    rtc: "opening",
+  } as const;
   const lanes = new Lanes({
     key,
     verify,

@@ -49,6 +49,8 @@ export interface ContributorOptions {
   readonly agent: string;
   /** The work trains on texts that stay here. */
   readonly privateData?: boolean;
+  /** The run that the person agreed to take part in; absent: whichever the relay serves. */
+  readonly run?: Digest;
   readonly onView?: (view: ContributorView) => void;
   /** Share of the time to work at the start, 0.05 … 1. */
   readonly duty?: number;
@@ -114,7 +116,8 @@ class Session {
     this.duty = clampDuty(options.duty ?? 1);
     const { key, agent, engine, privateData = false } = options;
     const { kind, device, sentence } = engine;
-    const identity = { publicKey: key.publicKey, agent, engine: kind, device, engineSentence: sentence, privateData };
+    const who = { publicKey: key.publicKey, agent, engine: kind, device, privateData };
+    const identity = { ...who, engineSentence: sentence, run: options.run ?? null };
     this.#state = createState(identity, options.openRtc !== undefined);
     this.#lanes = new Lanes({
       ...options,

@@ -55,6 +55,8 @@ export interface Identity {
   /** Why this engine, for people; not sent. */
   readonly engineSentence: string;
   readonly privateData: boolean;
+  /** The run that the person agreed to take part in, or null for whichever the relay serves; not sent. */
+  readonly run: Digest | null;
 }
 
 export type LinkState =

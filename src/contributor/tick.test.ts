@@ -75,6 +75,20 @@ describe("tick()", () => {
     expect(walk.state.failure).toMatch(/another run/);
   });
 
+  test("takes part in the run that the person agreed to, and fails when the relay welcomes it to another", () => {
+    const welcomed = (agreed: string): Walk => {
+      const walk = new Walk({ run: digest(agreed) });
+      walk.on({ type: "start" });
+      walk.on({ type: "linked", dial: walk.state.dial });
+      walk.greet();
+      const contributor = digest("d") as string as ContributorId;
+      walk.receive({ type: "welcome", run: digest("q"), charter, contributor, head: head(0), earlier: [] });
+      return walk;
+    };
+    expect(welcomed("q").state).toMatchObject({ failure: null, run: { digest: digest("q") } });
+    expect(welcomed("r").state).toMatchObject({ failure: expect.stringMatching(/another run/), run: null });
+  });
+
   test("trains, uploads, says ready for checks, and asks for new work only after the verdict", () => {
     const walk = new Walk();
     walk.settle();
@@ -328,7 +342,7 @@ describe("tick()", () => {
   });
 
   test("an update goes by WebRTC while that lane is open, and again by the dialled link when it stalls", () => {
-    const walk = new Walk(true);
+    const walk = new Walk({ rtc: true });
     expect(types(walk.connect())).toContain("openRtc");
     walk.on({ type: "rtcOpened" });
     walk.on({ type: "fetched", version: 0, digest: digest("0") });

@@ -225,7 +225,8 @@ function receive(draft: Draft, message: RelayMessage): void {
     }
     case "welcome": {
       const { run, charter, contributor, head, earlier } = message;
-      if (state.run !== null && state.run.digest !== run) {
+      const expected = state.run?.digest ?? state.identity.run;
+      if (expected !== null && expected !== run) {
         fail(draft, `${REASONS["wrong-run"]} Start again to take part in the run that the relay serves now.`);
         return;
       }

@@ -7,7 +7,7 @@ import { counters, digest, pending, types, Walk } from "./walk.fixture.ts";
 describe("an update in pieces", () => {
   const large: Pending = { ...pending, pieces: 10 };
   const offered = (rtc = false): Walk => {
-    const walk = new Walk(rtc);
+    const walk = new Walk({ rtc });
     walk.settle(0, large);
     return walk;
   };

@@ -82,8 +82,9 @@ export class Walk {
   nowMs = 1000;
   effects: readonly Effect[] = [];
   readonly rng: Rng = createRng("walk");
-  constructor(rtc = false) {
-    this.state = createState(identity, rtc);
+  /** `run`: what the person agreed to. */
+  constructor({ rtc = false, run = null }: { readonly rtc?: boolean; readonly run?: Digest | null } = {}) {
+    this.state = createState({ ...identity, run }, rtc);
   }
   on(event: ContributorEvent, afterMs = 1): readonly Effect[] {
     this.nowMs += afterMs;

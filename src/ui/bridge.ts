@@ -4,13 +4,15 @@
  */
 import { messageIn } from "../base/assert.ts";
 import { proxy, wrap, type Remote } from "comlink";
+import type { Digest } from "../base/bytes.ts";
 import type { ContributorView } from "../contributor/view.ts";
 import { watchFrames } from "./frames.ts";
 import { lendRtc } from "./lend.ts";
 import type { GenerateOptions, Outcome, TrainOptions, TrainSurface } from "./surface.ts";
 
 export interface Trainer {
-  start(): Promise<Outcome>;
+  /** Takes part in `run`, to which the person agreed. */
+  start(run: Digest): Promise<Outcome>;
   pause(): void;
   resume(): void;
   stop(): void;
@@ -20,7 +22,7 @@ export interface Trainer {
   abort(): void;
   /** The page goes away: says goodbye to the relay; best effort. */
   leave(): void;
-  /** Ends the worker at once. */
+  /** Ends the worker at once, and with a failure what still waits for it. */
   close(): void;
 }
 
@@ -34,10 +36,19 @@ export function openTrainer(
   let unwatch = (): void => {};
   /** The last of start and stop that the person asked for: an engine takes seconds to open, and a stop may come meanwhile. */
   let wanted = false;
-  const crash = (message: string): void => {
+  // Calls to a worker that has ended are never answered.
+  let giveUp: (outcome: Outcome) => void = () => {};
+  const ended = new Promise<Outcome>((resolve) => {
+    giveUp = resolve;
+  });
+  const end = (message: string): void => {
     wanted = false;
     unwatch();
     worker.terminate();
+    giveUp({ ok: false, code: "unknown", message });
+  };
+  const crash = (message: string): void => {
+    end(message);
     onCrash(message);
   };
   worker.addEventListener("error", (event) => {
@@ -54,16 +65,15 @@ export function openTrainer(
   };
   const ask = async (call: () => Promise<Outcome>): Promise<Outcome> => {
     try {
-      await opened;
-      return await call();
+      return await Promise.race([opened.then(call), ended]);
     } catch (error) {
       return { ok: false, code: "unknown", message: messageIn(error) };
     }
   };
   return {
-    start: async () => {
+    start: async (run) => {
       wanted = true;
-      const outcome = await ask(() => remote.start());
+      const outcome = await ask(() => remote.start(run));
       unwatch();
       if (outcome.ok && wanted) {
         unwatch = watchFrames((gapMs) => tell(() => remote.setFrames(gapMs)));
@@ -82,10 +92,6 @@ export function openTrainer(
     generate: (request, onText) => ask(() => remote.generate(request, proxy(onText))),
     abort: () => tell(() => remote.abort()),
     leave: () => tell(() => remote.stop()),
-    close: () => {
-      wanted = false;
-      unwatch();
-      worker.terminate();
-    },
+    close: () => end("The training program was closed"),
   };
 }

@@ -51,6 +51,7 @@ export class ContributionsElement extends HTMLElement {
       this.replaceChildren(make("p", { class: "empty" }, words));
       return;
     }
+    const focused = this.contains(document.activeElement);
     const shown = this.#all ? this.#items : this.#items.slice(0, ROWS_FIRST);
     this.replaceChildren(make("ol", { class: "rows", role: "list" }, ...shown.map(row)));
     if (this.#items.length > ROWS_FIRST) {
@@ -59,9 +60,11 @@ export class ContributionsElement extends HTMLElement {
       more.addEventListener("click", () => {
         this.#all = !this.#all;
         this.#draw();
-        this.querySelector("button")?.focus();
       });
       this.append(more);
+      if (focused) {
+        more.focus();
+      }
     }
   }
 }

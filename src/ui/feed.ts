@@ -29,7 +29,6 @@ export function openFeed(relay: string, handlers: FeedHandlers): Feed {
 
   function take(next: RunView): void {
     run = next;
-    delayMs = 1_000;
     handlers.run(next);
     handlers.state("live");
   }
@@ -38,6 +37,9 @@ export function openFeed(relay: string, handlers: FeedHandlers): Feed {
     events?.close();
     const source = new EventSource(`${relay}/api/events`);
     events = source;
+    source.addEventListener("open", () => {
+      delayMs = 1_000;
+    });
     source.addEventListener("run", (event) => take(JSON.parse(event.data as string) as RunView));
     source.addEventListener("version", (event) => {
       if (run !== null) {
@@ -45,9 +47,10 @@ export function openFeed(relay: string, handlers: FeedHandlers): Feed {
       }
     });
     source.addEventListener("error", () => {
-      handlers.state("lost");
       if (source.readyState === EventSource.CLOSED) {
-        later();
+        later(); // refused: it has no more streams to give, and is asked for the whole record instead
+      } else {
+        handlers.state("lost");
       }
     });
   }

@@ -22,6 +22,7 @@ export class MeterElement extends HTMLElement {
   #reading: MeterReading = { tokensPerS: 0, working: false };
   #trace: number[] = [];
   #lastMs = 0;
+  #lang = "en";
   #number = make("span", { class: "meter-number" }, "0");
   #line = makeSvg("path", { class: "meter-line", fill: "none", "vector-effect": "non-scaling-stroke" });
 
@@ -51,6 +52,14 @@ export class MeterElement extends HTMLElement {
     this.#draw();
   }
 
+  /** How numbers are written: a language tag; what is none changes nothing. */
+  set numbersIn(lang: string) {
+    if (isLanguage(lang)) {
+      this.#lang = lang;
+      this.#draw();
+    }
+  }
+
   get reading(): MeterReading {
     return this.#reading;
   }
@@ -67,8 +76,16 @@ export class MeterElement extends HTMLElement {
 
   #draw(): void {
     this.toggleAttribute("data-working", this.#reading.working);
-    setText(this.#number, this.#reading.working ? formatCount(this.#reading.tokensPerS) : "0");
+    setText(this.#number, this.#reading.working ? formatCount(this.#reading.tokensPerS, this.#lang) : "0");
     this.#line.setAttribute("d", tracePath(this.#trace));
+  }
+}
+
+function isLanguage(lang: string): boolean {
+  try {
+    return Intl.getCanonicalLocales(lang).length === 1;
+  } catch {
+    return false;
   }
 }
 

@@ -31,22 +31,34 @@ export function openPlace(locks: LockManager | undefined): Promise<(() => void) 
 /** The store that `open` gives, or one that forgets with the page where the browser denies storage or it is full. */
 export function safeStore(open: () => TextStore): TextStore {
   const memory = new Map<string, string>();
-  const attempt = <T>(use: (store: TextStore) => T): T | undefined => {
+  const attempt = <T>(use: (store: TextStore) => T, denied: () => T): T => {
     try {
       return use(open());
     } catch {
-      return undefined; // Denied or full: memory holds it for as long as the page is open.
+      return denied(); // or full: memory holds it for as long as the page is open
     }
   };
   return {
-    getItem: (key) => memory.get(key) ?? attempt((store) => store.getItem(key)) ?? null,
+    // What the store has counts: another tab may have changed it since.
+    getItem: (key) =>
+      memory.get(key) ??
+      attempt(
+        (store) => store.getItem(key),
+        () => null,
+      ),
     setItem: (key, value) => {
-      memory.set(key, value);
-      attempt((store) => store.setItem(key, value));
+      memory.delete(key);
+      attempt(
+        (store) => store.setItem(key, value),
+        () => void memory.set(key, value),
+      );
     },
     removeItem: (key) => {
       memory.delete(key);
-      attempt((store) => store.removeItem(key));
+      attempt(
+        (store) => store.removeItem(key),
+        () => undefined,
+      );
     },
   };
 }

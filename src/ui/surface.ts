@@ -2,6 +2,7 @@
  * What the training worker offers to a page, in plain data: both ends of the comlink bridge are typed by this file.
  * `train.ts` implements it in the worker, `bridge.ts` is the page's end.
  */
+import type { Digest } from "../base/bytes.ts";
 import type { ContributorView } from "../contributor/view.ts";
 
 export interface TrainOptions {
@@ -34,8 +35,11 @@ export type LendRtc = (port: MessagePort) => void;
 export interface TrainSurface {
   /** Remembers the options and whom to tell; nothing is downloaded or computed yet. `lend` is null where the page has no WebRTC. */
   open(options: TrainOptions, onView: (view: ContributorView) => void, lend: LendRtc | null): void;
-  /** Chooses the engine the first time, then takes part. The sentence says which engine and why. */
-  start(): Promise<Outcome>;
+  /**
+   * Chooses the engine the first time, then takes part in `run`, to which the person agreed, and in no other: code "consent" when
+   * the relay serves another now. The sentence says which engine and why.
+   */
+  start(run: Digest): Promise<Outcome>;
   pause(): void;
   resume(): void;
   /** Leaves the run; resolves when nothing computes any more. */

@@ -3,6 +3,7 @@
  * are shown in the frame, on the relay's own origin; only a guarded click on "Agree and start" loads and starts the worker,
  * at 20 % power, for at most 24 hours. One click stops.
  */
+import type { Digest } from "../base/bytes.ts";
 import type { ContributorView } from "../contributor/view.ts";
 import { fetchRun } from "../net/run.ts";
 import type { RunView } from "../protocol/run-view.ts";
@@ -34,6 +35,12 @@ let run: RunView | null = null;
 let trainer: Trainer | null = null;
 let view: ContributorView | null = null;
 let release: (() => void) | null = null;
+/** Counts starts and stops: a start that was overtaken gives up. */
+let attempt = 0;
+/** The embedding page's word while the worker is loaded, which is told of it then. */
+let pauseAsked = false;
+/** A click on the button waits for the run's record. */
+let asking = false;
 let endTimer: ReturnType<typeof setTimeout> | undefined;
 /** When the buttons that are shown now came up. */
 let shownMs = 0;
@@ -86,12 +93,13 @@ function hear(message: HostMessage): void {
       break;
     case "lang":
       // Numbers follow; the words are English until someone translates them.
-      meter.lang = message.lang;
+      meter.numbersIn = message.lang;
       break;
     case "size":
       document.documentElement.dataset["size"] = message.size;
       break;
     case "pause":
+      pauseAsked = true;
       trainer?.pause();
       break;
     default:
@@ -108,15 +116,18 @@ function judge(event: MouseEvent): ReturnType<typeof judgeClick> {
 
 /** Shows the terms; with an agreement of the last 24 hours, and only for a click that counts, starts at once. */
 async function ask(counted: boolean): Promise<void> {
-  if (run === null) {
-    await look();
+  if (asking) {
+    return;
   }
+  asking = true;
+  await look(); // The relay may serve another run by now, to which nobody here has agreed.
+  asking = false;
   if (run === null) {
     return;
   }
   const given = parseAgreement(kept.getItem(AGREEMENT_KEY));
   if (counted && covers(given, { run: run.run, nowMs: Date.now(), lastsMs: WIDGET_AGREEMENT_MS })) {
-    await start();
+    await start(run.run);
     return;
   }
   const parts = consentParts(consentTerms(run, DUTY, "24 hours"));
@@ -129,19 +140,34 @@ async function agreeAndStart(): Promise<void> {
   if (run !== null) {
     const nowMs = Date.now();
     kept.setItem(AGREEMENT_KEY, formatAgreement(agree({ run: run.run, nowMs, lastsMs: WIDGET_AGREEMENT_MS })));
-    await start();
+    await start(run.run);
   }
 }
 
-async function start(): Promise<void> {
-  release ??= await openPlace(navigator.locks);
-  if (release === null) {
+async function start(agreed: Digest): Promise<void> {
+  attempt += 1;
+  const mine = attempt;
+  pauseAsked = false;
+  show("starting", "Getting this device ready …");
+  const place = await openPlace(navigator.locks);
+  if (attempt !== mine) {
+    place?.();
+    return;
+  }
+  if (place === null) {
     show("idle", "Heddle already works in another frame or tab on this site.");
     return;
   }
-  show("starting", "Getting this device ready …");
-  const mine = release;
-  const { openTrainer } = await import("../ui/bridge.ts");
+  release = place;
+  const bridge = await import("../ui/bridge.ts").catch(() => null);
+  if (attempt !== mine) {
+    return; // Stopped in the meantime.
+  }
+  if (bridge === null) {
+    stop("The training program could not be loaded. Try again.", "failed");
+    return;
+  }
+  const { openTrainer } = bridge;
   trainer = openTrainer(
     { relay: location.origin, engine: "auto", duty: DUTY, peers: false, agent: AGENT },
     (next) => {
@@ -150,9 +176,12 @@ async function start(): Promise<void> {
     },
     (message) => stop(asSentence(message)),
   );
-  const outcome = await trainer.start();
-  if (release !== mine) {
-    return; // Stopped in the meantime.
+  if (pauseAsked) {
+    trainer.pause();
+  }
+  const outcome = await trainer.start(agreed);
+  if (attempt !== mine) {
+    return;
   }
   if (!outcome.ok) {
     const blocked = "This browser lets a box on another site keep nothing. Open the page to contribute.";
@@ -163,6 +192,7 @@ async function start(): Promise<void> {
 }
 
 function stop(sentence: string, state: WidgetState = "stopped"): void {
+  attempt += 1;
   clearTimeout(endTimer);
   trainer?.stop();
   trainer?.close();
@@ -195,6 +225,9 @@ function show(state: WidgetState, sentence: string): void {
   byId("terms").hidden = state !== "asking";
   byId("working").hidden = !working;
   byId("pause").hidden = state === "starting";
+  if (document.activeElement?.closest("#frame [hidden]")) {
+    byId(working ? "stop" : "lend").focus(); // what had the focus is not shown any more
+  }
   setText(byId(working ? "sentence" : "state"), sentence);
   meter.reading = { tokensPerS: view?.tokensPerS ?? 0, working: state === "working" };
   const { tokensPerS = 0, tokensTotal = 0, accepted = 0 } = view ?? {};

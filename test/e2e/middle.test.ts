@@ -41,7 +41,7 @@ async function offerThrough(change: { readonly offer: Change; readonly answer: C
   const key = keyOf("ada");
   const identity = { publicKey: key.publicKey, agent: "test", engine: "twin", device: "test" } as const;
   const state = {
-    ...createState({ ...identity, engineSentence: "", privateData: false }, true),
+    ...createState({ ...identity, engineSentence: "", privateData: false, run: null }, true),
     dial: 1,
     rtc: "opening",
   } as const;

@@ -90,6 +90,11 @@ describe("the contributor page", () => {
     expect(page.workers().length).toBe(0);
     await page.locator("#main").click();
     await expect.poll(() => page.locator("#main").innerText(), { timeout: 30_000 }).toBe("Pause");
+    await page.locator("#other").dblclick(); // the second click must not press what takes the button's place
+    await expect.poll(() => page.locator("#main").innerText()).toBe("Contribute");
+    expect(await page.evaluate(() => localStorage.getItem("heddle.agreement"))).not.toBeNull();
+    await page.locator("#main").dblclick();
+    await expect.poll(() => page.locator("#main").innerText(), { timeout: 30_000 }).toBe("Pause");
     await page.locator("#other").click();
     await expect.poll(() => page.locator("#main").innerText()).toBe("Contribute");
     await page.context().close();

@@ -74,6 +74,43 @@ test("a host page cannot start the widget by messages", async () => {
   expect(await frame.locator("#lend").isVisible()).toBe(true);
 });
 
+test("a stop while the program loads is the last word, and another run than the one agreed to is asked about anew", async () => {
+  const { page, faults } = await openPage(browser, relay.demoOrigin);
+  const frame = page.frameLocator("heddle-widget iframe");
+  const load = Promise.withResolvers<undefined>();
+  await page.context().route(/assets\/bridge-/, async (route) => {
+    await load.promise;
+    await route.continue();
+  });
+  await page.locator("heddle-widget iframe").scrollIntoViewIfNeeded();
+  await frame.locator("#lend").waitFor();
+  await page.waitForTimeout(1_000);
+  await frame.locator("#lend").click();
+  await page.waitForTimeout(1_000);
+  await frame.locator("#yes").click();
+  await page.waitForTimeout(1_000); // the box takes its new height, and what is clicked moves
+  await frame.locator("#stop").click();
+  await frame.locator("#lend").waitFor();
+  load.resolve(undefined);
+  await page.waitForTimeout(1_000); // for something wrong to happen
+  expect(page.workers().length).toBe(0);
+  expect(await frame.locator("#lend").isVisible()).toBe(true);
+
+  const other = "0".repeat(64);
+  await page.context().route("**/api/run", async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, json: { ...((await response.json()) as object), run: other } });
+  });
+  await frame.locator("#lend").click();
+  await frame.locator("#terms").waitFor(); // though the agreement of before is a second old
+  expect(page.workers().length).toBe(0);
+  await page.waitForTimeout(1_000);
+  await frame.locator("#yes").click();
+  await expect.poll(() => frame.locator("#state").innerText(), { timeout: 30_000 }).toMatch(/another run/);
+  expect(page.workers().length).toBe(0);
+  expect(faults).toEqual([]);
+});
+
 async function run(origin: string): Promise<{ connected: number; versions: { accepted: number }[] }> {
   return (await (await fetch(`${origin}/api/run`)).json()) as { connected: number; versions: { accepted: number }[] };
 }

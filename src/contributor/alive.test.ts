@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { ContributorId } from "../base/bytes.ts";
 import { BEAT_MS, DEAD_MS, OFFER_PAUSE_MS } from "../protocol/limits.ts";
-import { DIAL_BACK_OFF, RETRY_SPREAD, RTC_BACK_OFF, SILENT_BEATS } from "./state.ts";
+import { DIAL_BACK_OFF, LASTED_MS, RETRY_SPREAD, RTC_BACK_OFF, SILENT_BEATS } from "./state.ts";
 import { wakeMs } from "./tick.ts";
 import { challenge, charter, digest, head, pending, train, types, Walk } from "./walk.fixture.ts";
 
@@ -15,6 +15,18 @@ describe("links that end, fall silent or are refused", () => {
       expect(waitMs).toBeLessThanOrEqual(Math.min(DIAL_BACK_OFF.capMs, DIAL_BACK_OFF.baseMs * 2 ** n));
       expect(types(walk.on({ type: "woke" }, waitMs))).toEqual(["dial"]);
     }
+  });
+
+  test("a welcome does not end the back-off, a session that lasted does", () => {
+    const walk = new Walk();
+    const endAfter = (ms: number): number => {
+      walk.connect();
+      walk.on({ type: "woke" }, ms);
+      walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "Another session of this device has begun" });
+      return walk.state.attempts;
+    };
+    expect([1, 2, 3, 4].map(() => endAfter(10))).toEqual([1, 2, 3, 4]);
+    expect(endAfter(LASTED_MS)).toBe(1);
   });
 
   test("a relay that falls silent is left", () => {

@@ -30,6 +30,9 @@ interface Faults {
   /** Called when parameters are read from the engine. */
   readBack?: () => Promise<void>;
   unreadable?: boolean;
+  /** The blob that the store cannot read, and whether it has no room for any. */
+  damaged?: Digest;
+  full?: boolean;
 }
 
 /** A desk whose work takes 1 from every parameter in a step, and what that work was asked for. */
@@ -40,12 +43,19 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
     round: { ...sample.round, aheadMax: 5, aheadShare },
     ...changes,
   };
-  const blobs = new Map<Digest, Bytes>();
+  const served = new Map<Digest, Bytes>();
   const asked: { from: number; first: number | undefined; steps: number; assignment: string }[] = [];
   const store = createMemoryStore();
   const keys: Store["keys"] = {
     ...store.keys,
     get: async (key) => (faults.unreadable === true ? Promise.reject(new Error("busy")) : store.keys.get(key)),
+  };
+  const blobs: Store["blobs"] = {
+    ...store.blobs,
+    get: async (digest) =>
+      digest === faults.damaged ? Promise.reject(new HeddleError("integrity", "damaged")) : store.blobs.get(digest),
+    put: async (bytes) =>
+      faults.full === true ? Promise.reject(new HeddleError("store", "full")) : store.blobs.put(bytes),
   };
   const desk = createDesk({
     run: charterDigest(charter),
@@ -53,8 +63,8 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
     key: createKeyRegistry().create("desk"),
     privateData: false,
     pieceBytes: PIECE_BYTES,
-    fetchBlob: async (digest) => blobs.get(digest) ?? Promise.reject(new HeddleError("unreachable", "gone")),
-    store: { ...store, keys },
+    fetchBlob: async (digest) => served.get(digest) ?? Promise.reject(new HeddleError("unreachable", "gone")),
+    store: { ...store, keys, blobs },
     createWork: async () => ({
       train: async ({ stepsMax, id }: TrainAssignment, from: Float32Array, { firstStep }: TrainOptions) => {
         if (faults.lost === true) {
@@ -81,7 +91,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
     onEngine: () => undefined,
     onTrouble: () => undefined,
   });
-  blobs.set(shard.digest, new Uint8Array(1));
+  served.set(shard.digest, new Uint8Array(1));
   if (faults.unreadable === true) {
     await expect(desk.prepare(0)).rejects.toThrow("busy");
     faults.unreadable = false;
@@ -90,7 +100,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
   const hold = async (version: number, value: number): Promise<Digest> => {
     const params = new Float32Array(P).fill(value);
     const digest = digestOf(floatBytes(params));
-    blobs.set(digest, floatBytes(params));
+    served.set(digest, floatBytes(params));
     const head: VersionInfo = { version, digest, parent: null, update: null, checkpointBytes: 4 * P, evalLoss: 1 };
     await desk.fetch(head, []);
     return digest;
@@ -113,7 +123,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
     return sentBy(desk, pending as Pending);
   };
   const settle = (sent: Sent, outcome: Outcome): Promise<void> => desk.settle(sent.pending.id, outcome);
-  return { desk, asked, train, settle, hold, blobs };
+  return { desk, asked, train, settle, hold, served };
 }
 
 interface Sent {
@@ -237,14 +247,25 @@ describe("createDesk()", () => {
   });
 
   test("reads a notebook again that could not be read, and fetches the checkpoint where an update is missing", async () => {
-    const { desk, hold, blobs } = await deskOf(1, {}, { unreadable: true });
+    const { desk, hold, served } = await deskOf(1, {}, { unreadable: true });
     const parent = await hold(0, 1);
     const digest = await hold(9, 2);
     await hold(0, 1);
     const update = { digest: digestOf(new Uint8Array(9)), bytes: 9 };
-    expect(blobs.has(update.digest)).toBe(false);
+    expect(served.has(update.digest)).toBe(false);
     await desk.fetch({ version: 1, digest, parent, update, checkpointBytes: 4 * P, evalLoss: 1 }, []);
     expect(desk.base()?.params[0]).toBe(2);
+  });
+
+  test("is prepared where a text on its disk is damaged, and where the disk has no room for one", async () => {
+    for (const faults of [{ damaged: shard.digest }, { full: true }]) {
+      const { train } = await deskOf(
+        1,
+        { train: [data] },
+        faults,
+      ); // prepares
+      expect(await train(0, 10)).toBeDefined();
+    }
   });
 
   test("throws away what leads past the next version, and what follows work that was found harmful", async () => {

@@ -134,7 +134,7 @@ export function createDesk(options: DeskOptions): Desk {
     run,
     prepare: (losses) =>
       inTurn(async () => {
-        const texts = await fetchTexts(charter, store, fetchBlob);
+        const texts = await fetchTexts(charter, options);
         work?.[Symbol.dispose]();
         work = undefined;
         const contributor = contributorIdOf(key.publicKey);
@@ -272,14 +272,15 @@ function signedAs(page: Page | undefined, id: ContributionId): Signed | undefine
   return [page?.signed, page?.late].find((one) => one?.pending.id === id) ?? undefined;
 }
 
-/** The charter's open texts, in its order; each is kept in the store under its digest. */
-async function fetchTexts(charter: Charter, store: Store, fetchBlob: FetchBlob): Promise<Bytes[]> {
+/** The charter's open texts, in its order; each is kept in the store under its digest, if there is room. */
+async function fetchTexts(charter: Charter, { store, fetchBlob, onTrouble }: DeskOptions): Promise<Bytes[]> {
   const texts: Bytes[] = [];
   for (const shard of charter.train.filter((set) => set.category === "fully-open").flatMap((set) => set.shards)) {
-    let text = await store.blobs.get(shard.digest);
+    // What is damaged is fetched anew.
+    let text = await store.blobs.get(shard.digest).catch(() => undefined);
     if (text === undefined) {
       text = await fetchBlob(shard.digest, shard.bytes);
-      await store.blobs.put(text);
+      await store.blobs.put(text).catch((error: unknown) => onTrouble(`A text could not be kept: ${messageIn(error)}`));
     }
     texts.push(text);
   }

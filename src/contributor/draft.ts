@@ -7,6 +7,7 @@ import { OFFER_PAUSE_MS } from "../protocol/limits.ts";
 import type { ContributionId } from "../base/bytes.ts";
 import {
   DIAL_BACK_OFF,
+  LASTED_MS,
   RTC_BACK_OFF,
   type BackOff,
   type ContributorState,
@@ -71,11 +72,14 @@ export function waitMs(rng: Rng, attempts: number, { baseMs, capMs }: BackOff): 
 /** The link is gone: dial again after a random share of the back-off. Work in hand goes on. */
 export function endLink(draft: Draft, reason: string): void {
   const { state, nowMs, rng } = draft;
-  const untilMs = nowMs + waitMs(rng, state.attempts, DIAL_BACK_OFF);
+  // A welcome alone is no success: another session of this device may end this one, and this one that, for ever.
+  const lasted = state.link.type === "open" && nowMs - state.openMs >= LASTED_MS;
+  const attempts = lasted ? 0 : state.attempts;
+  const untilMs = nowMs + waitMs(rng, attempts, DIAL_BACK_OFF);
   set(draft, {
     link: { type: "waiting", untilMs },
     dial: state.dial + 1,
-    attempts: state.attempts + 1,
+    attempts: attempts + 1,
     trouble: reason,
     upload: null,
     readied: null,

@@ -3,7 +3,7 @@
  * as events, one at a time. Everything it touches comes in as an argument, so the browser, a laboratory's Node and the
  * simulation run these very lines. Control always goes by the dialled link; updates by WebRTC while that lane is open.
  */
-import { assert, HeddleError, messageIn } from "../base/assert.ts";
+import { assert, HeddleError, messageIn, type ErrorCode } from "../base/assert.ts";
 import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
@@ -24,6 +24,8 @@ import type { CreateWork, EngineInUse, JobOptions } from "./work.ts";
 
 export type { OpenRtc } from "./lanes.ts";
 
+/** What may be over at the next try: the relay is away, the GPU was taken, a proxy has changed what came. */
+const PASSING: readonly ErrorCode[] = ["unreachable", "device-lost", "integrity"];
 /** The person's page is told at most this often: drawing takes a frame's time on slow machines, and one in twenty may be late. */
 const VIEW_MS = 500;
 export interface ContributorOptions {
@@ -285,7 +287,7 @@ class Session {
     try {
       this.dispatch({ type: "prepared", ...(await this.#desk.prepare(losses)) });
     } catch (error) {
-      const fatal = error instanceof HeddleError && error.code !== "unreachable" && error.code !== "device-lost";
+      const fatal = error instanceof HeddleError && !PASSING.includes(error.code);
       this.dispatch({ type: "unprepared", reason: messageIn(error), fatal });
     }
   }

@@ -21,6 +21,8 @@ export interface BackOff {
 }
 /** Between dials. */
 export const DIAL_BACK_OFF: BackOff = { baseMs: 100, capMs: 30_000 };
+/** A session that lasted so long ends the back-off. */
+export const LASTED_MS = 2_000;
 /** Between tries to open the WebRTC lane, after the pause that the relay asks for. */
 export const RTC_BACK_OFF: BackOff = { baseMs: 5_000, capMs: 600_000 };
 /** Who is told when to come back comes later than that by a random share of the wait, at most of this much of it. */
@@ -102,8 +104,10 @@ export interface ContributorState {
   readonly link: LinkState;
   /** Counts dials; events of earlier links are ignored. */
   readonly dial: number;
-  /** Dials since the last welcome. */
+  /** Dials since the last session that lasted. */
   readonly attempts: number;
+  /** When the relay welcomed this link, or the last that was open. */
+  readonly openMs: number;
   /** The last refusal or the end of the last link, in words. */
   readonly trouble: string;
   /** The next beat; and beats since the last message, on the dialled link and on the WebRTC one. */
@@ -278,6 +282,7 @@ export function createState(identity: Identity, rtcAvailable: boolean): Contribu
     link: { type: "waiting", untilMs: 0 },
     dial: 0,
     attempts: 0,
+    openMs: 0,
     trouble: "",
     beatMs: 0,
     silentBeats: 0,

@@ -230,8 +230,8 @@ function receive(draft: Draft, message: RelayMessage): void {
         fail(draft, `${REASONS["wrong-run"]} Start again to take part in the run that the relay serves now.`);
         return;
       }
-      set(draft, { link: { type: "open" }, attempts: 0, trouble: "", contributor, run: { digest: run, charter } });
-      set(draft, { head, earlier, headMs: draft.nowMs, readied: null, readyMs: 0 });
+      set(draft, { link: { type: "open" }, openMs: draft.nowMs, trouble: "", contributor });
+      set(draft, { run: { digest: run, charter }, head, earlier, headMs: draft.nowMs, readied: null, readyMs: 0 });
       return;
     }
     case "assign":
@@ -278,7 +278,11 @@ function takeAssignment(draft: Draft, assignment: Assignment): void {
   const { state, nowMs } = draft;
   const made = [state.pending?.round, state.late?.round];
   const answered = assignment.type === "train" && made.includes(assignment.round);
-  if (answered || state.assigned?.assignment.id === assignment.id) {
+  if (answered) {
+    set(draft, { readied: null }); // its contribution is on the way; the relay has taken "ready" for lost work
+    return;
+  }
+  if (state.assigned?.assignment.id === assignment.id) {
     return; // said again after a reconnect
   }
   const givenMs = assignment.type === "train" ? assignment.trainMs : assignment.judgeMs;

@@ -5,7 +5,7 @@ import type { Link } from "../net/link.ts";
 import { contributionIdOf, decodeRelayMessage } from "../protocol/codec.ts";
 import { exampleRelayMessages } from "../protocol/examples.ts";
 import { Door, NEWS_AT_A_TIME, type DoorHost } from "./door.ts";
-import { calm, Actor, joined, started } from "./rehearsal.fixture.ts";
+import { calm, Actor, honestDelta, joined, pack, started } from "./rehearsal.fixture.ts";
 import { createGate, HELLO_RATE } from "./gate.ts";
 import { HOLD_MS, HOLDS_MAX, MESSAGE_RATE } from "./peer.ts";
 
@@ -88,6 +88,29 @@ describe("a session that sends too many messages", () => {
     }
     expect(eve.closed).toMatch(/more messages than can be read/);
     expect(eve.last("refused")?.reason).toBe("busy");
+  });
+
+  test("is one that sends a contribution again and again, each time after its answer", async () => {
+    const world = await started();
+    const [eve] = (await joined(world, "eve")) as [Actor];
+    const { message } = await eve.contribution(pack(honestDelta(eve.base)));
+    for (let n = 0; n < 3 * MESSAGE_RATE.burst; n += 1) {
+      eve.send(message);
+      await calm(world.host);
+    }
+    expect(eve.closed).toMatch(/more messages than can be read/);
+    expect(world.host.view().versions.length).toBeGreaterThan(0);
+  });
+
+  test("is one that sends contributions to rounds that are over", async () => {
+    const world = await started();
+    const [eve] = (await joined(world, "eve")) as [Actor];
+    const { message } = await eve.contribution(pack(honestDelta(eve.base)), { round: 0 });
+    for (let n = 0; n < 3 * MESSAGE_RATE.burst; n += 1) {
+      eve.send(message);
+      await calm(world.host);
+    }
+    expect(eve.closed).toMatch(/more messages than can be read/);
   });
 });
 

@@ -345,6 +345,7 @@ describe("Uploads", () => {
     await offer("late");
     nowMs = UPLOAD_REST_MS - 1;
     expect(await offer("new")).toBeNull();
+    await offer("early"); // again, which is no piece of it
     nowMs = UPLOAD_REST_MS + 1_000;
     expect(await offer("new")).not.toBeNull();
     expect((await keys.list("upload/")).toSorted()).toEqual(["upload/late", "upload/new"]);

@@ -245,10 +245,12 @@ export class Reception {
         return this.#pass(peer, intake, pieces);
       case "again": {
         const { contribution, verdict } = intake;
-        const done = (): void =>
+        const done = (): void => {
           peer?.send(
             verdict === null ? { type: "have", contribution, pieces } : { type: "verdict", contribution, verdict },
           );
+          peer?.waste();
+        };
         return { event: () => null, done };
       }
       case "refused":
@@ -276,7 +278,8 @@ export class Reception {
     }
     this.#host.log(`Session ${event.session}: contribution refused as "${event.reason}": ${detail}`);
     this.#host.fact({ type: "rejected", reason: event.reason });
-    return { event: () => event, done: () => (event.reason === "late" ? undefined : peer?.strike()) };
+    // Late may be anybody; who sends nothing else is no better than one who floods.
+    return { event: () => event, done: () => void (event.reason === "late" ? peer?.waste() : peer?.strike()) };
   }
 
   async #offer(peer: Peer, offer: Of<"offer">): Promise<void> {

@@ -102,7 +102,6 @@ export class Uploads {
     const upload = newUpload(offer, header, nowMs());
     const before = this.#uploads.get(upload.contributor);
     if (before?.contribution === upload.contribution) {
-      before.movedMs = nowMs();
       before.damaged = null;
       return before;
     }

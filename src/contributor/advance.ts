@@ -136,8 +136,9 @@ function advancePreparation(draft: Draft): void {
     set(draft, { preparation: "running" });
     draft.effects.push({ type: "prepare", run: state.run.digest, charter: state.run.charter, losses: state.rebuilds });
   }
-  const prepared = draft.state.preparation !== "none";
-  const mayFetch = prepared && state.intent === "working" && state.fetching === null && nowMs >= state.fetchMs;
+  const { preparation } = draft.state;
+  const hasDesk = preparation === "running" || preparation === "done";
+  const mayFetch = hasDesk && state.intent === "working" && state.fetching === null && nowMs >= state.fetchMs;
   if (mayFetch && state.head !== null && isBehind(state)) {
     set(draft, { fetching: state.head.digest });
     draft.effects.push({ type: "fetch", head: state.head, earlier: state.earlier });

@@ -259,11 +259,7 @@ describe("createDesk()", () => {
 
   test("is prepared where a text on its disk is damaged, and where the disk has no room for one", async () => {
     for (const faults of [{ damaged: shard.digest }, { full: true }]) {
-      const { train } = await deskOf(
-        1,
-        { train: [data] },
-        faults,
-      ); // prepares
+      const { train } = await deskOf(1, { train: [data] }, faults); // prepares
       expect(await train(0, 10)).toBeDefined();
     }
   });

@@ -125,7 +125,8 @@ export interface ContributorState {
   readonly relay: Bytes | null;
   readonly contributor: ContributorId | null;
   readonly run: { readonly digest: Digest; readonly charter: Charter } | null;
-  readonly preparation: "none" | "running" | "done";
+  /** "overtaken": one for a run that was forgotten still runs; the next begins when it has ended. */
+  readonly preparation: "none" | "running" | "done" | "overtaken";
   readonly prepareMs: number;
   /** Engines that failed since training was last finished. */
   readonly rebuilds: number;

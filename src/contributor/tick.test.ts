@@ -75,6 +75,23 @@ describe("tick()", () => {
     expect(walk.state.failure).toMatch(/another run/);
   });
 
+  test("started again while it prepares, prepares once more, after that and not beside it", () => {
+    const walk = new Walk();
+    expect(types(walk.connect())).toContain("prepare");
+    walk.on({ type: "linkEnded", dial: walk.state.dial, reason: "gone" });
+    walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
+    walk.on({ type: "linked", dial: walk.state.dial });
+    walk.receive({ ...challenge, relay: new Uint8Array(32).fill(8) });
+    expect(walk.state.failure).toMatch(/another key/);
+    walk.on({ type: "start" });
+    expect(types(walk.connect())).not.toContain("prepare");
+    const effects = walk.on({ type: "prepared", pending, late: null });
+    expect(types(effects)).toContain("prepare");
+    expect(walk.state).toMatchObject({ preparation: "running", pending: null });
+    walk.on({ type: "prepared", pending: null, late: null });
+    expect(walk.state.preparation).toBe("done");
+  });
+
   test("takes part in the run that the person agreed to, and fails when the relay welcomes it to another", () => {
     const welcomed = (agreed: string): Walk => {
       const walk = new Walk({ run: digest(agreed) });

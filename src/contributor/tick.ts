@@ -127,6 +127,9 @@ function take(draft: Draft, event: ContributorEvent): void {
       endRtc(draft, event.reason);
       return;
     case "prepared":
+      if (isOvertaken(draft)) {
+        return;
+      }
       set(draft, { preparation: "done", trouble: "" });
       if (state.pending === null && state.late === null) {
         takeRemembered(draft, event);
@@ -138,6 +141,9 @@ function take(draft: Draft, event: ContributorEvent): void {
       return;
     }
     case "unprepared":
+      if (isOvertaken(draft)) {
+        return;
+      }
       set(draft, { preparation: "none", prepareMs: nowMs + RETRY_MS, trouble: event.reason });
       if (event.fatal) {
         fail(draft, event.reason);
@@ -163,10 +169,20 @@ function take(draft: Draft, event: ContributorEvent): void {
   }
 }
 
+/** A preparation that has ended was for a run that is forgotten: now the next may begin. */
+function isOvertaken(draft: Draft): boolean {
+  const overtaken = draft.state.preparation === "overtaken";
+  if (overtaken) {
+    set(draft, { preparation: "none" });
+  }
+  return overtaken;
+}
+
 /** Starts, and after a failure forgets the run: the relay may serve another one by now. */
 function begin(draft: Draft): void {
+  const { state } = draft;
   set(draft, { intent: "working" });
-  if (draft.state.failure !== null) {
+  if (state.failure !== null) {
     const forgotten = {
       relay: null,
       run: null,
@@ -182,7 +198,7 @@ function begin(draft: Draft): void {
     set(draft, {
       ...forgotten,
       failure: null,
-      preparation: "none",
+      preparation: state.preparation === "running" || state.preparation === "overtaken" ? "overtaken" : "none",
       prepareMs: 0,
       rebuilds: 0,
       trouble: "",

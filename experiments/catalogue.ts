@@ -336,7 +336,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
         links: { ...RURAL, upMbitPerS: 1 },
       },
     ].map(({ name, sentence, aheadMax, links }) => {
-      const scale: Scale = { model: MIDDLING_MODEL, contributors: 4, rounds: 30, steps: 30 };
+      const scale: Scale = { model: MIDDLING_MODEL, contributors: 4, rounds: 12, steps: 30 };
       const round = { ...charterOf(scale).round, trainMs: 60_000, graceMs: 60_000, aheadMax };
       const devices: Devices = { stepMs: 300, spread: 1 };
       return arm(scale, name, sentence, {

@@ -43,7 +43,11 @@ export const QUICK_CHARTER = {
 
 export function temporaryFolder(): { readonly path: string; [Symbol.dispose](): void } {
   const path = mkdtempSync(join(tmpdir(), "heddle-"));
-  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+  // The contributor of a relay that was killed ends a moment after it, and writes until then.
+  return {
+    path,
+    [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 }),
+  };
 }
 
 export interface RelayOptions {

@@ -192,7 +192,7 @@ export class Stage {
     await Promise.all(this.relays().map(({ process: running }) => running.stop("SIGKILL")));
     await this.#nats?.close();
     this.#lines.forEach((line) => line.close());
-    rmSync(this.#folder.path, { recursive: true, force: true });
+    rmSync(this.#folder.path, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
   }
 
   /** The lead may change in between. */

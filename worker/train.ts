@@ -70,9 +70,9 @@ const surface: TrainSurface = {
         const { contributor, sentence } = await session.opened;
         if (wanted) {
           contributor.start();
-        }
-        if (wanted && paused) {
-          contributor.pause();
+          if (paused) {
+            contributor.pause();
+          }
         }
         return sentence;
       } catch (error) {

@@ -54,6 +54,8 @@ class Page {
   #trainer: Trainer | null = null;
   #trainerState: Facts["trainer"] = { type: "none" };
   #view: ContributorView | null = null;
+  /** The run that the worker was started for, of which `#view` tells. */
+  #startedFor: Digest | null = null;
   #elsewhere = false;
   #release: (() => void) | null = null;
   /** Counts starts and stops: a start that was overtaken gives up. */
@@ -120,9 +122,6 @@ class Page {
 
   #takeRun(run: RunView): void {
     if (this.#run?.run !== run.run) {
-      if (this.#trainerState.type === "none") {
-        this.#end(); // it was opened for the run of before
-      }
       this.#earlier = parseHistory(this.#ports.kept.getItem(HISTORY_KEY), run.run);
     }
     this.#run = run;
@@ -138,8 +137,10 @@ class Page {
     this.#draw();
   }
 
+  /** Of the run that is shown; the worker may still tell of the one that the relay served before. */
   #items(): readonly ContributionItem[] {
-    return mergeHistory(itemsOf(this.#view), this.#earlier);
+    const own = this.#startedFor === this.#run?.run ? this.#view : null;
+    return mergeHistory(itemsOf(own), this.#earlier);
   }
 
   #draw(): void {
@@ -239,6 +240,10 @@ class Page {
   }
 
   async #start(run: Digest): Promise<void> {
+    if (this.#startedFor !== null && this.#startedFor !== run) {
+      this.#end();
+    }
+    this.#startedFor = run;
     this.#attempt += 1;
     const mine = this.#attempt;
     this.#trainerState = { type: "opening" };
@@ -302,6 +307,7 @@ class Page {
     this.#trainer = null;
     this.#earlier = this.#items();
     this.#view = null;
+    this.#startedFor = null;
   }
 
   #fail(code: string, message: string): void {

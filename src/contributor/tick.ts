@@ -127,7 +127,7 @@ function take(draft: Draft, event: ContributorEvent): void {
       endRtc(draft, event.reason);
       return;
     case "prepared":
-      if (isOvertaken(draft)) {
+      if (endOvertaken(draft)) {
         return;
       }
       set(draft, { preparation: "done", trouble: "" });
@@ -141,7 +141,7 @@ function take(draft: Draft, event: ContributorEvent): void {
       return;
     }
     case "unprepared":
-      if (isOvertaken(draft)) {
+      if (endOvertaken(draft)) {
         return;
       }
       set(draft, { preparation: "none", prepareMs: nowMs + RETRY_MS, trouble: event.reason });
@@ -169,8 +169,8 @@ function take(draft: Draft, event: ContributorEvent): void {
   }
 }
 
-/** A preparation that has ended was for a run that is forgotten: now the next may begin. */
-function isOvertaken(draft: Draft): boolean {
+/** Whether the preparation that has ended was for a run that is forgotten; then the next may begin. */
+function endOvertaken(draft: Draft): boolean {
   const overtaken = draft.state.preparation === "overtaken";
   if (overtaken) {
     set(draft, { preparation: "none" });

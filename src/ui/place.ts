@@ -31,34 +31,25 @@ export function openPlace(locks: LockManager | undefined): Promise<(() => void) 
 /** The store that `open` gives, or one that forgets with the page where the browser denies storage or it is full. */
 export function safeStore(open: () => TextStore): TextStore {
   const memory = new Map<string, string>();
-  const attempt = <T>(use: (store: TextStore) => T, denied: () => T): T => {
+  const attempt = <T>(use: (store: TextStore) => T): T | undefined => {
     try {
       return use(open());
     } catch {
-      return denied(); // or full: memory holds it for as long as the page is open
+      return undefined; // Denied or full: memory holds it for as long as the page is open.
     }
   };
   return {
-    // What the store has counts: another tab may have changed it since.
-    getItem: (key) =>
-      memory.get(key) ??
-      attempt(
-        (store) => store.getItem(key),
-        () => null,
-      ),
+    getItem: (key) => memory.get(key) ?? attempt((store) => store.getItem(key)) ?? null,
     setItem: (key, value) => {
-      memory.delete(key);
-      attempt(
-        (store) => store.setItem(key, value),
-        () => void memory.set(key, value),
-      );
+      memory.set(key, value);
+      attempt((store) => {
+        store.setItem(key, value);
+        memory.delete(key); // What the store has counts: another tab may change it.
+      });
     },
     removeItem: (key) => {
       memory.delete(key);
-      attempt(
-        (store) => store.removeItem(key),
-        () => undefined,
-      );
+      attempt((store) => store.removeItem(key));
     },
   };
 }

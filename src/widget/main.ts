@@ -120,6 +120,7 @@ async function ask(counted: boolean): Promise<void> {
     return;
   }
   asking = true;
+  setText(byId("state"), "Asking the relay …");
   await look(); // The relay may serve another run by now, to which nobody here has agreed.
   asking = false;
   if (run === null) {

@@ -48,6 +48,7 @@ describe("widget protocol", () => {
       { type: "theme", theme: "url(https://x)" },
       { type: "lang", lang: "e".repeat(40) },
       { type: "lang", lang: "<b>" },
+      { type: "lang", lang: "en-12" },
       [],
       null,
       "pause",

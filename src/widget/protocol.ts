@@ -69,9 +69,18 @@ export function checkHostMessage(data: unknown): HostMessage | null {
   }
   if (type === "lang") {
     const lang = recordOf(data, ["type", "lang"])?.["lang"];
-    return typeof lang === "string" && lang.length <= 35 && LANGUAGE.test(lang) ? { type, lang } : null;
+    return typeof lang === "string" && lang.length <= 35 && isLanguage(lang) ? { type, lang } : null;
   }
   return null;
+}
+
+/** Also by the browser, which refuses to write numbers for what only looks like a tag. */
+function isLanguage(tag: string): boolean {
+  try {
+    return LANGUAGE.test(tag) && Intl.getCanonicalLocales(tag).length === 1;
+  } catch {
+    return false;
+  }
 }
 
 /** A message of the frame, rebuilt from its checked fields; null when it is anything else. */

@@ -63,6 +63,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
     key: createKeyRegistry().create("desk"),
     privateData: false,
     pieceBytes: PIECE_BYTES,
+    hash: async (bytes) => digestOf(bytes),
     fetchBlob: async (digest) => served.get(digest) ?? Promise.reject(new HeddleError("unreachable", "gone")),
     store: { ...store, keys, blobs },
     createWork: async () => ({

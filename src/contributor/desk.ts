@@ -31,6 +31,8 @@ export interface DeskOptions {
   /** Fetches a checkpoint; default: like any other blob. */
   readonly fetchCheckpoint?: FetchBlob;
   readonly store: Store;
+  /** SHA-256 */
+  readonly hash: (bytes: Bytes) => Promise<Digest>;
   readonly createWork: CreateWork;
   /** Largest piece of a contribution. */
   readonly pieceBytes: number;
@@ -79,7 +81,7 @@ export interface Desk {
 export function createDesk(options: DeskOptions): Desk {
   const { run, charter, key, privateData, fetchBlob, store, pieceBytes } = options;
   const { fetchCheckpoint = fetchBlob } = options;
-  const notebook = openNotebook(store, run);
+  const notebook = openNotebook(store, run, options.hash);
   let work: Work | undefined;
   let held: Held | undefined;
   let trail: Trail | undefined;

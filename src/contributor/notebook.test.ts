@@ -14,11 +14,11 @@ const whole = { residual: null, round: 0, made: 0, moments: null, signed: null, 
 function notebookWith(room: number) {
   const disk = createMemoryDisk();
   const store = createMemoryStore({ disk });
-  const put: Blobs["put"] = async (bytes) => {
+  const put: Blobs["put"] = async (bytes, known) => {
     if (disk.blobs.size >= room && !disk.blobs.has(digestOf(bytes))) {
       throw new Error("The disk is full");
     }
-    return store.blobs.put(bytes);
+    return store.blobs.put(bytes, known);
   };
   return { disk, store, notebook: openNotebook({ ...store, blobs: { ...store.blobs, put } }, run) };
 }
@@ -65,6 +65,40 @@ test("a page that cannot be written leaves nothing behind, and the one before as
   await notebook.write(pageOf(1));
   await expect(notebook.write(pageOf(2))).rejects.toThrow("full");
   expect(await notebook.read()).toEqual(pageOf(1));
+  expect(disk.blobs.size).toBe(4);
+});
+
+test.each([
+  ["blobs are written", "put", 3],
+  ["the page is written", "page", 4],
+  ["what it replaced is deleted", "delete", 4],
+] as const)("what a process leaves that dies while %s is deleted at the next start", async (_, at, left) => {
+  const { disk, store, notebook } = notebookWith(99);
+  await notebook.write(pageOf(1));
+  const dead = async (): Promise<never> => new Promise(() => undefined);
+  let puts = 0;
+  const dying = openNotebook(
+    {
+      ...store,
+      keys: {
+        ...store.keys,
+        set: async (key, value) => (at === "page" && puts > 0 ? dead() : store.keys.set(key, value)),
+      },
+      blobs: {
+        ...store.blobs,
+        put: async (bytes, known) => {
+          puts += 1;
+          return at === "put" && puts > left ? dead() : store.blobs.put(bytes, known);
+        },
+        delete: async (digest) => (at === "delete" ? dead() : store.blobs.delete(digest)),
+      },
+    },
+    run,
+  );
+  await dying.read();
+  void dying.write(pageOf(2));
+  await expect.poll(() => disk.blobs.size).toBe(4 + left);
+  expect(await openNotebook(store, run).read()).toEqual(pageOf(at === "delete" ? 2 : 1));
   expect(disk.blobs.size).toBe(4);
 });
 

@@ -4,13 +4,14 @@
  * before a contribution or the page after it, never half of each. Texts are not written here, private or not.
  */
 import { encode } from "@msgpack/msgpack";
-import { bytesToFloats, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
+import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import {
   binary,
   checked,
   decodeValue,
   digest,
   integer,
+  list,
   measured,
   nullable,
   oneOf,
@@ -121,58 +122,86 @@ const writtenReader: Reader<Written> = record<Written>({
   base: nullable(digest<Digest>()),
 });
 
-export function openNotebook(store: Store, run: Digest): Notebook {
-  const key = `contributor/${run}/notebook`;
+/** Names that one list of what may be stored holds: a page has six, and what could not be deleted is named, too. */
+const STORED_MAX = 64;
+const storedReader = list(digest<Digest>(), 0, STORED_MAX);
+
+/** `hash`: SHA-256, off the main path where that matters. */
+export function openNotebook(
+  store: Store,
+  run: Digest,
+  hash: (bytes: Bytes) => Promise<Digest> = async (bytes) => digestOf(bytes),
+): Notebook {
+  const key = notebookKey(run);
+  /** Names what may be stored for this notebook, so that what a process leaves that dies while it writes is deleted by the next one. */
+  const storedKey = `${key}/stored`;
+  /** What the page that is written names. */
   let kept: ReadonlySet<Digest> = new Set();
-  /** What the write at hand has stored. */
-  const fresh = new Set<Digest>();
+  let stored: ReadonlySet<Digest> = new Set();
   /** What arrays that were written before are stored as: a page shares most of them with the one before. */
   const names = new WeakMap<object, Digest>();
-  const put: Put = async (values) => {
-    const known = names.get(values);
-    if (known !== undefined && kept.has(known)) {
-      return known;
-    }
-    const digest = await store.blobs.put(values instanceof Uint8Array ? values : floatBytes(values));
-    names.set(values, digest);
-    fresh.add(digest);
-    return digest;
+  const nameOf = async (values: Values, known?: Digest): Promise<Digest> => {
+    const name = names.get(values) ?? known ?? (await hash(bytesOf(values)));
+    names.set(values, name);
+    return name;
   };
-  const forget = (digests: ReadonlySet<Digest>, but: ReadonlySet<Digest>): Promise<void> =>
-    deleteBlobs(
+  const keepOnly = async (wanted: ReadonlySet<Digest>): Promise<void> => {
+    await deleteBlobs(
       store.blobs,
-      [...digests].filter((digest) => !but.has(digest)),
+      [...stored].filter((name) => !wanted.has(name)),
     );
+    stored = wanted;
+  };
   return {
     read: async () => {
-      const bytes = await store.keys.get(key);
-      if (bytes === undefined) {
-        return EMPTY_PAGE;
-      }
-      const written = writtenIn(bytes);
-      if (written === null) {
-        return EMPTY_PAGE;
-      }
-      kept = namesIn(written);
-      return readPage(store, written);
+      const [bytes, storedBytes] = [await store.keys.get(key), await store.keys.get(storedKey)];
+      const written = bytes === undefined ? null : valueIn(writtenReader, bytes);
+      kept = written === null ? new Set() : namesIn(written);
+      stored = new Set([...kept, ...((storedBytes === undefined ? null : valueIn(storedReader, storedBytes)) ?? [])]);
+      await keepOnly(kept).catch(() => undefined); // the next page that is written tries again
+      return written === null ? EMPTY_PAGE : readPage(store, written);
     },
     write: async (page) => {
-      fresh.clear();
-      const written = await writePage(put, page).catch(async (error: unknown) => {
-        await forget(fresh, kept); // no page will name them
-        throw error;
+      const parts = new Map<Digest, Values>();
+      const written = await named(page, async (values, known) => {
+        const name = await nameOf(values, known);
+        parts.set(name, values);
+        return name;
       });
-      await store.keys.set(key, new Uint8Array(encode(written)));
-      const named = namesIn(written);
-      await forget(kept, named);
-      kept = named;
+      const fresh = [...parts].filter(([name]) => !kept.has(name));
+      stored = new Set([...stored, ...parts.keys()]);
+      if (fresh.length > 0) {
+        await store.keys.set(storedKey, new Uint8Array(encode([...stored].slice(-STORED_MAX))));
+      }
+      const { base } = written;
+      let hasBase = true;
+      for (const [name, values] of fresh) {
+        try {
+          await store.blobs.put(bytesOf(values), name);
+        } catch (error) {
+          if (name !== base) {
+            await keepOnly(kept); // no page will name them
+            throw error;
+          }
+          hasBase = false; // only where there is room: it can be fetched again
+        }
+      }
+      const next = hasBase ? written : { ...written, base: null };
+      await store.keys.set(key, new Uint8Array(encode(next)));
+      kept = namesIn(next);
+      await keepOnly(kept);
     },
   };
 }
 
+/** Of the key that a run's page is under. */
+export function notebookKey(run: Digest): string {
+  return `contributor/${run}/notebook`;
+}
+
 /** Null for bytes that are damaged. */
-function writtenIn(bytes: Bytes): Written | null {
-  const read = checked(() => writtenReader(decodeValue(bytes, SCAN), "notebook"));
+function valueIn<T>(reader: Reader<T>, bytes: Bytes): T | null {
+  const read = checked(() => reader(decodeValue(bytes, SCAN), "notebook"));
   return read.ok ? read.value : null;
 }
 
@@ -181,19 +210,26 @@ function namesIn({ base, residual, moments, signed, late }: Written): Set<Digest
   return new Set(names.filter((name) => name !== undefined));
 }
 
-type Put = (values: Bytes | Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>) => Promise<Digest>;
+type Values = Bytes | Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>;
 
-async function writePage(put: Put, { base, residual, round, made, moments, signed, late }: Page): Promise<Written> {
+function bytesOf(values: Values): Bytes {
+  return values instanceof Uint8Array ? values : floatBytes(values);
+}
+
+/** The page with names instead of arrays; the base, which needs room least, last. */
+async function named(
+  { base, residual, round, made, moments, signed, late }: Page,
+  nameOf: (values: Values, known?: Digest) => Promise<Digest>,
+): Promise<Written> {
   return {
     residual:
-      residual === null ? null : { digest: await put(residual), bits: residual instanceof Float64Array ? 64 : 32 },
+      residual === null ? null : { digest: await nameOf(residual), bits: residual instanceof Float64Array ? 64 : 32 },
     round,
     made,
-    moments: moments === null ? null : { m: await put(moments.m), v: await put(moments.v), t: moments.t },
-    signed: signed === null ? null : { ...signed, payload: await put(signed.payload) },
-    late: late === null ? null : { ...late, payload: await put(late.payload) },
-    // Last, and only where there is room: it can be fetched again.
-    base: base === null ? null : await put(base.params).catch(() => null),
+    moments: moments === null ? null : { m: await nameOf(moments.m), v: await nameOf(moments.v), t: moments.t },
+    signed: signed === null ? null : { ...signed, payload: await nameOf(signed.payload) },
+    late: late === null ? null : { ...late, payload: await nameOf(late.payload) },
+    base: base === null ? null : await nameOf(base.params, base.digest),
   };
 }
 

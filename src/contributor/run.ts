@@ -41,7 +41,7 @@ export interface ContributorOptions {
   readonly rng: Rng;
   readonly key: DeviceKey;
   readonly verify: VerifySignature;
-  /** SHA-256 of what other contributors send, off the main path where it is many megabytes. */
+  /** SHA-256, off the main path where it is many megabytes. */
   readonly hash?: (bytes: Bytes) => Promise<Digest>;
   readonly engine: EngineInUse;
   readonly createWork: CreateWork;
@@ -99,6 +99,7 @@ export function createContributor(options: ContributorOptions): Contributor {
 class Session {
   duty: number;
   readonly #options: ContributorOptions;
+  readonly #hash: (bytes: Bytes) => Promise<Digest>;
   #state;
   #desk: Desk | undefined;
   readonly #lanes: Lanes;
@@ -115,6 +116,7 @@ class Session {
 
   constructor(options: ContributorOptions) {
     this.#options = options;
+    this.#hash = options.hash ?? (async (bytes) => digestOf(bytes));
     this.duty = clampDuty(options.duty ?? 1);
     const { key, agent, engine, privateData = false } = options;
     const { kind, device, sentence } = engine;
@@ -130,12 +132,12 @@ class Session {
   }
 
   #makePeers(): Peers {
-    const { peerRtc, key, verify, clock, peers = false, hash = async (bytes) => digestOf(bytes) } = this.#options;
+    const { peerRtc, key, verify, clock, peers = false } = this.#options;
     const options = {
       rtc: peerRtc,
       key,
       verify,
-      hash,
+      hash: this.#hash,
       clock,
       session: () => (this.#state.link.type === "open" ? this.#state.dial : null),
       working: () => this.#state.intent === "working" && this.#state.failure === null,
@@ -281,7 +283,7 @@ class Session {
       const onEngine = (engine: EngineInUse): void => this.dispatch({ type: "moved", engine });
       const fetchCheckpoint: FetchBlob = async (digest, bytes) =>
         (await this.#peers.fetch(digest, bytes)) ?? fetchBlob(digest, bytes);
-      const given = { run, charter, key, privateData, store, createWork, pieceBytes };
+      const given = { run, charter, key, privateData, store, hash: this.#hash, createWork, pieceBytes };
       this.#desk = createDesk({ ...given, fetchBlob, fetchCheckpoint, onEngine, onTrouble });
     }
     try {

@@ -20,7 +20,7 @@ import type { LedgerEntry, LedgerEvent } from "../protocol/ledger.ts";
 import type { ContributionHeader } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
 import { weightIn } from "../coordinator/late.ts";
-import { openNotebook, type Page, type Signed } from "../contributor/notebook.ts";
+import { notebookKey, openNotebook, type Page, type Signed } from "../contributor/notebook.ts";
 import { createMemoryStore, type MemoryDisk } from "../store/memory.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { shareLeft } from "../update/feedback.ts";
@@ -343,7 +343,8 @@ async function checkResiduals(
   find: Find,
 ): Promise<void> {
   let before: Page | undefined;
-  for (const { key, value } of pages) {
+  const pageKey = notebookKey(started.run);
+  for (const { key, value } of pages.filter((written) => written.key === pageKey)) {
     const disk = { entries: [], values: new Map([[key, value]]), blobs };
     const page = await openNotebook(createMemoryStore({ disk }), started.run).read();
     for (const signed of before === undefined ? [] : waitingIn(before)) {

@@ -48,6 +48,7 @@ async function accounts(compression: Compression, seed: number) {
       run,
       charter,
       key: createKeyRegistry().create("conservation"),
+      hash: async (bytes) => digestOf(bytes),
       privateData: false,
       pieceBytes: PIECE_BYTES,
       fetchBlob: async () => floatBytes(base),

@@ -53,7 +53,7 @@ export function pieceEnd(payload: Bytes, keys: Keys): PieceEnd {
     signature: new Uint8Array(64),
     pieces: digestPieces(payload, count),
   });
-  const uploads = new Uploads({ keys, hash: hashBytes, nowMs: () => 0 });
+  const uploads = new Uploads({ keys, hash: hashBytes, prefixShare: 1, nowMs: () => 0 });
   const inTurn = createTurn();
   const wholeMs: number[] = [];
   let link: Link | undefined;
@@ -74,7 +74,7 @@ export function pieceEnd(payload: Bytes, keys: Keys): PieceEnd {
     if (message.type === "offer") {
       const read = decodeHeader(message.header);
       assert(read.ok, "Expected a header");
-      const upload = await uploads.begin(message, read.value);
+      const upload = await uploads.begin(message, read.value, null);
       assert(upload !== null, "Expected room for an upload");
       confirm(message, upload.held);
       return;

@@ -23,7 +23,7 @@ import { loadBase, type Referee } from "./base.ts";
 import { batchOf, decide, forgetBlobs, type Decision } from "./decision.ts";
 import { Door, type AttachArrival, type DoorHost } from "./door.ts";
 import type { Fact } from "./fact.ts";
-import { createGate, type GateOptions } from "./gate.ts";
+import { createGate, PREFIX_SHARE, type GateOptions } from "./gate.ts";
 import { Introductions } from "./introductions.ts";
 import { openJournal, type Journal } from "./journal.ts";
 import {
@@ -321,13 +321,13 @@ class Host implements CoordinatorHost {
   }
 
   #makeReception(): Reception {
-    const { store, clock, onFact, hash = async (bytes) => digestOf(bytes) } = this.#options;
-    const { keys, blobs } = store;
+    const { store, clock, gate, onFact, hash = async (bytes) => digestOf(bytes) } = this.#options;
     return new Reception({
-      keys,
+      keys: store.keys,
       hash,
+      prefixShare: gate?.prefixShare ?? PREFIX_SHARE,
       nowMs: () => clock.nowMs(),
-      intake: () => ({ state: this.#state, blobs, hash, verify: (...signed) => this.#verify(...signed) }),
+      intake: () => ({ state: this.#state, blobs: store.blobs, hash, verify: (...signed) => this.#verify(...signed) }),
       decide: (decision) => this.#decide(decision),
       track: (work) => void this.#queue.track(work),
       fact: (fact) => onFact?.(fact),

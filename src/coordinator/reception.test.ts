@@ -4,11 +4,11 @@ import { PING_MS } from "../protocol/limits.ts";
 import type { ContributionHeader, ContributorMessage } from "../protocol/messages.ts";
 import { digestPieces, pieceAt } from "../protocol/pieces.ts";
 import { createMemoryStore } from "../store/memory.ts";
-import type { Log } from "../store/store.ts";
+import type { Keys, Log } from "../store/store.ts";
 import type { CoordinatorOptions } from "./host.ts";
 import { Actor, calm, charter, honestDelta, joined, pack, started, World } from "./rehearsal.fixture.ts";
 import { RESTART_PATIENCE_MS } from "./live.ts";
-import { UPLOAD_IDLE_MS, UPLOAD_REST_MS, Uploads, UPLOADS_MAX, type Offer } from "./uploads.ts";
+import { UPLOAD_BYTES_MAX, UPLOAD_IDLE_MS, UPLOAD_REST_MS, Uploads, UPLOADS_MAX, type Offer } from "./uploads.ts";
 
 const COUNT = 4;
 
@@ -310,25 +310,28 @@ describe("what is decided together", () => {
 });
 
 describe("Uploads", () => {
+  const uploadsOn = (keys: Keys, nowMs = () => 0): Uploads =>
+    new Uploads({ keys, hash: async (bytes) => digestOf(bytes), prefixShare: 0.2, nowMs });
+
   test("have a limit to their number, and delete what belongs to no offer", async () => {
     const { world, upload } = await begun();
     const { keys } = createMemoryStore({ disk: world.disk });
     await keys.set("upload/nobody/0", Uint8Array.of(1));
     await keys.set("upload/nobody", Uint8Array.of(1));
     await keys.set("uploads", Uint8Array.of(1));
-    const uploads = new Uploads({ keys, hash: async (bytes) => digestOf(bytes), nowMs: () => 0 });
+    const uploads = uploadsOn(keys);
     await uploads.read();
     expect(await keys.list("")).toEqual(["uploads"]);
     const header = { payload: { digest: digestOf(Uint8Array.of(1)), bytes: 1_000 } } as ContributionHeader;
     for (let i = 0; i < UPLOADS_MAX; i += 1) {
       const contributor = digestOf(Uint8Array.of(i & 255, i >> 8)) as never;
-      expect(await uploads.begin(upload.offer, { ...header, contributor })).not.toBeNull();
+      expect(await uploads.begin(upload.offer, { ...header, contributor }, null)).not.toBeNull();
     }
-    expect(await uploads.begin(upload.offer, { ...header, contributor: "one more" as never })).toBeNull();
-    const other = new Uploads({ keys: createMemoryStore().keys, hash: async (b) => digestOf(b), nowMs: () => 0 });
+    expect(await uploads.begin(upload.offer, { ...header, contributor: "one more" as never }, null)).toBeNull();
+    const other = uploadsOn(createMemoryStore().keys);
     const bytes = 2 ** 29;
     const large = (contributor: string) =>
-      other.begin(upload.offer, { payload: { ...header.payload, bytes }, contributor } as ContributionHeader);
+      other.begin(upload.offer, { payload: { ...header.payload, bytes }, contributor } as ContributionHeader, null);
     expect([await large("a"), await large("b")]).not.toContain(null);
     expect(await large("c")).toBeNull();
   });
@@ -337,9 +340,9 @@ describe("Uploads", () => {
     const { upload } = await begun();
     const { keys } = createMemoryStore();
     let nowMs = 0;
-    const uploads = new Uploads({ keys, hash: async (bytes) => digestOf(bytes), nowMs: () => nowMs });
+    const uploads = uploadsOn(keys, () => nowMs);
     const offer = (contributor: string, bytes = 2 ** 29) =>
-      uploads.begin(upload.offer, { payload: { bytes }, contributor } as ContributionHeader);
+      uploads.begin(upload.offer, { payload: { bytes }, contributor } as ContributionHeader, null);
     await offer("early");
     nowMs += 1_000;
     await offer("late");
@@ -351,14 +354,37 @@ describe("Uploads", () => {
     expect((await keys.list("upload/")).toSorted()).toEqual(["upload/late", "upload/new"]);
   });
 
+  test("of one network leave room for others', and make room for their own where they rest", async () => {
+    const { upload } = await begun();
+    let nowMs = 0;
+    const uploads = uploadsOn(createMemoryStore().keys, () => nowMs);
+    const offer = async (contributor: string, prefix: string | null, bytes = 1_000): Promise<boolean> =>
+      (await uploads.begin(upload.offer, { payload: { bytes }, contributor } as ContributionHeader, prefix)) !== null;
+    const admitted = async (name: string, prefix: string | null): Promise<number> => {
+      let count = 0;
+      for (let i = 0; i < UPLOADS_MAX; i += 1) {
+        count += Number(await offer(`${name}${i}`, prefix));
+      }
+      return count;
+    };
+    expect(await admitted("one", "192.0.2.0/24")).toBe(51);
+    expect(await offer("other", "198.51.100.0/24")).toBe(true);
+    expect(await offer("large", "203.0.113.0/24", UPLOAD_BYTES_MAX / 2)).toBe(true); // alone it may have more than its share
+    expect(await offer("large too", "203.0.113.0/24")).toBe(false);
+    nowMs = UPLOAD_REST_MS;
+    expect(await offer("new", "192.0.2.0/24")).toBe(true);
+    expect(uploads.all().filter(({ prefix }) => prefix === "192.0.2.0/24")).toHaveLength(51);
+    expect(await admitted("own", null)).toBe(UPLOADS_MAX - 1); // beside the one that does not rest
+  });
+
   test("leave the offer that took the place of one that is erased only now", async () => {
     const { upload } = await begun();
     const { keys } = createMemoryStore();
-    const uploads = new Uploads({ keys, hash: async (bytes) => digestOf(bytes), nowMs: () => 0 });
+    const uploads = uploadsOn(keys);
     const header = { payload: { bytes: upload.payload.length }, contributor: "ada" } as ContributionHeader;
-    const before = await uploads.begin(upload.offer, header);
+    const before = await uploads.begin(upload.offer, header, null);
     uploads.forget(before as never);
-    await uploads.begin(upload.offer, header);
+    await uploads.begin(upload.offer, header, null);
     await uploads.erase(before as never);
     expect(await keys.list("upload/")).toEqual(["upload/ada"]);
   });

@@ -35,6 +35,8 @@ type Of<K extends Work["type"]> = Extract<Work, { readonly type: K }>;
 export interface ReceptionHost {
   readonly keys: Keys;
   readonly hash: Hash;
+  /** Of the room for uploads, what one network prefix may have. */
+  readonly prefixShare: number;
   nowMs(): number;
   /** The state as it is now, and what else checking needs. */
   intake(): IntakeOptions;
@@ -68,7 +70,8 @@ export class Reception {
 
   constructor(host: ReceptionHost) {
     this.#host = host;
-    this.#uploads = new Uploads({ keys: host.keys, hash: host.hash, nowMs: () => host.nowMs() });
+    const { keys, hash, prefixShare } = host;
+    this.#uploads = new Uploads({ keys, hash, prefixShare, nowMs: () => host.nowMs() });
   }
 
   /** Finds what an earlier process has left. */
@@ -292,7 +295,7 @@ export class Reception {
       this.#host.decide(this.#settle(peer, taken, piecesOffered(offer)));
       return;
     }
-    const upload = await this.#uploads.begin(offer, taken.header);
+    const upload = await this.#uploads.begin(offer, taken.header, peer.prefix);
     if (upload === null) {
       peer.refuse("busy", "there is no room for another upload", BUSY_RETRY_MS);
       return;

@@ -26,6 +26,8 @@ export interface Upload {
   readonly contribution: ContributionId;
   readonly header: ContributionHeader;
   readonly offer: Offer;
+  /** Of the network it comes from; null for this machine's own, and for what an earlier process began. */
+  readonly prefix: string | null;
   /** Pieces in all, and those that are here. */
   readonly count: number;
   held: number;
@@ -47,6 +49,8 @@ export type Added =
 export interface UploadsOptions {
   readonly keys: Keys;
   readonly hash: Hash;
+  /** Of the room for all, what one network prefix may have. */
+  readonly prefixShare: number;
   readonly nowMs: () => number;
 }
 
@@ -95,11 +99,11 @@ export class Uploads {
 
   /**
    * The upload of an offer that was checked: the one that is under way, or a new one in place of any other of the device, and of those
-   * that have rested longest, as far as it needs their room. Null when there is none.
+   * that have rested longest, as far as it needs their room. Null when there is none, or none for its network prefix.
    */
-  async begin(offer: Offer, header: ContributionHeader): Promise<Upload | null> {
+  async begin(offer: Offer, header: ContributionHeader, prefix: string | null): Promise<Upload | null> {
     const { keys, nowMs } = this.#options;
-    const upload = newUpload(offer, header, nowMs());
+    const upload = newUpload({ offer, header, prefix, movedMs: nowMs() });
     const before = this.#uploads.get(upload.contributor);
     if (before?.contribution === upload.contribution) {
       before.damaged = null;
@@ -109,7 +113,7 @@ export class Uploads {
       this.forget(before);
       await this.erase(before);
     }
-    const leaving = this.#leavingFor(header.payload.bytes);
+    const leaving = this.#leavingFor(upload);
     if (leaving === null) {
       return null;
     }
@@ -176,28 +180,51 @@ export class Uploads {
     }
   }
 
-  /** Those that give way to one of `bytes`, the longest rest first, and no more than it takes; null where that makes no room. */
-  #leavingFor(bytes: number): readonly Upload[] | null {
-    const restedMs = this.#options.nowMs() - UPLOAD_REST_MS;
-    const rested = this.all()
-      .filter(({ held, count, movedMs }) => held < count && movedMs <= restedMs)
-      .sort((a, b) => a.movedMs - b.movedMs);
-    let announced = this.all().reduce((sum, { header }) => sum + header.payload.bytes, bytes);
-    for (let leaving = 0; leaving <= rested.length; leaving += 1) {
-      if (this.#uploads.size - leaving < UPLOADS_MAX && announced <= UPLOAD_BYTES_MAX) {
-        return rested.slice(0, leaving);
-      }
-      announced -= rested[leaving]?.header.payload.bytes ?? 0;
-    }
-    return null;
+  /** Those that give way to it; null where that makes no room. */
+  #leavingFor(upload: Upload): readonly Upload[] | null {
+    const { prefixShare, nowMs } = this.#options;
+    const restedMs = nowMs() - UPLOAD_REST_MS;
+    const all = this.all();
+    const ownRoom = { uploads: Math.max(1, UPLOADS_MAX * prefixShare), bytes: UPLOAD_BYTES_MAX * prefixShare };
+    const own = upload.prefix === null ? [] : all.filter(({ prefix }) => prefix === upload.prefix);
+    const leaving = fewest(own, upload, ownRoom, restedMs);
+    const others = all.filter((one) => leaving?.includes(one) !== true);
+    const alsoLeaving = fewest(others, upload, { uploads: UPLOADS_MAX, bytes: UPLOAD_BYTES_MAX }, restedMs);
+    return leaving === null || alsoLeaving === null ? null : [...leaving, ...alsoLeaving];
   }
 }
 
-function newUpload(offer: Offer, header: ContributionHeader, movedMs: number): Upload {
+/** The fewest that have to go so that one more fits, those that have rested longest first; null where it does not fit. One alone always does. */
+function fewest(
+  uploads: readonly Upload[],
+  { header }: Upload,
+  room: { readonly uploads: number; readonly bytes: number },
+  restedMs: number,
+): readonly Upload[] | null {
+  const rested = uploads
+    .filter(({ held, count, movedMs }) => held < count && movedMs <= restedMs)
+    .sort((a, b) => a.movedMs - b.movedMs);
+  let announced = uploads.reduce((sum, one) => sum + one.header.payload.bytes, header.payload.bytes);
+  for (let leaving = 0; leaving <= rested.length; leaving += 1) {
+    const left = uploads.length - leaving;
+    if (left === 0 || (left + 1 <= room.uploads && announced <= room.bytes)) {
+      return rested.slice(0, leaving);
+    }
+    announced -= rested[leaving]?.header.payload.bytes ?? 0;
+  }
+  return null;
+}
+
+function newUpload({
+  offer,
+  header,
+  prefix,
+  movedMs,
+}: Pick<Upload, "offer" | "header" | "prefix" | "movedMs">): Upload {
   const contribution = contributionIdOf(offer.header);
   const count = piecesOffered(offer);
   const { contributor } = header;
-  return { contributor, contribution, header, offer, count, held: 0, movedMs, damaged: null, taken: false };
+  return { contributor, contribution, header, offer, prefix, count, held: 0, movedMs, damaged: null, taken: false };
 }
 
 /** The upload of a stored offer; null when it cannot be read. */
@@ -207,7 +234,9 @@ function uploadIn(bytes: Bytes, contributor: ContributorId, nowMs: number): Uplo
     return null;
   }
   const header = decodeHeader(offer.value.header);
-  return header.ok && header.value.contributor === contributor ? newUpload(offer.value, header.value, nowMs) : null;
+  return header.ok && header.value.contributor === contributor
+    ? newUpload({ offer: offer.value, header: header.value, prefix: null, movedMs: nowMs })
+    : null;
 }
 
 function offerKey({ contributor }: Upload): string {

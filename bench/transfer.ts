@@ -18,7 +18,6 @@ import { assert } from "../src/base/assert.ts";
 import { median, quantile } from "../src/base/statistics.ts";
 import type { Link } from "../src/net/link.ts";
 import { dialRtcNode } from "../src/net/rtc-node.ts";
-import { openBrowserPage } from "../src/store/browser.fixture.ts";
 import { createMemoryStore } from "../src/store/memory.ts";
 import { payloadOf, pieceEnd, type PieceEnd } from "./transfers/ends.ts";
 import type { Question } from "./transfers/far.ts";
@@ -86,6 +85,7 @@ async function inNode(): Promise<object> {
 }
 
 async function inChromium(): Promise<object> {
+  const { openBrowserPage } = await import("../src/store/browser.fixture.ts"); // only here: its heap would be marked with every collection
   const { page, close } = await openBrowserPage(new URL("transfers/page.ts", import.meta.url));
   try {
     await page.exposeFunction("askFar", ask);

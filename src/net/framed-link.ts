@@ -10,7 +10,7 @@
  */
 import { messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
-import { MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
+import { FRAME_BYTES_MAX, MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
 import { ackFrame, closeFrame, createAssembler, dataFrame, readFrame, type Assembler } from "./frames.ts";
 import { checkMessageBytes, SMALL_BYTES_MAX, type Attach, type Lane, type Link, type LinkHandlers } from "./link.ts";
 
@@ -35,6 +35,8 @@ export const QUEUE_MESSAGES_MAX = 4_096;
 /** The lane below: a socket or channel that is open. */
 export interface FrameChannel {
   readonly lane: Lane;
+  /** `send` has copied the frame when it returns, so that one memory does for all frames: to take some for each costs more than to send it. */
+  readonly copies?: boolean;
   /** Queues one frame; throws when the channel is broken. */
   send(frame: Bytes): void;
   /**
@@ -94,6 +96,8 @@ class FramedLink implements Link {
   #sampleMs: number | undefined;
   #takenBytes = 0;
   #drainWaiters: (() => void)[] = [];
+  /** Where large messages' frames are made, one after the other. */
+  #memory: Bytes | undefined;
 
   readonly #nowMs: () => number;
 
@@ -249,7 +253,10 @@ class FramedLink implements Link {
       this.#large.shift();
       this.#largeOffset = 0;
     }
-    this.#sendData(dataFrame(this.#largeTransfer, message, offset));
+    if (this.#channel.copies) {
+      this.#memory ??= new Uint8Array(FRAME_BYTES_MAX);
+    }
+    this.#sendData(dataFrame(this.#largeTransfer, message, offset, this.#memory));
   }
 
   #sendData(frame: Bytes): void {

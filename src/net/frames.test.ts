@@ -41,6 +41,14 @@ describe("readFrame()", () => {
     expect(dataFrame(1, new Uint8Array(1_000_000), 0).length).toBe(FRAME_BYTES_MAX);
   });
 
+  test("dataFrame() makes the same frame in memory that another one was made in", () => {
+    const message = Uint8Array.from({ length: 100 }, (_, i) => i);
+    const memory = new Uint8Array(FRAME_BYTES_MAX).fill(0xff);
+    const frame = dataFrame(7, message, 90, memory);
+    expect(frame).toEqual(dataFrame(7, message, 90));
+    expect(frame.buffer).toBe(memory.buffer);
+  });
+
   test("readFrame() cuts a reason to its limit and takes control characters out", () => {
     expect(closeFrame("x".repeat(2_000)).length).toBe(FRAME_HEADER_BYTES + REASON_BYTES_MAX);
     expect(readFrame(closeFrame("a\u001b[2Jb\nc"))).toEqual({ type: "close", reason: "a [2Jb c" });
@@ -135,6 +143,32 @@ describe("createAssembler()", () => {
       }),
     );
   });
+});
+
+test("a link over a channel that copies frames makes them in one memory, and the others do not", () => {
+  const message = Uint8Array.from({ length: 3 * FRAME_BYTES_MAX }, (_, i) => i);
+  const memories = [true, undefined].map((copies) => {
+    const [used, taken]: [Set<ArrayBuffer>, Bytes[]] = [new Set(), []];
+    const { link, receive } = createFramedLink({
+      channel: {
+        lane: "rtc",
+        ...(copies === undefined ? {} : { copies }),
+        send: (frame) => {
+          used.add(frame.buffer);
+          taken.push(frame.slice());
+        },
+        close: () => undefined,
+      },
+      attach: recorder().attach,
+    });
+    link.send(message);
+    receive(ackFrame(FRAME_BYTES_MAX));
+    const assembler = createAssembler({ messageBytesMax: message.length });
+    const last = taken.map((frame) => assembler.push(readFrame(frame) as Extract<Frame, { type: "data" }>)).at(-1);
+    expect(last).toEqual({ type: "message", bytes: message });
+    return used.size;
+  });
+  expect(memories).toEqual([1, 4]);
 });
 
 /** A link whose peer is the test: what it sends is collected, nothing is acknowledged unless the test does. */

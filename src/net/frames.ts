@@ -22,8 +22,8 @@ export const REASON_BYTES_MAX = 500;
 const KIND_DATA = 1;
 const KIND_ACK = 2;
 const KIND_CLOSE = 3;
-/** First memory taken for a message of several frames. */
-const FIRST_BYTES = 2 * FRAME_BYTES_MAX;
+/** Memory taken when more arrives than there is room for, as a multiple of what has arrived: a piece of a contribution needs one beside its first frame. */
+const GROWTH = 4;
 
 export type Frame =
   | {
@@ -37,10 +37,13 @@ export type Frame =
   | { readonly type: "close"; readonly reason: string }
   | { readonly type: "malformed"; readonly sentence: string };
 
-/** The piece of a message that starts at `offset`, as a frame: 16 + 0 … SMALL_BYTES_MAX bytes. */
-export function dataFrame(transfer: number, message: Uint8Array, offset: number): Bytes {
+/**
+ * The piece of a message that starts at `offset`, as a frame: 16 + 0 … SMALL_BYTES_MAX bytes. It lies in `memory` of FRAME_BYTES_MAX bytes
+ * where that is given, and is good until the next one is made there.
+ */
+export function dataFrame(transfer: number, message: Uint8Array, offset: number, memory?: Bytes): Bytes {
   const payload = message.subarray(offset, offset + SMALL_BYTES_MAX);
-  const frame = header(KIND_DATA, payload.length, { transfer, total: message.length, offset });
+  const frame = header(KIND_DATA, payload.length, { transfer, total: message.length, offset }, memory);
   frame.set(payload, FRAME_HEADER_BYTES);
   return frame;
 }
@@ -62,11 +65,14 @@ function header(
   kind: number,
   payloadBytes: number,
   fields: { readonly transfer: number; readonly total: number; readonly offset: number },
+  memory?: Bytes,
 ): Bytes {
-  const frame = new Uint8Array(FRAME_HEADER_BYTES + payloadBytes);
-  const view = new DataView(frame.buffer);
+  const bytes = FRAME_HEADER_BYTES + payloadBytes;
+  const frame = memory?.subarray(0, bytes) ?? new Uint8Array(bytes);
+  const view = new DataView(frame.buffer, frame.byteOffset);
   view.setUint8(0, FRAME_VERSION);
   view.setUint8(1, kind);
+  view.setUint16(2, 0, true);
   view.setUint32(4, fields.transfer, true);
   view.setUint32(8, fields.total, true);
   view.setUint32(12, fields.offset, true);
@@ -124,7 +130,8 @@ export type Assembled =
 
 interface Transfer {
   readonly total: number;
-  buffer: Bytes;
+  /** The first frame's payload itself, and then memory of our own. */
+  buffer: Uint8Array;
   arrived: number;
 }
 
@@ -155,8 +162,8 @@ export function createAssembler({
     if (open.size >= transfersMax) {
       return unfit(`more than ${transfersMax} messages are unfinished at a time`);
     }
-    const buffer = new Uint8Array(Math.min(total, Math.max(FIRST_BYTES, payload.length)));
-    buffer.set(payload);
+    // What is short may be a view of much that would be held with it.
+    const buffer = payload.length < FRAME_BYTES_MAX / 2 ? new Uint8Array(payload) : payload;
     open.set(id, { total, buffer, arrived: payload.length });
     return { type: "partial" };
   };
@@ -164,7 +171,7 @@ export function createAssembler({
   const extend = (id: number, transfer: Transfer, payload: Uint8Array): Assembled => {
     const arrived = transfer.arrived + payload.length;
     if (arrived > transfer.buffer.length) {
-      const larger = new Uint8Array(Math.min(transfer.total, Math.max(arrived, 2 * transfer.buffer.length)));
+      const larger = new Uint8Array(Math.min(transfer.total, GROWTH * arrived));
       larger.set(transfer.buffer.subarray(0, transfer.arrived));
       transfer.buffer = larger;
     }
@@ -174,7 +181,7 @@ export function createAssembler({
       return { type: "partial" };
     }
     open.delete(id);
-    return { type: "message", bytes: transfer.buffer };
+    return { type: "message", bytes: transfer.buffer as Bytes }; // taken here, and as long as the message
   };
 
   return {

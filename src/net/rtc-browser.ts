@@ -139,7 +139,12 @@ function carry(
   let end: FramedEnd | undefined;
   const begin = (): void => {
     end ??= createFramedLink({
-      channel: { lane: "rtc", send: (frame) => channel.send(frame), close: (after) => closePeer(peer, after) },
+      channel: {
+        lane: "rtc",
+        copies: true,
+        send: (frame) => channel.send(frame),
+        close: (after) => closePeer(peer, after),
+      },
       attach,
       ...(messageBytesMax === undefined ? {} : { messageBytesMax }),
     });

@@ -96,6 +96,7 @@ class Connection {
       this.end = createFramedLink({
         channel: {
           lane: "rtc",
+          copies: true,
           send: (frame) => channel.sendMessageBinary(frame),
           close: (after) => this.close(after),
         },

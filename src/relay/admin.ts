@@ -23,7 +23,7 @@ import { bytes } from "./log.ts";
 import { operationsAtRest, type Operations } from "./operations.ts";
 import { PLACE_OPTIONS } from "./place.ts";
 import { isCheckpoints, type PruneOptions } from "./prune.ts";
-import { connectOperations } from "./operator-socket.ts";
+import { connectOperations, type RunningOperations } from "./operator-socket.ts";
 import { contributorLines, statusLines } from "./admin-print.ts";
 
 const USAGE = `npm run admin -- COMMAND [--dir FOLDER]
@@ -62,6 +62,7 @@ type Command =
 export interface AdminSurroundings extends Terminal {
   /** Waits, when a relay is to end. */
   readonly sleep: (ms: number) => Promise<void>;
+  readonly nowMs: () => number;
 }
 
 /** Runs the command; resolves to the exit code. */
@@ -189,8 +190,8 @@ async function carryOut(command: Command, dir: string, surroundings: AdminSurrou
   const operations = running ?? (await operationsAtRest(dir));
   try {
     await work(command, operations, surroundings);
-    if (command.type === "operate" && command.command.type === "drain") {
-      await waitForEnd(dir, surroundings);
+    if (command.type === "operate" && command.command.type === "drain" && running !== null) {
+      await waitForEnd(dir, running.process, surroundings);
     }
   } finally {
     await operations.close();
@@ -200,12 +201,12 @@ async function carryOut(command: Command, dir: string, surroundings: AdminSurrou
 async function work(
   command: Exclude<Command, { readonly type: "restore" }>,
   operations: Operations,
-  { print }: AdminSurroundings,
+  { print, nowMs }: AdminSurroundings,
 ): Promise<void> {
   switch (command.type) {
     case "status": {
       const status = await operations.status();
-      (command.json ? [JSON.stringify(status)] : statusLines(status, Date.now())).forEach(print);
+      (command.json ? [JSON.stringify(status)] : statusLines(status, nowMs())).forEach(print);
       return;
     }
     case "contributors": {
@@ -214,7 +215,7 @@ async function work(
       const working = new Map(sessions.map(({ contributor, work: task }) => [contributor, task ?? "waits"] as const));
       const lines = command.json
         ? tallies.map((tally) => JSON.stringify({ ...tally, now: working.get(tally.contributor) ?? null }))
-        : contributorLines(tallies, working, Date.now());
+        : contributorLines(tallies, working, nowMs());
       lines.forEach(print);
       return;
     }
@@ -258,27 +259,41 @@ const SENTENCES: Readonly<Record<OperatorCommand["type"], string>> = {
 };
 
 const LOOK_MS = 500;
+/** Waits no longer for a drain: by the sample charter a round takes well under a minute, by others as long as they say. */
+const DRAIN_MS_MAX = 3_600_000;
 
-async function waitForEnd(dir: string, { print, sleep }: AdminSurroundings): Promise<void> {
-  while (!(await hasEnded(dir))) {
+/** `asked`: the process that drains. Throws HeddleError when another answers in its place, or it goes on for too long. */
+async function waitForEnd(dir: string, asked: string, { print, sleep, nowMs }: AdminSurroundings): Promise<void> {
+  const untilMs = nowMs() + DRAIN_MS_MAX;
+  for (let found = await look(dir); found !== "ended"; found = await look(dir)) {
+    if (found !== "ending" && found.process !== asked) {
+      const sentence = `Cannot leave "${dir}" without a relay: the one that was to drain has ended, and now ${found.process}, runs`;
+      throw new HeddleError("store", `${sentence}; have what starts it again (systemd, compose) stop it instead`);
+    }
+    if (nowMs() >= untilMs) {
+      const sentence = `Cannot wait for the relay's end any longer: it has not come within ${DRAIN_MS_MAX / 60_000} min`;
+      throw new HeddleError("limit", `${sentence}; SIGTERM would end it at once and lose nothing`);
+    }
     await sleep(LOOK_MS);
   }
   print("Drained: the relay has ended");
 }
 
-/** A relay that ends closes its socket and then gives up its folder, if its run is kept there. */
-async function hasEnded(dir: string): Promise<boolean> {
+/** The relay in the folder. One that ends closes its socket and then gives up its folder, if its run is kept there. */
+async function look(dir: string): Promise<RunningOperations | "ending" | "ended"> {
   try {
-    if ((await connectOperations(dir)) !== null) {
-      return false;
+    const running = await connectOperations(dir);
+    if (running !== null) {
+      return running;
     }
     await (await operationsAtRest(dir)).close();
-    return true;
+    return "ended";
   } catch (error) {
     if (!(error instanceof HeddleError)) {
       throw error;
     }
-    return error.code !== "store" && error.code !== "unreachable"; // else the folder is in use, or the relay is just ending
+    // The folder is in use, or the relay just closes its socket; else its run is kept elsewhere.
+    return error.code === "store" || error.code === "unreachable" ? "ending" : "ended";
   }
 }
 
@@ -330,5 +345,6 @@ if (import.meta.main) {
   process.exitCode = await runAdmin(process.argv.slice(2), {
     ...TERMINAL,
     sleep: (ms) => new Promise((settle) => setTimeout(settle, ms)),
+    nowMs: () => Date.now(),
   });
 }

@@ -11,6 +11,7 @@ import type { Store } from "../store/store.ts";
 import { listen, shut } from "./http.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { createOperatorFace, operationsIn, whyUnready, type Standing } from "./operator-face.ts";
+import { PROCESS_HEADER } from "./operator-socket.ts";
 
 const open: (() => unknown)[] = [];
 afterEach(async () => {
@@ -134,6 +135,8 @@ test("createOperatorFace() is healthy at once, ready when the run is loaded and 
     return `${response.status} ${(await response.text()).trim()}`;
   };
   expect(await ask("/healthz")).toBe("200 ok");
+  const { headers } = await fetch(`http://127.0.0.1:${port}/healthz`);
+  expect(headers.get(PROCESS_HEADER)).toMatch(new RegExp(`^process ${process.pid}, started 20`));
   expect(await ask("/readyz")).toBe("503 The run is being loaded");
   expect(await ask("/status")).toContain("Cannot operate: the run is being loaded");
   standing = { type: "waiting", leader: "process 1 on a" };

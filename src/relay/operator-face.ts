@@ -5,16 +5,19 @@
  * On the operator's socket, and only there, it also operates.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import process from "node:process";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import type { CoordinatorHost } from "../coordinator/host.ts";
 import type { Store } from "../store/store.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Operations } from "./operations.ts";
-import { answerOperator } from "./operator-socket.ts";
+import { answerOperator, PROCESS_HEADER } from "./operator-socket.ts";
 
 /** Open connections; a scraper needs one. */
 const CONNECTIONS_MAX = 64;
 const STALL_MS = 30_000;
+/** In a container every relay is process 1; no two begin at the same time. */
+const PROCESS = `process ${process.pid}, started ${new Date(performance.timeOrigin).toISOString()}`;
 
 export interface OperatorFaceOptions {
   readonly metrics: Pick<Metrics, "text" | "contentType">;
@@ -78,6 +81,7 @@ export async function whyUnready(standing: Standing): Promise<string | null> {
 
 export function createOperatorFace(options: OperatorFaceOptions): Server {
   const server = createServer((request, response) => {
+    response.setHeader(PROCESS_HEADER, PROCESS);
     answer(request, response, options).catch((error: unknown) => {
       plain(response, 500, `The relay could not answer: ${messageIn(error)}`);
     });

@@ -17,6 +17,9 @@ import type { BackupReport } from "./backup.ts";
 import type { Operations, Status } from "./operations.ts";
 import { isCheckpoints, type PruneOptions, type PruneReport } from "./prune.ts";
 
+/** Header of every answer to an operator: names the process that answers, unlike any before it in this place. */
+export const PROCESS_HEADER = "heddle-process";
+
 const SOCKET_FILE = "operator.sock";
 /** What fits the address of a Unix socket on every system. */
 const SOCKET_PATH_BYTES_MAX = 103;
@@ -190,14 +193,20 @@ function readContributor(body: Body): ContributorId {
   return contributor as string as ContributorId;
 }
 
+export interface RunningOperations extends Operations {
+  /** The process that answered, as it names itself. */
+  readonly process: string;
+}
+
 /** The operations of the relay that runs in the folder `dir`; null when none listens there. */
-export async function connectOperations(dir: string): Promise<Operations | null> {
+export async function connectOperations(dir: string): Promise<RunningOperations | null> {
   const path = join(dir, SOCKET_FILE);
   if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX) {
     return null;
   }
+  let healthy: IncomingMessage;
   try {
-    (await call(path, "GET", "/healthz", { silenceMs: SILENCE_MS })).resume();
+    healthy = (await call(path, "GET", "/healthz", { silenceMs: SILENCE_MS })).resume();
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : undefined;
     if (code === "ENOENT" || code === "ECONNREFUSED" || code === "ENOTSOCK") {
@@ -208,6 +217,7 @@ export async function connectOperations(dir: string): Promise<Operations | null>
   const post = async (address: string, body: object): Promise<unknown> =>
     readAnswer(await reach(path, "POST", address, body));
   return {
+    process: String(healthy.headers[PROCESS_HEADER] ?? "a process that does not say which"),
     status: async () => (await readAnswer(await reach(path, "GET", "/status"))) as Status,
     entries: () => readEntries(path),
     operate: async (command) => {

@@ -177,7 +177,8 @@ export function adminOf(dir: string): (...words: string[]) => Promise<Said> {
     const lines: string[] = [];
     const say = (line: string): unknown => lines.push(line);
     const sleep = (ms: number): Promise<void> => new Promise((settle) => setTimeout(settle, ms));
-    const code = await runAdmin([...words, "--dir", join(dir, "relay")], { print: say, printError: say, sleep });
+    const surroundings = { print: say, printError: say, sleep, nowMs: () => Date.now() };
+    const code = await runAdmin([...words, "--dir", join(dir, "relay")], surroundings);
     return { code, text: lines.join("\n") };
   };
 }

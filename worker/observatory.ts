@@ -13,6 +13,8 @@ import type { ObservatoryEvent, ObservatoryOrder } from "../src/ui/observatory-l
 import { soloCrew } from "../src/update/solo.ts";
 import { loadMergeKernel } from "../src/wasm/merge.ts";
 
+type RoundOrder = Extract<ObservatoryOrder, { readonly type: "round" }>;
+
 const series = createSeries();
 let chain = EMPTY_CHAIN;
 let broken = false;
@@ -20,7 +22,7 @@ let following = false;
 /** Asked for again while it was read. */
 let again = false;
 /** The round asked for last, and whether one is being read. */
-let wanted: Extract<ObservatoryOrder, { type: "round" }> | null = null;
+let wanted: RoundOrder | null = null;
 let reading = false;
 
 function tell(event: ObservatoryEvent): void {
@@ -69,23 +71,36 @@ function tellAdded(length: number): void {
 
 /** Reads the rounds that are asked for, one at a time, those overtaken meanwhile not at all. */
 async function readRounds(): Promise<void> {
-  const overtaken = (): boolean => wanted !== null;
+  reading = true;
   for (let order = wanted; order !== null; order = wanted) {
     wanted = null;
-    const fetchLedger = createLedgerFetcher(order.relay);
-    const entries: SignedEntry[] = [];
-    for (let at = order.from; at < order.to && !overtaken();) {
-      const page = await fetchLedger(at, order.to - at);
-      if (page.entries.length === 0) {
-        throw new HeddleError("unreachable", `Cannot read the ledger: entry ${at} does not come`);
-      }
-      entries.push(...page.entries.map(decodeEntry).flatMap((read) => (read.ok ? [read.value] : [])));
-      at += page.entries.length;
-    }
-    if (!overtaken()) {
-      tell({ type: "contributions", from: order.from, records: readContributions(entries, series.clientOf) });
+    const { from } = order;
+    const answer = await readRound(order).catch((error: unknown): ObservatoryEvent => {
+      return { type: "unread", from, sentence: explain(error) };
+    });
+    if (!isOvertaken()) {
+      tell(answer);
     }
   }
+  reading = false;
+}
+
+async function readRound({ relay, from, to }: RoundOrder): Promise<ObservatoryEvent> {
+  const fetchLedger = createLedgerFetcher(relay);
+  const entries: SignedEntry[] = [];
+  for (let at = from; at < to && !isOvertaken();) {
+    const page = await fetchLedger(at, to - at);
+    if (page.entries.length === 0) {
+      throw new HeddleError("unreachable", `Cannot read the ledger: entry ${at} does not come`);
+    }
+    entries.push(...page.entries.map(decodeEntry).flatMap((read) => (read.ok ? [read.value] : [])));
+    at += page.entries.length;
+  }
+  return { type: "contributions", from, records: readContributions(entries, series.clientOf) };
+}
+
+function isOvertaken(): boolean {
+  return wanted !== null;
 }
 
 /** Whether this browser checks Ed25519 signatures here: insecure pages and old browsers do not. */
@@ -125,12 +140,7 @@ self.addEventListener("message", ({ data: order }: MessageEvent<ObservatoryOrder
     case "round":
       wanted = order;
       if (!reading) {
-        reading = true;
-        void readRounds()
-          .catch((error: unknown) => tell({ type: "trouble", sentence: explain(error) }))
-          .finally(() => {
-            reading = false;
-          });
+        void readRounds();
       }
       return;
     case "verify":

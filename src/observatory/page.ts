@@ -17,8 +17,10 @@ import {
   drawFindings,
   drawKeys,
   drawMoments,
+  drawReading,
   drawRounds,
   drawSight,
+  drawUnread,
   findScreen,
 } from "./screen.ts";
 import { resultWords, type Sight } from "./words.ts";
@@ -57,7 +59,7 @@ class Observatory {
   #moments: Moment[] = [];
   /** Number of the round looked at; null follows the newest. */
   #round: number | null;
-  /** The round whose contributions are shown or asked for. */
+  /** The first entry of the round whose contributions are shown or asked for; -1 after a failure: the next drawing asks again. */
   #asked = -1;
   #whole = false;
   /** Rounds were added that are not drawn yet, and when some were drawn last. */
@@ -107,6 +109,7 @@ class Observatory {
   #take(event: ObservatoryEvent): void {
     switch (event.type) {
       case "added":
+        this.#screen.broken.hidden = true; // the relay answers
         this.#whole = event.entries >= event.length;
         if (event.rounds.length > 0) {
           this.#rounds = [...this.#rounds, ...event.rounds].slice(-ROUNDS_MAX);
@@ -129,15 +132,28 @@ class Observatory {
         }
         return;
       case "contributions":
-        if (event.from === this.#rounds[this.#at()]?.from) {
-          drawContributions(this.#screen, event.records);
-        }
+      case "unread":
+        this.#takeRound(event);
         return;
       case "progress":
       case "verified":
         return; // of the other worker
       default:
         event satisfies never;
+    }
+  }
+
+  /** What was read of the round looked at; of another nothing is shown. */
+  #takeRound(event: Extract<ObservatoryEvent, { readonly type: "contributions" | "unread" }>): void {
+    const round = this.#rounds[this.#at()];
+    if (event.from !== round?.from) {
+      return;
+    }
+    if (event.type === "contributions") {
+      drawContributions(this.#screen, round.round, event.records);
+    } else {
+      this.#asked = -1;
+      drawUnread(this.#screen, round.round, event.sentence);
     }
   }
 
@@ -198,7 +214,7 @@ class Observatory {
     // While the ledger is read, rounds pass by faster than anybody looks at them.
     if (round.from !== this.#asked && (this.#whole || !live)) {
       this.#asked = round.from;
-      drawContributions(this.#screen, null);
+      drawReading(this.#screen);
       clearTimeout(this.#rest);
       this.#rest = setTimeout(() => {
         this.#follower.send({ type: "round", relay: this.#ports.relay, from: round.from, to: round.to });

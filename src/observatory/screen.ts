@@ -88,7 +88,6 @@ export function drawSight(screen: Screen, sight: Sight, columns: readonly (reado
     (screen.traces[i] as TraceElement).state = { ...state, values: columns[i] ?? [] };
   }
   drawReasons(sight);
-  setText(byId("round-title"), `Contributions to round ${formatCount(round.round)}`);
 }
 
 function drawReasons(sight: Sight): void {
@@ -117,12 +116,29 @@ function drawReasons(sight: Sight): void {
   }
 }
 
-/** The contributions of the round looked at; null while they are read. */
-export function drawContributions({ contributions }: Screen, records: readonly ContributionRecord[] | null): void {
-  contributions.toggleAttribute("aria-busy", records === null);
-  if (records === null) {
-    return; // those of before stay until the new ones are there
-  }
+/** A round's contributions are read: those of another stay until then, under its title. */
+export function drawReading({ contributions }: Screen): void {
+  contributions.setAttribute("aria-busy", "true");
+}
+
+/** The contributions to a round could not be read. */
+export function drawUnread({ contributions }: Screen, round: number, sentence: string): void {
+  titleContributions(contributions, round);
+  const words = `${asSentence(sentence)} The page asks again when it hears from the relay.`;
+  contributions.replaceChildren(make("p", { class: "empty" }, words));
+}
+
+function titleContributions(contributions: HTMLElement, round: number): void {
+  setText(byId("round-title"), `Contributions to round ${formatCount(round)}`);
+  contributions.removeAttribute("aria-busy");
+}
+
+export function drawContributions(
+  { contributions }: Screen,
+  round: number,
+  records: readonly ContributionRecord[],
+): void {
+  titleContributions(contributions, round);
   const rows = records.slice(0, ROWS_MAX).map((record) => {
     const { title, facts, sentence } = contributionWords(record);
     const state = record.judged?.verdict.type ?? "waiting";

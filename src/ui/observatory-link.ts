@@ -29,6 +29,8 @@ export type ObservatoryEvent =
   /** The ledger could not be read further; the next order tries again. */
   | { readonly type: "trouble"; readonly sentence: string }
   | { readonly type: "contributions"; readonly from: number; readonly records: readonly ContributionRecord[] }
+  /** The round of the entries from `from` on could not be read; it has to be asked for again. */
+  | { readonly type: "unread"; readonly from: number; readonly sentence: string }
   | { readonly type: "progress"; readonly progress: Progress }
   | { readonly type: "verified"; readonly verification: Verification }
   | { readonly type: "failed"; readonly sentence: string };

@@ -1,6 +1,7 @@
 /**
  * The observatory of a relay that has made some versions and is paused: going back to a round by keys and by address, verifying
- * the run in the browser, and verifying it again when one bit of an update that the relay serves was flipped.
+ * the run in the browser, what it says while the relay is away, and verifying it again when one bit of an update that the relay
+ * serves was flipped.
  */
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -113,16 +114,37 @@ describe("the observatory", () => {
     expect(faults).toEqual([]);
   });
 
-  test("names the update that the relay serves with one bit flipped", async () => {
+  test("that opens while the relay is away says so until it is back", async () => {
+    const trouble = page.locator("#broken");
+    await page.route("**/api/**", (route) => route.abort());
+    await page.reload();
+    await expect.poll(() => trouble.innerText(), SOON).toBe("Cannot read the ledger: the relay does not answer");
+    await page.unroute("**/api/**");
+    await expect.poll(() => page.locator(".scrub-words").innerText(), SOON).toContain("Now: round");
+    expect(await trouble.isVisible()).toBe(false);
+  });
+
+  test("says which round it could not read, reads it when the relay is back, and names an update with one bit flipped", async () => {
     const { entry, version, digest } = await lastUpdate();
+    const title = page.locator("#round-title");
+    const rows = page.locator("#contributions");
+    await expect.poll(() => rows.innerText(), SOON).toMatch(/^(Accepted|Refused|Not judged)/);
     await relay.stop("SIGTERM");
     flipLastBit(digest);
+    await page.getByRole("slider", { name: "Round" }).focus();
+    await page.keyboard.press("Home");
+    await page.keyboard.press("ArrowRight");
+    await expect.poll(() => rows.innerText(), SOON).toMatch(/^Cannot read the ledger: the relay does not answer/);
+    expect(await title.innerText()).toBe("Contributions to round 1");
     relay = await startRelay({ dir: folder.path, port: Number(new URL(relay.origin).port) });
-    const { state, rows } = await verify();
+    await expect.poll(() => rows.innerText(), SOON).toMatch(/^Accepted/);
+    expect(await title.innerText()).toBe("Contributions to round 1");
+
+    const { state, rows: found } = await verify();
     expect(state).toBe("One thing is not as the ledger says.");
-    const row = rows.find((each) => each.startsWith("Differs "));
+    const row = found.find((each) => each.startsWith("Differs "));
     expect(row).toContain(`Entry ${entry} names ${digest} as the update of version ${version}`);
-    expect(rows.find((each) => each.includes(" This browser’s memory "))).toMatch(/^Agrees .*still the same/);
+    expect(found.find((each) => each.includes(" This browser’s memory "))).toMatch(/^Agrees .*still the same/);
     expect(faults).toEqual([]);
   });
 });

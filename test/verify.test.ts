@@ -151,13 +151,14 @@ describe("verifyRun()", () => {
   });
 
   test("does a young run again from its charter: every version, and every merge whose payloads are kept", async () => {
-    const { findings, last, relay, sentences } = await look(early);
+    const { findings, run, last, relay, sentences } = await look(early);
     expect(differing(findings)).toEqual([]);
     expect(sentenceOf(findings, "versions", "agrees")).toContain("version 0, made from the charter");
     expect(sentenceOf(findings, "versions", "agrees")).toContain(`versions 1 to ${EARLY}`);
     expect(sentenceOf(findings, "merges", "agrees")).toContain(`versions 1 to ${EARLY}`);
     expect(of(findings, "unchecked")).toEqual(["training"]);
     expect(last).toEqual({ entry: early.entries.length - 1, digest: digestOf(early.entries.at(-1) as Bytes) });
+    expect(entryWhere(early, ({ type }) => type === "started").event).toMatchObject({ run });
     expect(relay).toMatch(/^[0-9a-f]{64}$/);
     expect(sentences.some((sentence) => sentence.startsWith("Merging version 2 again"))).toBe(true);
   });

@@ -27,6 +27,8 @@ export interface VerifyPorts extends ReplayPorts {
 
 export interface Verification {
   readonly findings: readonly Finding[];
+  /** The run that the ledger tells of; null where it does not begin one. */
+  readonly run: Digest | null;
   /** Entries that were read and agree, and the last one's digest; null where none does. */
   readonly last: { readonly entry: number; readonly digest: Digest } | null;
   /** The key that signs the ledger, as hexadecimal digits. */
@@ -39,12 +41,13 @@ export async function verifyRun(ports: VerifyPorts): Promise<Verification> {
   const { chain, durable } = check;
   const last = chain.length === 0 ? null : { entry: chain.length - 1, digest: chain.digest };
   const relay = chain.relay === null ? null : toHex(chain.relay);
+  const run = durable?.run ?? null;
   if (fault !== null || durable === null) {
     const nothing = finding("ledger", "differs", "The ledger has no entries.");
-    return { findings: [...memory, fault ?? nothing], last, relay };
+    return { findings: [...memory, fault ?? nothing], run, last, relay };
   }
   const replayed = await replay(check, ports);
-  return { findings: [...memory, ...ledgerFindings(check, ports), ...replayed, UNKNOWABLE], last, relay };
+  return { findings: [...memory, ...ledgerFindings(check, ports), ...replayed, UNKNOWABLE], run, last, relay };
 }
 
 const UNKNOWABLE = finding(

@@ -88,6 +88,7 @@ class Observatory {
     this.#ports.openFeed({
       run: (run) => {
         this.#run = run;
+        this.#screen.verify.disabled = false; // what was verified before is remembered by run
         this.#follow();
         this.#draw();
       },
@@ -253,14 +254,14 @@ class Observatory {
     }
   }
 
-  #takeVerification({ findings, last, relay }: Verification): void {
+  #takeVerification({ findings, run, last, relay }: Verification): void {
     const { mood, sentence, hint } = resultWords(findings, this.#ports.nowMs() - this.#begunMs);
     this.#endVerifying(sentence, hint);
     this.#screen.panel.dataset["mood"] = mood;
     drawFindings(findings);
     drawKeys(relay, last);
-    if (mood === "agrees" && last !== null && this.#run !== null) {
-      this.#ports.kept.setItem(seenKey(this.#run.run), JSON.stringify(last));
+    if (mood === "agrees" && last !== null && run !== null) {
+      this.#ports.kept.setItem(seenKey(run), JSON.stringify(last));
     }
   }
 

@@ -114,14 +114,17 @@ describe("the observatory", () => {
     expect(faults).toEqual([]);
   });
 
-  test("that opens while the relay is away says so until it is back", async () => {
+  test("that opens while the relay is away says so until it is back, and verifies nothing before it knows the run", async () => {
     const trouble = page.locator("#broken");
+    const button = page.locator("#verify");
     await page.route("**/api/**", (route) => route.abort());
     await page.reload();
     await expect.poll(() => trouble.innerText(), SOON).toBe("Cannot read the ledger: the relay does not answer");
+    expect(await button.isDisabled()).toBe(true);
     await page.unroute("**/api/**");
     await expect.poll(() => page.locator(".scrub-words").innerText(), SOON).toContain("Now: round");
     expect(await trouble.isVisible()).toBe(false);
+    expect(await button.isEnabled()).toBe(true);
   });
 
   test("says which round it could not read, reads it when the relay is back, and names an update with one bit flipped", async () => {

@@ -11,6 +11,7 @@ import {
   sendingOf,
   SILENT_BEATS,
   STALL_MS,
+  type Assigned,
   type ContributorState,
   type Pending,
 } from "./state.ts";
@@ -194,24 +195,32 @@ function isOver({ head, run }: ContributorState, { baseVersion }: Pending): bool
 
 function advanceWork(draft: Draft): void {
   const { state, nowMs } = draft;
-  const { assigned, base, pending } = state;
-  if (state.preparation !== "done" || (state.job !== null && (state.job.type !== "ahead" || assigned !== null))) {
+  const { assigned, base, pending, job } = state;
+  if (state.preparation !== "done") {
+    return;
+  }
+  if (assigned?.payload === "wanted" && assigned.assignment.type === "validate") {
+    set(draft, { assigned: { ...assigned, payload: "fetching" } });
+    draft.effects.push({ type: "supply", assignment: assigned.assignment });
+  }
+  if (job !== null && (job.type !== "ahead" || !isFree(assigned))) {
     return;
   }
   if (assigned !== null) {
     const { assignment, deadlineMs } = assigned;
-    const mayStart = assignment.type === "validate" || mayTrain(state);
+    const mayStart = assignment.type === "validate" ? assigned.payload === "here" : mayTrain(state);
     if (nowMs >= deadlineMs) {
       release(draft, assignment.id);
       set(draft, { assigned: null, readied: null });
     } else if (mayStart && base?.digest === assignment.baseDigest) {
       set(draft, { job: { assignment: assignment.id, type: assignment.type, aborted: false } });
-      if (assignment.type === "train") {
-        set(draft, { trail: null }); // it begins with what was trained ahead
-      }
+      const isTraining = assignment.type === "train";
+      set(draft, { step: 0, stepsMax: isTraining ? assignment.stepsMax : 0 });
+      set(draft, { trail: isTraining ? null : draft.state.trail }); // it begins with what was trained ahead
       draft.effects.push({ type: "work", assignment, deadlineMs });
       return;
     } else {
+      goAhead(draft);
       return;
     }
   }
@@ -228,7 +237,12 @@ function mayTrain({ pending, late, run }: ContributorState): boolean {
   return late === null && (pending === null || (run?.charter.round.lateShare ?? 0) > 0);
 }
 
-/** Nothing is assigned: training goes on from where it ended, so that an update that travels costs no idle device. */
+/** Whether nothing is assigned that could be begun. */
+function isFree(assigned: Assigned | null): boolean {
+  return assigned === null || assigned.payload !== "here";
+}
+
+/** Nothing that is assigned can be begun: training goes on from where it ended, so that an update that travels costs no idle device. */
 function goAhead(draft: Draft): void {
   const { trail, run, job } = draft.state;
   const stepsMax = run?.charter.round.aheadMax ?? 0;
@@ -241,7 +255,7 @@ function goAhead(draft: Draft): void {
 /** Until the next assignment is here; what leads past the version after the one it began at would be thrown away. */
 function mayGoAhead({ intent, trail, assigned, head }: ContributorState): boolean {
   const current = trail !== null && head !== null && head.version <= trail.baseVersion + 1;
-  return intent === "working" && assigned === null && current;
+  return intent === "working" && isFree(assigned) && current;
 }
 
 function isBehind(state: ContributorState): boolean {

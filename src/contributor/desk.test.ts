@@ -6,7 +6,7 @@ import type { Charter } from "../protocol/charter.ts";
 import { charterDigest } from "../protocol/charter-codec.ts";
 import { decodeContributorMessage, decodeHeader } from "../protocol/codec.ts";
 import { PIECE_BYTES } from "../protocol/limits.ts";
-import type { ContributionHeader, TrainAssignment, VersionInfo } from "../protocol/messages.ts";
+import type { ContributionHeader, TrainAssignment, ValidateAssignment, VersionInfo } from "../protocol/messages.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import { createKeyRegistry } from "../sim/keys.ts";
 import { createMemoryStore } from "../store/memory.ts";
@@ -44,6 +44,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
     ...changes,
   };
   const served = new Map<Digest, Bytes>();
+  const checked: unknown[] = [];
   const asked: { from: number; first: number | undefined; steps: number; assignment: string }[] = [];
   const store = createMemoryStore();
   const keys: Store["keys"] = {
@@ -84,7 +85,10 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
         };
         return { after: onEngine, losses, steps, tokens: 10 * steps };
       },
-      validate: async () => Promise.reject(new Error("Nothing is validated here")),
+      validate: async ({ id }, base, { values }) => {
+        checked.push([id, base[0], values.length]);
+        return { assignedBefore: 2, assignedAfter: 1, randomBefore: 2, randomAfter: 1 };
+      },
       moments: async () => null,
       restore: async () => undefined,
       [Symbol.dispose]: () => undefined,
@@ -124,7 +128,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
     return sentBy(desk, pending as Pending);
   };
   const settle = (sent: Sent, outcome: Outcome): Promise<void> => desk.settle(sent.pending.id, outcome);
-  return { desk, asked, train, settle, hold, served };
+  return { desk, asked, checked, train, settle, hold, served };
 }
 
 interface Sent {
@@ -167,6 +171,28 @@ describe("createDesk()", () => {
     expect(asked[2]?.assignment).toBe("t0");
     expect(second).toMatchObject({ header: { steps: 1, ahead: 5, tokens: 60 }, value: 5 * share + 1 });
     expect(second.pending.steps).toBe(6);
+  });
+
+  test("checks what was fetched for an assignment, and for no other", async () => {
+    const { desk, checked, train, hold, served } = await deskOf(0);
+    const { pending } = await train(0, 100);
+    const message = decodeContributorMessage(desk.messageOf(pending.id) as Bytes);
+    const payload = message.ok && message.value.type === "contribute" ? message.value.payload : new Uint8Array();
+    const { digest, bytes } = { digest: digestOf(payload), bytes: payload.length };
+    served.set(digest, payload);
+    const baseDigest = await hold(0, 100);
+    const check = (id: string) =>
+      ({ id, baseDigest, contribution: pending.id, payload: { digest, bytes } }) as ValidateAssignment;
+    expect(await desk.validate(check("a"), job)).toBeNull();
+    const early = desk.supply(check("a"));
+    await desk.supply(check("b"));
+    await early; // comes when another is wanted
+    expect(await desk.validate(check("a"), job)).toBeNull();
+    expect(await desk.validate(check("b"), job)).not.toBeNull();
+    expect(checked).toEqual([["b", 100, P]]);
+    await expect(
+      desk.supply({ ...check("c"), payload: { digest: baseDigest.replace(/./, "z") as Digest, bytes } }),
+    ).rejects.toThrow("gone");
   });
 
   test("goes on from what it has not sent, as faded as that is in what it sends", async () => {

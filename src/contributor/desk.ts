@@ -65,7 +65,9 @@ export interface Desk {
    * they made of the parameters goes into the next contribution. Null when there is nothing to go on from.
    */
   goAhead(stepsMax: number, options: JobOptions): Promise<number | null>;
-  /** A signed report, or null when the work was stopped or the update cannot be read. */
+  /** Fetches what is to be checked. */
+  supply(assignment: ValidateAssignment): Promise<void>;
+  /** Of what was supplied: a signed report, or null when the work was stopped or the update cannot be read. */
   validate(
     assignment: ValidateAssignment,
     options: JobOptions,
@@ -89,6 +91,8 @@ export function createDesk(options: DeskOptions): Desk {
   let reading: Promise<Page> | undefined;
   /** Digests of the pieces of the payload that waits for its verdict. */
   let cut: { readonly payload: Bytes; readonly pieces: Bytes } | undefined;
+  /** What is to be checked next: the assignment, and what it is about once that is here. */
+  let supply: { readonly assignment: string; readonly payload?: Bytes } | undefined;
   /** What changes the page happens one after the other. */
   const inTurn = createTurn();
   const write = async (next: Page): Promise<void> => {
@@ -212,10 +216,20 @@ export function createDesk(options: DeskOptions): Desk {
       trail = next;
       return next.steps;
     },
+    supply: async ({ id, payload: { digest, bytes } }) => {
+      supply = { assignment: id };
+      const payload = await fetchBlob(digest, bytes);
+      if (supply?.assignment === id) {
+        supply = { assignment: id, payload };
+      }
+    },
     validate: async (assignment, job) => {
       const base = baseOf(assignment.baseDigest);
-      const payload = await fetchBlob(assignment.payload.digest, assignment.payload.bytes);
-      const update = unpackUpdate(payload, { parameters: base.length, keepMax: keepMaxOf(charter) });
+      if (supply?.payload === undefined || supply.assignment !== assignment.id) {
+        return null; // fetched for another run's desk, or for another assignment since
+      }
+      const update = unpackUpdate(supply.payload, { parameters: base.length, keepMax: keepMaxOf(charter) });
+      supply = undefined;
       if (!update.ok || job.signal.aborted) {
         return null;
       }
@@ -263,7 +277,7 @@ export function createDesk(options: DeskOptions): Desk {
       });
     },
     putAway: () => {
-      trail = undefined;
+      [trail, supply] = [undefined, undefined];
       work?.[Symbol.dispose]();
       work = undefined;
     },

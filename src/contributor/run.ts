@@ -11,7 +11,7 @@ import { createStop, type StopSignal } from "../base/stop.ts";
 import type { Attach, FetchBlob, Link } from "../net/link.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import { PIECE_BYTES } from "../protocol/limits.ts";
-import type { Assignment, ContributorMessage } from "../protocol/messages.ts";
+import type { Assignment, ContributorMessage, ValidateAssignment } from "../protocol/messages.ts";
 import type { Store } from "../store/store.ts";
 import { createDesk, type Desk } from "./desk.ts";
 import { Lanes, type OpenRtc } from "./lanes.ts";
@@ -238,6 +238,9 @@ class Session {
       case "fetch":
         this.#run(this.#fetch(effect));
         return;
+      case "supply":
+        this.#run(this.#supply(effect.assignment));
+        return;
       case "work":
         this.#stop = createStop();
         this.#run(this.#work(effect.assignment, effect.deadlineMs, this.#stop));
@@ -302,6 +305,17 @@ class Session {
       await this.#desk.keep();
     } catch (error) {
       this.dispatch({ type: "unfetched", reason: messageIn(error) });
+    }
+  }
+
+  async #supply(assignment: ValidateAssignment): Promise<void> {
+    const { id } = assignment;
+    try {
+      assert(this.#desk !== undefined, "Cannot fetch: no run has begun");
+      await this.#desk.supply(assignment);
+      this.dispatch({ type: "supplied", assignment: id, here: true });
+    } catch {
+      this.dispatch({ type: "supplied", assignment: id, here: false }); // another is asked
     }
   }
 

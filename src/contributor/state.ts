@@ -6,7 +6,13 @@ import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes
 import type { Charter } from "../protocol/charter.ts";
 import type { Lane } from "../net/link.ts";
 import { BEAT_MS, DEAD_MS } from "../protocol/limits.ts";
-import type { Assignment, ContributorMessage, RelayMessage, VersionInfo } from "../protocol/messages.ts";
+import type {
+  Assignment,
+  ContributorMessage,
+  RelayMessage,
+  ValidateAssignment,
+  VersionInfo,
+} from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
 import type { ContributionView } from "./view.ts";
 import type { EngineInUse } from "./work.ts";
@@ -146,7 +152,7 @@ export interface ContributorState {
   readonly readied: number | null;
   /** No ready before this time. */
   readonly readyMs: number;
-  readonly assigned: { readonly assignment: Assignment; readonly deadlineMs: number } | null;
+  readonly assigned: Assigned | null;
   /** What the engine is doing; outlives a dropped assignment for the moment it takes to stop. */
   readonly job: { readonly assignment: string; readonly type: JobType; readonly aborted: boolean } | null;
   /** Where training may go on ahead of the next assignment, and the steps taken there; null when there is nothing to go on from. */
@@ -172,6 +178,13 @@ export interface ContributorState {
   readonly refused: number;
   readonly validated: number;
   readonly contributions: readonly ContributionView[];
+}
+
+export interface Assigned {
+  readonly assignment: Assignment;
+  readonly deadlineMs: number;
+  /** What is to be checked; training, which needs nothing more, has it. Training ahead goes on until it is here. */
+  readonly payload: "wanted" | "fetching" | "here";
 }
 
 /** "ahead" is training without an assignment, from where the last one ended. */
@@ -213,6 +226,8 @@ export type ContributorEvent =
   | { readonly type: "unprepared"; readonly reason: string; readonly fatal: boolean }
   | { readonly type: "fetched"; readonly version: number; readonly digest: Digest }
   | { readonly type: "unfetched"; readonly reason: string }
+  /** What is to be checked is here, or cannot be fetched. */
+  | { readonly type: "supplied"; readonly assignment: string; readonly here: boolean }
   /** Something failed that the work can go on without. */
   | { readonly type: "troubled"; readonly reason: string }
   | { readonly type: "stepped"; readonly assignment: string; readonly step: number; readonly tokens: number }
@@ -234,6 +249,8 @@ export type Effect =
   | { readonly type: "closeRtc"; readonly reason: string }
   | { readonly type: "prepare"; readonly run: Digest; readonly charter: Charter; readonly losses: number }
   | { readonly type: "fetch"; readonly head: VersionInfo; readonly earlier: readonly VersionInfo[] }
+  /** Fetch what is to be checked. */
+  | { readonly type: "supply"; readonly assignment: ValidateAssignment }
   | { readonly type: "work"; readonly assignment: Assignment; readonly deadlineMs: number }
   /** Train ahead, from where the last assignment ended, until `stepsMax` steps are taken there. */
   | { readonly type: "ahead"; readonly assignment: string; readonly stepsMax: number }

@@ -170,12 +170,17 @@ describe("tick()", () => {
       expect(walk.state.trail).toBeNull();
     });
 
-    test("goes on after a validation, and until its steps are taken", () => {
+    const validate = { ...validation, ...train("v0", 0), id: "v0", type: "validate" } as const;
+
+    test("goes on until what is to be checked is here, and after that, until its steps are taken", () => {
       const walk = walked();
       walk.on(made);
-      const { id, ...given } = train("v0", 0);
-      const validate = { ...validation, ...given, id, type: "validate" } as const;
-      expect(types(walk.receive({ type: "assign", assignment: validate }))).toEqual(["abort"]);
+      expect(walk.receive({ type: "assign", assignment: validate })).toEqual([
+        { type: "supply", assignment: validate },
+      ]);
+      expect(walk.state.job?.type).toBe("ahead");
+      expect(types(walk.on({ type: "woke" }))).toEqual([]);
+      expect(types(walk.on({ type: "supplied", assignment: "v0", here: true }))).toEqual(["abort"]);
       expect(types(walk.on(ahead(2)))).toEqual(["work"]);
       const report = { type: "report", body: new Uint8Array(1), signature: new Uint8Array(1) } as const;
       expect(types(walk.on({ type: "finished", assignment: "v0", result: report }))).toEqual([
@@ -184,6 +189,23 @@ describe("tick()", () => {
         "ahead",
       ]);
       expect(types(walk.on(ahead(5)))).toEqual([]);
+    });
+
+    test("is not disturbed by what cannot be fetched, comes too late or was given up", () => {
+      for (const [end, released] of [
+        [(walk: Walk) => walk.on({ type: "supplied", assignment: "v0", here: false }), true],
+        [(walk: Walk) => walk.on({ type: "woke" }, validate.judgeMs + 1), true],
+        [(walk: Walk) => walk.on({ type: "supplied", assignment: "v1", here: false }), false],
+      ] as const) {
+        const walk = walked();
+        walk.on(made);
+        walk.receive({ type: "assign", assignment: validate });
+        const sent = end(walk).filter((effect) => effect.type === "send" && effect.message.type === "release");
+        expect(sent).toHaveLength(released ? 1 : 0);
+        expect([walk.state.assigned === null, walk.state.job?.type]).toEqual([released, "ahead"]);
+        walk.on({ type: "supplied", assignment: "v0", here: true }); // late, where it was given back
+        expect(walk.state.job?.aborted).toBe(!released);
+      }
     });
 
     test("stops for a pause, for a verdict of harm, and when the base has moved on twice", () => {

@@ -28,6 +28,7 @@ import {
   isThere,
   sendingOf,
   STALL_MS,
+  type Assigned,
   type ContributorEvent,
   type ContributorState,
   type Effect,
@@ -154,6 +155,9 @@ function take(draft: Draft, event: ContributorEvent): void {
       return;
     case "unfetched":
       set(draft, { fetching: null, fetchMs: nowMs + RETRY_MS, trouble: event.reason });
+      return;
+    case "supplied":
+      takeSupply(draft, event.assignment, event.here);
       return;
     case "troubled":
       set(draft, { trouble: event.reason });
@@ -302,9 +306,23 @@ function takeAssignment(draft: Draft, assignment: Assignment): void {
     return; // said again after a reconnect
   }
   const givenMs = assignment.type === "train" ? assignment.trainMs : assignment.judgeMs;
-  const stepsMax = assignment.type === "train" ? assignment.stepsMax : 0;
-  const assigned = { assignment, deadlineMs: nowMs + givenMs };
-  set(draft, { assigned, readied: null, step: 0, stepsMax, trouble: "" });
+  const payload = assignment.type === "train" ? "here" : "wanted";
+  const assigned: Assigned = { assignment, deadlineMs: nowMs + givenMs, payload };
+  set(draft, { assigned, readied: null, trouble: "" });
+}
+
+/** What is to be checked is here; where it cannot be fetched the assignment goes back. */
+function takeSupply(draft: Draft, assignment: string, here: boolean): void {
+  const { assigned } = draft.state;
+  if (assigned?.assignment.id !== assignment) {
+    return; // given up meanwhile
+  }
+  if (here) {
+    set(draft, { assigned: { ...assigned, payload: "here" } });
+  } else {
+    release(draft, assignment);
+    set(draft, { assigned: null, readied: null });
+  }
 }
 
 /** Contributions from before a restart; the relay may have said their verdicts before the notebook was read. */

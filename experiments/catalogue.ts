@@ -217,6 +217,13 @@ export const EXPERIMENTS: readonly Experiment[] = [
     reference: "synchronous",
     arms: five({ ...SMALL_BATCH, rounds: 120 }),
   },
+  ...[128, 512].map((batch) => ({
+    name: `small-batch-${batch}`,
+    question: `Small model, batches of ${batch}: does the distance to data parallel shrink as a contributor's own gradient is less noisy?`,
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: [synchronous, standard, stretched].map((make) => make({ ...SMALL_BATCH, batch })),
+  })),
   {
     name: "small-by-source",
     question: "Small model, each contributor has one of three sources: what does averaging, and judging, make of that?",

@@ -258,6 +258,7 @@ function mayGoAhead({ intent, trail, assigned, head }: ContributorState): boolea
   return intent === "working" && isFree(assigned) && current;
 }
 
-function isBehind(state: ContributorState): boolean {
-  return state.head !== null && state.base?.digest !== state.head.digest;
+/** A version may have the digest of the one before: where an update changes no bit, a round has passed all the same. */
+function isBehind({ head, base }: ContributorState): boolean {
+  return head !== null && (base?.version !== head.version || base.digest !== head.digest);
 }

@@ -124,6 +124,16 @@ describe("tick()", () => {
     expect(walk.state.accepted).toBe(1);
   });
 
+  test("goes on to a version that has changed no bit", () => {
+    const walk = new Walk();
+    walk.settle();
+    const same = { ...head(1), digest: head(0).digest };
+    expect(walk.receive({ type: "version", head: same })).toMatchObject([{ type: "fetch", head: same }]);
+    expect(walk.on({ type: "fetched", version: 1, digest: same.digest })).toMatchObject([
+      { type: "send", message: { type: "ready", version: 1 } },
+    ]);
+  });
+
   test("remembers the versions that led to the head, and forgets them where one does not follow", () => {
     const walk = new Walk();
     walk.settle();

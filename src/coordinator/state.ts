@@ -222,13 +222,14 @@ export function amongOf({ contributions }: Pick<DurableState, "contributions">):
   return Math.min(AMONG_MAX, contributions.size);
 }
 
-function judge(state: DurableState, { contribution: id, verdict, losses }: Of<"judged">): DurableState {
+function judge(state: DurableState, { contribution: id, verdict, by, losses }: Of<"judged">): DurableState {
   const before = present(state.contributions.get(id), `contribution ${id}`);
   assert(before.verdict === null, `Cannot apply event: contribution ${id} has a verdict already`);
   const contribution = {
     ...before,
     verdict,
-    improvement: losses === null ? null : improvementOf(losses, amongOf(state)),
+    // A validator's word accepts what it measured, and says nothing of what others owe.
+    improvement: losses === null || by !== "relay" ? null : improvementOf(losses, amongOf(state)),
   };
   const author = before.header.contributor;
   const owed = [...(recall(state.verdicts, author) ?? []), { contribution: id, verdict }].slice(-VERDICTS_KEPT);

@@ -276,6 +276,16 @@ describe("judging", () => {
     expect(stage.merges()).toEqual([[bob]]);
   });
 
+  test("what a validator says that somebody improved is no standard for others", () => {
+    const { ada } = pair();
+    stage.report("ada", { ...GOOD, assignedAfter: 0 });
+    stage.report("bob", HARMFUL);
+    expect(stage.state.durable.standards.improvements.size).toBe(0);
+    stage.measure(ada, GOOD);
+    expect(stage.merges()).toHaveLength(1);
+    expect(stage.state.durable.standards.improvements.size).toBe(1);
+  });
+
   test("the referee takes over from a validator that is late, leaves or gives up", () => {
     stage.come("ada", "bob", "cyd");
     const ids = ["ada", "bob", "cyd"].map((name) => stage.contribute(name));

@@ -106,6 +106,13 @@ export const EXPERIMENTS: readonly Experiment[] = [
     reference: "steady-8",
     arms: churn(SAMPLE_MODEL, { rounds: 40, steps: 30 }),
   },
+  {
+    name: "small-churn",
+    question: "The same for a small model",
+    seeds: SEEDS,
+    reference: "steady-8",
+    arms: churn(TINY_MODEL, { rounds: 40, steps: 30 }),
+  },
   ...(["whole", "by-source"] as const).map((split) => ({
     name: split === "whole" ? "sample-batch" : "sample-batch-by-source",
     question: `Sample model, batches of 32 and 30 rounds of 15 steps, ${split === "whole" ? "everyone draws from all text" : "each contributor has one of three sources"}: is the default within 1 % of data parallel?`,

@@ -7,6 +7,7 @@ import { mergeUpdates, outerStep } from "../update/twin.ts";
 import { unpackUpdate } from "../update/unpack.ts";
 import { trainSeed } from "./assignment.ts";
 import { weightIn } from "./late.ts";
+import { STRIKES_MAX } from "./peer.ts";
 import { Actor, calm, charter, honestDelta, joined, P, pack, started, World } from "./rehearsal.fixture.ts";
 import { GOOD, idOf, Stage } from "./stage.fixture.ts";
 import type { RoundFacts } from "./state.ts";
@@ -198,6 +199,35 @@ describe("what arrives between two rounds", () => {
       expect(world.failures).toEqual([]);
     });
   }
+
+  test("is one contribution of each: others are refused, and whoever goes on with them is shown out", async () => {
+    const { world, bob, sent } = await bobsWorld();
+    await world.pass(trainMs + graceMs);
+    for (const message of [sent.message, sent.message]) {
+      bob.send(message);
+      await calm(world.host);
+    }
+    expect(bob.got.slice(-2)).toEqual(Array(2).fill({ type: "have", contribution: sent.id, pieces: 1 }));
+    for (let i = 0; i < STRIKES_MAX; i += 1) {
+      expect(bob.closed).toBeNull();
+      bob.send((await bob.contribution(pack(honestDelta(bob.base, 0.2)), { loss: 4 + i })).message);
+      await calm(world.host);
+      expect(bob.last("refused")).toMatchObject({ reason: "not-assigned" });
+    }
+    expect(bob.closed).toMatch(/messages that cannot be right/);
+    expect(world.disk.values.size).toBe(2); // what came first, offer and piece
+  });
+
+  test("is made durable once, however fast it is sent", async () => {
+    const { world, bob, sent } = await bobsWorld();
+    await world.pass(trainMs + graceMs);
+    for (let i = 0; i < 100; i += 1) {
+      bob.send((await bob.contribution(pack(honestDelta(bob.base, 0.2)), { loss: 4 + i })).message);
+    }
+    bob.send(sent.message);
+    await calm(world.host);
+    expect([world.disk.values.size, bob.closed !== null]).toEqual([2, true]);
+  });
 
   test("weighs its share of the tokens in the merge, to the last bit, whichever came first", async () => {
     const digests = new Set<string>();

@@ -3,7 +3,7 @@
  * it is offered; pieces are made durable and confirmed beside the queue, so that nothing waits for them, and what is complete
  * goes on exactly as a contribution that arrived whole. Who is refused is told why; what is not expected costs no memory.
  */
-import type { Digest } from "../base/bytes.ts";
+import type { ContributorId, Digest } from "../base/bytes.ts";
 import { createTurn, type InTurn } from "../base/turn.ts";
 import { contributionIdOf, encodeMessage } from "../protocol/codec.ts";
 import { digestPieces, piecesOffered } from "../protocol/pieces.ts";
@@ -65,6 +65,8 @@ export class Reception {
   readonly #uploads: Uploads;
   /** Who sent what is complete and waits for the next round. */
   readonly #waiting = new WeakMap<Upload, Peer>();
+  /** Whose contribution is being made an upload. */
+  readonly #held = new Set<ContributorId>();
   /** Whatever changes uploads. */
   readonly #inTurn: InTurn = createTurn();
 
@@ -121,11 +123,28 @@ export class Reception {
       pieces: 1,
       wireBytes: () => wireBytes,
       bytes: message.payload.length,
-      wait: (whole) => this.#host.track(() => this.#inTurn(() => this.#keep(peer, whole))),
+      wait: (whole) => this.#hold(peer, whole),
     });
   }
 
-  /** Makes an upload of a contribution that came whole. */
+  /**
+   * Makes an upload of a contribution that came whole and too early, one at a time: an assignment has one answer, and nothing else would
+   * bound how many are made for a round that is still to come.
+   */
+  #hold(peer: Peer, whole: Whole): void {
+    const { contributor } = peer;
+    const upload = this.#uploads.of(contributor);
+    const waits = upload !== undefined && upload.held === upload.count;
+    if (this.#held.has(contributor) || (waits && upload.contribution !== contributionIdOf(whole.header))) {
+      peer.refuse("not-assigned", "another contribution to this round is here and waits");
+      peer.strike();
+    } else if (!peer.waste()) {
+      this.#held.add(contributor);
+      const kept = (): Promise<void> => this.#inTurn(() => this.#keep(peer, whole));
+      this.#host.track(() => kept().finally(() => this.#held.delete(contributor)));
+    }
+  }
+
   async #keep(peer: Peer, { header, signature, payload }: Whole): Promise<void> {
     await this.#offer(peer, { type: "offer", header, signature, pieces: digestPieces(payload, 1) });
     const contribution = contributionIdOf(header);

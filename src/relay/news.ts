@@ -8,7 +8,7 @@ import { publishIfThere, type Bus } from "../store/bus.ts";
 import type { Log } from "../store/store.ts";
 
 export const NEWS_SUBJECT = "news";
-/** Of one message; the bus may carry more. */
+/** Of one message; the bus may carry more, or less. */
 const NEWS_BYTES_MAX = 262_144;
 
 export interface News {
@@ -24,8 +24,12 @@ export function toldLog(log: Log, bus: Bus): Log {
     read: (from, count) => log.read(from, count),
     append: async (after, entries) => {
       const done = await log.append(after, entries);
-      if (done && entries.reduce((sum, entry) => sum + entry.length, 0) < NEWS_BYTES_MAX / 2) {
-        publishIfThere(bus, NEWS_SUBJECT, encode([after, entries]));
+      const bytesMax = Math.min(NEWS_BYTES_MAX, bus.payloadBytesMax);
+      // Large entries are not even encoded.
+      const news =
+        done && entries.reduce((sum, entry) => sum + entry.length, 0) < bytesMax ? encode([after, entries]) : null;
+      if (news !== null && news.length <= bytesMax) {
+        publishIfThere(bus, NEWS_SUBJECT, news);
       }
       return done;
     },

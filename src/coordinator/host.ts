@@ -16,7 +16,7 @@ import type { IceServer } from "../protocol/ice.ts";
 import { BEAT_MS } from "../protocol/limits.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
-import type { Store } from "../store/store.ts";
+import { deleteBlobs, type Store } from "../store/store.ts";
 import type { Base, Crew, OpenCrew } from "../update/crew.ts";
 import { beginRun } from "./begin.ts";
 import { loadBase, type Referee } from "./base.ts";
@@ -93,9 +93,9 @@ export interface CoordinatorHost {
   operate(command: OperatorCommand): Promise<string | null>;
   /**
    * Runs `work` when no contribution and no merge is on its way into the store: every blob is then one that the ledger knows,
-   * or superfluous. The run waits meanwhile.
+   * or superfluous. The run waits meanwhile. `entries`: of the ledger, which the state is the fold of.
    */
-  whileStill<T>(work: (durable: DurableState) => Promise<T>): Promise<T>;
+  whileStill<T>(work: (durable: DurableState, entries: number) => Promise<T>): Promise<T>;
   /** Whether a blob belongs to the public record: checkpoints, updates, contributions, data and charter. */
   isPublic(digest: string): boolean;
   /** Open sessions by the lane that carries their updates. */
@@ -127,7 +127,7 @@ export async function createCoordinatorHost(options: CoordinatorOptions): Promis
     throw new HeddleError("store", `Cannot go on with the run: the store holds run ${found.run}, not this charter's`);
   }
   const durable = found ?? (await beginRun(options, journal));
-  await Promise.all(superfluous.map((digest) => store.blobs.delete(digest)));
+  await deleteBlobs(store.blobs, superfluous);
   const crew = options.openCrew();
   const base = await loadBase(store.blobs, durable, crew.memory);
   const host = new Host(options, { journal, crew, base, state: startState(charter, durable, clock.nowMs()) });
@@ -214,14 +214,14 @@ class Host implements CoordinatorHost {
     });
   }
 
-  whileStill<T>(work: (durable: DurableState) => Promise<T>): Promise<T> {
+  whileStill<T>(work: (durable: DurableState, entries: number) => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const attempt = (): void =>
         this.#queue.add(async () => {
           if (this.#state.live.merging) {
             void this.#merging.then(attempt);
           } else {
-            await work(this.#state.durable).then(resolve, reject);
+            await work(this.#state.durable, this.#journal.length()).then(resolve, reject);
           }
         });
       attempt();

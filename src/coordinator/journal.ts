@@ -18,6 +18,8 @@ const READINGS_MAX = 100;
 export interface Journal {
   /** Makes `events` durable, with the time of their tick; rejects with HeddleError "store" when that fails. */
   append(events: readonly LedgerEvent[], timeMs: number): Promise<readonly SignedEntry[]>;
+  /** Entries that this process has read and written. */
+  length(): number;
 }
 
 export interface JournalOptions {
@@ -48,7 +50,10 @@ export async function openJournal(options: JournalOptions): Promise<OpenJournal>
   for (let reading = 0; reading < READINGS_MAX; reading += 1) {
     const { chain, durable, superfluous } = await readLog(options);
     const writer = new Writer(options, chain);
-    const journal: Journal = { append: (events, timeMs) => writer.append(events, timeMs) };
+    const journal: Journal = {
+      append: (events, timeMs) => writer.append(events, timeMs),
+      length: () => writer.length,
+    };
     if (durable === null || epoch === undefined) {
       return { journal, durable, superfluous, entries: [] };
     }
@@ -161,6 +166,10 @@ class Writer {
   constructor(options: JournalOptions, chain: ChainHead) {
     this.#options = options;
     this.#chain = chain;
+  }
+
+  get length(): number {
+    return this.#chain.length;
   }
 
   async append(events: readonly LedgerEvent[], timeMs: number): Promise<readonly SignedEntry[]> {

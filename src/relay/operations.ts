@@ -118,7 +118,8 @@ export function operationsOf({ dir, host, store, charter, handOver }: RunningPar
         backingUp = false;
       }
     },
-    prune: (options) => host.whileStill((durable) => pruneBlobs(store, { charter, durable, ...options })),
+    prune: (options) =>
+      host.whileStill((durable, entries) => pruneBlobs(store, { charter, durable, entries, ...options })),
     close: async () => undefined,
   };
 }
@@ -173,8 +174,8 @@ export async function operationsAtRest(dir: string): Promise<Operations> {
     },
     backUp: (to) => backUp(store, dir, to),
     prune: async (options) => {
-      const { charter, durable } = await open();
-      return pruneBlobs(store, { charter, durable, ...options });
+      const { charter, durable, journal } = await open();
+      return pruneBlobs(store, { charter, durable, entries: journal.length(), ...options });
     },
     close: () => store.close(),
   };

@@ -2,6 +2,7 @@
  * Which blobs a relay still needs, and the deletion of the rest. A running relay forgets by itself what a version makes
  * superfluous; what is left over after kills, failed starts and replaced data sets is found here.
  */
+import { HeddleError } from "../base/assert.ts";
 import type { Digest } from "../base/bytes.ts";
 import { blobsOf, CHECKPOINTS_KEPT, type DurableState } from "../coordinator/state.ts";
 import type { Charter } from "../protocol/charter.ts";
@@ -31,6 +32,8 @@ export function isCheckpoints(value: unknown): value is number {
 interface PruneFacts extends PruneOptions {
   readonly charter: Charter;
   readonly durable: DurableState;
+  /** Of the ledger that `durable` is the fold of. */
+  readonly entries: number;
 }
 
 export interface PruneReport {
@@ -41,14 +44,20 @@ export interface PruneReport {
   readonly deleted: boolean;
 }
 
-/** Finds what nothing reaches and deletes it, unless `dryRun`. The caller sees to it that nothing is on its way into the store. */
-export async function pruneBlobs(store: Store, { dryRun, ...facts }: PruneFacts): Promise<PruneReport> {
+/**
+ * Finds what nothing reaches and deletes it, unless `dryRun`. The caller sees to it that nothing is on its way into the store. Throws
+ * HeddleError "store" where another relay writes there: before it stores anything its ledger has grown.
+ */
+export async function pruneBlobs(store: Store, { dryRun, entries, ...facts }: PruneFacts): Promise<PruneReport> {
   const reachable = await reachableBlobs(store, facts);
   const all = await store.blobs.list();
   const superfluous = all.filter((digest) => !reachable.has(digest));
   let bytes = 0;
   for (const digest of superfluous) {
     bytes += (await store.blobs.size(digest)) ?? 0;
+  }
+  if ((await store.log.length()) !== entries) {
+    throw new HeddleError("store", "Cannot prune: another relay leads the run by now; nothing was deleted");
   }
   if (!dryRun) {
     await deleteBlobs(store.blobs, superfluous);

@@ -3,7 +3,7 @@
  * without which nobody can go on with the ledger. A backup is a folder that a relay could serve as it is. What is being
  * made is called `….partial` until it is whole, so that nothing half-done has the name of a backup or of a relay's folder.
  */
-import { chmod, copyFile, cp, mkdir, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
+import { chmod, copyFile, cp, mkdir, open, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import { equalBytes } from "../base/bytes.ts";
@@ -123,15 +123,34 @@ async function fillPlace<T>({ from, to, action }: Copy, fill: (partial: string) 
   try {
     const filled = await fill(partial);
     await files(action, async () => {
+      await sync(partial);
       if (found !== null) {
         await rmdir(path);
       }
       await rename(partial, path);
+      await syncOne(dirname(path));
     });
     return filled;
   } catch (error) {
     await files(action, () => rm(partial, { recursive: true, force: true }));
     throw error;
+  }
+}
+
+/** A folder, with all that is in it, is on the disk when this resolves. */
+async function sync(folder: string): Promise<void> {
+  for (const entry of await readdir(folder, { recursive: true })) {
+    await syncOne(join(folder, entry));
+  }
+  await syncOne(folder);
+}
+
+async function syncOne(path: string): Promise<void> {
+  const file = await open(path);
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }
 

@@ -42,6 +42,18 @@ describe("createGate()", () => {
     expect([join("b", 60_000), join("f", 60_000), join("f", 60_000)]).toEqual([false, true, false]);
   });
 
+  test("gives out as many places as the relays of the moment have", () => {
+    let relays = 1;
+    const gate = createGate({ sessionsMax: 50, prefixShare: 0.2, relays: () => relays });
+    const join = (): number =>
+      Array.from({ length: 40 }, () => gate.hello(from("192.0.2.0/24"), 0)).filter((one) => one === null).length;
+    expect(join()).toBe(10);
+    relays = 2;
+    expect(join()).toBe(10);
+    relays = 1;
+    expect(join()).toBe(0);
+  });
+
   test("gives a prefix that names members' keys little more than its share", () => {
     const gate = createGate({ sessionsMax: 100, prefixShare: 0.2 });
     const named = { contributor: someone, prefix: "192.0.2.0/24", isMember: true };

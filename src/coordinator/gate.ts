@@ -23,7 +23,10 @@ export const MEMBER_SHARE = 0.1;
 const FULL_RATE: Rate = { perS: 10, burst: 1 };
 
 export interface GateOptions {
+  /** Of one relay. */
   readonly sessionsMax?: number;
+  /** That serve the run at the moment; default: one. */
+  readonly relays?: () => number;
   readonly prefixShare?: number;
 }
 
@@ -48,14 +51,16 @@ export interface Gate {
   readonly sessions: number;
 }
 
-export function createGate({ sessionsMax = SESSIONS_MAX, prefixShare = PREFIX_SHARE }: GateOptions = {}): Gate {
+export function createGate(options: GateOptions = {}): Gate {
+  const { sessionsMax = SESSIONS_MAX, relays = () => 1, prefixShare = PREFIX_SHARE } = options;
+  const allMax = (): number => sessionsMax * relays();
+  /** With the room that is kept for members. */
+  const withMembers = (max: number): number => max + Math.ceil(max * MEMBER_SHARE);
+  const prefixMax = (): number => Math.max(1, Math.floor(allMax() * prefixShare));
   const linkBuckets = createBuckets(LINK_RATE, PREFIXES_MAX);
   const helloBuckets = createBuckets(HELLO_RATE, PREFIXES_MAX);
   const waits = createBuckets(FULL_RATE, PREFIXES_MAX);
-  const tickets = createTickets(sessionsMax);
-  const prefixMax = Math.max(1, Math.floor(sessionsMax * prefixShare));
-  const membersMax = sessionsMax + Math.ceil(sessionsMax * MEMBER_SHARE);
-  const prefixMembersMax = prefixMax + Math.ceil(prefixMax * MEMBER_SHARE);
+  const tickets = createTickets(allMax);
   const sessionsOf = new Map<string, number>();
   let sessions = 0;
   const later = (waitMs: number): number => Math.ceil(Math.min(RETRY_MS_MAX, waitMs));
@@ -67,11 +72,11 @@ export function createGate({ sessionsMax = SESSIONS_MAX, prefixShare = PREFIX_SH
     }
     const own = prefix === null ? 0 : (sessionsOf.get(prefix) ?? 0);
     // Whose key it is is not proven yet, and members' keys are public.
-    if (isMember && sessions < membersMax && own < prefixMembersMax) {
+    if (isMember && sessions < withMembers(allMax()) && own < withMembers(prefixMax())) {
       tickets.passed(nowMs);
       return null;
     }
-    return own >= prefixMax ? whenFull(prefix ?? "", nowMs) : tickets.ask(contributor, sessions < sessionsMax, nowMs);
+    return own >= prefixMax() ? whenFull(prefix ?? "", nowMs) : tickets.ask(contributor, sessions < allMax(), nowMs);
   };
   return {
     link: (prefix, links, nowMs) => {
@@ -79,7 +84,7 @@ export function createGate({ sessionsMax = SESSIONS_MAX, prefixShare = PREFIX_SH
       if (waitMs > 0) {
         return later(waitMs);
       }
-      return links >= membersMax + GREETINGS_MAX ? whenFull("", nowMs) : null;
+      return links >= withMembers(allMax()) + GREETINGS_MAX ? whenFull("", nowMs) : null;
     },
     hello: (joiner, nowMs) => {
       const retryMs = mayJoin(joiner, nowMs);

@@ -8,7 +8,7 @@ const idOf = (i: number): ContributorId => i.toString(16).padStart(64, "0") as C
 
 describe("createTickets()", () => {
   test("lets in a burst at once, and gives the others turns as fast as sessions can be begun", () => {
-    const tickets = createTickets(5_000);
+    const tickets = createTickets(() => 5_000);
     const waits = Array.from({ length: 1_200 }, (_, i) => tickets.ask(idOf(i), true, 0));
     expect(waits.slice(0, JOIN_RATE.burst).every((wait) => wait === null)).toBe(true);
     const later = waits.slice(JOIN_RATE.burst) as number[];
@@ -16,7 +16,7 @@ describe("createTickets()", () => {
   });
 
   test("lets in whoever comes at its turn before those who ask for the first time", () => {
-    const tickets = createTickets(5_000);
+    const tickets = createTickets(() => 5_000);
     Array.from({ length: JOIN_RATE.burst + 100 }, (_, i) => tickets.ask(idOf(i), true, 0));
     const own = idOf(JOIN_RATE.burst + 50);
     expect(tickets.ask(own, true, 100)).toBe(410); // too early: its turn stays
@@ -25,7 +25,7 @@ describe("createTickets()", () => {
   });
 
   test("remembers a bounded number of tickets, and forgets those that nobody came for", () => {
-    const tickets = createTickets(10);
+    const tickets = createTickets(() => 10);
     const waits = Array.from({ length: 50_000 }, (_, i) => tickets.ask(idOf(i), false, i) ?? 0);
     expect(waits.every((wait) => wait > 0 && wait <= RETRY_MS_MAX)).toBe(true);
     expect(tickets.size).toBeLessThanOrEqual(20_000);

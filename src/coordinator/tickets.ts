@@ -38,10 +38,11 @@ interface Ticket {
   readonly untilMs: number;
 }
 
-export function createTickets(sessionsMax: number): Tickets {
+/** `sessionsMax`: as it is at the moment. */
+export function createTickets(sessionsMax: () => number): Tickets {
   const tickets = new Map<ContributorId, Ticket>(); // in the order in which they were given
   const joinMs = 1_000 / JOIN_RATE.perS;
-  let freeMs = TURNOVER_MS / sessionsMax;
+  let freeMs = TURNOVER_MS / sessionsMax();
   let freedMs: number | null = null;
   /** The last turn that was given. */
   let lastMs = Number.NEGATIVE_INFINITY;
@@ -86,7 +87,7 @@ export function createTickets(sessionsMax: number): Tickets {
       tickets.delete(contributor);
     },
     freed: (nowMs) => {
-      const gapMs = Math.min(TURNOVER_MS / sessionsMax, freedMs === null ? Infinity : nowMs - freedMs);
+      const gapMs = Math.min(TURNOVER_MS / sessionsMax(), freedMs === null ? Infinity : nowMs - freedMs);
       freeMs += LEARNING * (gapMs - freeMs);
       freedMs = nowMs;
     },

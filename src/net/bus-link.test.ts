@@ -168,7 +168,9 @@ test("acceptEdges() takes linksMax links and no more", async () => {
   place.dial(end.attach);
   expect(await end.closed()).toBe("The relay has no room for more sessions");
   first.a.close("Done");
+  expect(place.acceptor.edges()).toBe(1);
   await vi.waitUntil(() => place.acceptor.links() === 0);
+  expect(place.acceptor.edges()).toBe(0);
   place.dial();
   await vi.waitUntil(() => place.ends.length === 2);
 });

@@ -199,6 +199,8 @@ export interface EdgeAcceptor {
   /** What answers an offer that came over `link`: the edge that has the other end; undefined when none has. */
   answererOf(link: Link): AnswerRtc | undefined;
   links(): number;
+  /** That have links here. */
+  edges(): number;
   /** Closes every link with `reason`, and takes no more. */
   close(reason: string): void;
 }
@@ -209,6 +211,12 @@ export async function acceptEdges(options: EdgeAcceptorOptions): Promise<EdgeAcc
   const limits = limitsOf(options);
   checkBus(bus);
   const lines = new Map<string, BusLine>();
+  /** Links of each edge. */
+  const linksOf = new Map<string, number>();
+  const count = (edge: string, change: 1 | -1): void => {
+    const links = (linksOf.get(edge) ?? 0) + change;
+    void (links === 0 ? linksOf.delete(edge) : linksOf.set(edge, links));
+  };
   const edges = new WeakMap<Link, { readonly edge: Bytes; offer: number }>();
   /** By edge and number: whose second link it will be. At most one a link. */
   const offers = new Map<string, Attach>();
@@ -243,11 +251,14 @@ export async function acceptEdges(options: EdgeAcceptorOptions): Promise<EdgeAcc
       publish: (sequence, frame) => bus.publish(toEdge, encode({ ...header, kind: KIND_FRAME, sequence }, frame)),
       forget: () => {
         ended = true;
-        lines.delete(name);
+        if (lines.delete(name)) {
+          count(toHex(header.edge), -1);
+        }
       },
     });
     if (!ended) {
       lines.set(name, line);
+      count(toHex(header.edge), 1);
     }
   };
 
@@ -295,6 +306,7 @@ export async function acceptEdges(options: EdgeAcceptorOptions): Promise<EdgeAcc
       };
     },
     links: () => lines.size,
+    edges: () => linksOf.size,
     close: (reason) => {
       for (const line of lines.values()) {
         line.end.link.close(reason);

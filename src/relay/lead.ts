@@ -100,7 +100,7 @@ async function open(
     ...(among === null ? {} : { epoch: among.lease.epoch }),
     verify: verifySignature,
     hash: hashBytes,
-    gate: { prefixShare: config.prefixShare, sessionsMax: SESSIONS_MAX * (among === null ? 1 : RELAYS_MAX) },
+    gate: { prefixShare: config.prefixShare, relays: () => 1 + (edges?.edges() ?? 0) },
     referee: metrics.watchReferee(referee),
     openCrew: () => crew,
     initial: () => initialParameters(charter.model),

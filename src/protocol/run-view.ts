@@ -1,4 +1,4 @@
-/** The public record of a run, served as JSON at `/api/run` and as server-sent events at `/api/events`. A projection of the ledger. */
+/** The public record of a run, served as JSON at `/api/run`; how it changes, by server-sent events at `/api/events`. A projection of the ledger. */
 import type { Digest } from "../base/bytes.ts";
 import type { Charter } from "./charter.ts";
 
@@ -25,4 +25,10 @@ export interface RunView {
   readonly connected: number;
   /** Every version so far, oldest first; the first is the start. At most the last 10,000. */
   readonly versions: readonly VersionView[];
+}
+
+/** What listeners are told of a run at once and whenever it changes: not what they have from its record, which may be megabytes. */
+export interface RunChange extends Pick<RunView, "run" | "round" | "phase" | "connected"> {
+  /** The newest version. */
+  readonly head: VersionView;
 }

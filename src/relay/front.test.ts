@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import type { RunView } from "../protocol/run-view.ts";
+import { sampleRun } from "../../test/fixtures/ui/samples.ts";
 import { createMemoryStore } from "../store/memory.ts";
 import { openFront, REQUEST_RATE } from "./front.ts";
 
@@ -14,7 +14,7 @@ test("openFront() makes a network that asks for too much come back later, and no
     store: createMemoryStore(),
     source: {
       attach: () => ({ message: () => undefined, closed: () => undefined }),
-      view: () => ({ connected: 1 }) as RunView,
+      view: () => sampleRun(1),
       isPublic: () => true,
       countDownload: () => undefined,
     },

@@ -16,7 +16,7 @@ import type { RelayConfig } from "./config.ts";
 import { createHttpFace, listen } from "./http.ts";
 import { prefixOfRequest } from "./prefix.ts";
 
-/** Requests of one network prefix for blobs, one for 4 MiB, and for pages of the ledger. */
+/** Requests of one network prefix for blobs, one for 4 MiB, for pages of the ledger, and for the record of the run. */
 export const REQUEST_RATE: Rate = { perS: 100, burst: 3_000 };
 
 /** What serves the run: the coordinator of this process, or the way to another's. */

@@ -5,11 +5,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { afterEach, expect, test } from "vitest";
+import { sampleRun } from "../../test/fixtures/ui/samples.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import { createMemoryStore } from "../store/memory.ts";
 import { createHttpFace, listen, PIPELINED_MAX, RUN_PAUSE_MS, type HttpFace } from "./http.ts";
 
 const FILE_BYTES = 400_000;
+const run = sampleRun(1_000);
 const open: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
   for (const close of open.splice(0)) {
@@ -24,7 +26,7 @@ async function serve(): Promise<{ face: HttpFace; port: number; views: () => num
   let [views, waitMs] = [0, 0];
   const view = (): RunView => {
     views += 1;
-    return { connected: views } as RunView;
+    return { ...run, connected: views };
   };
   const face = createHttpFace({
     waitMs: () => waitMs,
@@ -82,16 +84,18 @@ test("createHttpFace() answers requests of one connection in turn, and cuts it o
 
 test("createHttpFace() tells those who have to wait when to come back, a minute at most", async () => {
   const { port, wait } = await serve();
-  const answer = async (): Promise<readonly [number, string | null]> => {
-    const { status, headers } = await fetch(`http://127.0.0.1:${port}/api/ledger`);
-    return [status, headers.get("retry-after")];
-  };
-  wait(1_200);
-  expect(await answer()).toEqual([429, "2"]);
-  wait(1e9);
-  expect(await answer()).toEqual([429, "60"]);
-  wait(0);
-  expect(await answer()).toEqual([200, null]);
+  for (const path of ["/api/ledger", "/api/run"]) {
+    const answer = async (): Promise<readonly [number, string | null]> => {
+      const { status, headers } = await fetch(`http://127.0.0.1:${port}${path}`);
+      return [status, headers.get("retry-after")];
+    };
+    wait(1_200);
+    expect(await answer()).toEqual([429, "2"]);
+    wait(1e9);
+    expect(await answer()).toEqual([429, "60"]);
+    wait(0);
+    expect(await answer()).toEqual([200, null]);
+  }
 });
 
 test("createHttpFace() tells listeners of many changes once, with the last state, and of a version at once", async () => {
@@ -104,7 +108,11 @@ test("createHttpFace() tells listeners of many changes once, with the last state
       text += Buffer.from((await reader.read()).value ?? []).toString();
     }
   };
-  await until('data: {"connected":1}\n\n');
+  const change = (connected: number): string => {
+    const { run: digest, round, phase, versions } = run;
+    return `event: run\ndata: ${JSON.stringify({ run: digest, round, phase, connected, head: versions.at(-1) })}\n\n`;
+  };
+  await until(change(1));
   for (let i = 0; i < 1_000; i += 1) {
     face.announce(null);
   }
@@ -112,8 +120,18 @@ test("createHttpFace() tells listeners of many changes once, with the last state
   const announcedMs = performance.now();
   await until('event: version\ndata: {"version":7}\n\n');
   expect(performance.now() - announcedMs).toBeLessThan(RUN_PAUSE_MS);
-  await until('event: run\ndata: {"connected":2}\n\n');
+  await until(change(2));
   expect(views()).toBe(2);
-  expect(await (await fetch(`http://127.0.0.1:${port}/api/run`)).json()).toEqual({ connected: 2 });
+  expect(text.length).toBeLessThan(2_000); // of a record of 250 kB
   await reader.cancel();
+});
+
+test("createHttpFace() serves the record as it is after each change, and reads it once for all who ask", async () => {
+  const { face, port, views } = await serve();
+  const read = async (): Promise<unknown> => (await fetch(`http://127.0.0.1:${port}/api/run`)).json();
+  expect(await read()).toEqual({ ...run, connected: 1 });
+  expect(await read()).toEqual({ ...run, connected: 1 });
+  face.announce(null);
+  expect(await read()).toEqual({ ...run, connected: 2 });
+  expect(views()).toBe(2);
 });

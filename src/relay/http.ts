@@ -7,10 +7,10 @@ import { readFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { extname, join, normalize } from "node:path";
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, present } from "../base/assert.ts";
 import { serveLedger } from "../net/serve-ledger.ts";
 import { LINKS_MAX } from "../protocol/limits.ts";
-import type { RunView, VersionView } from "../protocol/run-view.ts";
+import type { RunChange, RunView, VersionView } from "../protocol/run-view.ts";
 import type { Log } from "../store/store.ts";
 
 /** Open event streams at a time; more are told to come back. */
@@ -21,14 +21,16 @@ const CONNECTIONS_MAX = LINKS_MAX + EVENT_STREAMS_MAX + 2_000;
 const STALL_MS = 60_000;
 /** Requests of one connection that may wait for their answer; no browser sends a second before the first is answered. */
 export const PIPELINED_MAX = 8;
-/** Event streams get the run at most this often, however often it changes. */
+/** Event streams are told of the run at most this often, however often it changes. */
 export const RUN_PAUSE_MS = 250;
+/** What may wait to be read from an event stream: some minutes of changes. */
+const UNREAD_BYTES_MAX = 65_536;
 
 /** Longest time to come back that anybody is told; a flood would be told hours. */
 const RETRY_S_MAX = 60;
 
 export interface HttpOptions {
-  /** Milliseconds until whoever sent this may ask for blobs or the ledger again; 0: it is answered. */
+  /** Milliseconds until whoever sent this may ask for blobs, the ledger or the run again; 0: it is answered. */
   readonly waitMs: (request: IncomingMessage) => number;
   readonly dist: string;
   readonly view: () => RunView;
@@ -58,9 +60,11 @@ const TYPES: Readonly<Record<string, string>> = {
 export function createHttpFace(options: HttpOptions): HttpFace {
   const streams = new Set<ServerResponse>();
   const waiting = new WeakMap<Socket, number>();
-  /** The run as JSON until it changes: everybody is sent the same bytes. */
-  let run: Buffer | null = null;
-  const readRun = (): Buffer => (run ??= Buffer.from(JSON.stringify(options.view())));
+  /** Until the run changes everybody is sent the same bytes. */
+  let [run, change]: (Buffer | null)[] = [null, null];
+  const write = createRunWriter();
+  const readRun = (): Buffer => (run ??= write(options.view()));
+  const readChange = (): Buffer => (change ??= changeEvent(options.view()));
   const server = createServer((request, response) => {
     const { socket } = request;
     const before = waiting.get(socket) ?? 0;
@@ -70,7 +74,7 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     }
     waiting.set(socket, before + 1);
     response.once("close", () => waiting.set(socket, (waiting.get(socket) ?? 1) - 1));
-    answer(request, response, { ...options, readRun, streams }).catch((error: unknown) => {
+    answer(request, response, { ...options, readRun, readChange, streams }).catch((error: unknown) => {
       plain(response, 500, error instanceof HeddleError ? error.message : "The relay could not answer this request");
     });
   });
@@ -81,13 +85,13 @@ export function createHttpFace(options: HttpOptions): HttpFace {
   const tellRun = (): void => {
     due = null;
     if (streams.size > 0) {
-      broadcast(streams, runEvent(readRun()));
+      broadcast(streams, readChange());
     }
   };
   return {
     server,
     announce: (version) => {
-      run = null;
+      [run, change] = [null, null];
       if (version !== null) {
         broadcast(streams, Buffer.from(`event: version\ndata: ${JSON.stringify(version)}\n\n`));
       }
@@ -106,6 +110,7 @@ export function createHttpFace(options: HttpOptions): HttpFace {
 
 interface Answering extends HttpOptions {
   readonly readRun: () => Buffer;
+  readonly readChange: () => Buffer;
   readonly streams: Set<ServerResponse>;
 }
 
@@ -115,7 +120,7 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
     return;
   }
   const path = pathOf(request);
-  const waitMs = path !== null && (path.startsWith("/blob/") || path === "/api/ledger") ? options.waitMs(request) : 0;
+  const waitMs = path !== null && isLarge(path) ? options.waitMs(request) : 0;
   if (path === null) {
     plain(response, 400, "This address cannot be read");
   } else if (waitMs > 0) {
@@ -138,6 +143,11 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
   }
 }
 
+/** What may be megabytes, of which a network gets only so many. */
+function isLarge(path: string): boolean {
+  return path.startsWith("/blob/") || path === "/api/ledger" || path === "/api/run";
+}
+
 function tellLater(response: ServerResponse, waitMs: number): void {
   response.writeHead(429, {
     "access-control-allow-origin": "*",
@@ -156,7 +166,7 @@ function pathOf(request: IncomingMessage): string | null {
   }
 }
 
-function stream(response: ServerResponse, { readRun, streams }: Answering): void {
+function stream(response: ServerResponse, { readChange, streams }: Answering): void {
   if (streams.size >= EVENT_STREAMS_MAX) {
     response.writeHead(503, { "retry-after": "30" });
     response.end();
@@ -168,19 +178,37 @@ function stream(response: ServerResponse, { readRun, streams }: Answering): void
     "access-control-allow-origin": "*",
   });
   response.write("retry: 2000\n");
-  response.write(runEvent(readRun()));
+  response.write(readChange());
   streams.add(response);
   response.on("close", () => streams.delete(response));
 }
 
-function runEvent(run: Buffer): Buffer {
-  return Buffer.concat([Buffer.from("event: run\ndata: "), run, Buffer.from("\n\n")]);
+/** Writes a run as JSON. Its versions, which are most of it, are written anew only when there is another. */
+function createRunWriter(): (run: RunView) => Buffer {
+  let written: Pick<RunView, "versions"> & { readonly json: string } = { versions: [], json: "[]" };
+  return ({ versions, ...rest }) => {
+    if (written.versions !== versions) {
+      written = { versions, json: JSON.stringify(versions) };
+    }
+    return Buffer.from(`${JSON.stringify(rest).slice(0, -1)},"versions":${written.json}}`);
+  };
 }
 
-/** A slow reader whose buffer fills up is dropped; its browser connects again and gets the whole view. */
+function changeEvent({ run, round, phase, connected, versions }: RunView): Buffer {
+  const change: RunChange = {
+    run,
+    round,
+    phase,
+    connected,
+    head: present(versions.at(-1), "the run's newest version"),
+  };
+  return Buffer.from(`event: run\ndata: ${JSON.stringify(change)}\n\n`);
+}
+
+/** A slow reader whose buffer fills up is dropped; its browser connects again, and the page asks for what it missed. */
 function broadcast(streams: Set<ServerResponse>, bytes: Buffer): void {
   for (const response of streams) {
-    if (response.writableLength > 4 * 1_048_576) {
+    if (response.writableLength > UNREAD_BYTES_MAX) {
       response.destroy();
     } else {
       response.write(bytes);

@@ -1,9 +1,10 @@
 /**
- * The run's public record, kept up to date: the whole view from GET /api/run, then server-sent events. Tries again with
- * growing pauses for as long as the page is open; the browser's own reconnection handles short cuts.
+ * The run's public record, kept up to date: the whole of it from GET /api/run, then what changes by server-sent events. What does
+ * not go on from there (another run, a version that was missed or is not what it was) has the whole asked for again. Tries again
+ * with growing pauses for as long as the page is open; the browser's own reconnection handles short cuts.
  */
 import { fetchRun } from "../net/run.ts";
-import type { RunView, VersionView } from "../protocol/run-view.ts";
+import type { RunChange, RunView, VersionView } from "../protocol/run-view.ts";
 
 export interface FeedHandlers {
   run(run: RunView): void;
@@ -16,6 +17,7 @@ export interface Feed {
   close(): void;
 }
 
+const RETRY_MS = 1_000;
 const RETRY_MS_MAX = 30_000;
 /** Versions kept, as the relay keeps them. */
 const VERSIONS_MAX = 10_000;
@@ -24,7 +26,7 @@ export function openFeed(relay: string, handlers: FeedHandlers): Feed {
   let run: RunView | null = null;
   let events: EventSource | null = null;
   let timer: ReturnType<typeof setTimeout> | undefined;
-  let delayMs = 1_000;
+  let delayMs = RETRY_MS;
   let closed = false;
 
   function take(next: RunView): void {
@@ -37,15 +39,19 @@ export function openFeed(relay: string, handlers: FeedHandlers): Feed {
     events?.close();
     const source = new EventSource(`${relay}/api/events`);
     events = source;
-    source.addEventListener("open", () => {
-      delayMs = 1_000;
-    });
-    source.addEventListener("run", (event) => take(JSON.parse(event.data as string) as RunView));
-    source.addEventListener("version", (event) => {
-      if (run !== null) {
-        take(withVersion(run, JSON.parse(event.data as string) as VersionView));
+    const hear = (next: RunView | null): void => {
+      if (next === null) {
+        source.close();
+        later();
+      } else {
+        delayMs = RETRY_MS;
+        take(next);
       }
-    });
+    };
+    source.addEventListener("run", ({ data }) => hear(run && withChange(run, JSON.parse(data as string) as RunChange)));
+    source.addEventListener("version", ({ data }) =>
+      hear(run && withVersion(run, JSON.parse(data as string) as VersionView)),
+    );
     source.addEventListener("error", () => {
       if (source.readyState === EventSource.CLOSED) {
         later(); // refused: it has no more streams to give, and is asked for the whole record instead
@@ -93,9 +99,18 @@ export function openFeed(relay: string, handlers: FeedHandlers): Feed {
   };
 }
 
-/** The run with a version added; one that is there already is replaced, so that events may repeat. */
-export function withVersion(run: RunView, version: VersionView): RunView {
-  const others = run.versions.filter((known) => known.version !== version.version);
-  const versions = [...others, version].toSorted((a, b) => a.version - b.version).slice(-VERSIONS_MAX);
-  return { ...run, versions };
+/** The run as it has become; null when that does not go on from `known`: of another run, or not with the next version. */
+export function withChange(known: RunView, { head, ...change }: RunChange): RunView | null {
+  return known.run === change.run ? withVersion({ ...known, ...change }, head) : null;
+}
+
+/** The run with the next version, or with the newest once more; null for any other, since then some are missing or were replaced. */
+export function withVersion(known: RunView, version: VersionView): RunView | null {
+  const newest = known.versions.at(-1);
+  if (version.version === newest?.version) {
+    return version.digest === newest.digest ? known : null;
+  }
+  return version.version - 1 === newest?.version
+    ? { ...known, versions: [...known.versions, version].slice(-VERSIONS_MAX) }
+    : null;
 }

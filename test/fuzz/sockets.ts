@@ -14,7 +14,7 @@ import { serveBlob } from "../../src/net/serve-blob.ts";
 import { dialWebSocket } from "../../src/net/ws-client.ts";
 import { acceptWebSockets } from "../../src/net/ws-server.ts";
 import type { Attach } from "../../src/net/link.ts";
-import type { RunView } from "../../src/protocol/run-view.ts";
+import { sampleRun } from "../fixtures/ui/samples.ts";
 import { createHttpFace, listen, shut } from "../../src/relay/http.ts";
 import type { Operations } from "../../src/relay/operations.ts";
 import { createOperatorFace } from "../../src/relay/operator-face.ts";
@@ -75,7 +75,7 @@ async function httpSubject(): Promise<Subject> {
   const face = createHttpFace({
     waitMs: () => 0,
     dist,
-    view: () => ({ connected: 1 }) as RunView,
+    view: () => sampleRun(1),
     log: store.log,
     blob: (incoming, response, name) =>
       void serveBlob({ request: incoming, response, digest: name, blobs: store.blobs }),

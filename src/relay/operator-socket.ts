@@ -114,8 +114,9 @@ export async function answerOperator(
 }
 
 async function sendLedger(operations: Operations, response: ServerResponse): Promise<void> {
+  const entries = operations.entries(); // or a refusal, which is another answer
   response.writeHead(200, { "content-type": "application/octet-stream" });
-  await pipeline(Readable.from(writeLedger(operations.entries())), response).catch(() => response.destroy());
+  await pipeline(Readable.from(writeLedger(entries)), response).catch(() => response.destroy());
 }
 
 function answer(response: ServerResponse, status: number, value: object): void {
@@ -231,6 +232,7 @@ export async function connectOperations(dir: string): Promise<RunningOperations 
 
 async function* readEntries(path: string): AsyncGenerator<Bytes> {
   const incoming = await reach(path, "GET", "/ledger");
+  await throwRefusal(incoming);
   try {
     yield* readLedger(incoming);
   } catch (error) {
@@ -244,19 +246,29 @@ async function* readEntries(path: string): AsyncGenerator<Bytes> {
 }
 
 async function readAnswer(incoming: IncomingMessage): Promise<unknown> {
-  const pieces: Uint8Array[] = [];
-  for await (const piece of incoming) {
-    pieces.push(piece as Uint8Array); // from our own relay, whose answers are as large as its status
-  }
-  const text = Buffer.concat(pieces).toString();
+  await throwRefusal(incoming);
+  return JSON.parse(await textOf(incoming));
+}
+
+/** Throws what the relay says where it did not do what it was asked for. */
+async function throwRefusal(incoming: IncomingMessage): Promise<void> {
   if (incoming.statusCode === 200) {
-    return JSON.parse(text);
+    return;
   }
+  const text = await textOf(incoming);
   if (incoming.statusCode === 400) {
     const { code, error } = JSON.parse(text) as { readonly code: ErrorCode; readonly error: string };
     throw new HeddleError(code, error);
   }
   throw new HeddleError("unreachable", `The relay answered: ${text.trim()}`);
+}
+
+async function textOf(incoming: IncomingMessage): Promise<string> {
+  const pieces: Uint8Array[] = [];
+  for await (const piece of incoming) {
+    pieces.push(piece as Uint8Array); // from our own relay, whose answers are as large as its status
+  }
+  return Buffer.concat(pieces).toString();
 }
 
 async function reach(path: string, method: string, address: string, body?: object): Promise<IncomingMessage> {

@@ -1,8 +1,12 @@
 import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { join, resolve } from "node:path";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { parse } from "yaml";
+import { LENGTH_HEADER } from "../src/net/ledger.ts";
+import { serveLedger } from "../src/net/serve-ledger.ts";
 import { parseRelayConfig, type RelayConfig } from "../src/relay/config.ts";
+import { listen, shut } from "../src/relay/http.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const env: Readonly<Record<string, string>> = {
@@ -17,6 +21,7 @@ interface Service {
   readonly ports?: readonly string[];
   readonly networks: readonly string[] | { readonly inside: { readonly ipv4_address: string } };
   readonly secrets?: readonly string[];
+  readonly restart: string;
 }
 
 interface Compose {
@@ -74,6 +79,25 @@ test("compose.yaml starts three relays of one run with flags that they take, eac
   const { services, secrets } = compose();
   expect(secrets["turn"]?.environment).toBe("TURN_SECRET");
   expect(services["turn"]?.command).toContain(`--static-auth-secret=${env["TURN_SECRET"]}`);
+});
+
+test("every service of compose.yaml is started again however it ended, so that a reboot leaves none behind", () => {
+  const { services } = compose();
+  expect(new Set(Object.values(services).map(({ restart }) => restart))).toEqual(new Set(["always"]));
+});
+
+test("the proxy asks relays whether they serve for the ledger's length, and for no entry", async () => {
+  const [, path] = /^\s*health_uri (\S+)$/m.exec(read("Caddyfile")) ?? [];
+  const address = new URL(path ?? "", "http://relay");
+  expect(address.pathname).toBe("/api/ledger");
+  const log = { length: () => Promise.resolve(3), read: vi.fn(() => Promise.resolve([])) };
+  const server = createServer((_request, response) => void serveLedger(response, { log, query: address.searchParams }));
+  const port = await listen(server, 0, "127.0.0.1");
+  const response = await fetch(`http://127.0.0.1:${port}`);
+  expect([response.status, response.headers.get(LENGTH_HEADER)]).toEqual([200, "3"]);
+  expect((await response.arrayBuffer()).byteLength).toBeLessThan(100);
+  expect(log.read).not.toHaveBeenCalled();
+  await shut(server);
 });
 
 test("the proxy knows every relay at its port, and coturn carries packets to them alone", () => {

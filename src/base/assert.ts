@@ -49,10 +49,15 @@ export function messageIn(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** How a command ends that `error` was thrown in: with a sentence for standard error, and 2 for bad input, else 1. Rethrows a bug. */
+/** What a process ends with that `error` ends: 2 for bad input, with which another start would end the same way, else 1. */
+export function exitCodeOf(error: unknown): 1 | 2 {
+  return error instanceof HeddleError && error.code === "bad-input" ? 2 : 1;
+}
+
+/** How a command ends that `error` was thrown in: with a sentence for standard error, and its exit code. Rethrows a bug. */
 export function endingOf(error: unknown): { readonly sentence: string; readonly exitCode: 1 | 2 } {
   if (!(error instanceof HeddleError)) {
     throw error;
   }
-  return { sentence: error.message, exitCode: error.code === "bad-input" ? 2 : 1 };
+  return { sentence: error.message, exitCode: exitCodeOf(error) };
 }

@@ -5,7 +5,7 @@
 import { hostname } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { endingOf, HeddleError, messageIn } from "../base/assert.ts";
+import { endingOf, exitCodeOf, HeddleError, messageIn } from "../base/assert.ts";
 import { createTurn } from "../base/turn.ts";
 import type { AnswerRtc } from "../net/bus-link.ts";
 import { loadDeviceKey, loadStoredKey } from "../net/device-key-node.ts";
@@ -37,7 +37,7 @@ const STOPPING = "The relay is stopping; it will be back";
 /** Why the relay ends. */
 export interface End {
   readonly reason: string;
-  readonly code: 0 | 1;
+  readonly code: 0 | 1 | 2;
 }
 
 export interface RelayOptions {
@@ -242,7 +242,7 @@ export class Relay {
     const { log, stop } = this.#options;
     const why = messageIn(error);
     log.fail("failing", { error: why }, `The relay cannot go on: ${why}`);
-    stop({ reason: "the relay cannot go on", code: 1 });
+    stop({ reason: "the relay cannot go on", code: exitCodeOf(error) });
   }
 }
 

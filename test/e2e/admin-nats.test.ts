@@ -93,6 +93,11 @@ test("on NATS, an operator works with the relay that leads, and what was done ou
   expect(third.relay.events.at(0)?.["msg"]).toContain("another relay does; give each one its own --dir");
   expect(await third.relay.stop("SIGTERM")).toBe(0);
 
+  const { url: taken } = await second.relay.waitFor(({ event }) => event === "listening");
+  const late = await launch("late", "failing", "--no-contributor", "--port", new URL(String(taken)).port);
+  expect(late.relay.errors()).toMatch(/^The relay cannot go on: Cannot listen on .* choose another with --port\n/);
+  expect(await late.relay.exited, "another start would end the same way").toBe(2);
+
   expect((await admin("pause")).code).toBe(0);
   expect((await admin("ban", device?.contributor ?? "", "--reason", "Sends noise")).code).toBe(0);
   expect((await admin("drain")).text).toMatch(/\nDrained: the relay has ended$/);

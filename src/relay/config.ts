@@ -16,7 +16,7 @@ export interface RelayConfig extends Place {
   readonly ice: IceConfig;
   /** Header of a trusted proxy that names a connection's real address; null: there is none. */
   readonly proxyHeader: string | null;
-  /** Share of all sessions that one network prefix may have, 0 … 1. */
+  /** Share of all sessions, uploads, connections and event streams that one network prefix may have, 0 … 1. */
   readonly prefixShare: number;
   /** Port of the demo page that embeds the widget from another origin; 0 switches it off. */
   readonly demoPort: number;
@@ -47,7 +47,8 @@ export const RELAY_USAGE = `npm start -- [options]
   --turn-secret FILE   the secret that a TURN server without a password shares (coturn: static-auth-secret)
   --proxy-header NAME  header in which a proxy in front names the real address, such as X-Forwarded-For; the relay must
                        then be reached through that proxy alone
-  --prefix-share N     percent of sessions and uploads that one network (/24, /56) may have (default 20)
+  --prefix-share N     percent of sessions, uploads, connections and event streams that one network (/24, /56) may
+                       have (default 20)
   --demo-port N        port of the widget's demo page (default: port + 1; 0 switches it off)
   --metrics-port N     serve /metrics, /healthz and /readyz on this port (default: off)
   --metrics-host ADDR  address of that port (default 127.0.0.1; anyone who reaches it can read it)

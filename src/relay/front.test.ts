@@ -9,7 +9,7 @@ import { openFront, REQUEST_RATE } from "./front.ts";
 test("openFront() makes a network that asks for too much come back later, and no other", async () => {
   const dist = await mkdtemp(join(tmpdir(), "heddle-dist-"));
   const front = await openFront({
-    config: { host: "127.0.0.1", port: 0, rtcPort: 0, proxyHeader: "X-Forwarded-For" },
+    config: { host: "127.0.0.1", port: 0, rtcPort: 0, proxyHeader: "X-Forwarded-For", prefixShare: 0.2 },
     dist,
     store: createMemoryStore(),
     source: {

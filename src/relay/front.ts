@@ -31,7 +31,7 @@ export interface Source {
 }
 
 export interface FrontOptions {
-  readonly config: Pick<RelayConfig, "host" | "port" | "rtcPort" | "proxyHeader">;
+  readonly config: Pick<RelayConfig, "host" | "port" | "rtcPort" | "proxyHeader" | "prefixShare">;
   /** Folder of the built page. */
   readonly dist: string;
   readonly store: Store;
@@ -64,10 +64,9 @@ export async function openFront(options: FrontOptions): Promise<Front> {
   const rtc = await createRtcAnswerer(config.rtcPort === 0 ? {} : { port: config.rtcPort });
   const requests = createBuckets(REQUEST_RATE, PREFIXES_MAX);
   const face = createHttpFace({
-    waitMs: (request) => {
-      const prefix = prefixOfRequest(request, config.proxyHeader);
-      return prefix === null ? 0 : requests.take(prefix, performance.now());
-    },
+    proxyHeader: config.proxyHeader,
+    prefixShare: config.prefixShare,
+    waitMs: (prefix) => (prefix === null ? 0 : requests.take(prefix, performance.now())),
     dist,
     view: () => source.view(),
     log: store.log,

@@ -4,14 +4,25 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { afterEach, expect, test } from "vitest";
+import { Duplex } from "node:stream";
+import { afterEach, expect, test, vi } from "vitest";
 import { sampleRun } from "../../test/fixtures/ui/samples.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import { createMemoryStore } from "../store/memory.ts";
-import { createHttpFace, listen, PIPELINED_MAX, RUN_PAUSE_MS, type HttpFace } from "./http.ts";
+import {
+  CONNECTIONS_MAX,
+  createHttpFace,
+  EVENT_STREAMS_MAX,
+  listen,
+  PIPELINED_MAX,
+  RUN_PAUSE_MS,
+  type HttpFace,
+} from "./http.ts";
 
 const FILE_BYTES = 400_000;
 const run = sampleRun(1_000);
+/** Of one network. */
+const SHARE = 0.01;
 const open: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
   for (const close of open.splice(0)) {
@@ -20,7 +31,9 @@ afterEach(async () => {
 });
 
 /** A face that serves one large file; `views` counts how often the run was read. */
-async function serve(): Promise<{ face: HttpFace; port: number; views: () => number; wait: (ms: number) => void }> {
+async function serve(
+  proxyHeader: string | null = null,
+): Promise<{ face: HttpFace; port: number; views: () => number; wait: (ms: number) => void }> {
   const dist = await mkdtemp(join(tmpdir(), "heddle-dist-"));
   await writeFile(join(dist, "large.bin"), new Uint8Array(FILE_BYTES));
   let [views, waitMs] = [0, 0];
@@ -29,6 +42,8 @@ async function serve(): Promise<{ face: HttpFace; port: number; views: () => num
     return { ...run, connected: views };
   };
   const face = createHttpFace({
+    proxyHeader,
+    prefixShare: SHARE,
     waitMs: () => waitMs,
     dist,
     view,
@@ -134,4 +149,45 @@ test("createHttpFace() serves the record as it is after each change, and reads i
   face.announce(null);
   expect(await read()).toEqual({ ...run, connected: 2 });
   expect(views()).toBe(2);
+});
+
+test("createHttpFace() gives one network its share of the event streams, and what it lets go to whoever comes", async () => {
+  const { port } = await serve("X-Forwarded-For");
+  const listenFrom = async (address: string): Promise<Response> =>
+    fetch(`http://127.0.0.1:${port}/api/events`, { headers: { "x-forwarded-for": address } });
+  const held: Response[] = [];
+  for (let i = 0; i < SHARE * EVENT_STREAMS_MAX; i += 1) {
+    held.push(await listenFrom(`203.0.113.${i}`));
+  }
+  expect(held.map(({ status }) => status)).not.toContain(503);
+  expect((await listenFrom("203.0.113.200")).status).toBe(503);
+  const other = await listenFrom("198.51.100.7");
+  expect(other.status).toBe(200);
+  await held.pop()?.body?.cancel();
+  await vi.waitUntil(async () => {
+    const response = await listenFrom("203.0.113.200");
+    held.push(response);
+    return response.ok;
+  });
+  for (const { body } of [...held, other]) {
+    await body?.cancel();
+  }
+});
+
+test("createHttpFace() gives one network its share of the connections, but for those of a proxy", async () => {
+  for (const proxyHeader of [null, "X-Forwarded-For"]) {
+    const { face } = await serve(proxyHeader);
+    const connectFrom = (remoteAddress: string): Duplex => {
+      const bare = new Duplex({ read: () => undefined, write: (_bytes, _encoding, done) => done() });
+      const socket = Object.assign(bare, { remoteAddress });
+      face.server.emit("connection", socket);
+      return socket;
+    };
+    const open = Array.from({ length: SHARE * CONNECTIONS_MAX }, () => connectFrom("203.0.113.7"));
+    expect(open.some(({ destroyed }) => destroyed)).toBe(false);
+    expect(connectFrom("203.0.113.8").destroyed).toBe(proxyHeader === null);
+    expect(connectFrom("198.51.100.7").destroyed).toBe(false);
+    await once((open[0] as Duplex).destroy(), "close");
+    expect(connectFrom("203.0.113.8").destroyed).toBe(false);
+  }
 });

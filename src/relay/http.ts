@@ -12,11 +12,13 @@ import { serveLedger } from "../net/serve-ledger.ts";
 import { LINKS_MAX } from "../protocol/limits.ts";
 import type { RunChange, RunView, VersionView } from "../protocol/run-view.ts";
 import type { Log } from "../store/store.ts";
+import { prefixOf, prefixOfRequest } from "./prefix.ts";
+import { createShares, type Shares } from "./shares.ts";
 
-/** Open event streams at a time; more are told to come back. */
+/** Open event streams at a time; more, and those beyond their network's share, are told to come back. */
 export const EVENT_STREAMS_MAX = 1_000;
 /** Open connections, links and event streams among them; the system's file descriptors must last for the store, too. */
-const CONNECTIONS_MAX = LINKS_MAX + EVENT_STREAMS_MAX + 2_000;
+export const CONNECTIONS_MAX = LINKS_MAX + EVENT_STREAMS_MAX + 2_000;
 /** A connection on which nothing moves for this long is cut off. Links have a heartbeat of their own. */
 const STALL_MS = 60_000;
 /** Requests of one connection that may wait for their answer; no browser sends a second before the first is answered. */
@@ -30,8 +32,12 @@ const UNREAD_BYTES_MAX = 65_536;
 const RETRY_S_MAX = 60;
 
 export interface HttpOptions {
-  /** Milliseconds until whoever sent this may ask for blobs, the ledger or the run again; 0: it is answered. */
-  readonly waitMs: (request: IncomingMessage) => number;
+  /** Header of a trusted proxy that names a connection's real address; null: there is none. */
+  readonly proxyHeader: string | null;
+  /** Share of all connections, and of all event streams, that one network prefix may have, 0 … 1. */
+  readonly prefixShare: number;
+  /** Milliseconds until a prefix may ask for blobs, the ledger or the run again; 0: it is answered. */
+  readonly waitMs: (prefix: string | null) => number;
   readonly dist: string;
   readonly view: () => RunView;
   readonly log: Pick<Log, "length" | "read">;
@@ -59,6 +65,7 @@ const TYPES: Readonly<Record<string, string>> = {
 
 export function createHttpFace(options: HttpOptions): HttpFace {
   const streams = new Set<ServerResponse>();
+  const streamShares = createShares({ max: EVENT_STREAMS_MAX, share: options.prefixShare });
   const waiting = new WeakMap<Socket, number>();
   /** Until the run changes everybody is sent the same bytes. */
   let [run, change]: (Buffer | null)[] = [null, null];
@@ -74,11 +81,14 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     }
     waiting.set(socket, before + 1);
     response.once("close", () => waiting.set(socket, (waiting.get(socket) ?? 1) - 1));
-    answer(request, response, { ...options, readRun, readChange, streams }).catch((error: unknown) => {
+    answer(request, response, { ...options, readRun, readChange, streams, streamShares }).catch((error: unknown) => {
       plain(response, 500, error instanceof HeddleError ? error.message : "The relay could not answer this request");
     });
   });
   server.maxConnections = CONNECTIONS_MAX;
+  if (options.proxyHeader === null) {
+    shareConnections(server, options.prefixShare); // else they are the proxy's, all of them
+  }
   server.setTimeout(STALL_MS);
   const heartbeat = setInterval(() => broadcast(streams, Buffer.from(": still here\n\n")), 15_000);
   let due: NodeJS.Timeout | null = null;
@@ -112,6 +122,20 @@ interface Answering extends HttpOptions {
   readonly readRun: () => Buffer;
   readonly readChange: () => Buffer;
   readonly streams: Set<ServerResponse>;
+  readonly streamShares: Shares;
+}
+
+/** A connection beyond its network's share is closed, as one beyond all that there may be is. */
+function shareConnections(server: Server, share: number): void {
+  const shares = createShares({ max: CONNECTIONS_MAX, share });
+  server.on("connection", (socket) => {
+    const prefix = prefixOf(socket.remoteAddress ?? "");
+    if (shares.take(prefix)) {
+      socket.once("close", () => shares.leave(prefix));
+    } else {
+      socket.destroy();
+    }
+  });
 }
 
 async function answer(request: IncomingMessage, response: ServerResponse, options: Answering): Promise<void> {
@@ -120,7 +144,8 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
     return;
   }
   const path = pathOf(request);
-  const waitMs = path !== null && isLarge(path) ? options.waitMs(request) : 0;
+  const prefix = prefixOfRequest(request, options.proxyHeader);
+  const waitMs = path !== null && isLarge(path) ? options.waitMs(prefix) : 0;
   if (path === null) {
     plain(response, 400, "This address cannot be read");
   } else if (waitMs > 0) {
@@ -137,7 +162,7 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
   } else if (path === "/api/ledger") {
     await serveLedger(response, { log: options.log, query: new URL(request.url ?? "/", "http://relay").searchParams });
   } else if (path === "/api/events") {
-    stream(response, options);
+    stream(response, prefix, options);
   } else {
     await file(response, options.dist, path);
   }
@@ -166,8 +191,9 @@ function pathOf(request: IncomingMessage): string | null {
   }
 }
 
-function stream(response: ServerResponse, { readChange, streams }: Answering): void {
-  if (streams.size >= EVENT_STREAMS_MAX) {
+function stream(response: ServerResponse, prefix: string | null, options: Answering): void {
+  const { readChange, streams, streamShares } = options;
+  if (streams.size >= EVENT_STREAMS_MAX || !streamShares.take(prefix)) {
     response.writeHead(503, { "retry-after": "30" });
     response.end();
     return;
@@ -180,7 +206,10 @@ function stream(response: ServerResponse, { readChange, streams }: Answering): v
   response.write("retry: 2000\n");
   response.write(readChange());
   streams.add(response);
-  response.on("close", () => streams.delete(response));
+  response.on("close", () => {
+    streams.delete(response);
+    streamShares.leave(prefix);
+  });
 }
 
 /** Writes a run as JSON. Its versions, which are most of it, are written anew only when there is another. */

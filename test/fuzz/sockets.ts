@@ -73,6 +73,8 @@ async function httpSubject(): Promise<Subject> {
   const digest = await store.blobs.put(new Uint8Array(1_000));
   await store.log.append(0, [new Uint8Array(100), new Uint8Array(200)]);
   const face = createHttpFace({
+    proxyHeader: null,
+    prefixShare: 1,
     waitMs: () => 0,
     dist,
     view: () => sampleRun(1),

@@ -1,0 +1,37 @@
+/**
+ * What each network holds of something that a relay has only so much of. This machine's own connections have no prefix
+ * (`prefix.ts`) and are not counted. Sessions have a count of their own, with room kept for members (`coordinator/gate.ts`).
+ */
+
+export interface Shares {
+  /** Counts one more; false, and nothing is counted, where the prefix has its share already. */
+  take(prefix: string | null): boolean;
+  /** Gives back what was taken. */
+  leave(prefix: string | null): void;
+}
+
+/** Shares of `max`, of which one prefix may have `share` (0 … 1), and one at least. */
+export function createShares({ max, share }: { readonly max: number; readonly share: number }): Shares {
+  const prefixMax = Math.max(1, Math.floor(max * share));
+  const held = new Map<string, number>();
+  return {
+    take: (prefix) => {
+      const own = prefix === null ? 0 : (held.get(prefix) ?? 0);
+      if (own >= prefixMax) {
+        return false;
+      }
+      if (prefix !== null) {
+        held.set(prefix, own + 1);
+      }
+      return true;
+    },
+    leave: (prefix) => {
+      const own = prefix === null ? 0 : (held.get(prefix) ?? 0);
+      if (prefix !== null && own > 1) {
+        held.set(prefix, own - 1);
+      } else if (prefix !== null) {
+        held.delete(prefix);
+      }
+    },
+  };
+}

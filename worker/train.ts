@@ -208,7 +208,7 @@ function borrowPort(lend: LendRtc): MessagePort {
 }
 
 async function lookUpRun(relay: string): Promise<RunView> {
-  const run = await fetchRun(relay);
+  const run = await fetchRun(relay, { versions: 1 });
   if (run === undefined) {
     throw new HeddleError("unreachable", "Cannot look up the run: the relay does not answer");
   }

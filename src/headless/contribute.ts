@@ -119,7 +119,7 @@ async function optionsFor(
 
 /** What the run trains; the sample run's sizes while the relay does not answer. */
 async function modelOfRun(relay: string): Promise<Pick<Charter, "model" | "inner">> {
-  const run = await fetchRun(relay);
+  const run = await fetchRun(relay, { versions: 1 });
   return run === undefined ? { model: SAMPLE_MODEL, inner: SAMPLE_INNER } : run.charter;
 }
 

@@ -3,10 +3,12 @@ import { fetchRun } from "./run.ts";
 
 test("fetchRun() gives the record, and nothing for another answer, for what is no record and for no answer", async () => {
   const asked: string[] = [];
-  const answering = (answer: () => Response) => async (input: RequestInfo | URL) => {
-    asked.push(String(input));
-    return answer();
-  };
+  const answering = (answer: () => Response) => ({
+    fetch: async (input: RequestInfo | URL) => {
+      asked.push(String(input));
+      return answer();
+    },
+  });
   const record = { run: "r", versions: [] };
   expect(
     await fetchRun(
@@ -14,7 +16,8 @@ test("fetchRun() gives the record, and nothing for another answer, for what is n
       answering(() => Response.json(record)),
     ),
   ).toEqual(record);
-  expect(asked).toEqual(["https://relay/api/run"]);
+  await fetchRun("https://relay", { ...answering(() => Response.json(record)), versions: 3 });
+  expect(asked).toEqual(["https://relay/api/run", "https://relay/api/run?versions=3"]);
   // An error has a body, too: the widget once took it for a run.
   expect(
     await fetchRun(
@@ -28,5 +31,5 @@ test("fetchRun() gives the record, and nothing for another answer, for what is n
       answering(() => new Response("<html>")),
     ),
   ).toBeUndefined();
-  expect(await fetchRun("", () => Promise.reject(new TypeError("Failed to fetch")))).toBeUndefined();
+  expect(await fetchRun("", { fetch: () => Promise.reject(new TypeError("Failed to fetch")) })).toBeUndefined();
 });

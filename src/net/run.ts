@@ -2,10 +2,20 @@
 import type { RunView } from "../protocol/run-view.ts";
 import { createPatientFetch } from "./later.ts";
 
+export interface FetchRunOptions {
+  /** The newest so many are enough; default: all, which may be megabytes. */
+  readonly versions?: number;
+  readonly fetch?: typeof globalThis.fetch;
+}
+
 /** The record, or undefined where the relay does not answer with one; a relay that says "later" is asked again then. */
-export async function fetchRun(relay: string, fetch = createPatientFetch()): Promise<RunView | undefined> {
+export async function fetchRun(
+  relay: string,
+  { versions, fetch = createPatientFetch() }: FetchRunOptions = {},
+): Promise<RunView | undefined> {
   try {
-    const response = await fetch(`${relay}/api/run`, { cache: "no-store" });
+    const query = versions === undefined ? "" : `?versions=${versions}`;
+    const response = await fetch(`${relay}/api/run${query}`, { cache: "no-store" });
     return response.ok ? ((await response.json()) as RunView) : undefined;
   } catch {
     return undefined; // nobody answered, or not with JSON

@@ -151,6 +151,16 @@ test("createHttpFace() serves the record as it is after each change, and reads i
   expect(views()).toBe(2);
 });
 
+test("createHttpFace() serves the newest versions alone where so many are asked for, and all for what is no number of them", async () => {
+  const { port } = await serve();
+  const lengthOf = async (query: string): Promise<number> =>
+    ((await (await fetch(`http://127.0.0.1:${port}/api/run?versions=${query}`)).json()) as RunView).versions.length;
+  expect([await lengthOf("1"), await lengthOf("20"), await lengthOf("9999")]).toEqual([1, 20, run.versions.length]);
+  for (const query of ["0", "-1", "1e3", "10000", "x", ""]) {
+    expect(await lengthOf(query)).toBe(run.versions.length);
+  }
+});
+
 test("createHttpFace() gives one network its share of the event streams, and what it lets go to whoever comes", async () => {
   const { port } = await serve("X-Forwarded-For");
   const listenFrom = async (address: string): Promise<Response> =>

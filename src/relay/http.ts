@@ -158,7 +158,8 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
       "cache-control": "no-store",
       "access-control-allow-origin": "*",
     });
-    response.end(options.readRun());
+    const versions = new URL(request.url ?? "/", "http://relay").searchParams.get("versions") ?? "";
+    response.end(/^[1-9]\d{0,3}$/.test(versions) ? recentRun(options.view(), Number(versions)) : options.readRun());
   } else if (path === "/api/ledger") {
     await serveLedger(response, { log: options.log, query: new URL(request.url ?? "/", "http://relay").searchParams });
   } else if (path === "/api/events") {
@@ -221,6 +222,11 @@ function createRunWriter(): (run: RunView) => Buffer {
     }
     return Buffer.from(`${JSON.stringify(rest).slice(0, -1)},"versions":${written.json}}`);
   };
+}
+
+/** With the newest `count` versions alone: what a widget on a page that many read asks for. */
+function recentRun({ versions, ...rest }: RunView, count: number): string {
+  return JSON.stringify({ ...rest, versions: versions.slice(-count) });
 }
 
 function changeEvent({ run, round, phase, connected, versions }: RunView): Buffer {

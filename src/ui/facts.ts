@@ -5,7 +5,7 @@ import type { ConsentTerms } from "./consent-parts.ts";
 import type { ContributionItem } from "./contributions.ts";
 import { formatBytes, formatCount, formatLoss, formatPlural, formatShort, asSentence } from "./format.ts";
 
-const VERSIONS_LOOKED_AT = 20;
+export const VERSIONS_LOOKED_AT = 20;
 
 export interface Fact {
   readonly name: string;

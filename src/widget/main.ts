@@ -11,7 +11,7 @@ import { WIDGET_AGREEMENT_MS, agree, covers, formatAgreement, parseAgreement } f
 import type { Trainer } from "../ui/bridge.ts";
 import { consentParts } from "../ui/consent-parts.ts";
 import { byId, make, setText } from "../ui/dom.ts";
-import { consentTerms } from "../ui/facts.ts";
+import { consentTerms, VERSIONS_LOOKED_AT } from "../ui/facts.ts";
 import { asSentence } from "../ui/format.ts";
 import { MeterElement } from "../ui/meter.ts";
 import { openPlace, safeStore } from "../ui/place.ts";
@@ -76,7 +76,7 @@ async function look(): Promise<void> {
     show("idle", "From this address nobody can contribute: browsers want a secure (https) page for it.");
     return;
   }
-  run = (await fetchRun("")) ?? null;
+  run = (await fetchRun("", { versions: VERSIONS_LOOKED_AT })) ?? null;
   if (run === null) {
     show("idle", navigator.onLine ? "The relay does not answer right now. Try again." : "This device is offline.");
     return;

@@ -97,7 +97,7 @@ test("a stop while the program loads is the last word, and another run than the 
   expect(await frame.locator("#lend").isVisible()).toBe(true);
 
   const other = "0".repeat(64);
-  await page.context().route("**/api/run", async (route) => {
+  await page.context().route("**/api/run?*", async (route) => {
     const response = await route.fetch();
     await route.fulfill({ response, json: { ...((await response.json()) as object), run: other } });
   });

@@ -5,13 +5,13 @@
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import { bytesToFloats, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
+import { packedBytesMax } from "../protocol/capacity.ts";
 import { keepMaxOf, type Charter } from "../protocol/charter.ts";
 import type { Losses, VersionInfo } from "../protocol/messages.ts";
 import { refuse, type Checked } from "../protocol/verdict.ts";
 import type { Blobs } from "../store/store.ts";
 import type { MeasureFacts } from "../trust/measure.ts";
 import type { Base, Crew, Memory } from "../update/crew.ts";
-import { CHUNK, chunksOf, HEADER_BYTES } from "../update/format.ts";
 import type { PackedContribution } from "../update/merge.ts";
 import { createServerState, outerAt, serverBytesOf, serverFromBytes } from "../update/outer.ts";
 import { stepOver, type Step } from "../update/step.ts";
@@ -72,11 +72,9 @@ export async function loadBase(
   return { params, server: state.value };
 }
 
-/** Largest packed update of P parameters that the charter's uplink can make, with room to spare. */
+/** Bytes of the largest packed update of P parameters that anybody may send. */
 export function payloadBytesMax(parameters: number, charter: Charter): number {
-  const [keep, { bits }] = [keepMaxOf(charter), charter.uplink];
-  const entryBits = 16 + bits; // a gap coded with the best Rice parameter, and the value
-  return HEADER_BYTES + chunksOf(parameters) * Math.ceil((64 + Math.min(keep, CHUNK) * entryBits) / 8);
+  return packedBytesMax(parameters, { keep: keepMaxOf(charter), bits: charter.uplink.bits });
 }
 
 /** Unpacks a contribution's payload under the charter's limits. */

@@ -13,7 +13,7 @@ import type { Charter } from "../protocol/charter.ts";
 import { CHARTER_BYTES_MAX, UPDATES_KEPT } from "../protocol/limits.ts";
 import { applyUpdate, updateNorm } from "../update/delta.ts";
 import type { Crew, OpenCrew } from "../update/crew.ts";
-import { createServerState, serverFromBytes, type ServerState } from "../update/outer.ts";
+import { createServerState, serverBytesOf, serverFromBytes, type ServerState } from "../update/outer.ts";
 import { unpackUpdate } from "../update/unpack.ts";
 import { takeStep, unpackPayload } from "./base.ts";
 import type { LedgerCheck, MergeRecord } from "./check.ts";
@@ -181,7 +181,7 @@ class Replay {
       return null;
     }
     this.#tell(`Fetching the outer state of version ${version}`);
-    const fetched = await this.#fetch(record.event.server, serverBytesMax(this.#parameters));
+    const fetched = await this.#fetch(record.event.server, serverBytesOf(this.#parameters, 2));
     if (fetched.type === "gone") {
       return null;
     }
@@ -383,11 +383,6 @@ class Replay {
 
 function ascending(a: number, b: number): number {
   return a - b;
-}
-
-/** Of an outer state with momentum. */
-function serverBytesMax(parameters: number): number {
-  return 16 + 16 * parameters;
 }
 
 async function fetchAs(fetchBlob: FetchBlob, digest: Digest, bytesMax: number): Promise<Fetched> {

@@ -1,9 +1,10 @@
 /**
  * The charter's canonical bytes, its digest (which names the run), and its checks: every size within limits, every setting
- * within a range in which training makes sense. A charter that is read from the wire has passed them all, so nothing above
- * has to ask again whether heads divide channels.
+ * within a range in which training makes sense, every blob of its run no larger than what carries it. A charter that is read
+ * from the wire has passed them all, so nothing above has to ask again whether heads divide channels.
  */
 import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
+import { excessOf } from "./capacity.ts";
 import {
   CATEGORIES,
   type Category,
@@ -39,7 +40,6 @@ import {
   CHARTER_BYTES_MAX,
   DATASETS_MAX,
   DURATION_MS_MAX,
-  PARAMETERS_MAX,
   RELAY_DEPTH_MAX,
   RELAY_VALUES_MAX,
   SHARDS_MAX,
@@ -199,19 +199,12 @@ export const charterReader: Reader<Charter> = (value, path) => {
   if (matrixMomentum === 1) {
     throw new FieldError(`Cannot read ${path}.inner.matrixMomentum: with 1 no gradient counts, need less`);
   }
-  const parameters = parameterBound(charter.model);
-  if (parameters > PARAMETERS_MAX) {
-    throw new FieldError(`Cannot read ${path}.model: got ${parameters} parameters, need at most ${PARAMETERS_MAX}`);
+  const excess = excessOf(charter);
+  if (excess !== null) {
+    throw new FieldError(`Cannot read ${path}.${excess.setting}: ${excess.sentence}`);
   }
   return charter;
 };
-
-/** Parameters of a Llama-family decoder; `model/` has the layout, this is the same sum. */
-function parameterBound({ vocabulary, channels, layers, heads, kvHeads, hidden, tied }: ModelConfig): number {
-  const attention = 2 * channels * channels + 2 * channels * ((channels / heads) * kvHeads);
-  const block = attention + 3 * channels * hidden + 2 * channels;
-  return vocabulary * channels * (tied ? 1 : 2) + layers * block + channels;
-}
 
 /** Canonical bytes. The charter must be valid: use `checkCharter` on one that a person wrote. */
 export function encodeCharter(charter: Charter): Bytes {

@@ -37,7 +37,7 @@ export const AMONG_MAX = 8;
 export const CONTRIBUTIONS_MAX = 10_000;
 /** Versions whose update can still be fetched. */
 export const UPDATES_KEPT = 16;
-/** Parameters of a model that this protocol version can carry. */
+/** Parameters of one packed update: of as many a checkpoint is one blob. A run has fewer, since its outer state is one, too (`capacity.ts`). */
 export const PARAMETERS_MAX = 2 ** 28;
 /** Period of pings, and silence after which a peer is taken for dead, at the latest. */
 export const PING_MS = 5_000;

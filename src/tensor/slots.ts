@@ -6,6 +6,9 @@
  * Word 0 of a slot is the count of its entries, and above its 16 bits the number of bits that follow, from the lowest bit of
  * word 1 up. What is left of the slot is zero. A chunk with a number that is not finite has NOT_FINITE for word 0.
  */
+import { gapBitsMax } from "../base/rice.ts";
+
+export { RICE_MAX } from "../base/rice.ts";
 
 /** Parameters that a slot is for. */
 export const CHUNK = 4096;
@@ -14,8 +17,6 @@ export const NOT_FINITE = 0xffff_ffff;
 export const FIRST_BITS = 12;
 export const STEP_BITS = 4;
 export const RICE_BITS = 4;
-/** Gaps are below 4,096 = 2^12, so a larger Rice parameter never helps. */
-export const RICE_MAX = 12;
 
 /** What the op `pack` sends: `keep` entries of a chunk at most, with `bits` bits a value, 1 to 4. */
 export interface PackForm {
@@ -30,18 +31,14 @@ export const VALUE_BITS_MAX = 4;
 export function slotWords({ keep, bits: valueBits }: PackForm): number {
   let bits = 0;
   for (let n = 1; n <= keep; n += 1) {
-    bits = Math.max(bits, FIRST_BITS + STEP_BITS + valueBits * n + (n < CHUNK ? RICE_BITS + gapBitsMax(n) : 0));
+    bits = Math.max(bits, FIRST_BITS + STEP_BITS + valueBits * n + gapsMax(n));
   }
   return 1 + Math.ceil(bits / 32);
 }
 
-/** The most bits that `n` gaps can take, with the best Rice parameter: they add up to CHUNK − n at most. */
-function gapBitsMax(n: number): number {
-  let least = Infinity;
-  for (let rice = 0; rice <= RICE_MAX; rice += 1) {
-    least = Math.min(least, n * (rice + 1) + ((CHUNK - n) >>> rice));
-  }
-  return least;
+/** The most bits that the gaps of `n` entries can take, with their Rice parameter; of a whole chunk none are sent. */
+function gapsMax(n: number): number {
+  return n < CHUNK ? RICE_BITS + gapBitsMax({ count: n, sum: CHUNK - n }) : 0;
 }
 
 /** Slots of P parameters. */

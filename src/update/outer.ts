@@ -4,9 +4,12 @@
  * momentum (u32 each), then residual and momentum as f64.
  */
 import { assert } from "../base/assert.ts";
+import { SERVER_HEADER_BYTES, serverBytesOf } from "../protocol/capacity.ts";
 import { rateShare } from "../protocol/decay.ts";
 import type { Charter, OuterConfig } from "../protocol/charter.ts";
 import { accept, type Checked, refuse } from "../protocol/verdict.ts";
+
+export { serverBytesOf } from "../protocol/capacity.ts";
 
 /** What the relay carries from round to round besides the base. Never changed while it is the head's. */
 export interface ServerState {
@@ -19,12 +22,6 @@ export interface ServerState {
 }
 
 const SERVER_MAGIC = 0x536c6448; // "HdlS", read little-endian
-const SERVER_HEADER_BYTES = 16;
-
-/** Bytes of a state of one vector, the residual, or of two. */
-export function serverBytesOf(parameters: number, vectors: 1 | 2): number {
-  return SERVER_HEADER_BYTES + vectors * parameters * 8;
-}
 
 /** A state of one vector, the residual, or of two; zeros, or what `buffer` contains. */
 export function createServerState(

@@ -17,7 +17,7 @@ import { createServerState, outerAt, serverBytesOf, serverFromBytes } from "../u
 import { stepOver, type Step } from "../update/step.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
 import { weightIn } from "./late.ts";
-import type { Contribution, DurableState } from "./state.ts";
+import { updateFacts, type Contribution, type DurableState } from "./state.ts";
 
 /** Who measures for the relay. Both run to their end; they reject only when the referee itself fails. */
 export interface Referee {
@@ -118,8 +118,8 @@ export function takeStep(
   const packed = contributions.map(({ id, header, norm }): PackedContribution => {
     const { payload } = header;
     const weight = weightIn(round, header, charter);
-    const steps = header.steps + header.ahead;
-    return { id, weight, norm, steps, bytes: payload.bytes, read: () => read(payload.digest) };
+    const facts = updateFacts({ norm, header });
+    return { id, weight, ...facts, bytes: payload.bytes, read: () => read(payload.digest) };
   });
   return stepOver(crew, before, packed, { outer: outerAt(charter, version), downlink: charter.downlink });
 }

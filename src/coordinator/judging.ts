@@ -21,13 +21,13 @@ import {
   type Session,
   type SessionId,
 } from "./live.ts";
-import { amongOf, type Contribution } from "./state.ts";
+import { amongOf, updateFacts, type Contribution } from "./state.ts";
 
 /** Refuses contributions whose norm is out of proportion to this round's and the recent ones. */
 export function judgeNorms(draft: Draft): void {
   const { charter, durable } = draft.state;
   const open = undecided(draft.state);
-  const own = open.map(({ norm, header }) => ({ norm, steps: header.steps + header.ahead }));
+  const own = open.map(updateFacts);
   const usual = usualSizeOf([...durable.past.flatMap(({ accepted }) => accepted), ...own]);
   for (const [at, { id }] of open.entries()) {
     const verdict = judgeNorm(own[at] as UpdateFacts, usual, charter.trust);

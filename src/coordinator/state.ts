@@ -12,7 +12,14 @@ import { AMONG_MAX, UPDATES_KEPT } from "../protocol/limits.ts";
 import type { ContributionHeader, VersionInfo } from "../protocol/messages.ts";
 import type { VersionView } from "../protocol/run-view.ts";
 import type { Verdict } from "../protocol/verdict.ts";
-import { improvementOf, standardsOf, withUpdate, type AcceptedUpdate, type Standards } from "../trust/judge.ts";
+import {
+  improvementOf,
+  standardsOf,
+  withUpdate,
+  type AcceptedUpdate,
+  type Standards,
+  type UpdateFacts,
+} from "../trust/judge.ts";
 
 /** Rounds whose contributions are remembered: their ids and payloads against replays, their norms for comparison. */
 export const ROUNDS_KEPT = 8;
@@ -275,8 +282,12 @@ function merge(state: DurableState, event: Of<"merged">, timeMs: number): Durabl
   };
 }
 
-function acceptedOf({ norm, header, improvement }: Contribution): AcceptedUpdate {
-  return { norm, steps: header.steps + header.ahead, improvement };
+function acceptedOf(contribution: Contribution): AcceptedUpdate {
+  return { ...updateFacts(contribution), improvement: contribution.improvement };
+}
+
+export function updateFacts({ norm, header }: Pick<Contribution, "norm" | "header">): UpdateFacts {
+  return { norm, steps: header.steps + header.ahead, privateData: header.privateData };
 }
 
 /** What contributions of `round` were assigned by; null for any but the state's round and the one before. */

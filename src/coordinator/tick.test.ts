@@ -325,6 +325,23 @@ describe("judging", () => {
     expect(stage.told("bob")).toContainEqual(expect.objectContaining({ type: "verdict", contribution: huge }));
   });
 
+  test("a tiny update on what is said to be private data makes nobody's norm too large, nor its work too little", () => {
+    stage.come("ada", "bob", "cyd", "dan", "eve", "fay");
+    for (const liar of ["dan", "eve", "fay"]) {
+      stage.contribute(liar, { norm: 1e-6, header: stage.header(liar, { privateData: true }) });
+    }
+    const honest = ["ada", "bob", "cyd"].map((name) => stage.contribute(name, { norm: 1 }));
+    expect(honest.map((id) => stage.verdict(id))).toEqual([null, null, null]);
+    stage.pass(DRAW_MS + judgeMs + REPORT_GRACE_MS);
+    const own = { ...GOOD, assignedBefore: null, assignedAfter: null };
+    stage.measures().forEach((id) => stage.measure(id, honest.includes(id) ? GOOD : own));
+    expect(stage.merges()).toHaveLength(1);
+    expect([...stage.state.durable.contributions.values()].every(({ verdict }) => verdict?.type === "accepted")).toBe(
+      true,
+    );
+    expect(stage.state.durable.standards.norms.runs).toEqual([[1, 1, 1]]);
+  });
+
   test("a round of refusals is skipped", () => {
     const { ada, bob } = pair();
     stage.report("ada", HARMFUL);

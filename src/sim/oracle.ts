@@ -280,7 +280,8 @@ function checkReplay({ started, merges, headers }: History, { blobs, charter, in
       const header = headers.get(id);
       const update = unpacked(header && blobs.get(header.payload.digest), params.length);
       const weight = header === undefined ? 0 : weightIn(merge.round, header, charter);
-      return { id, update, weight, steps: header === undefined ? 1 : header.steps + header.ahead };
+      const steps = header === undefined ? 1 : header.steps + header.ahead;
+      return { id, update, weight, steps, privateData: header?.privateData ?? false };
     });
     const known = updates.flatMap(({ update, ...rest }) => (update === null ? [] : [{ ...rest, update }]));
     if (new Set(merge.contributions).size < updates.length || updates.some(({ weight }) => weight === 0)) {

@@ -360,8 +360,8 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
         note: (version, params) =>
           world.used.push({ contributor: id, version, digest: digestOf(floatBytes(new Float32Array(params))) }),
       }),
-    // Liars change whole contributions on their way.
-    ...(lie === null ? { pieceBytes } : {}),
+    // Liars change whole contributions on their way. What a quarter of the honest trained on nobody else can measure.
+    ...(lie === null ? { pieceBytes, privateData: createRng("private", id).below(4) === 0 } : {}),
     agent: "simulation",
   });
   return contributor;

@@ -51,7 +51,7 @@ describe("judgeLosses()", () => {
 });
 
 describe("judgeLosses() beside others", () => {
-  const others = [0.2, 0.1, 0.3].map((improvement) => ({ norm: 4, steps: 10, improvement }));
+  const others = [0.2, 0.1, 0.3].map((improvement) => ({ norm: 4, steps: 10, privateData: false, improvement }));
   const verdictOf = (improvement: number, norm: number, beside: readonly AcceptedUpdate[] = others): string =>
     judgeLosses({
       losses: losses(3, 3 * (1 - improvement)),
@@ -73,6 +73,12 @@ describe("judgeLosses() beside others", () => {
     expect(verdictOf(0.006, 1)).toBe("accepted");
     expect(verdictOf(0.004, 1)).toBe("refused");
     expect(verdictOf(0.021, 400)).toBe("accepted");
+  });
+
+  test("asks no more of a small update because one on private data is smaller", () => {
+    const tiny = { norm: 1e-6, steps: 10, privateData: true, improvement: null };
+    expect(verdictOf(0.006, 1, [...others, tiny, tiny, tiny, tiny])).toBe("accepted");
+    expect(verdictOf(0.004, 1, [...others, tiny, tiny, tiny, tiny])).toBe("refused");
   });
 
   test("never asks less than improvementMin, nor anything for others' work that was not measured", () => {
@@ -106,7 +112,7 @@ describe("judgeLosses() of one of many", () => {
       const verdict = judgeLosses({ ...facts, losses: given });
       return verdict.type === "refused" ? verdict.reason : verdict.type;
     };
-    const others = [0.2, 0.1, 0.3].map((improvement) => ({ norm: 4, steps: 10, improvement }));
+    const others = [0.2, 0.1, 0.3].map((improvement) => ({ norm: 4, steps: 10, privateData: false, improvement }));
     const owed = (0.2 * trust.improvementShare) / 8;
     expect(verdictOf(losses(3, 3 * (1 - owed) - 1e-9))).toBe("accepted");
     expect(verdictOf(losses(3, 3 * (1 - owed) + 1e-6))).toBe("no-improvement");
@@ -117,7 +123,7 @@ describe("judgeLosses() of one of many", () => {
 });
 
 describe("judgeNorm()", () => {
-  const samples = [1, 2, 3, 4].map((norm) => ({ norm, steps: 10 }));
+  const samples = [1, 2, 3, 4].map((norm) => ({ norm, steps: 10, privateData: false }));
   const usual = usualSizeOf(samples);
 
   test("refuses a norm beyond normMax times the lower median", () => {
@@ -131,6 +137,14 @@ describe("judgeNorm()", () => {
     expect(judgeNorm({ norm: 20.1, steps: 1 }, usual, trust).type).toBe("refused");
   });
 
+  test("compares with what is not on private data, unless all is", () => {
+    const tiny = [1e-6, 1e-6, 1e-6, 1e-6, 1e-6].map((norm) => ({ norm, steps: 1, privateData: true }));
+    expect(usualSizeOf([...tiny, ...samples])).toEqual(usual);
+    expect(usualSizeOf(tiny)).toEqual({ samples: 5, norm: 1e-6, steps: 1 });
+    expect(judgeNorm({ norm: 20, steps: 10 }, usualSizeOf([...samples, ...tiny]), trust).type).toBe("accepted");
+    expect(judgeNorm({ norm: 20, steps: 10 }, usualSizeOf(tiny), trust).type).toBe("refused");
+  });
+
   test("says nothing when there is too little to compare with, or when it is off", () => {
     expect(judgeNorm({ norm: 1e9, steps: 1 }, usualSizeOf(samples.slice(2)), trust).type).toBe("accepted");
     expect(judgeNorm({ norm: 1e9, steps: 1 }, usual, { ...trust, normMax: 0 }).type).toBe("accepted");
@@ -141,7 +155,10 @@ describe("judgeNorm()", () => {
 describe("withUpdate()", () => {
   test("gives what standardsOf() gives of all together, in whatever order they come", () => {
     const improvements = [0.3, null, 0.1, 0.3, -2, 0.2];
-    const updates = improvements.map((improvement, i) => ({ norm: (7 * i) % 4, steps: 1, improvement }));
+    const updates = improvements.map((improvement, i) => {
+      const privateData = improvement === null;
+      return { norm: (7 * i) % 4, steps: 1, privateData, improvement };
+    });
     expect(updates.reduce(withUpdate, standardsOf([]))).toEqual(standardsOf(updates));
   });
 });

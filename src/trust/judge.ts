@@ -7,6 +7,7 @@ import { insert, lowerMedian, sortedOf, type Sorted } from "../base/sorted.ts";
 import type { TrustConfig } from "../protocol/charter.ts";
 import type { Losses } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
+import { yardsticksOf } from "../protocol/yardstick.ts";
 
 /** What is known of an update before, and of others' updates after, its losses are judged. */
 export interface UpdateFacts {
@@ -14,6 +15,8 @@ export interface UpdateFacts {
   readonly norm: number;
   /** Inner steps that the author reports. */
   readonly steps: number;
+  /** The author trained on data that nobody else can measure. */
+  readonly privateData: boolean;
 }
 
 /** An accepted update, to compare others with. */
@@ -24,8 +27,9 @@ export interface AcceptedUpdate extends UpdateFacts {
 
 /** Accepted updates as others are compared with them. */
 export interface Standards {
+  /** Of those on data that others can measure. */
   readonly norms: Sorted;
-  /** Of those whose improvement was measured. */
+  /** Of those whose improvement was measured: where there is none, no norm is asked for. */
   readonly improvements: Sorted;
 }
 
@@ -43,18 +47,22 @@ const ACCEPTED: Verdict = { type: "accepted" };
 
 export function standardsOf(updates: readonly AcceptedUpdate[]): Standards {
   const improvements = updates.flatMap(({ improvement }) => (improvement === null ? [] : [improvement]));
-  return { norms: sortedOf(updates.map(({ norm }) => norm)), improvements: sortedOf(improvements) };
+  const norms = updates.flatMap(({ norm, privateData }) => (privateData ? [] : [norm]));
+  return { norms: sortedOf(norms), improvements: sortedOf(improvements) };
 }
 
 /** The standards with one more update among them. */
-export function withUpdate({ norms, improvements }: Standards, { norm, improvement }: AcceptedUpdate): Standards {
+export function withUpdate({ norms, improvements }: Standards, update: AcceptedUpdate): Standards {
+  const { norm, improvement, privateData } = update;
   return {
-    norms: insert(norms, norm),
+    norms: privateData ? norms : insert(norms, norm),
     improvements: improvement === null ? improvements : insert(improvements, improvement),
   };
 }
 
-export function usualSizeOf(samples: readonly UpdateFacts[]): UsualSize {
+/** What is usual among `updates`, or among those of them by which others are measured. */
+export function usualSizeOf(updates: readonly UpdateFacts[]): UsualSize {
+  const samples = yardsticksOf(updates);
   return {
     samples: samples.length,
     norm: lowerMedian(sortedOf(samples.map(({ norm }) => norm))),
@@ -67,7 +75,11 @@ export function usualSizeOf(samples: readonly UpdateFacts[]): UsualSize {
  * accepted in recent rounds). A contribution of more steps than the median may be larger in proportion: a fast device moves
  * further in one round than a slow one and is no attacker for it. A `normMax` of 0 switches the rule off.
  */
-export function judgeNorm(sample: UpdateFacts, usual: UsualSize, { normMax }: TrustConfig): Verdict {
+export function judgeNorm(
+  sample: Pick<UpdateFacts, "norm" | "steps">,
+  usual: UsualSize,
+  { normMax }: TrustConfig,
+): Verdict {
   if (!Number.isFinite(sample.norm)) {
     return { type: "refused", reason: "not-finite" };
   }
@@ -78,12 +90,8 @@ export function judgeNorm(sample: UpdateFacts, usual: UsualSize, { normMax }: Tr
   return sample.norm > allowed ? { type: "refused", reason: "norm-too-large" } : ACCEPTED;
 }
 
-export interface LossJudgement {
+export interface LossJudgement extends Pick<UpdateFacts, "norm" | "privateData"> {
   readonly losses: Losses;
-  /** Of the whole update. */
-  readonly norm: number;
-  /** The author trained on data that nobody else can measure. */
-  readonly privateData: boolean;
   /** The loss on assigned data is measured with the update as one of so many in a mean. */
   readonly among: number;
   /** Updates accepted in the rounds just before, and in this one so far. */

@@ -33,6 +33,7 @@ interface Sent {
   readonly id: string;
   readonly bytes: Bytes;
   readonly weight: number;
+  readonly privateData?: boolean;
 }
 
 /** An update of `dense` in which what is zero is not sent. */
@@ -51,9 +52,8 @@ function unpacked(bytes: Bytes): SparseUpdate {
   return update.value;
 }
 
-const packed = ({ id, bytes, weight }: Sent): PackedContribution => ({
-  id,
-  weight,
+const packed = ({ bytes, ...facts }: Sent): PackedContribution => ({
+  ...facts,
   norm: updateNorm(unpacked(bytes)),
   bytes: bytes.length,
   read: async () => bytes,
@@ -79,7 +79,7 @@ const mergeBy = async (
 const fast: Merge = (sent, options) => mergeBy(crew, sent.map(packed), options);
 const plain: Merge = async (sent, options) =>
   mergeUpdates(
-    sent.map(({ id, bytes, weight }) => ({ id, update: unpacked(bytes), weight })),
+    sent.map(({ bytes, ...facts }) => ({ ...facts, update: unpacked(bytes) })),
     options,
   );
 
@@ -121,6 +121,11 @@ describe.each([
     expect(clipped).toBeLessThanOrEqual((7 / 8) * without + median / 8 + 1e-9);
     const unbounded = norm(await merge([...honest, loud], { parameters: 200, clipToMedian: 0, radial: false }));
     expect(unbounded).toBeGreaterThan(5 * clipped);
+  });
+
+  test("clips nobody to an update on private data, however small", async () => {
+    const sent = [{ ...one("a", [0, 0, 1e-6]), privateData: true }, one("b", [0, 8, 0])];
+    expect([...(await merge(sent, { parameters: 3, clipToMedian: 1, radial: false }))]).toEqual([0, 4, 5e-7]);
   });
 
   test("of two contributors the quieter one bounds the other", async () => {
@@ -357,6 +362,14 @@ test("clipScales() lets what has more steps than the median be larger in proport
   expect(clipScales(parts([1, 10], [8, 40]), 1)).toEqual([1, 0.5]);
   expect(clipScales(parts([4, 10], [1, 40], [2, 10]), 1)).toEqual([0.5, 1, 1]);
   expect(clipScales([{ norm: 1 }, { norm: 4 }], 1)).toEqual([1, 0.25]);
+});
+
+test("clipScales() takes its medians from what is not on private data, unless all is, and clips both", () => {
+  const tiny = { norm: 1e-6, steps: 1, privateData: true };
+  const own = { norm: 40, steps: 10, privateData: true };
+  const open = { norm: 10, steps: 10, privateData: false };
+  expect(clipScales([tiny, tiny, own, open], 2)).toEqual([1, 1, 0.5, 1]);
+  expect(clipScales([tiny, own], 1)).toEqual([1, (10 * 1e-6) / 40]);
 });
 
 test("lowerMedian() takes the smaller of two middle ones", () => {

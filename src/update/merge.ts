@@ -13,6 +13,7 @@
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
+import { yardsticksOf } from "../protocol/yardstick.ts";
 import { rangesOf, type Crew, type RangeWorker } from "./crew.ts";
 
 export interface PackedContribution {
@@ -24,6 +25,8 @@ export interface PackedContribution {
   readonly norm: number;
   /** Inner steps that made it; as many as anybody's where nothing is said. */
   readonly steps?: number;
+  /** Made on data that others cannot measure: its size is no measure for others. */
+  readonly privateData?: boolean;
   /** Length of the packed update. */
   readonly bytes: number;
   /** The packed update, which `unpackUpdate` has accepted before; asked for once. */
@@ -160,14 +163,15 @@ export function inOrder<T extends Pick<PackedContribution, "id" | "weight">>(con
 
 /**
  * What to multiply updates by so that their norms are at most `clipToMedian` times the median norm, or in proportion more where their
- * steps are more than the median; 1 when that is 0.
+ * steps are more than the median; 1 when that is 0. Medians are of those on data that others can measure, where there are any.
  */
 export function clipScales(
-  parts: readonly Pick<PackedContribution, "norm" | "steps">[],
+  parts: readonly Pick<PackedContribution, "norm" | "steps" | "privateData">[],
   clipToMedian: number,
 ): number[] {
-  const median = clipToMedian * lowerMedian(parts.map(({ norm }) => norm));
-  const usual = lowerMedian(parts.map(({ steps = 1 }) => steps));
+  const measures = yardsticksOf(parts);
+  const median = clipToMedian * lowerMedian(measures.map(({ norm }) => norm));
+  const usual = lowerMedian(measures.map(({ steps = 1 }) => steps));
   return parts.map(({ norm, steps = 1 }) => {
     const normMax = median * Math.max(1, steps / usual);
     return normMax > 0 && norm > normMax ? normMax / norm : 1;

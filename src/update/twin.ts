@@ -24,6 +24,7 @@ export interface WeightedUpdate {
   readonly weight: number;
   /** Inner steps that made it. */
   readonly steps?: number;
+  readonly privateData?: boolean;
 }
 
 /** The merged delta [P]; zero where nobody sent anything. */
@@ -33,7 +34,7 @@ export function mergeUpdates(
 ): Float64Array<ArrayBuffer> {
   const sorted = inOrder(updates);
   const norms = sorted.map(({ update }) => updateNorm(update));
-  const parts = sorted.map(({ steps = 1 }, i) => ({ norm: norms[i] as number, steps }));
+  const parts = sorted.map((each, i) => ({ ...each, norm: norms[i] as number }));
   const scales = clipScales(parts, clipToMedian);
   const mean = new Float64Array(parameters);
   const total = sorted.reduce((sum, { weight }) => sum + weight, 0);

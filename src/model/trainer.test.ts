@@ -104,6 +104,15 @@ describe("createTrainer()", () => {
     expect(await second.moments()).toEqual(await whole.trainer.moments());
   });
 
+  test("leaves parameters and moments to the next trainer on its engine, whose step counter begins anew", async () => {
+    const { engine, trainer } = await trained(3);
+    const [params, { m, v }] = [await trainer.parameters(), await trainer.moments()];
+    trainer[Symbol.dispose]();
+    using next = await createTrainer(engine, { model: MODEL, inner: INNER });
+    expect(await next.parameters()).toEqual(params);
+    expect(await next.moments()).toEqual({ m, v, t: 0 });
+  });
+
   test("leaves the padding between parameters zero", async () => {
     const { trainer } = await trained(3);
     const params = await trainer.parameters();

@@ -63,9 +63,10 @@ export interface TrainerOptions {
 export type Thrift = Pick<TrainOptions, "accumulate" | "recompute">;
 
 /**
- * Compiles the training Program on `engine`. Parameters and moments are zero until loaded. The states "params", "grads",
- * "m" and "v" belong to the engine: an evaluator or generator on the same engine reads what the trainer trains. Throws
- * HeddleError "model-too-big" when the device cannot hold it.
+ * Compiles the training Program on `engine`. The states "params", "grads", "m" and "v" belong to the engine and outlive the
+ * trainer: an evaluator or generator on the same engine reads what the trainer trains, and the next trainer goes on with the
+ * parameters and moments of the one before, its step counter at 0. On a new engine they are zero until loaded. Throws HeddleError
+ * "model-too-big" when the device cannot hold it.
  */
 export async function createTrainer(engine: Engine, { model, inner, thrift = {} }: TrainerOptions): Promise<Trainer> {
   const { size } = parameterLayout(model);

@@ -22,7 +22,7 @@ async function windowsAt(batch: number): Promise<string[]> {
   return windows;
 }
 
-test("heldOutLoss() reads the same windows whatever the charter's batch", async () => {
+test("heldOutLoss() reads the same windows whatever the batch that divides them, and whole batches", async () => {
   const windows = await windowsAt(8);
   expect(new Set(windows).size).toBe(64);
   expect(await windowsAt(2)).toEqual(windows);

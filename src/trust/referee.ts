@@ -10,7 +10,7 @@ import type { Losses } from "../protocol/messages.ts";
 import type { SparseUpdate } from "../update/unpack.ts";
 import { measureLosses, type LossMeter, type MeasureFacts } from "./measure.ts";
 
-/** Windows of held-out text that an evaluation reads, whatever the charter's batch, so that losses can be compared. */
+/** Windows of held-out text that an evaluation reads at least: the same whatever the charter's batch, where that divides them. */
 const EVALUATION_WINDOWS = 64;
 
 export interface RefereeOptions {

@@ -118,6 +118,11 @@ describe("runSimulation()", () => {
   }, 300_000);
 });
 
+test("who is always a little too late ends training earlier, and is in time", async () => {
+  const { findings, accepted } = await run(optionsOf(504)); // beside a liar who makes the quorum, and it alone for ever
+  expect([findings, accepted > 0]).toEqual([[], true]);
+});
+
 /** The oracle's findings on a good run's evidence after a change to it. */
 async function findingsAfter(
   change: (evidence: Evidence, events: LedgerEvent[]) => Evidence | LedgerEvent[],

@@ -217,7 +217,8 @@ function advanceWork(draft: Draft): void {
       const isTraining = assignment.type === "train";
       set(draft, { step: 0, stepsMax: isTraining ? assignment.stepsMax : 0 });
       set(draft, { trail: isTraining ? null : draft.state.trail }); // it begins with what was trained ahead
-      draft.effects.push({ type: "work", assignment, deadlineMs });
+      const earlyMs = isTraining ? Math.min(state.earlyMs, (deadlineMs - nowMs) / 2) : 0;
+      draft.effects.push({ type: "work", assignment, deadlineMs: deadlineMs - earlyMs });
       return;
     } else {
       goAhead(draft);

@@ -40,6 +40,11 @@ export const DIAL_MS = 15_000;
 export const HANDSHAKE_MS = 15_000;
 /** A sent contribution whose round is over is given up after this long without a verdict. */
 export const ANSWER_MS = 20_000;
+/** Whose contribution came too late ends training so much earlier the next time, and twice as much after each one more, up to a limit. */
+export const EARLY_MS = 250;
+export const EARLY_MS_MAX = 600_000;
+/** What is left of that after a contribution that was accepted: now and then it finds out whether it is needed still. */
+export const EARLY_KEPT = 0.9;
 /** An upload of which the relay confirms nothing for this long goes on by another lane. */
 export const STALL_MS = 15_000;
 /** Pause after a failed download, after a refusal without a time, and before another engine is tried. */
@@ -153,6 +158,8 @@ export interface ContributorState {
   /** No ready before this time. */
   readonly readyMs: number;
   readonly assigned: Assigned | null;
+  /** So much before its deadline training ends, as far as half of its time goes. */
+  readonly earlyMs: number;
   /** What the engine is doing; outlives a dropped assignment for the moment it takes to stop. */
   readonly job: { readonly assignment: string; readonly type: JobType; readonly aborted: boolean } | null;
   /** Where training may go on ahead of the next assignment, and the steps taken there; null when there is nothing to go on from. */
@@ -325,6 +332,7 @@ export function createState(identity: Identity, rtcAvailable: boolean): Contribu
     readied: null,
     readyMs: 0,
     assigned: null,
+    earlyMs: 0,
     job: null,
     trail: null,
     pending: null,

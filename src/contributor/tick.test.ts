@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { ContributionId, ContributorId } from "../base/bytes.ts";
+import type { Verdict } from "../protocol/verdict.ts";
 import { DIAL_BACK_OFF, STALL_MS, type ContributorEvent } from "./state.ts";
 import { wakeMs } from "./tick.ts";
 import { viewOf } from "./projection.ts";
@@ -122,6 +123,32 @@ describe("tick()", () => {
     expect(walk.state.accepted).toBe(1);
     expect(walk.receive(verdict)).toEqual([]);
     expect(walk.state.accepted).toBe(1);
+  });
+
+  test("ends training earlier while its contributions come too late", () => {
+    const walk = new Walk();
+    walk.settle();
+    const made = { type: "finished", result: { type: "contribution", pending } } as const;
+    let round = 0;
+    /** How much before its deadline the next training is to end, and what becomes of what it makes. */
+    const earlyMs = (verdict: Verdict): number => {
+      const assignment = { ...train(`t${round}`, round), trainMs: 4_000 };
+      const work = walk.receive({ type: "assign", assignment }).find((effect) => effect.type === "work");
+      const deadlineMs = walk.nowMs + assignment.trainMs;
+      walk.on({ ...made, assignment: assignment.id });
+      walk.receive({ type: "verdict", contribution: pending.id, verdict });
+      round += 1;
+      walk.receive({ type: "version", head: head(round) });
+      walk.on({ type: "fetched", version: round, digest: digest(String(round)) });
+      return deadlineMs - (work?.deadlineMs ?? 0);
+    };
+    const [late, accepted] = [{ type: "refused", reason: "late" } as const, { type: "accepted" } as const];
+    expect(Array.from({ length: 6 }, () => earlyMs(late))).toEqual([0, 250, 500, 1_000, 2_000, 2_000]); // half of its time
+    expect(earlyMs({ type: "refused", reason: "no-improvement" })).toBe(2_000);
+    for (let i = 0; i < 60; i += 1) {
+      earlyMs(accepted);
+    }
+    expect(earlyMs(accepted)).toBe(0);
   });
 
   test("goes on to a version that has changed no bit", () => {

@@ -20,6 +20,9 @@ import {
   CONTRIBUTIONS_SHOWN_MAX,
   HANDSHAKE_MS,
   HEARD_MAX,
+  EARLY_KEPT,
+  EARLY_MS,
+  EARLY_MS_MAX,
   REBUILDS_MAX,
   RETRY_MS,
   RETRY_SPREAD,
@@ -370,9 +373,20 @@ function takeVerdict(draft: Draft, id: Pending["id"], verdict: Verdict): void {
   }
   if (state.pending?.id === id || state.late?.id === id) {
     const outcome = outcomeOf(verdict);
-    set(draft, { trail: outcome === "discarded" ? null : draft.state.trail });
+    set(draft, {
+      trail: outcome === "discarded" ? null : draft.state.trail,
+      earlyMs: earlyAfter(verdict, state.earlyMs),
+    });
     settle(draft, id, outcome);
   }
+}
+
+/** Who is always a little later than the others makes for nothing what it could have made in time. */
+function earlyAfter(verdict: Verdict, earlyMs: number): number {
+  if (verdict.type === "accepted") {
+    return EARLY_KEPT * earlyMs < EARLY_MS / 2 ? 0 : EARLY_KEPT * earlyMs;
+  }
+  return verdict.reason === "late" ? Math.min(Math.max(EARLY_MS, 2 * earlyMs), EARLY_MS_MAX) : earlyMs;
 }
 
 function outcomeOf(verdict: Verdict): Outcome {

@@ -137,12 +137,15 @@ describe("judgeNorm()", () => {
     expect(judgeNorm({ norm: 20.1, steps: 1 }, usual, trust).type).toBe("refused");
   });
 
-  test("compares with what is not on private data, unless all is", () => {
+  test("is misled neither by tiny updates on private data nor by one that is not among many that are", () => {
     const tiny = [1e-6, 1e-6, 1e-6, 1e-6, 1e-6].map((norm) => ({ norm, steps: 1, privateData: true }));
-    expect(usualSizeOf([...tiny, ...samples])).toEqual(usual);
+    expect(usualSizeOf([...tiny, ...samples])).toEqual({ ...usual, samples: 9 });
     expect(usualSizeOf(tiny)).toEqual({ samples: 5, norm: 1e-6, steps: 1 });
     expect(judgeNorm({ norm: 20, steps: 10 }, usualSizeOf([...samples, ...tiny]), trust).type).toBe("accepted");
     expect(judgeNorm({ norm: 20, steps: 10 }, usualSizeOf(tiny), trust).type).toBe("refused");
+    const many = samples.map((sample) => ({ ...sample, privateData: true }));
+    const one = { norm: 1e-6, steps: 1, privateData: false };
+    expect(usualSizeOf([...many, one, one, one])).toMatchObject({ norm: 1, steps: 10 });
   });
 
   test("says nothing when there is too little to compare with, or when it is off", () => {

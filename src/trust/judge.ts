@@ -7,7 +7,7 @@ import { insert, lowerMedian, sortedOf, type Sorted } from "../base/sorted.ts";
 import type { TrustConfig } from "../protocol/charter.ts";
 import type { Losses } from "../protocol/messages.ts";
 import type { Verdict } from "../protocol/verdict.ts";
-import { yardsticksOf } from "../protocol/yardstick.ts";
+import { usualOf } from "../protocol/yardstick.ts";
 
 /** What is known of an update before, and of others' updates after, its losses are judged. */
 export interface UpdateFacts {
@@ -60,13 +60,11 @@ export function withUpdate({ norms, improvements }: Standards, update: AcceptedU
   };
 }
 
-/** What is usual among `updates`, or among those of them by which others are measured. */
 export function usualSizeOf(updates: readonly UpdateFacts[]): UsualSize {
-  const samples = yardsticksOf(updates);
   return {
-    samples: samples.length,
-    norm: lowerMedian(sortedOf(samples.map(({ norm }) => norm))),
-    steps: lowerMedian(sortedOf(samples.map(({ steps }) => steps))),
+    samples: updates.length,
+    norm: usualOf(updates, ({ norm }) => norm),
+    steps: usualOf(updates, ({ steps }) => steps),
   };
 }
 

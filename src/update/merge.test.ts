@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import type { HeddleError } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { createRng, permutation } from "../base/rng.ts";
+import { lowerMedian, sortedOf } from "../base/sorted.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
 import { updateNorm } from "./delta.ts";
 import { HEADER_BYTES } from "./format.ts";
@@ -11,7 +12,6 @@ import type { MergeKernel } from "./kernel.ts";
 import {
   clipScales,
   groupBytesMax,
-  lowerMedian,
   mergePacked,
   stretchFactor,
   type MergeOptions,
@@ -116,7 +116,7 @@ describe.each([
     );
     const options = { parameters: 200, clipToMedian: 1, radial: false };
     const without = norm(await merge(honest, options));
-    const median = lowerMedian(honest.map(({ bytes }) => updateNorm(unpacked(bytes))));
+    const median = lowerMedian(sortedOf(honest.map(({ bytes }) => updateNorm(unpacked(bytes)))));
     const clipped = norm(await merge([...honest, loud], options));
     expect(clipped).toBeLessThanOrEqual((7 / 8) * without + median / 8 + 1e-9);
     const unbounded = norm(await merge([...honest, loud], { parameters: 200, clipToMedian: 0, radial: false }));
@@ -364,16 +364,12 @@ test("clipScales() lets what has more steps than the median be larger in proport
   expect(clipScales([{ norm: 1 }, { norm: 4 }], 1)).toEqual([1, 0.25]);
 });
 
-test("clipScales() takes its medians from what is not on private data, unless all is, and clips both", () => {
+test("clipScales() is misled neither by tiny updates on private data nor by one that is not among many that are", () => {
   const tiny = { norm: 1e-6, steps: 1, privateData: true };
   const own = { norm: 40, steps: 10, privateData: true };
   const open = { norm: 10, steps: 10, privateData: false };
   expect(clipScales([tiny, tiny, own, open], 2)).toEqual([1, 1, 0.5, 1]);
   expect(clipScales([tiny, own], 1)).toEqual([1, (10 * 1e-6) / 40]);
-});
-
-test("lowerMedian() takes the smaller of two middle ones", () => {
-  expect(lowerMedian([4, 0, 1, 3, 2])).toBe(2);
-  expect(lowerMedian([3, 1, 2])).toBe(2);
-  expect(lowerMedian([0])).toBe(0);
+  expect(clipScales([own, own, { ...tiny, privateData: false }], 1)).toEqual([1, 1, 1]);
+  expect(clipScales([{ norm: 0 }, { norm: 0 }, { norm: 0 }, { norm: 1 }, { norm: 4 }], 1)).toEqual([1, 1, 1, 1, 0.25]);
 });

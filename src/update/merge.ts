@@ -13,7 +13,7 @@
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
-import { yardsticksOf } from "../protocol/yardstick.ts";
+import { usualOf } from "../protocol/yardstick.ts";
 import { rangesOf, type Crew, type RangeWorker } from "./crew.ts";
 
 export interface PackedContribution {
@@ -162,16 +162,16 @@ export function inOrder<T extends Pick<PackedContribution, "id" | "weight">>(con
 }
 
 /**
- * What to multiply updates by so that their norms are at most `clipToMedian` times the median norm, or in proportion more where their
- * steps are more than the median; 1 when that is 0. Medians are of those on data that others can measure, where there are any.
+ * What to multiply updates by so that their norms are at most `clipToMedian` times the usual norm, or in proportion more where their
+ * steps are more than usual; 1 when that is 0.
  */
 export function clipScales(
   parts: readonly Pick<PackedContribution, "norm" | "steps" | "privateData">[],
   clipToMedian: number,
 ): number[] {
-  const measures = yardsticksOf(parts);
-  const median = clipToMedian * lowerMedian(measures.map(({ norm }) => norm));
-  const usual = lowerMedian(measures.map(({ steps = 1 }) => steps));
+  const moving = parts.filter(({ norm }) => norm > 0); // with two contributors the quieter one counts, and nothing is no measure
+  const median = clipToMedian * usualOf(moving, ({ norm }) => norm);
+  const usual = usualOf(parts, ({ steps = 1 }) => steps);
   return parts.map(({ norm, steps = 1 }) => {
     const normMax = median * Math.max(1, steps / usual);
     return normMax > 0 && norm > normMax ? normMax / norm : 1;
@@ -184,15 +184,6 @@ export function stretchFactor(squares: number, parts: Merged["parts"]): number {
   const wanted = parts.reduce((sum, { norm, weight }) => sum + norm * (weight / weights), 0);
   const has = Math.sqrt(squares);
   return has > 0 ? wanted / has : 1;
-}
-
-/**
- * The median of what is not zero, of two middle ones the smaller: with two contributors the quieter one counts. 0 when there is
- * none.
- */
-export function lowerMedian(sizes: readonly number[]): number {
-  const sorted = sizes.filter((size) => size > 0).sort((a, b) => a - b);
-  return sorted[(sorted.length - 1) >> 1] ?? 0;
 }
 
 /** Cut in order so that each group's payloads have room in `packedMax` bytes; at least one group, which may be empty. */

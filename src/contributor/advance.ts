@@ -217,8 +217,9 @@ function advanceWork(draft: Draft): void {
       const isTraining = assignment.type === "train";
       set(draft, { step: 0, stepsMax: isTraining ? assignment.stepsMax : 0 });
       set(draft, { trail: isTraining ? null : draft.state.trail }); // it begins with what was trained ahead
-      const earlyMs = isTraining ? Math.min(state.earlyMs, (deadlineMs - nowMs) / 2) : 0;
-      draft.effects.push({ type: "work", assignment, deadlineMs: deadlineMs - earlyMs });
+      const earlyMs = Math.min(state.earlyMs, (deadlineMs - nowMs) / 2);
+      set(draft, { earlyMs: isTraining ? earlyMs : state.earlyMs }); // more would only take longer to give back
+      draft.effects.push({ type: "work", assignment, deadlineMs: deadlineMs - (isTraining ? earlyMs : 0) });
       return;
     } else {
       goAhead(draft);

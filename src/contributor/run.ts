@@ -313,9 +313,9 @@ class Session {
     try {
       assert(this.#desk !== undefined, "Cannot fetch: no run has begun");
       await this.#desk.supply(assignment);
-      this.dispatch({ type: "supplied", assignment: id, here: true });
-    } catch {
-      this.dispatch({ type: "supplied", assignment: id, here: false }); // another is asked
+      this.dispatch({ type: "supplied", assignment: id, trouble: null });
+    } catch (error) {
+      this.dispatch({ type: "supplied", assignment: id, trouble: messageIn(error) });
     }
   }
 

@@ -40,9 +40,8 @@ export const DIAL_MS = 15_000;
 export const HANDSHAKE_MS = 15_000;
 /** A sent contribution whose round is over is given up after this long without a verdict. */
 export const ANSWER_MS = 20_000;
-/** Whose contribution came too late ends training so much earlier the next time, and twice as much after each one more, up to a limit. */
+/** Whose contribution came too late ends training so much earlier the next time, and twice as much after each one more, half of its time at most. */
 export const EARLY_MS = 250;
-export const EARLY_MS_MAX = 600_000;
 /** What is left of that after a contribution that was accepted: now and then it finds out whether it is needed still. */
 export const EARLY_KEPT = 0.9;
 /** An upload of which the relay confirms nothing for this long goes on by another lane. */
@@ -158,7 +157,7 @@ export interface ContributorState {
   /** No ready before this time. */
   readonly readyMs: number;
   readonly assigned: Assigned | null;
-  /** So much before its deadline training ends, as far as half of its time goes. */
+  /** So much before its deadline training ends. */
   readonly earlyMs: number;
   /** What the engine is doing; outlives a dropped assignment for the moment it takes to stop. */
   readonly job: { readonly assignment: string; readonly type: JobType; readonly aborted: boolean } | null;
@@ -233,8 +232,8 @@ export type ContributorEvent =
   | { readonly type: "unprepared"; readonly reason: string; readonly fatal: boolean }
   | { readonly type: "fetched"; readonly version: number; readonly digest: Digest }
   | { readonly type: "unfetched"; readonly reason: string }
-  /** What is to be checked is here, or cannot be fetched. */
-  | { readonly type: "supplied"; readonly assignment: string; readonly here: boolean }
+  /** What is to be checked is here, or why it cannot be fetched. */
+  | { readonly type: "supplied"; readonly assignment: string; readonly trouble: string | null }
   /** Something failed that the work can go on without. */
   | { readonly type: "troubled"; readonly reason: string }
   | { readonly type: "stepped"; readonly assignment: string; readonly step: number; readonly tokens: number }

@@ -217,7 +217,7 @@ describe("tick()", () => {
       ]);
       expect(walk.state.job?.type).toBe("ahead");
       expect(types(walk.on({ type: "woke" }))).toEqual([]);
-      expect(types(walk.on({ type: "supplied", assignment: "v0", here: true }))).toEqual(["abort"]);
+      expect(types(walk.on({ type: "supplied", assignment: "v0", trouble: null }))).toEqual(["abort"]);
       expect(types(walk.on(ahead(2)))).toEqual(["work"]);
       const report = { type: "report", body: new Uint8Array(1), signature: new Uint8Array(1) } as const;
       expect(types(walk.on({ type: "finished", assignment: "v0", result: report }))).toEqual([
@@ -230,9 +230,9 @@ describe("tick()", () => {
 
     test("is not disturbed by what cannot be fetched, comes too late or was given up", () => {
       for (const [end, released] of [
-        [(walk: Walk) => walk.on({ type: "supplied", assignment: "v0", here: false }), true],
+        [(walk: Walk) => walk.on({ type: "supplied", assignment: "v0", trouble: "gone" }), true],
         [(walk: Walk) => walk.on({ type: "woke" }, validate.judgeMs + 1), true],
-        [(walk: Walk) => walk.on({ type: "supplied", assignment: "v1", here: false }), false],
+        [(walk: Walk) => walk.on({ type: "supplied", assignment: "v1", trouble: "gone" }), false],
       ] as const) {
         const walk = walked();
         walk.on(made);
@@ -240,7 +240,7 @@ describe("tick()", () => {
         const sent = end(walk).filter((effect) => effect.type === "send" && effect.message.type === "release");
         expect(sent).toHaveLength(released ? 1 : 0);
         expect([walk.state.assigned === null, walk.state.job?.type]).toEqual([released, "ahead"]);
-        walk.on({ type: "supplied", assignment: "v0", here: true }); // late, where it was given back
+        walk.on({ type: "supplied", assignment: "v0", trouble: null }); // late, where it was given back
         expect(walk.state.job?.aborted).toBe(!released);
       }
     });

@@ -22,7 +22,6 @@ import {
   HEARD_MAX,
   EARLY_KEPT,
   EARLY_MS,
-  EARLY_MS_MAX,
   REBUILDS_MAX,
   RETRY_MS,
   RETRY_SPREAD,
@@ -160,7 +159,7 @@ function take(draft: Draft, event: ContributorEvent): void {
       set(draft, { fetching: null, fetchMs: nowMs + RETRY_MS, trouble: event.reason });
       return;
     case "supplied":
-      takeSupply(draft, event.assignment, event.here);
+      takeSupply(draft, event.assignment, event.trouble);
       return;
     case "troubled":
       set(draft, { trouble: event.reason });
@@ -315,16 +314,16 @@ function takeAssignment(draft: Draft, assignment: Assignment): void {
 }
 
 /** What is to be checked is here; where it cannot be fetched the assignment goes back. */
-function takeSupply(draft: Draft, assignment: string, here: boolean): void {
+function takeSupply(draft: Draft, assignment: string, trouble: string | null): void {
   const { assigned } = draft.state;
   if (assigned?.assignment.id !== assignment) {
     return; // given up meanwhile
   }
-  if (here) {
+  if (trouble === null) {
     set(draft, { assigned: { ...assigned, payload: "here" } });
   } else {
     release(draft, assignment);
-    set(draft, { assigned: null, readied: null });
+    set(draft, { assigned: null, readied: null, trouble });
   }
 }
 
@@ -386,7 +385,7 @@ function earlyAfter(verdict: Verdict, earlyMs: number): number {
   if (verdict.type === "accepted") {
     return EARLY_KEPT * earlyMs < EARLY_MS / 2 ? 0 : EARLY_KEPT * earlyMs;
   }
-  return verdict.reason === "late" ? Math.min(Math.max(EARLY_MS, 2 * earlyMs), EARLY_MS_MAX) : earlyMs;
+  return verdict.reason === "late" ? Math.max(EARLY_MS, 2 * earlyMs) : earlyMs;
 }
 
 function outcomeOf(verdict: Verdict): Outcome {

@@ -3,7 +3,7 @@
  * it is offered; pieces are made durable and confirmed beside the queue, so that nothing waits for them, and what is complete
  * goes on exactly as a contribution that arrived whole. Who is refused is told why; what is not expected costs no memory.
  */
-import type { ContributorId, Digest } from "../base/bytes.ts";
+import type { ContributionId, ContributorId, Digest } from "../base/bytes.ts";
 import { createTurn, type InTurn } from "../base/turn.ts";
 import { contributionIdOf, encodeMessage } from "../protocol/codec.ts";
 import { digestPieces, piecesOffered } from "../protocol/pieces.ts";
@@ -65,8 +65,8 @@ export class Reception {
   readonly #uploads: Uploads;
   /** Who sent what is complete and waits for the next round. */
   readonly #waiting = new WeakMap<Upload, Peer>();
-  /** Whose contribution is being made an upload. */
-  readonly #held = new Set<ContributorId>();
+  /** Contributions that are being made uploads, and who sent each last. */
+  readonly #held = new Map<ContributorId, { readonly contribution: ContributionId; peer: Peer }>();
   /** Whatever changes uploads. */
   readonly #inTurn: InTurn = createTurn();
 
@@ -133,14 +133,19 @@ export class Reception {
    */
   #hold(peer: Peer, whole: Whole): void {
     const { contributor } = peer;
-    const upload = this.#uploads.of(contributor);
-    const waits = upload !== undefined && upload.held === upload.count;
-    if (this.#held.has(contributor) || (waits && upload.contribution !== contributionIdOf(whole.header))) {
+    const contribution = contributionIdOf(whole.header);
+    const [held, upload] = [this.#held.get(contributor), this.#uploads.of(contributor)];
+    const waiting = held ?? (upload?.held === upload?.count ? upload : undefined);
+    if (waiting !== undefined && waiting.contribution !== contribution) {
       peer.refuse("not-assigned", "another contribution to this round is here and waits");
       peer.strike();
+    } else if (held !== undefined) {
+      held.peer = peer; // its link broke, and it came back
+      peer.waste();
     } else if (!peer.waste()) {
-      this.#held.add(contributor);
-      const kept = (): Promise<void> => this.#inTurn(() => this.#keep(peer, whole));
+      const made = { contribution, peer };
+      this.#held.set(contributor, made);
+      const kept = (): Promise<void> => this.#inTurn(() => this.#keep(made.peer, whole));
       this.#host.track(() => kept().finally(() => this.#held.delete(contributor)));
     }
   }

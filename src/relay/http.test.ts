@@ -10,7 +10,7 @@ import { sampleRun } from "../../test/fixtures/ui/samples.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import { createMemoryStore } from "../store/memory.ts";
 import {
-  CONNECTIONS_MAX,
+  CONNECTIONS_SHARED,
   createHttpFace,
   EVENT_STREAMS_MAX,
   listen,
@@ -125,7 +125,7 @@ test("createHttpFace() tells listeners of many changes once, with the last state
   };
   const change = (connected: number): string => {
     const { run: digest, round, phase, versions } = run;
-    return `event: run\ndata: ${JSON.stringify({ run: digest, round, phase, connected, head: versions.at(-1) })}\n\n`;
+    return `event: change\ndata: ${JSON.stringify({ run: digest, round, phase, connected, head: versions.at(-1) })}\n\n`;
   };
   await until(change(1));
   for (let i = 0; i < 1_000; i += 1) {
@@ -155,8 +155,10 @@ test("createHttpFace() serves the newest versions alone where so many are asked 
   const { port } = await serve();
   const lengthOf = async (query: string): Promise<number> =>
     ((await (await fetch(`http://127.0.0.1:${port}/api/run?versions=${query}`)).json()) as RunView).versions.length;
-  expect([await lengthOf("1"), await lengthOf("20"), await lengthOf("9999")]).toEqual([1, 20, run.versions.length]);
-  for (const query of ["0", "-1", "1e3", "10000", "x", ""]) {
+  expect([await lengthOf("1"), await lengthOf("20"), await lengthOf("20"), await lengthOf("100")]).toEqual([
+    1, 20, 20, 100,
+  ]);
+  for (const query of ["0", "-1", "1e1", "101", "x", ""]) {
     expect(await lengthOf(query)).toBe(run.versions.length);
   }
 });
@@ -193,7 +195,7 @@ test("createHttpFace() gives one network its share of the connections, but for t
       face.server.emit("connection", socket);
       return socket;
     };
-    const open = Array.from({ length: SHARE * CONNECTIONS_MAX }, () => connectFrom("203.0.113.7"));
+    const open = Array.from({ length: Math.floor(SHARE * CONNECTIONS_SHARED) }, () => connectFrom("203.0.113.7"));
     expect(open.some(({ destroyed }) => destroyed)).toBe(false);
     expect(connectFrom("203.0.113.8").destroyed).toBe(proxyHeader === null);
     expect(connectFrom("198.51.100.7").destroyed).toBe(false);

@@ -18,15 +18,22 @@ import { createShares, type Shares } from "./shares.ts";
 /** Open event streams at a time; more, and those beyond their network's share, are told to come back. */
 export const EVENT_STREAMS_MAX = 1_000;
 /** Open connections, links and event streams among them; the system's file descriptors must last for the store, too. */
-export const CONNECTIONS_MAX = LINKS_MAX + EVENT_STREAMS_MAX + 2_000;
+const CONNECTIONS_MAX = LINKS_MAX + EVENT_STREAMS_MAX + 2_000;
 /** A connection on which nothing moves for this long is cut off. Links have a heartbeat of their own. */
 const STALL_MS = 60_000;
 /** Requests of one connection that may wait for their answer; no browser sends a second before the first is answered. */
 export const PIPELINED_MAX = 8;
 /** Event streams are told of the run at most this often, however often it changes. */
 export const RUN_PAUSE_MS = 250;
+/** Of these one network may have its share: a page that contributes has two that last, its link and its events. */
+export const CONNECTIONS_SHARED = 2 * LINKS_MAX;
+/** Connections that every network may have: a page's requests need some beside its link. */
+const CONNECTIONS_LEAST = 32;
 /** What may wait to be read from an event stream: some minutes of changes. */
 const UNREAD_BYTES_MAX = 65_536;
+
+/** Versions that a record with the newest ones alone may have: each number of them is kept until the run changes. */
+const RECENT_MAX = 100;
 
 /** Longest time to come back that anybody is told; a flood would be told hours. */
 const RETRY_S_MAX = 60;
@@ -72,6 +79,12 @@ export function createHttpFace(options: HttpOptions): HttpFace {
   const write = createRunWriter();
   const readRun = (): Buffer => (run ??= write(options.view()));
   const readChange = (): Buffer => (change ??= changeEvent(options.view()));
+  const recent = new Map<number, Buffer>();
+  const readRecent = (count: number): Buffer => {
+    const made = recent.get(count) ?? recentRun(options.view(), count);
+    recent.set(count, made);
+    return made;
+  };
   const server = createServer((request, response) => {
     const { socket } = request;
     const before = waiting.get(socket) ?? 0;
@@ -81,7 +94,8 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     }
     waiting.set(socket, before + 1);
     response.once("close", () => waiting.set(socket, (waiting.get(socket) ?? 1) - 1));
-    answer(request, response, { ...options, readRun, readChange, streams, streamShares }).catch((error: unknown) => {
+    const answering = { ...options, readRun, readRecent, readChange, streams, streamShares };
+    answer(request, response, answering).catch((error: unknown) => {
       plain(response, 500, error instanceof HeddleError ? error.message : "The relay could not answer this request");
     });
   });
@@ -102,6 +116,7 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     server,
     announce: (version) => {
       [run, change] = [null, null];
+      recent.clear();
       if (version !== null) {
         broadcast(streams, Buffer.from(`event: version\ndata: ${JSON.stringify(version)}\n\n`));
       }
@@ -120,6 +135,8 @@ export function createHttpFace(options: HttpOptions): HttpFace {
 
 interface Answering extends HttpOptions {
   readonly readRun: () => Buffer;
+  /** The run with so many of its newest versions, RECENT_MAX at most. */
+  readonly readRecent: (count: number) => Buffer;
   readonly readChange: () => Buffer;
   readonly streams: Set<ServerResponse>;
   readonly streamShares: Shares;
@@ -127,7 +144,7 @@ interface Answering extends HttpOptions {
 
 /** A connection beyond its network's share is closed, as one beyond all that there may be is. */
 function shareConnections(server: Server, share: number): void {
-  const shares = createShares({ max: CONNECTIONS_MAX, share });
+  const shares = createShares({ max: CONNECTIONS_SHARED, share, least: CONNECTIONS_LEAST });
   server.on("connection", (socket) => {
     const prefix = prefixOf(socket.remoteAddress ?? "");
     if (shares.take(prefix)) {
@@ -159,7 +176,8 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
       "access-control-allow-origin": "*",
     });
     const versions = new URL(request.url ?? "/", "http://relay").searchParams.get("versions") ?? "";
-    response.end(/^[1-9]\d{0,3}$/.test(versions) ? recentRun(options.view(), Number(versions)) : options.readRun());
+    const isFew = /^[1-9]\d{0,2}$/.test(versions) && Number(versions) <= RECENT_MAX;
+    response.end(isFew ? options.readRecent(Number(versions)) : options.readRun());
   } else if (path === "/api/ledger") {
     await serveLedger(response, { log: options.log, query: new URL(request.url ?? "/", "http://relay").searchParams });
   } else if (path === "/api/events") {
@@ -225,8 +243,8 @@ function createRunWriter(): (run: RunView) => Buffer {
 }
 
 /** With the newest `count` versions alone: what a widget on a page that many read asks for. */
-function recentRun({ versions, ...rest }: RunView, count: number): string {
-  return JSON.stringify({ ...rest, versions: versions.slice(-count) });
+function recentRun({ versions, ...rest }: RunView, count: number): Buffer {
+  return Buffer.from(JSON.stringify({ ...rest, versions: versions.slice(-count) }));
 }
 
 function changeEvent({ run, round, phase, connected, versions }: RunView): Buffer {
@@ -237,7 +255,7 @@ function changeEvent({ run, round, phase, connected, versions }: RunView): Buffe
     connected,
     head: present(versions.at(-1), "the run's newest version"),
   };
-  return Buffer.from(`event: run\ndata: ${JSON.stringify(change)}\n\n`);
+  return Buffer.from(`event: change\ndata: ${JSON.stringify(change)}\n\n`);
 }
 
 /** A slow reader whose buffer fills up is dropped; its browser connects again, and the page asks for what it missed. */

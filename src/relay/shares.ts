@@ -10,9 +10,16 @@ export interface Shares {
   leave(prefix: string | null): void;
 }
 
-/** Shares of `max`, of which one prefix may have `share` (0 … 1), and one at least. */
-export function createShares({ max, share }: { readonly max: number; readonly share: number }): Shares {
-  const prefixMax = Math.max(1, Math.floor(max * share));
+export interface SharesOptions {
+  readonly max: number;
+  /** Of `max`, what one prefix may have: 0 … 1. */
+  readonly share: number;
+  /** That one prefix may have however small its share is. */
+  readonly least?: number;
+}
+
+export function createShares({ max, share, least = 1 }: SharesOptions): Shares {
+  const prefixMax = Math.max(least, Math.floor(max * share));
   const held = new Map<string, number>();
   return {
     take: (prefix) => {

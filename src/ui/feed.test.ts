@@ -52,7 +52,7 @@ class Source extends EventTarget {
     super();
     Source.opened.push(this);
   }
-  tell(type: "run" | "version", value: RunChange | VersionView): void {
+  tell(type: "change" | "version", value: RunChange | VersionView): void {
     if (this.readyState !== Source.CLOSED) {
       this.dispatchEvent(new MessageEvent(type, { data: JSON.stringify(value) }));
     }
@@ -96,9 +96,9 @@ describe("openFeed()", () => {
   });
 
   test("asks for the record once, and goes on with what the relay tells", async () => {
-    source().tell("run", changeTo(third));
+    source().tell("change", changeTo(third));
     source().tell("version", fourth);
-    source().tell("run", changeTo(fourth));
+    source().tell("change", changeTo(fourth));
     await vi.advanceTimersByTimeAsync(60_000);
     expect(heads()).toEqual([2, 2, 3, 3]);
     expect(shown.at(-1)).toEqual({ ...until(fourth), round: 9, phase: "merging", connected: 3 });
@@ -107,10 +107,10 @@ describe("openFeed()", () => {
 
   test("asks for the whole record again after a version was missed, before the first event or while it was away", async () => {
     served = until(fifth);
-    source().tell("run", changeTo(fifth));
-    source().tell("run", changeTo(fifth));
+    source().tell("change", changeTo(fifth));
+    source().tell("change", changeTo(fifth));
     await vi.advanceTimersByTimeAsync(1_000);
-    source().tell("run", changeTo(fifth));
+    source().tell("change", changeTo(fifth));
     expect(heads()).toEqual([2, 4, 4]);
     expect(shown.at(-1)?.versions).toEqual(until(fifth).versions);
     expect(loads).toBe(2);
@@ -118,13 +118,13 @@ describe("openFeed()", () => {
 
   test("shows the run that a relay serves instead under the open page", async () => {
     served = { ...until(third), run: digestOf(new Uint8Array()) };
-    source().tell("run", { ...changeTo(third), run: served.run });
+    source().tell("change", { ...changeTo(third), run: served.run });
     await vi.advanceTimersByTimeAsync(1_000);
     expect(shown.at(-1)).toEqual(served);
   });
 
   test("asks for the record ever more seldom while it does not go together with the events, or there are none", async () => {
-    for (const fail of [() => source().tell("run", changeTo(fifth)), () => source().refuse()]) {
+    for (const fail of [() => source().tell("change", changeTo(fifth)), () => source().refuse()]) {
       loads = 0;
       for (let second = 0; second < 120; second += 1) {
         fail();

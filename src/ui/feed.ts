@@ -42,13 +42,16 @@ export function openFeed(relay: string, handlers: FeedHandlers): Feed {
     const hear = (next: RunView | null): void => {
       if (next === null) {
         source.close();
+        handlers.state("lost");
         later();
       } else {
         delayMs = RETRY_MS;
         take(next);
       }
     };
-    source.addEventListener("run", ({ data }) => hear(run && withChange(run, JSON.parse(data as string) as RunChange)));
+    source.addEventListener("change", ({ data }) =>
+      hear(run && withChange(run, JSON.parse(data as string) as RunChange)),
+    );
     source.addEventListener("version", ({ data }) =>
       hear(run && withVersion(run, JSON.parse(data as string) as VersionView)),
     );

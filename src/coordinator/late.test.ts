@@ -1,6 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { floatBytes, digestOf, type Bytes, type ContributionId } from "../base/bytes.ts";
 import { BUSY_RETRY_MS } from "./live.ts";
+import { createMemoryStore } from "../store/memory.ts";
+import type { Keys } from "../store/store.ts";
 import { applyUpdate } from "../update/delta.ts";
 import { createServerState, outerAt } from "../update/outer.ts";
 import { mergeUpdates, outerStep } from "../update/twin.ts";
@@ -162,6 +164,12 @@ async function toNext(world: World, ...actors: Actor[]): Promise<void> {
   }
 }
 
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 2_000; turn += 1) {
+    await Promise.resolve();
+  }
+}
+
 describe("what arrives between two rounds", () => {
   for (const way of ["as it is", "sent in judging", "its relay is killed", "its link breaks"]) {
     test(`waits for the next one and is merged with it: ${way}`, async () => {
@@ -217,6 +225,38 @@ describe("what arrives between two rounds", () => {
     }
     expect(bob.closed).toMatch(/messages that cannot be right/);
     expect(world.disk.values.size).toBe(2); // what came first, offer and piece
+  });
+
+  test("is kept where its link breaks while it is made durable and it is sent again", async () => {
+    const world = new World();
+    const store = createMemoryStore({ disk: world.disk });
+    let [gate, open]: [Promise<void>, () => void] = [Promise.resolve(), () => undefined];
+    const set: Keys["set"] = (key, value) =>
+      key.startsWith("upload/") ? gate.then(() => store.keys.set(key, value)) : store.keys.set(key, value);
+    await world.start({ charter: late, store: { ...store, keys: { ...store.keys, set } } });
+    const [ada, bob, cyd] = (await joined(world, "ada", "bob", "cyd")) as [Actor, Actor, Actor];
+    const [sent, before] = [
+      await bob.contribution(pack(honestDelta(bob.base, 0.2))),
+      await cyd.contribution(pack(honestDelta(cyd.base, 0.3))),
+    ];
+    ada.send((await ada.contribution(pack(honestDelta(ada.base)))).message);
+    await world.pass(trainMs + graceMs);
+    gate = new Promise((resolve) => {
+      open = resolve;
+    });
+    cyd.send(before.message); // in whose turn bob's waits
+    await turns();
+    bob.send(sent.message);
+    await turns();
+    bob.pair.cut("cut");
+    const back = bob.connect();
+    await turns();
+    bob.send(sent.message);
+    await turns();
+    open();
+    await back;
+    expect(bob.last("refused")).toBeUndefined();
+    expect(bob.got.slice(-1)).toEqual([{ type: "have", contribution: sent.id, pieces: 1 }]);
   });
 
   test("is made durable once, however fast it is sent", async () => {

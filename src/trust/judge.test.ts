@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { lowerMedian } from "../base/sorted.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import { exampleCharter } from "../protocol/examples.ts";
 import type { Losses } from "../protocol/messages.ts";
@@ -75,10 +76,12 @@ describe("judgeLosses() beside others", () => {
     expect(verdictOf(0.021, 400)).toBe("accepted");
   });
 
-  test("asks no more of a small update because one on private data is smaller", () => {
-    const tiny = { norm: 1e-6, steps: 10, privateData: true, improvement: null };
-    expect(verdictOf(0.006, 1, [...others, tiny, tiny, tiny, tiny])).toBe("accepted");
-    expect(verdictOf(0.004, 1, [...others, tiny, tiny, tiny, tiny])).toBe("refused");
+  test("asks no more of a small update because others are small whose improvement was not measured", () => {
+    for (const privateData of [true, false]) {
+      const small = { norm: 0.5, steps: 10, privateData, improvement: null };
+      expect(verdictOf(0.006, 1, [...others, small, small, small, small])).toBe("accepted");
+      expect(verdictOf(0.004, 1, [...others, small, small, small, small])).toBe("refused");
+    }
   });
 
   test("never asks less than improvementMin, nor anything for others' work that was not measured", () => {
@@ -156,12 +159,17 @@ describe("judgeNorm()", () => {
 });
 
 describe("withUpdate()", () => {
-  test("gives what standardsOf() gives of all together, in whatever order they come", () => {
+  test("counts what was measured, in whatever order it comes", () => {
     const improvements = [0.3, null, 0.1, 0.3, -2, 0.2];
-    const updates = improvements.map((improvement, i) => {
-      const privateData = improvement === null;
-      return { norm: (7 * i) % 4, steps: 1, privateData, improvement };
-    });
-    expect(updates.reduce(withUpdate, standardsOf([]))).toEqual(standardsOf(updates));
+    const updates = improvements.map((improvement, i) => ({
+      norm: (7 * i) % 4,
+      steps: 1,
+      privateData: false,
+      improvement,
+    }));
+    const standards = standardsOf(updates);
+    expect(standardsOf(updates.toReversed())).toEqual(standards);
+    expect(updates.reduce(withUpdate, standardsOf([]))).toEqual(standards);
+    expect([lowerMedian(standards.norms), lowerMedian(standards.improvements)]).toEqual([1, 0.2]);
   });
 });

@@ -25,11 +25,9 @@ export interface AcceptedUpdate extends UpdateFacts {
   readonly improvement: number | null;
 }
 
-/** Accepted updates as others are compared with them. */
+/** Accepted updates whose improvement was measured, as others are compared with them. */
 export interface Standards {
-  /** Of those on data that others can measure. */
   readonly norms: Sorted;
-  /** Of those whose improvement was measured: where there is none, no norm is asked for. */
   readonly improvements: Sorted;
 }
 
@@ -46,18 +44,19 @@ const NORM_SAMPLES_MIN = 3;
 const ACCEPTED: Verdict = { type: "accepted" };
 
 export function standardsOf(updates: readonly AcceptedUpdate[]): Standards {
-  const improvements = updates.flatMap(({ improvement }) => (improvement === null ? [] : [improvement]));
-  const norms = updates.flatMap(({ norm, privateData }) => (privateData ? [] : [norm]));
-  return { norms: sortedOf(norms), improvements: sortedOf(improvements) };
+  const measured = updates.flatMap(({ norm, improvement }) => (improvement === null ? [] : [{ norm, improvement }]));
+  return {
+    norms: sortedOf(measured.map(({ norm }) => norm)),
+    improvements: sortedOf(measured.map(({ improvement }) => improvement)),
+  };
 }
 
-/** The standards with one more update among them. */
-export function withUpdate({ norms, improvements }: Standards, update: AcceptedUpdate): Standards {
-  const { norm, improvement, privateData } = update;
-  return {
-    norms: privateData ? norms : insert(norms, norm),
-    improvements: improvement === null ? improvements : insert(improvements, improvement),
-  };
+/** The standards with one more update among them: with its norm, too, only where its improvement is, or small updates would owe what large ones do. */
+export function withUpdate(standards: Standards, { norm, improvement }: AcceptedUpdate): Standards {
+  const { norms, improvements } = standards;
+  return improvement === null
+    ? standards
+    : { norms: insert(norms, norm), improvements: insert(improvements, improvement) };
 }
 
 export function usualSizeOf(updates: readonly UpdateFacts[]): UsualSize {

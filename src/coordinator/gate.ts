@@ -5,6 +5,7 @@
  */
 import type { ContributorId } from "../base/bytes.ts";
 import { createBuckets, type Rate } from "../base/bucket.ts";
+import { createCounts } from "../base/counts.ts";
 import { SESSIONS_MAX } from "../protocol/limits.ts";
 import { createTickets, FULL_MS, RETRY_MS_MAX } from "./tickets.ts";
 
@@ -61,7 +62,7 @@ export function createGate(options: GateOptions = {}): Gate {
   const helloBuckets = createBuckets(HELLO_RATE, PREFIXES_MAX);
   const waits = createBuckets(FULL_RATE, PREFIXES_MAX);
   const tickets = createTickets(allMax);
-  const sessionsOf = new Map<string, number>();
+  const sessionsOf = createCounts();
   let sessions = 0;
   const later = (waitMs: number): number => Math.ceil(Math.min(RETRY_MS_MAX, waitMs));
   const whenFull = (key: string, nowMs: number): number => later(FULL_MS + waits.take(key, nowMs));
@@ -70,7 +71,7 @@ export function createGate(options: GateOptions = {}): Gate {
     if (waitMs > 0) {
       return later(waitMs);
     }
-    const own = prefix === null ? 0 : (sessionsOf.get(prefix) ?? 0);
+    const own = sessionsOf.of(prefix);
     // Whose key it is is not proven yet, and members' keys are public.
     if (isMember && sessions < withMembers(allMax()) && own < withMembers(prefixMax())) {
       tickets.passed(nowMs);
@@ -90,9 +91,7 @@ export function createGate(options: GateOptions = {}): Gate {
       const retryMs = mayJoin(joiner, nowMs);
       if (retryMs === null) {
         sessions += 1;
-        if (joiner.prefix !== null) {
-          sessionsOf.set(joiner.prefix, (sessionsOf.get(joiner.prefix) ?? 0) + 1);
-        }
+        sessionsOf.add(joiner.prefix);
       }
       return retryMs;
     },
@@ -100,12 +99,7 @@ export function createGate(options: GateOptions = {}): Gate {
     left: (prefix, nowMs) => {
       sessions -= 1;
       tickets.freed(nowMs);
-      const own = prefix === null ? 0 : (sessionsOf.get(prefix) ?? 0);
-      if (prefix !== null && own > 1) {
-        sessionsOf.set(prefix, own - 1);
-      } else if (prefix !== null) {
-        sessionsOf.delete(prefix);
-      }
+      sessionsOf.remove(prefix);
     },
     get sessions() {
       return sessions;

@@ -13,6 +13,7 @@
  */
 import { HeddleError } from "../base/assert.ts";
 import { concatBytes, toHex, type Bytes } from "../base/bytes.ts";
+import { createCounts } from "../base/counts.ts";
 import { FRAME_BYTES_MAX, SDP_CHARS_MAX } from "../protocol/limits.ts";
 import { publishIfThere, type Bus } from "../store/bus.ts";
 import { createFramedLink, type FramedEnd } from "./framed-link.ts";
@@ -212,11 +213,7 @@ export async function acceptEdges(options: EdgeAcceptorOptions): Promise<EdgeAcc
   checkBus(bus);
   const lines = new Map<string, BusLine>();
   /** Links of each edge. */
-  const linksOf = new Map<string, number>();
-  const count = (edge: string, change: 1 | -1): void => {
-    const links = (linksOf.get(edge) ?? 0) + change;
-    void (links === 0 ? linksOf.delete(edge) : linksOf.set(edge, links));
-  };
+  const linksOf = createCounts();
   const edges = new WeakMap<Link, { readonly edge: Bytes; offer: number }>();
   /** By edge and number: whose second link it will be. At most one a link. */
   const offers = new Map<string, Attach>();
@@ -252,13 +249,13 @@ export async function acceptEdges(options: EdgeAcceptorOptions): Promise<EdgeAcc
       forget: () => {
         ended = true;
         if (lines.delete(name)) {
-          count(toHex(header.edge), -1);
+          linksOf.remove(toHex(header.edge));
         }
       },
     });
     if (!ended) {
       lines.set(name, line);
-      count(toHex(header.edge), 1);
+      linksOf.add(toHex(header.edge));
     }
   };
 

@@ -2,6 +2,7 @@
  * What each network holds of something that a relay has only so much of. This machine's own connections have no prefix
  * (`prefix.ts`) and are not counted. Sessions have a count of their own, with room kept for members (`coordinator/gate.ts`).
  */
+import { createCounts } from "../base/counts.ts";
 
 export interface Shares {
   /** Counts one more; false, and nothing is counted, where the prefix has its share already. */
@@ -20,25 +21,15 @@ export interface SharesOptions {
 
 export function createShares({ max, share, least = 1 }: SharesOptions): Shares {
   const prefixMax = Math.max(least, Math.floor(max * share));
-  const held = new Map<string, number>();
+  const held = createCounts();
   return {
     take: (prefix) => {
-      const own = prefix === null ? 0 : (held.get(prefix) ?? 0);
-      if (own >= prefixMax) {
-        return false;
+      const hasRoom = held.of(prefix) < prefixMax;
+      if (hasRoom) {
+        held.add(prefix);
       }
-      if (prefix !== null) {
-        held.set(prefix, own + 1);
-      }
-      return true;
+      return hasRoom;
     },
-    leave: (prefix) => {
-      const own = prefix === null ? 0 : (held.get(prefix) ?? 0);
-      if (prefix !== null && own > 1) {
-        held.set(prefix, own - 1);
-      } else if (prefix !== null) {
-        held.delete(prefix);
-      }
-    },
+    leave: held.remove,
   };
 }

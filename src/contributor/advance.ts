@@ -214,12 +214,15 @@ function advanceWork(draft: Draft): void {
       set(draft, { assigned: null, readied: null });
     } else if (mayStart && base?.digest === assignment.baseDigest) {
       set(draft, { job: { assignment: assignment.id, type: assignment.type, aborted: false } });
-      const isTraining = assignment.type === "train";
-      set(draft, { step: 0, stepsMax: isTraining ? assignment.stepsMax : 0 });
-      set(draft, { trail: isTraining ? null : draft.state.trail }); // it begins with what was trained ahead
-      const earlyMs = Math.min(state.earlyMs, (deadlineMs - nowMs) / 2);
-      set(draft, { earlyMs: isTraining ? earlyMs : state.earlyMs }); // more would only take longer to give back
-      draft.effects.push({ type: "work", assignment, deadlineMs: deadlineMs - (isTraining ? earlyMs : 0) });
+      let untilMs = deadlineMs;
+      set(draft, { step: 0, stepsMax: 0 });
+      if (assignment.type === "train") {
+        const earlyMs = Math.min(state.earlyMs, (deadlineMs - nowMs) / 2);
+        untilMs -= earlyMs;
+        set(draft, { stepsMax: assignment.stepsMax, earlyMs }); // more would only take longer to give back
+        set(draft, { trail: null }); // it begins with what was trained ahead
+      }
+      draft.effects.push({ type: "work", assignment, deadlineMs: untilMs });
       return;
     } else {
       goAhead(draft);

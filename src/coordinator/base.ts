@@ -5,7 +5,7 @@
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import { bytesToFloats, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
-import { packedBytesMax } from "../protocol/capacity.ts";
+import { packedBytesMax, serverBytesOf } from "../protocol/capacity.ts";
 import { keepMaxOf, type Charter } from "../protocol/charter.ts";
 import type { Losses, VersionInfo } from "../protocol/messages.ts";
 import { refuse, type Checked } from "../protocol/verdict.ts";
@@ -13,7 +13,7 @@ import type { Blobs } from "../store/store.ts";
 import type { MeasureFacts } from "../trust/measure.ts";
 import type { Base, Crew, Memory } from "../update/crew.ts";
 import type { PackedContribution } from "../update/merge.ts";
-import { createServerState, outerAt, serverBytesOf, serverFromBytes } from "../update/outer.ts";
+import { createServerState, outerAt, serverFromBytes } from "../update/outer.ts";
 import { stepOver, type Step } from "../update/step.ts";
 import { unpackUpdate, type SparseUpdate } from "../update/unpack.ts";
 import { weightIn } from "./late.ts";

@@ -9,8 +9,6 @@ import { rateShare } from "../protocol/decay.ts";
 import type { Charter, OuterConfig } from "../protocol/charter.ts";
 import { accept, type Checked, refuse } from "../protocol/verdict.ts";
 
-export { serverBytesOf } from "../protocol/capacity.ts";
-
 /** What the relay carries from round to round besides the base. Never changed while it is the head's. */
 export interface ServerState {
   /** The blob, of which the others are parts. */

@@ -8,7 +8,8 @@ import type { Bytes } from "../base/bytes.ts";
 import type { Compression, OuterConfig } from "../protocol/charter.ts";
 import type { Base, Crew } from "./crew.ts";
 import { mergePacked, stretchFactor, type PackedContribution } from "./merge.ts";
-import { createServerState, serverBytesOf, vectorsAfter } from "./outer.ts";
+import { serverBytesOf } from "../protocol/capacity.ts";
+import { createServerState, vectorsAfter } from "./outer.ts";
 import { joinChunks } from "./pack.ts";
 
 export interface StepSettings {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { digestOf, type Bytes } from "../base/bytes.ts";
 import { verifySignature } from "../net/device-key.ts";
-import { countingBytes } from "../protocol/examples.ts";
+import { contributionIdOf, encodeHeader } from "../protocol/codec.ts";
+import { countingBytes, exampleHeader } from "../protocol/examples.ts";
 import { createMemoryStore } from "../store/memory.ts";
 import { entriesOf } from "../store/store.ts";
 import { checkLedger as checkWith, type CheckedLedger } from "./check.ts";
@@ -35,5 +36,18 @@ describe("checkLedger()", () => {
       "entry 7: Cannot apply event: the run is paused already",
     );
     await expect(checkLedger(streamOf([]))).rejects.toThrow("it has no entries");
+  });
+
+  test("finds a contribution that a relay has made up for a device nobody introduced", async () => {
+    const header = encodeHeader({ ...exampleHeader, round: 1, baseVersion: 0 });
+    const contributed = { type: "contributed", contribution: contributionIdOf(header), header } as const;
+    const all = await entries([
+      started,
+      { type: "opened", round: 1, baseVersion: 0, seed: 5 },
+      { ...contributed, signature: new Uint8Array(64), norm: 1, wireBytes: 800 },
+    ]);
+    await expect(checkLedger(streamOf(all))).rejects.toThrow(
+      `entry 2: device ${exampleHeader.contributor} contributes and was never introduced`,
+    );
   });
 });

@@ -80,6 +80,10 @@ export async function checkPage(
     next = applied.value;
     if (entry.event.type === "contributed") {
       const { author, publicKey } = authorOf(next, entry.event);
+      if (publicKey === undefined && next.keys.size < KEYS_KEPT) {
+        const detail = `device ${author} contributes and was never introduced`;
+        return (await firstFault(signatures)) ?? { ok: false, fault: { entry: entry.sequence, detail } };
+      }
       if (publicKey === undefined) {
         next = { ...next, unknown: next.unknown + 1 };
       } else if (verify !== null) {
@@ -127,6 +131,7 @@ function apply(check: LedgerCheck, { sequence: entry, event, timeMs }: SignedEnt
     if (contributorIdOf(event.publicKey) !== event.contributor) {
       return fault(`device ${event.contributor} is introduced with another device's key`);
     }
+    check.keys.delete(event.contributor); // once more the newest
     check.keys.set(event.contributor, event.publicKey);
     dropOldest(check.keys, KEYS_KEPT);
   } else if (event.type === "contributed") {
@@ -172,6 +177,9 @@ export interface CheckedLedger {
   readonly digest: Digest;
   /** The public key that signed it all, as hexadecimal digits. */
   readonly relay: string;
+  /** Contributions that carry their author's signature, and those of devices whose keys are not remembered any more. */
+  readonly signed: number;
+  readonly unknown: number;
   readonly durable: DurableState;
 }
 
@@ -195,9 +203,9 @@ export async function checkLedger(entries: AsyncIterable<Bytes>, verify: VerifyS
     }
   }
   await take(page);
-  const { chain, durable } = check;
+  const { chain, durable, signed, unknown } = check;
   if (durable === null || chain.relay === null) {
     throw new HeddleError("integrity", "Cannot read ledger: it has no entries");
   }
-  return { entries: chain.length, digest: chain.digest, relay: toHex(chain.relay), durable };
+  return { entries: chain.length, digest: chain.digest, relay: toHex(chain.relay), signed, unknown, durable };
 }

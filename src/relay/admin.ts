@@ -322,13 +322,15 @@ async function exportLedger(entries: AsyncIterable<Bytes>, file: string): Promis
 }
 
 async function verify(entries: AsyncIterable<Bytes>, print: (line: string) => void): Promise<void> {
-  const { entries: count, digest, relay, durable } = await checkLedger(entries, verifySignature);
+  const { entries: count, digest, relay, signed, unknown, durable } = await checkLedger(entries, verifySignature);
   print(
     `The ledger holds together: ${count} entries, up to version ${durable.head.version} and round ${durable.round}`,
   );
   print(`  run         ${durable.run}`);
   print(`  signed by   ${relay}`);
   print(`  last entry  ${digest}`);
+  const unchecked = unknown === 0 ? "" : `; of ${unknown} the device was introduced too long ago to check it`;
+  print(`  authors     ${signed} contributions carry the signatures of their devices${unchecked}`);
   print("Compare the key or the last entry with what you know from elsewhere: a ledger cannot vouch for itself.");
 }
 

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -12,8 +12,9 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true }));
 
 test("backUp() and restore() do not take the folder that they copy for what is left of an attempt", async () => {
-  const [to, dir] = [join(folder, "run"), join(folder, "run.partial")];
-  mkdirSync(dir);
+  const to = join(folder, "run");
+  const dir = join(to, ".partial");
+  mkdirSync(dir, { recursive: true });
   writeFileSync(join(dir, KEY_FILE), "");
   const store = await openEmbeddedStore(dir);
   const open = readdirSync(dir);
@@ -23,5 +24,20 @@ test("backUp() and restore() do not take the folder that they copy for what is l
   const closed = readdirSync(dir);
   await expect(restore(dir, to)).rejects.toMatchObject({ code: "bad-input" });
   expect(readdirSync(dir)).toEqual(closed);
-  expect(readdirSync(folder)).toEqual(["run.partial"]);
+  expect(readdirSync(folder)).toEqual(["run"]);
+});
+
+test("backUp() fills a folder that is there and must stay, as one that is mounted, and leaves nothing where it fails", async () => {
+  const [dir, to] = [join(folder, "relay"), join(folder, "mounted")];
+  mkdirSync(join(to, "lost+found"), { recursive: true });
+  mkdirSync(join(to, ".partial", "blobs"), { recursive: true });
+  const { ino } = statSync(to);
+  const store = await openEmbeddedStore(dir);
+  await expect(backUp(store, dir, to)).rejects.toThrow(KEY_FILE);
+  expect(readdirSync(to)).toEqual(["lost+found"]);
+  writeFileSync(join(dir, KEY_FILE), "");
+  await backUp(store, dir, to);
+  expect(readdirSync(to).sort()).toEqual(["blobs", "heddle.sqlite", "lost+found", KEY_FILE]);
+  expect(statSync(to).ino).toBe(ino);
+  await store.close();
 });

@@ -1,7 +1,7 @@
 /**
  * Backups of a relay's folder and their way back: ledger, keys and blobs as the store copies them, and the relay's own key,
- * without which nobody can go on with the ledger. A backup is a folder that a relay could serve as it is. What is being
- * made is called `….partial` until it is whole, so that nothing half-done has the name of a backup or of a relay's folder.
+ * without which nobody can go on with the ledger. A backup is a folder that a relay could serve as it is. It is made inside of
+ * `.partial` in that folder, which may be a mounted one, and its database takes its place last: what has none is no backup.
  */
 import { chmod, copyFile, cp, mkdir, open, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
@@ -18,6 +18,9 @@ import { reachableBlobs } from "./prune.ts";
 import { readCharter } from "./run.ts";
 
 export const KEY_FILE = "relay.key";
+const PARTIAL = ".partial";
+/** What a folder may hold and be empty: what an attempt that was killed has left, and what file systems put there. */
+const OF_NOBODY = [PARTIAL, "lost+found"];
 
 export interface BackupReport {
   readonly to: string;
@@ -35,7 +38,6 @@ export async function backUp({ backup }: PlacedStore, dir: string, to: string): 
   return fillPlace({ from: dir, to, action: "back up" }, async (partial) => {
     const copied = await backup(partial);
     await files("back up", async () => {
-      await chmod(partial, 0o700); // it holds the relay's key
       await copyFile(join(dir, KEY_FILE), join(partial, KEY_FILE));
       await chmod(join(partial, KEY_FILE), 0o600);
     });
@@ -102,37 +104,42 @@ interface Copy {
   readonly action: string;
 }
 
-/** Has `fill` make a folder beside `to` and gives it that name; what fails leaves nothing behind. */
+/** Has `fill` make the folder `.partial` in `to`, and moves what is in it up; what fails leaves nothing behind. */
 async function fillPlace<T>({ from, to, action }: Copy, fill: (partial: string) => Promise<T>): Promise<T> {
   const path = resolve(to);
-  const partial = `${path}.partial`;
-  const left = await realpath(partial).catch(() => null);
-  if (left !== null && !relative(left, await realpath(from)).startsWith("..")) {
-    const sentence = `Cannot ${action}: "${partial}" is made for it, and is what is to be copied; name another folder`;
-    throw new HeddleError("bad-input", sentence);
-  }
+  const partial = join(path, PARTIAL);
   const found = await stat(path).catch(() => null);
   const names = found?.isDirectory() === true ? await files(action, () => readdir(path)) : [];
-  if (found !== null && (!found.isDirectory() || names.length > 0)) {
+  if (found !== null && (!found.isDirectory() || names.some((name) => !OF_NOBODY.includes(name)))) {
     throw new HeddleError("bad-input", `Cannot ${action}: "${path}" exists and is no empty folder; name another`);
   }
+  const place = await realpath(path).catch(() => path);
+  if (!relative(place, await realpath(from)).startsWith("..")) {
+    throw new HeddleError("bad-input", `Cannot ${action}: what is to be copied is in "${path}"; name another folder`);
+  }
   await files(action, async () => {
-    await mkdir(dirname(path), { recursive: true });
+    await mkdir(path, { recursive: true, mode: 0o700 }); // it will hold the relay's key
     await rm(partial, { recursive: true, force: true }); // of an attempt that was killed
   });
   try {
     const filled = await fill(partial);
     await files(action, async () => {
       await sync(partial);
-      if (found !== null) {
-        await rmdir(path);
+      const made = await readdir(partial);
+      for (const name of [...made.filter((one) => one !== DATABASE), DATABASE]) {
+        await rename(join(partial, name), join(path, name));
       }
-      await rename(partial, path);
+      await rmdir(partial);
+      await syncOne(path);
       await syncOne(dirname(path));
     });
     return filled;
   } catch (error) {
-    await files(action, () => rm(partial, { recursive: true, force: true }));
+    await files(action, async () => {
+      const left = (await readdir(path)).filter((name) => !names.includes(name) || name === PARTIAL);
+      await Promise.all(left.map((name) => rm(join(path, name), { recursive: true, force: true })));
+      await (found === null ? rmdir(path) : undefined);
+    });
     throw error;
   }
 }

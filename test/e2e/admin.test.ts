@@ -38,7 +38,7 @@ test("an operator watches, pauses, bans, backs up and drains a relay that runs",
   const backup = join(dir, "backup");
   expect((await admin("backup", backup)).code).toBe(0);
   expect(statSync(join(backup, "relay.key")).mode & 0o777).toBe(0o600);
-  expect(existsSync(`${backup}.partial`)).toBe(false);
+  expect(existsSync(join(backup, ".partial"))).toBe(false);
   const again = await admin("backup", backup);
   expect(again).toEqual({ code: 1, text: `Cannot back up: "${backup}" exists and is no empty folder; name another` });
 

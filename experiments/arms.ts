@@ -276,20 +276,22 @@ export function churn(
 ): Arm[] {
   const steady: Scale = { model, contributors: 8, rounds, steps };
   const tokensMax = rounds * steps * 8 * 8 * model.time;
-  const unsteady = (batch: number): Arm => {
+  const unsteady = (batch: number, stepsMax = steps): Arm => {
     // Of a round's steps a device takes as many as it can in the time of three fast ones; on a logarithmic scale that is
     // 0.77 of them on average. What vanishes is lost.
     const share = 0.77 * (1 - VANISH_SHARE);
-    const expected = Math.ceil(tokensMax / (32 * share * steps * batch * model.time));
-    const scale: Scale = { model, contributors: 32, rounds: expected, steps, batch };
+    const expected = Math.ceil(tokensMax / (32 * share * stepsMax * batch * model.time));
+    const scale: Scale = { model, contributors: 32, rounds: expected, steps: stepsMax, batch };
+    const isShort = stepsMax < steps;
     return arm(
       scale,
-      `unsteady-32-batch-${batch}`,
-      `32 contributors with batches of ${batch}; 30 % vanish each round, the slowest is ten times slower than the fastest`,
+      `unsteady-32-batch-${batch}${isShort ? "-short" : ""}`,
+      `32 contributors with batches of ${batch}${isShort ? ` in rounds of ${stepsMax} steps` : ""}; 30 % vanish each round, the slowest is ten times slower than the fastest`,
       { devices: UNEVEN, vanishShare: VANISH_SHARE, rounds: 3 * expected, tokensMax },
     );
   };
-  return [{ ...standard(steady), name: "steady-8", tokensMax }, unsteady(8), unsteady(4), unsteady(2)];
+  const short = unsteady(2, Math.ceil(steps / 2));
+  return [{ ...standard(steady), name: "steady-8", tokensMax }, unsteady(8), unsteady(4), unsteady(2), short];
 }
 
 export const VANISH_SHARE = 0.3;

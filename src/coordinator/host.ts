@@ -429,7 +429,7 @@ class Host implements CoordinatorHost {
         void this.#queue.track(() => this.#measure(effect));
         return;
       case "merge":
-        this.#merging = this.#queue.track(() => this.#merge(effect));
+        this.#merging = this.#closed ? this.#merging : this.#queue.track(() => this.#merge(effect));
         return;
       case "forget":
         return; // when all is told
@@ -441,10 +441,10 @@ class Host implements CoordinatorHost {
     }
   }
 
-  async #measure({ contribution: id, facts }: Extract<Effect, { readonly type: "measure" }>): Promise<void> {
-    const contribution = this.#state.durable.contributions.get(id);
-    if (contribution !== undefined && !this.#closed) {
-      const losses = await this.#workbench.measure(contribution, facts);
+  async #measure({ contribution: id, ...how }: Extract<Effect, { readonly type: "measure" }>): Promise<void> {
+    const wanted = () => (this.#closed ? undefined : this.#state.durable.contributions.get(id));
+    const losses = await this.#workbench.measure(wanted, how);
+    if (wanted() !== undefined) {
       this.#enqueue({ type: "measured", contribution: id, losses });
     }
   }

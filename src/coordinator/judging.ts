@@ -2,7 +2,8 @@
  * Judging: norms first, then losses. Each contribution that is left gets one validator, drawn after the round closed: the
  * ready contributors are put in a random circle and everyone gets the work of the one before, so nobody judges itself and
  * nobody has two. The relay's referee measures where there is no validator, where one is late or leaves, where one would
- * refuse (a refusal is always confirmed), and on a share of acceptances; where it measures, its result decides.
+ * refuse (a refusal is always confirmed), and on a share of acceptances; where it measures, its result decides. It has as long as
+ * validators had, once they are done, and measures first what these have: who sends much and judges nothing holds up no round.
  */
 import { OrderedSet } from "immutable";
 import type { ContributionId } from "../base/bytes.ts";
@@ -83,23 +84,30 @@ export function takeReport(
   }
 }
 
-/** The referee's measurement decides; where it could not measure, an acceptable report does. */
+/** The referee's measurement decides; where it could not measure, or has no time left, an acceptable report does. */
 export function takeMeasurement(draft: Draft, contribution: ContributionId, losses: Losses | null): void {
-  const judging = draft.state.live.judging.get(contribution);
   const found = draft.state.durable.contributions.get(contribution);
-  if (judging?.type !== "referee" || found === undefined || found.verdict !== null) {
+  if (draft.state.live.judging.get(contribution)?.type !== "referee" || found === undefined || found.verdict !== null) {
     return; // of a round that is over
   }
-  if (losses !== null) {
+  if (losses === null) {
+    judgeUnmeasured(draft, found);
+  } else {
     decide(draft, contribution, { verdict: verdictOn(draft.state, found, losses), by: "relay", losses });
-    return;
   }
-  const { report } = judging;
+  if (draft.nowMs >= draft.state.live.refereeUntilMs) {
+    undecided(draft.state).forEach((one) => judgeUnmeasured(draft, one));
+  }
+}
+
+function judgeUnmeasured(draft: Draft, found: Contribution): void {
+  const judging = draft.state.live.judging.get(found.id);
+  const report = judging?.type === "referee" ? judging.report : null;
   const verdict = report === null ? null : verdictOn(draft.state, found, report.losses);
   if (report !== null && verdict?.type === "accepted") {
-    decide(draft, contribution, { verdict, ...report });
+    decide(draft, found.id, { verdict, ...report });
   } else {
-    decide(draft, contribution, { verdict: { type: "refused", reason: "busy" }, by: "relay", losses: null });
+    decide(draft, found.id, { verdict: { type: "refused", reason: "busy" }, by: "relay", losses: null });
   }
 }
 
@@ -144,7 +152,7 @@ function drawValidators(draft: Draft): void {
   }
   const loose = OrderedSet(open.filter((one) => !pairs.has(one)).map(({ id }) => id));
   const judgeUntilMs = draft.nowMs + charter.round.judgeMs + REPORT_GRACE_MS;
-  setLive(draft, { drawMs: null, judgeUntilMs, loose });
+  setLive(draft, { drawMs: null, judgeUntilMs, refereeUntilMs: judgeUntilMs + charter.round.judgeMs, loose });
   for (const [contribution, session] of pairs) {
     const assignment = validateAssignment(draft.state, contribution, draft.rng);
     setJudging(draft, contribution.id, { type: "validator", session: session.id });
@@ -183,6 +191,7 @@ function startReferee(
     type: "measure",
     contribution: id,
     facts: measureFacts(draft.state.durable, contribution, draft.rng),
+    again: report !== null,
   });
 }
 

@@ -73,6 +73,8 @@ export interface LiveState {
   readonly judging: PersistentMap<ContributionId, Judging>;
   /** Validators are waited for until here; infinite where there are none. */
   readonly judgeUntilMs: number;
+  /** What still waits for the referee when it has measured something after this is refused as busy; infinite while validators are not drawn. */
+  readonly refereeUntilMs: number;
   /** Contributions without a verdict that have no validator, or whose validator has left them; the referee is to look. */
   readonly loose: OrderedSet<ContributionId>;
   readonly merging: boolean;
@@ -155,7 +157,13 @@ export type CoordinatorEvent =
 export type Effect =
   | { readonly type: "send"; readonly session: SessionId; readonly message: RelayMessage }
   | { readonly type: "disconnect"; readonly session: SessionId; readonly reason: string }
-  | { readonly type: "measure"; readonly contribution: ContributionId; readonly facts: MeasureFacts }
+  /** `again`: a validator has measured it. */
+  | {
+      readonly type: "measure";
+      readonly contribution: ContributionId;
+      readonly facts: MeasureFacts;
+      readonly again: boolean;
+    }
   | { readonly type: "merge"; readonly round: number; readonly contributions: readonly ContributionId[] }
   | { readonly type: "forget"; readonly blobs: readonly Digest[] }
   /** A draining relay has nothing left to do. May be asked for again. */
@@ -180,6 +188,7 @@ const NO_SESSIONS = {
 export const NOTHING_JUDGED = {
   judging: PersistentMap<ContributionId, Judging>(),
   judgeUntilMs: Number.POSITIVE_INFINITY,
+  refereeUntilMs: Number.POSITIVE_INFINITY,
   loose: OrderedSet<ContributionId>(),
 } as const;
 

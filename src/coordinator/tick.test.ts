@@ -316,6 +316,19 @@ describe("judging", () => {
     expect(stage.verdict(ada)).toEqual({ type: "refused", reason: "busy" });
   });
 
+  test("who contributes and judges nothing holds up no round: what waits when the referee's time is over is refused as busy", () => {
+    stage.come("ada", "bob", "cyd");
+    const [ada, bob, cyd] = ["ada", "bob", "cyd"].map((name) => stage.contribute(name)) as ContributionId[];
+    stage.pass(DRAW_MS);
+    stage.pass(2 * judgeMs + REPORT_GRACE_MS - 1);
+    stage.measure(ada as ContributionId, GOOD);
+    expect(stage.verdict(bob as ContributionId)).toBeNull();
+    stage.pass(1);
+    stage.measure(bob as ContributionId, GOOD);
+    expect(stage.verdict(cyd as ContributionId)).toEqual({ type: "refused", reason: "busy" });
+    expect(stage.merges()).toEqual([[ada, bob].sort()]);
+  });
+
   test("a norm out of proportion is refused when the round closes, without a measurement", () => {
     stage.come("ada", "bob", "cyd");
     stage.contribute("ada", { norm: 1 });

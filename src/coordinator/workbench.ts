@@ -22,30 +22,56 @@ export interface WorkbenchOptions {
   readonly log: (sentence: string) => void;
 }
 
+type Turn = () => Promise<void>;
+
 export class Workbench {
   readonly #options: WorkbenchOptions;
   #base: Base;
   #next: NextBase | null = null;
-  #last: Promise<unknown> = Promise.resolve();
+  /** What is to be measured, and the end of it all while there is something. */
+  readonly #waiting: { readonly again: Turn[]; readonly anew: Turn[] } = { again: [], anew: [] };
+  #measuring: Promise<void> | null = null;
 
   constructor(options: WorkbenchOptions) {
     this.#options = options;
     this.#base = options.base;
   }
 
-  /** Measures `contribution` after all that were asked for before; null when the referee fails, which is logged. */
-  measure(contribution: Contribution, facts: MeasureFacts): Promise<Losses | null> {
+  /**
+   * Measures a contribution, one at a time, those that a validator has measured first. `wanted` is asked when its turn comes. Null where
+   * it has a verdict by then or is gone, and when the referee fails, which is logged.
+   */
+  measure(
+    wanted: () => Contribution | undefined,
+    { facts, again }: Pick<Extract<Effect, { readonly type: "measure" }>, "facts" | "again">,
+  ): Promise<Losses | null> {
+    const { promise, resolve, reject } = Promise.withResolvers<Losses | null>();
+    const turn = async (): Promise<void> => {
+      const found = wanted();
+      await (found?.verdict === null ? this.#measure(found, facts) : Promise.resolve(null)).then(resolve, reject);
+    };
+    this.#waiting[again ? "again" : "anew"].push(turn);
+    this.#measuring ??= this.#measureAll();
+    return promise;
+  }
+
+  async #measureAll(): Promise<void> {
+    const { again, anew } = this.#waiting;
+    await Promise.resolve(); // until those who ask at the same time have asked
+    for (let turn = again.shift() ?? anew.shift(); turn !== undefined; turn = again.shift() ?? anew.shift()) {
+      await turn();
+    }
+    this.#measuring = null;
+  }
+
+  async #measure(contribution: Contribution, facts: MeasureFacts): Promise<Losses | null> {
     const { blobs, charter, referee, log } = this.#options;
-    const measured = this.#last.then(async () => {
-      const { params } = this.#base;
-      const update = await readUpdate(blobs, contribution, params.length, charter);
-      return referee.measure(params, update, facts).catch((error: unknown) => {
-        log(`The referee could not measure contribution ${contribution.id}: ${String(error)}`);
-        return null;
-      });
+    const { params } = this.#base;
+    const update = await readUpdate(blobs, contribution, params.length, charter);
+    return referee.measure(params, update, facts).catch((error: unknown) => {
+      log(`The referee could not measure contribution ${contribution.id}: ${String(error)}`);
+      return null;
     });
-    this.#last = measured.catch(() => undefined); // told to whoever asked
-    return measured;
   }
 
   /** Computes and stores the next version of `durable`'s head. */
@@ -54,7 +80,7 @@ export class Workbench {
     { contributions }: Extract<Effect, { readonly type: "merge" }>,
   ): Promise<{ readonly head: VersionInfo; readonly server: Digest }> {
     const { blobs, charter, referee, crew } = this.#options;
-    await this.#last; // what it measures on may lie where the next version is written
+    await this.#measuring; // what it measures on may lie where the next version is written
     const options = { blobs, referee, crew, charter, durable, base: this.#base, contributions };
     const next = await mergeRound(options);
     this.#next = next;

@@ -4,6 +4,7 @@ import type { Link } from "../net/link.ts";
 import { createMemoryPair } from "../net/memory.ts";
 import { decodeContributorMessage, encodeMessage, rtcProof, sessionProof } from "../protocol/codec.ts";
 import type { IceServer } from "../protocol/ice.ts";
+import { PROTOCOL_VERSION } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage, RtcSignal } from "../protocol/messages.ts";
 import { createKeyRegistry } from "../sim/keys.ts";
 import { Lanes } from "./lanes.ts";
@@ -94,7 +95,7 @@ async function dialled(reply: (message: ContributorMessage, bytes: Bytes) => Rel
       }).a,
   });
   await lanes.dial(1);
-  lanes.send({ type: "hello", protocol: 1, nonce, ...identity });
+  lanes.send({ type: "hello", protocol: PROTOCOL_VERSION, nonce, ...identity });
   await settle();
   return { lanes, events, got, relayEnd: relayEnd as Link, offeredWith, rtcEnds, rtcGot };
 }

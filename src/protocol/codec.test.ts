@@ -28,6 +28,7 @@ import {
   PIECES_MAX,
   SDP_CHARS_MAX,
   TEXT_CHARS_MAX,
+  PROTOCOL_VERSION,
 } from "./limits.ts";
 import { scanMsgpack } from "./scan.ts";
 import { isReason, type Checked } from "./verdict.ts";
@@ -78,9 +79,9 @@ describe("messages", () => {
   });
 
   test("hello of another protocol version is refused as such, whatever else it holds", () => {
-    expect(reasonOf(decodeContributorMessage(encode({ type: "hello", protocol: 2, novelty: "x" })))).toBe(
-      "wrong-version",
-    );
+    expect(
+      reasonOf(decodeContributorMessage(encode({ type: "hello", protocol: PROTOCOL_VERSION + 1, novelty: "x" }))),
+    ).toBe("wrong-version");
   });
 
   test("limits hold: control messages, text, SDP and contributions", () => {

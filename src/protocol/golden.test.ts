@@ -1,7 +1,7 @@
 /**
  * The wire's test vectors: every message, signed record and ledger entry of `examples.ts` with its bytes, for other
  * implementations and against accidental change. `npx vitest run src/protocol/golden.test.ts -u` writes them anew; a change
- * there is a change of the protocol and takes a new PROTOCOL_VERSION once anybody depends on it.
+ * there is a change of the protocol and takes a new PROTOCOL_VERSION.
  */
 import { expect, test } from "vitest";
 import { toHex, type Bytes } from "../base/bytes.ts";

@@ -1,6 +1,7 @@
 /** Every limit of the wire has its name here and is checked before memory is allocated for what it bounds. */
 
-export const PROTOCOL_VERSION = 1;
+/** Raised with every change of what `golden.test.ts` holds: an older client is told so, and does not dial for ever. */
+export const PROTOCOL_VERSION = 2;
 
 /** One message on any lane, header included: what WebRTC stacks carry safely (hard limit elsewhere: 262,144). */
 export const FRAME_BYTES_MAX = 65_536;

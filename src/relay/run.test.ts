@@ -21,6 +21,16 @@ test("openRun() goes on with the charter of a run that began, and replaces one o
   expect([again.kept, again.charter]).toEqual([true, run.charter]);
 });
 
+test("openRun() says of a run whose charter it cannot read that its own version has to finish it", async () => {
+  const store = createMemoryStore();
+  await store.keys.set("charter", Uint8Array.of(1));
+  await store.log.append(0, [Uint8Array.of(1)]);
+  await expect(openRun(store, config)).rejects.toMatchObject({
+    code: "bad-input",
+    message: expect.stringContaining("of another version of Heddle, which has to finish it"),
+  });
+});
+
 test.each([
   [{ model: { vocabulary: 2 } }, /got a vocabulary of 2, need at least 256/],
   [{ model: null }, /charter\.model: need a map$/],

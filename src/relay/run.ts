@@ -75,7 +75,7 @@ async function beginRun(store: Store, config: RelayConfig, found: Bytes | undefi
   return checked.value;
 }
 
-/** The charter of the store's run. Throws HeddleError "bad-input" when none has begun, "integrity" for a damaged one. */
+/** The charter of the store's run. Throws HeddleError "bad-input" when none has begun, or it cannot be read. */
 export async function readCharter(store: Store): Promise<Charter> {
   const stored = (await store.log.length()) === 0 ? undefined : await store.keys.get(CHARTER_KEY);
   if (stored === undefined) {
@@ -87,7 +87,8 @@ export async function readCharter(store: Store): Promise<Charter> {
 function readStored(bytes: Uint8Array): Charter {
   const decoded = decodeCharter(bytes);
   if (!decoded.ok) {
-    throw new HeddleError("integrity", `Cannot read this run's charter: ${decoded.detail}`);
+    const sentence = `Cannot go on with this run: its charter is damaged or of another version of Heddle, which has to finish it (${decoded.detail})`;
+    throw new HeddleError("bad-input", sentence);
   }
   return decoded.value;
 }

@@ -31,6 +31,8 @@ export type ErrorCode =
   | "device-lost" // the GPU went away
   | "device-wrong" // the device computes wrong numbers (conformance self-test)
   | "unreachable" // the relay does not answer
+  | "taken" // an address or port of this machine cannot be had
+  | "refused" // the relay does not let this device take part, or is another one than before
   | "store" // the store cannot be opened, or is in use by another process
   | "consent"; // the person has not agreed, or the agreement has ended
 
@@ -49,9 +51,12 @@ export function messageIn(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** What a process ends with that `error` ends: 2 for bad input, with which another start would end the same way, else 1. */
+/** What another start would not change. */
+const LASTING: readonly ErrorCode[] = ["bad-input", "model-too-big", "refused", "consent"];
+
+/** What a process ends with that `error` ends: 2 where another start would end the same way, else 1. */
 export function exitCodeOf(error: unknown): 1 | 2 {
-  return error instanceof HeddleError && error.code === "bad-input" ? 2 : 1;
+  return error instanceof HeddleError && LASTING.includes(error.code) ? 2 : 1;
 }
 
 /** How a command ends that `error` was thrown in: with a sentence for standard error, and its exit code. Rethrows a bug. */

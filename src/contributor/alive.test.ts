@@ -110,7 +110,7 @@ describe("links that end, fall silent or are refused", () => {
     walk.on({ type: "linked", dial: walk.state.dial });
     const other = { ...challenge, relay: new Uint8Array(32) };
     expect(types(walk.receive(other))).toEqual(["hangUp"]);
-    expect(walk.state.failure).toMatch(/another key/);
+    expect(walk.state.failure?.sentence).toMatch(/another key/);
     walk.on({ type: "start" });
     walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
     walk.on({ type: "linked", dial: walk.state.dial });

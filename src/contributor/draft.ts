@@ -2,6 +2,7 @@
  * The state while one tick edits its own copy of it, the effects so far, and the few changes that both halves of the tick
  * make: giving an assignment back, ending a link, failing.
  */
+import type { ErrorCode } from "../base/assert.ts";
 import type { Rng } from "../base/rng.ts";
 import { OFFER_PAUSE_MS } from "../protocol/limits.ts";
 import type { ContributionId } from "../base/bytes.ts";
@@ -45,9 +46,9 @@ export function settle(draft: Draft, id: ContributionId, outcome: Outcome): void
   draft.effects.push({ type: "settle", id, outcome });
 }
 
-export function fail(draft: Draft, failure: string): void {
-  set(draft, { failure, assigned: null });
-  hangUp(draft, failure);
+export function fail(draft: Draft, code: ErrorCode, sentence: string): void {
+  set(draft, { failure: { code, sentence }, assigned: null });
+  hangUp(draft, sentence);
 }
 
 export function hangUp(draft: Draft, reason: string): void {

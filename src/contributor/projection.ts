@@ -64,7 +64,7 @@ function statusOf(state: ContributorState): ContributorStatus {
 function sentenceOf(state: ContributorState, status: ContributorStatus, nowMs: number): string {
   switch (status) {
     case "failed":
-      return state.failure ?? "";
+      return state.failure?.sentence ?? "";
     case "stopped":
       return "Stopped: this device does no work.";
     case "paused":

@@ -423,6 +423,7 @@ describe("createContributor()", () => {
       await stage.pass(500);
     }
     expect(stage.contributor.view()).toMatchObject({ status: "failed", sentence: expect.stringMatching(/NaN/) });
+    expect(stage.contributor.failure()?.code).toBe("device-wrong");
     expect(stage.count("contribute")).toBe(0);
   });
 

@@ -17,7 +17,14 @@ import { createDesk, type Desk } from "./desk.ts";
 import { Lanes, type OpenRtc } from "./lanes.ts";
 import { Peers, type PeerRtc } from "./peers.ts";
 import { viewOf } from "./projection.ts";
-import { createState, type ContributorEvent, type Effect, type JobResult, type SessionLane } from "./state.ts";
+import {
+  createState,
+  type ContributorEvent,
+  type Effect,
+  type Failure,
+  type JobResult,
+  type SessionLane,
+} from "./state.ts";
 import { tick, wakeMs } from "./tick.ts";
 import type { ContributorView } from "./view.ts";
 import type { CreateWork, EngineInUse, JobOptions } from "./work.ts";
@@ -70,6 +77,8 @@ export interface Contributor {
   /** The share of time to work, for the work's own pauses. */
   duty(): number;
   view(): ContributorView;
+  /** Why it cannot go on without the person; null while it can. */
+  failure(): Failure | null;
   /** The version of the shared base that this device holds, [P]; not to be changed. Null before it is fetched. */
   parameters(): Float32Array | null;
   /** Resolves when nothing that was started is under way (the session itself may go on). */
@@ -90,6 +99,7 @@ export function createContributor(options: ContributorOptions): Contributor {
     setPeers: (on) => session.setPeers(on),
     duty: () => session.duty,
     view: () => session.view(),
+    failure: () => session.failure,
     parameters: () => session.parameters(),
     settled: () => session.settled(),
   };
@@ -196,6 +206,10 @@ class Session {
     }
   }
 
+  get failure(): Failure | null {
+    return this.#state.failure;
+  }
+
   parameters(): Float32Array | null {
     return this.#desk?.base()?.params ?? null;
   }
@@ -292,7 +306,7 @@ class Session {
     try {
       this.dispatch({ type: "prepared", ...(await this.#desk.prepare(losses)) });
     } catch (error) {
-      const fatal = error instanceof HeddleError && !PASSING.includes(error.code);
+      const fatal = error instanceof HeddleError && !PASSING.includes(error.code) ? error.code : null;
       this.dispatch({ type: "unprepared", reason: messageIn(error), fatal });
     }
   }
@@ -359,14 +373,14 @@ class Session {
       assert(this.#desk !== undefined, "Cannot work: no run has begun");
       return await work(this.#desk);
     } catch (error) {
-      const code = error instanceof HeddleError ? error.code : null;
+      const code = error instanceof HeddleError ? error.code : "no-engine";
       if (code === "unreachable" || code === "integrity" || code === "model-too-big") {
         // What was needed could not be fetched, or measuring others' work does not fit beside training, which was there
         // first and does: the assignment goes back.
         return { type: "dropped" };
       }
       const reason = `The engine has failed: ${messageIn(error)}`;
-      return { type: "broken", reason, lost: code === "device-lost" || code === "device-wrong" };
+      return { type: "broken", reason, code, lost: code === "device-lost" || code === "device-wrong" };
     }
   }
 

@@ -2,6 +2,7 @@
  * What a contributor knows and what can happen to it: the state, events and effects of `tick.ts`. All are plain data; links,
  * parameters, the engine and the store are held by `run.ts`, which turns effects into calls and their results into events.
  */
+import type { ErrorCode } from "../base/assert.ts";
 import type { Bytes, ContributionId, ContributorId, Digest } from "../base/bytes.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { Lane } from "../net/link.ts";
@@ -71,6 +72,11 @@ export interface Identity {
   readonly run: Digest | null;
 }
 
+export interface Failure {
+  readonly code: ErrorCode;
+  readonly sentence: string;
+}
+
 export type LinkState =
   /** To be dialled at `untilMs`. */
   | { readonly type: "waiting"; readonly untilMs: number }
@@ -109,7 +115,7 @@ export interface ContributorState {
   /** What the person wants. */
   readonly intent: "stopped" | "working" | "paused";
   /** Why this cannot go on without the person. */
-  readonly failure: string | null;
+  readonly failure: Failure | null;
 
   readonly link: LinkState;
   /** Counts dials; events of earlier links are ignored. */
@@ -211,7 +217,7 @@ export type JobResult =
   | { readonly type: "report"; readonly body: Bytes; readonly signature: Bytes }
   | { readonly type: "dropped" }
   /** `lost`: the device went away or computes wrong, and another engine may be tried. */
-  | { readonly type: "broken"; readonly reason: string; readonly lost: boolean };
+  | { readonly type: "broken"; readonly reason: string; readonly code: ErrorCode; readonly lost: boolean };
 
 export type ContributorEvent =
   | { readonly type: "start" | "pause" | "resume" | "stop" | "woke" }
@@ -229,7 +235,7 @@ export type ContributorEvent =
   | { readonly type: "prepared"; readonly pending: Pending | null; readonly late: Pending | null }
   /** The work is on another engine. */
   | { readonly type: "moved"; readonly engine: EngineInUse }
-  | { readonly type: "unprepared"; readonly reason: string; readonly fatal: boolean }
+  | { readonly type: "unprepared"; readonly reason: string; readonly fatal: ErrorCode | null }
   | { readonly type: "fetched"; readonly version: number; readonly digest: Digest }
   | { readonly type: "unfetched"; readonly reason: string }
   /** What is to be checked is here, or why it cannot be fetched. */

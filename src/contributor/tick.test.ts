@@ -73,7 +73,7 @@ describe("tick()", () => {
     walk.greet();
     const contributor = digest("d") as string as ContributorId;
     walk.receive({ type: "welcome", run: digest("q"), charter, contributor, head: head(0), earlier: [] });
-    expect(walk.state.failure).toMatch(/another run/);
+    expect(walk.state.failure?.sentence).toMatch(/another run/);
   });
 
   test("started again while it prepares, prepares once more, after that and not beside it", () => {
@@ -83,7 +83,7 @@ describe("tick()", () => {
     walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
     walk.on({ type: "linked", dial: walk.state.dial });
     walk.receive({ ...challenge, relay: new Uint8Array(32).fill(8) });
-    expect(walk.state.failure).toMatch(/another key/);
+    expect(walk.state.failure).toMatchObject({ code: "refused", sentence: expect.stringMatching(/another key/) });
     walk.on({ type: "start" });
     expect(types(walk.connect())).not.toContain("prepare");
     const effects = walk.on({ type: "prepared", pending, late: null });
@@ -104,7 +104,10 @@ describe("tick()", () => {
       return walk;
     };
     expect(welcomed("q").state).toMatchObject({ failure: null, run: { digest: digest("q") } });
-    expect(welcomed("r").state).toMatchObject({ failure: expect.stringMatching(/another run/), run: null });
+    expect(welcomed("r").state).toMatchObject({
+      failure: { code: "refused", sentence: expect.stringMatching(/another run/) },
+      run: null,
+    });
   });
 
   test("trains, uploads, says ready for checks, and asks for new work only after the verdict", () => {
@@ -266,7 +269,7 @@ describe("tick()", () => {
       expect(types(none.on(made))).toEqual(["upload", "ready"]);
       const walk = walked();
       walk.on(made);
-      const broken = { type: "broken", reason: "no room", lost: false } as const;
+      const broken = { type: "broken", reason: "no room", code: "no-engine", lost: false } as const;
       expect(types(walk.on({ type: "finished", assignment: "t0", result: broken }))).toEqual([]);
       expect(walk.state).toMatchObject({ trail: null, failure: null, preparation: "done", trouble: "no room" });
       const lost = walked();
@@ -374,15 +377,15 @@ describe("tick()", () => {
     walk.settle();
     for (let i = 0; i < 3; i += 1) {
       walk.receive({ type: "assign", assignment: train(`t${i}`, 0) });
-      const result = { type: "broken", reason: "The device is lost", lost: true } as const;
+      const result = { type: "broken", reason: "The device is lost", code: "device-lost", lost: true } as const;
       expect(types(walk.on({ type: "finished", assignment: `t${i}`, result }))).toContain("release");
       expect(types(walk.on({ type: "woke" }, 1000))).toContain("prepare");
       walk.on({ type: "prepared", pending: null, late: null });
     }
     walk.receive({ type: "assign", assignment: train("t9", 0) });
-    const result = { type: "broken", reason: "The device is lost", lost: true } as const;
+    const result = { type: "broken", reason: "The device is lost", code: "device-lost", lost: true } as const;
     walk.on({ type: "finished", assignment: "t9", result });
-    expect(walk.state.failure).toBe("The device is lost");
+    expect(walk.state.failure).toEqual({ code: "device-lost", sentence: "The device is lost" });
   });
 
   test("finished training forgives the engines that were lost before it", () => {
@@ -390,7 +393,7 @@ describe("tick()", () => {
     walk.settle();
     for (let i = 0; i < 6; i += 1) {
       walk.receive({ type: "assign", assignment: train(`t${i}`, 0) });
-      const result = { type: "broken", reason: "The device is lost", lost: true } as const;
+      const result = { type: "broken", reason: "The device is lost", code: "device-lost", lost: true } as const;
       walk.on({ type: "finished", assignment: `t${i}`, result });
       walk.receive({ type: "ping" });
       expect(walk.on({ type: "woke" }, 1000).at(-1)).toMatchObject({ type: "prepare", losses: 1 });
@@ -408,7 +411,7 @@ describe("tick()", () => {
     walk.settle();
     for (const losses of [1, 2, 3]) {
       walk.receive({ type: "assign", assignment: train(`t${losses}`, 0) });
-      const result = { type: "broken", reason: "The loss came out as NaN", lost: true } as const;
+      const result = { type: "broken", reason: "The loss came out as NaN", code: "device-wrong", lost: true } as const;
       walk.on({ type: "finished", assignment: `t${losses}`, result });
       walk.receive({ type: "ping" });
       expect(walk.on({ type: "woke" }, 1000).at(-1)).toMatchObject({ type: "prepare", losses });

@@ -148,8 +148,8 @@ function take(draft: Draft, event: ContributorEvent): void {
         return;
       }
       set(draft, { preparation: "none", prepareMs: nowMs + RETRY_MS, trouble: event.reason });
-      if (event.fatal) {
-        fail(draft, event.reason);
+      if (event.fatal !== null) {
+        fail(draft, event.fatal, event.reason);
       }
       return;
     case "fetched":
@@ -239,7 +239,7 @@ function receive(draft: Draft, message: RelayMessage): void {
     case "challenge": {
       const { nonce, relay, signature } = message;
       if (state.relay !== null && !equalBytes(state.relay, relay)) {
-        fail(draft, OTHER_RELAY);
+        fail(draft, "refused", OTHER_RELAY);
         return;
       }
       draft.effects.push({ type: "prove", nonce, relay, signature, dial: state.dial });
@@ -249,7 +249,8 @@ function receive(draft: Draft, message: RelayMessage): void {
       const { run, charter, contributor, head, earlier } = message;
       const expected = state.run?.digest ?? state.identity.run;
       if (expected !== null && expected !== run) {
-        fail(draft, `${REASONS["wrong-run"]} Start again to take part in the run that the relay serves now.`);
+        const sentence = `${REASONS["wrong-run"]} Start again to take part in the run that the relay serves now.`;
+        fail(draft, "refused", sentence);
         return;
       }
       set(draft, { link: { type: "open" }, openMs: draft.nowMs, trouble: "", contributor });
@@ -272,7 +273,7 @@ function receive(draft: Draft, message: RelayMessage): void {
       takeRefusal(draft, message.reason, message.retryMs);
       return;
     case "banned":
-      fail(draft, `${REASONS.banned} The reason given: ${message.why}`);
+      fail(draft, "refused", `${REASONS.banned} The reason given: ${message.why}`);
       return;
     case "ping": // the runner has answered on the link by which it came
     case "pong":
@@ -399,7 +400,7 @@ function outcomeOf(verdict: Verdict): Outcome {
 function takeRefusal(draft: Draft, reason: Reason, retryMs: number | null): void {
   const { state, nowMs } = draft;
   if (reason === "wrong-version" || reason === "wrong-run") {
-    fail(draft, REASONS[reason]);
+    fail(draft, "refused", REASONS[reason]);
     return;
   }
   const { rng } = draft;
@@ -482,7 +483,7 @@ function breakDown(draft: Draft, result: Extract<JobResult, { readonly type: "br
     const prepareMs = draft.nowMs + RETRY_MS;
     set(draft, { preparation: "none", prepareMs, rebuilds: state.rebuilds + 1, trouble: result.reason });
   } else {
-    fail(draft, result.reason);
+    fail(draft, result.code, result.reason);
   }
 }
 

@@ -140,10 +140,10 @@ async function rtcOpener(): Promise<{ readonly openRtc: OpenRtc; readonly peerRt
 function failure(contributor: Contributor): Promise<never> {
   return new Promise((_resolve, reject) => {
     const timer = setInterval(() => {
-      const { status, sentence } = contributor.view();
-      if (status === "failed") {
+      const failed = contributor.failure();
+      if (failed !== null) {
         clearInterval(timer);
-        reject(new HeddleError("bad-input", sentence));
+        reject(new HeddleError(failed.code, failed.sentence));
       }
     }, 500);
     timer.unref();

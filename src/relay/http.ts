@@ -335,7 +335,7 @@ export function listen(server: Server, port: number, host: string, flag = "--por
         error.code === "EADDRINUSE"
           ? `something else on this machine uses it; choose another with ${flag}`
           : error.message;
-      reject(new HeddleError("bad-input", `Cannot listen on ${host}:${port}: ${why}`, { cause: error }));
+      reject(new HeddleError("taken", `Cannot listen on ${host}:${port}: ${why}`, { cause: error }));
     });
     server.listen(port, host, () => {
       const address = server.address();

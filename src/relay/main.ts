@@ -109,8 +109,8 @@ function elsewhere(host: string, url: string): string[] {
 }
 
 const COMPLAINT_CHARS_MAX = 2_000;
-/** The contributor's exit code for what another try would not change, such as a model too big for this machine. */
-const BAD_INPUT_CODE = 2;
+/** The contributor's exit code for what another start would not change, such as a model too big for this machine. */
+const LASTING_CODE = 2;
 
 /** The contributor of this machine, a process of its own that ends with this one and is started again if it dies. */
 function startContributor(relay: string, config: RelayConfig, closers: Closers, log: Log): void {
@@ -131,7 +131,7 @@ function startContributor(relay: string, config: RelayConfig, closers: Closers, 
       if (closing) {
         return;
       }
-      if (why === BAD_INPUT_CODE) {
+      if (why === LASTING_CODE) {
         log.warn("contributor", { ended: why, complaints }, `\nThis machine does not contribute. ${complaints}`);
       } else {
         const sentence = `This machine's contributor ended (${why}); it starts again in 5 seconds. Its last words:`;

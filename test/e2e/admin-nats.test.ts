@@ -96,7 +96,7 @@ test("on NATS, an operator works with the relay that leads, and what was done ou
   const { url: taken } = await second.relay.waitFor(({ event }) => event === "listening");
   const late = await launch("late", "failing", "--no-contributor", "--port", new URL(String(taken)).port);
   expect(late.relay.errors()).toMatch(/^The relay cannot go on: Cannot listen on .* choose another with --port\n/);
-  expect(await late.relay.exited, "another start would end the same way").toBe(2);
+  expect(await late.relay.exited, "the port may be free at another start").toBe(1);
 
   expect((await admin("pause")).code).toBe(0);
   expect((await admin("ban", device?.contributor ?? "", "--reason", "Sends noise")).code).toBe(0);

@@ -463,7 +463,7 @@ async function sign(signing: Signing): Promise<Signed> {
     steps,
     ahead,
     tokens,
-    loss,
+    loss: privateData ? 0 : loss, // headers are public, and what a text costs the model says something about it
     privateData,
     payload: { digest: digestOf(payload), bytes: payload.length },
   });

@@ -7,7 +7,13 @@ import { initialParameters } from "../model/layout.ts";
 import type { Attach, Link } from "../net/link.ts";
 import { createMemoryPair } from "../net/memory.ts";
 import { encodeCharter } from "../protocol/charter-codec.ts";
-import { contributorIdOf, decodeContributorMessage, encodeMessage, sessionProof } from "../protocol/codec.ts";
+import {
+  contributorIdOf,
+  decodeContributorMessage,
+  decodeHeader,
+  encodeMessage,
+  sessionProof,
+} from "../protocol/codec.ts";
 import type { ContributorMessage, RelayMessage, TrainAssignment, VersionInfo } from "../protocol/messages.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import { createVirtualClock } from "../sim/clock.ts";
@@ -434,6 +440,8 @@ describe("createContributor()", () => {
     const id = await stage.contribute("t1", 1);
     stage.say({ type: "verdict", contribution: id, verdict: { type: "accepted" } });
     await stage.contribute("t2", 2);
+    expect(decodeHeader(stage.last("contribute").header)).toMatchObject({ value: { privateData: true, loss: 0 } });
+    expect(stage.contributor.view().contributions[0]?.loss).toBeGreaterThan(0); // shown here alone
     await stage.contributor.stop();
     const written = [...stage.disk.values.values(), ...stage.disk.blobs.values(), ...stage.disk.entries];
     const views = new TextEncoder().encode(JSON.stringify(stage.views));

@@ -32,7 +32,8 @@ export const CONTRIBUTE_USAGE = `npm run contribute -- --relay URL [options]
   --relay URL            the relay, for example http://127.0.0.1:8787
   --runtime NAME         node (default), deno or chromium
   --engine NAME          auto (default: a real GPU, else WASM), webgpu or wasm
-  --private-data FOLDER  be a member: train on the text files in FOLDER, which are never sent
+  --private-data FOLDER  be a member: train on the text files in FOLDER, which are never sent; the updates
+                         computed from them are public for 8 rounds, without differential privacy
   --name NAME            one device key per name (default: the runtime's name)
   --dir FOLDER           where the key and the unfinished work are kept (default .heddle/contributors/NAME)
   --duty PERCENT         share of the time the device works, 5 … 100 (default 100)

@@ -1,6 +1,6 @@
 /**
- * Reads a member's private text files. What is read here goes into the training corpus in memory and nowhere else: it has no
- * path to the store, to a message or to a log.
+ * Reads a member's private text files. What is read here goes into the training corpus in memory and nowhere else: the text has no
+ * path to the store, to a message or to a log. What training makes of it has: parameters are sent and stored.
  */
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { finding } from "../coordinator/finding.ts";
-import { checkRows, clientWords, formatSpan, resultWords, SUBJECTS } from "./words.ts";
+import { contributionIdOf, encodeHeader } from "../protocol/codec.ts";
+import { exampleHeader } from "../protocol/examples.ts";
+import { checkRows, clientWords, contributionWords, formatSpan, resultWords, SUBJECTS } from "./words.ts";
 
 describe("checkRows()", () => {
   test("has a row for every subject, before and after, and says of each how it stands", () => {
@@ -40,4 +42,13 @@ test("clientWords() and formatSpan() speak as people do", () => {
   expect(clientWords({ page: 0, widget: 0, headless: 0, other: 0 })).toBe("");
   const spans = [340, 14_000, 200_000, 7_500_000].map((ms) => formatSpan(ms).replaceAll("\u00a0", " "));
   expect(spans).toEqual(["0.3 s", "14 s", "3 min 20 s", "2 h 5 min"]);
+});
+
+test("contributionWords() tells the training loss of public texts alone", () => {
+  const contribution = contributionIdOf(encodeHeader(exampleHeader));
+  const record = { entry: 9, contribution, client: "headless", norm: 1, wireBytes: 500, judged: null } as const;
+  const factsOf = (privateData: boolean): string =>
+    contributionWords({ ...record, header: { ...exampleHeader, privateData } }).facts;
+  expect(factsOf(false)).toContain("training loss");
+  expect(factsOf(true)).not.toContain("loss");
 });

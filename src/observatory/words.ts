@@ -244,6 +244,7 @@ export function contributionWords({ header, client, wireBytes, judged }: Contrib
   readonly sentence: string;
 } {
   const data = header.privateData ? ", on data of its own" : "";
+  const loss = header.privateData ? "" : `training loss ${formatLoss(header.loss)}, `;
   const [program] = PROGRAMS[client];
   const losses = judged?.losses;
   const measured =
@@ -259,7 +260,7 @@ export function contributionWords({ header, client, wireBytes, judged }: Contrib
   const verdict = judged === null ? "Not judged: the round went on without it." : verdictSentence(judged.verdict);
   return {
     title: `Device ${header.contributor.slice(0, 8)}, ${program}${data}`,
-    facts: `${formatPlural(header.steps + header.ahead, "step", "steps")}, ${formatShort(header.tokens)} tokens, training loss ${formatLoss(header.loss)}, ${formatBytes(wireBytes)}`,
+    facts: `${formatPlural(header.steps + header.ahead, "step", "steps")}, ${formatShort(header.tokens)} tokens, ${loss}${formatBytes(wireBytes)}`,
     sentence: `${verdict.replace(/^Accepted: it/, "It")}${measured}${by}`,
   };
 }

@@ -80,7 +80,7 @@ export interface ContributionHeader {
   readonly ahead: number;
   /** Tokens trained on in both. */
   readonly tokens: number;
-  /** Mean training loss over the steps, nats per token. */
+  /** Mean training loss over the steps, nats per token; 0 where the texts are private. */
   readonly loss: number;
   readonly privateData: boolean;
   readonly payload: { readonly digest: Digest; readonly bytes: number };

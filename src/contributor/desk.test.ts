@@ -15,6 +15,7 @@ import { unpackUpdate } from "../update/unpack.ts";
 import { createDesk, type Desk } from "./desk.ts";
 import { packOnHost, type Feed } from "./packing.ts";
 import type { Outcome, Pending } from "./state.ts";
+import type { Terms } from "./terms.ts";
 import type { TrainOptions } from "./work.ts";
 
 const P = 8;
@@ -33,6 +34,8 @@ interface Faults {
   /** The blob that the store cannot read, and whether it has no room for any. */
   damaged?: Digest;
   full?: boolean;
+  /** What a member asks. */
+  terms?: Terms;
 }
 
 /** A desk whose work takes 1 from every parameter in a step, and what that work was asked for. */
@@ -45,6 +48,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
   };
   const served = new Map<Digest, Bytes>();
   const checked: unknown[] = [];
+  const troubles: string[] = [];
   const asked: { from: number; first: number | undefined; steps: number; assignment: string }[] = [];
   const store = createMemoryStore();
   const keys: Store["keys"] = {
@@ -62,7 +66,8 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
     run: charterDigest(charter),
     charter,
     key: createKeyRegistry().create("desk"),
-    privateData: false,
+    privateData: faults.terms !== undefined,
+    terms: faults.terms,
     pieceBytes: PIECE_BYTES,
     hash: async (bytes) => digestOf(bytes),
     fetchBlob: async (digest) => served.get(digest) ?? Promise.reject(new HeddleError("unreachable", "gone")),
@@ -94,7 +99,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
       [Symbol.dispose]: () => undefined,
     }),
     onEngine: () => undefined,
-    onTrouble: () => undefined,
+    onTrouble: (reason) => troubles.push(reason),
   });
   served.set(shard.digest, new Uint8Array(1));
   if (faults.unreadable === true) {
@@ -128,7 +133,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
     return sentBy(desk, pending as Pending);
   };
   const settle = (sent: Sent, outcome: Outcome): Promise<void> => desk.settle(sent.pending.id, outcome);
-  return { desk, asked, checked, train, settle, hold, served };
+  return { desk, asked, checked, troubles, train, settle, hold, served };
 }
 
 interface Sent {
@@ -305,4 +310,26 @@ describe("createDesk()", () => {
     await train(3, 70);
     expect(asked.at(-1)?.from).toBe(70);
   });
+});
+
+test("a desk with terms trains for no charter or assignment that asks too little, and keeps what came out too small", async () => {
+  const terms = { steps: 4, tokens: 1 };
+  await expect(deskOf(1, {}, { terms })).rejects.toThrow("exact values");
+  const { desk, asked, troubles, hold } = await deskOf(1, { uplink: sample.uplink }, { terms });
+  const baseDigest = await hold(0, 5);
+  const work = {
+    type: "train",
+    id: "t",
+    round: 1,
+    baseVersion: 0,
+    baseDigest,
+    seed: 1,
+    keep: 1,
+    trainMs: 9_000,
+  } as const;
+  await expect(desk.train({ ...work, stepsMax: 3 }, job)).rejects.toMatchObject({ code: "consent" });
+  expect(asked).toEqual([]);
+  expect(await desk.train({ ...work, stepsMax: 6 }, job)).toBeNull();
+  expect(asked.length).toBe(1);
+  expect(troubles).toEqual([expect.stringContaining("3 steps")]);
 });

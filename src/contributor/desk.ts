@@ -20,6 +20,7 @@ import { openNotebook, type Held, type Page, type Signed } from "./notebook.ts";
 import { packOnHost, type Feed } from "./packing.ts";
 import { roundsMissed, setApart, settled, settledLate, startOf } from "./residual.ts";
 import type { ContributorState, Outcome, Pending } from "./state.ts";
+import { objectionToAssignment, objectionToCharter, tooLittle, type Terms } from "./terms.ts";
 import type { CreateWork, EngineInUse, JobOptions, LocalRun, Work } from "./work.ts";
 
 export interface DeskOptions {
@@ -27,6 +28,8 @@ export interface DeskOptions {
   readonly charter: Charter;
   readonly key: DeviceKey;
   readonly privateData: boolean;
+  /** What is asked of the run before anything is trained for it; default: nothing. */
+  readonly terms?: Terms | undefined;
   readonly fetchBlob: FetchBlob;
   /** Fetches a checkpoint; default: like any other blob. */
   readonly fetchCheckpoint?: FetchBlob;
@@ -82,7 +85,7 @@ export interface Desk {
 
 export function createDesk(options: DeskOptions): Desk {
   const { run, charter, key, privateData, fetchBlob, store, pieceBytes } = options;
-  const { fetchCheckpoint = fetchBlob } = options;
+  const { fetchCheckpoint = fetchBlob, terms } = options;
   const notebook = openNotebook(store, run, options.hash);
   let work: Work | undefined;
   let held: Held | undefined;
@@ -140,6 +143,7 @@ export function createDesk(options: DeskOptions): Desk {
     run,
     prepare: (losses) =>
       inTurn(async () => {
+        insist(terms && objectionToCharter(charter, terms));
         const texts = await fetchTexts(charter, options);
         work?.[Symbol.dispose]();
         work = undefined;
@@ -173,6 +177,7 @@ export function createDesk(options: DeskOptions): Desk {
       }),
     base: () => held ?? null,
     train: async (assignment, job) => {
+      insist(terms && objectionToAssignment(assignment, charter, terms));
       const { uplink } = charter;
       const { aheadMax, aheadShare } = charter.round;
       const before = trail;
@@ -188,6 +193,11 @@ export function createDesk(options: DeskOptions): Desk {
       const left = { ...assignment, stepsMax: Math.max(1, assignment.stepsMax - ahead) };
       const local = await present(work, "the engine").train(left, from, job);
       if (job.signal.aborted || local.steps === 0) {
+        return null;
+      }
+      const objection = terms && tooLittle(amountOf(local, ahead), terms);
+      if (typeof objection === "string") {
+        options.onTrouble(objection);
         return null;
       }
       const pending = await inTurn(() => contribute(assignment, { local, start, ahead }));
@@ -282,6 +292,18 @@ export function createDesk(options: DeskOptions): Desk {
       work = undefined;
     },
   };
+}
+
+/** Throws HeddleError "consent" for an objection. */
+function insist(objection: string | null | undefined): void {
+  if (typeof objection === "string") {
+    throw new HeddleError("consent", objection);
+  }
+}
+
+/** Steps and tokens of a contribution, what was trained ahead included: every step has as many. */
+function amountOf({ steps, tokens }: LocalRun, ahead: number): { readonly steps: number; readonly tokens: number } {
+  return { steps: steps + ahead, tokens: (tokens / steps) * (steps + ahead) };
 }
 
 function signedAs(page: Page | undefined, id: ContributionId): Signed | undefined {
@@ -451,7 +473,7 @@ async function sign(signing: Signing): Promise<Signed> {
   }
   const { id: name, round, baseVersion, baseDigest } = assignment;
   const { steps, losses } = local;
-  const tokens = (local.tokens / steps) * (steps + ahead); // every step has as many
+  const { tokens } = amountOf(local, ahead);
   const loss = losses.reduce((sum, each) => sum + each, 0) / losses.length;
   const header = encodeHeader({
     run,

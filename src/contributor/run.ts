@@ -3,12 +3,13 @@
  * as events, one at a time. Everything it touches comes in as an argument, so the browser, a laboratory's Node and the
  * simulation run these very lines. Control always goes by the dialled link; updates by WebRTC while that lane is open.
  */
-import { assert, HeddleError, messageIn, type ErrorCode } from "../base/assert.ts";
+import { assert, HeddleError, messageIn, present, type ErrorCode } from "../base/assert.ts";
 import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
 import { createStop, type StopSignal } from "../base/stop.ts";
 import type { Attach, FetchBlob, Link } from "../net/link.ts";
+import type { Charter } from "../protocol/charter.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import { PIECE_BYTES } from "../protocol/limits.ts";
 import type { Assignment, ContributorMessage, ValidateAssignment } from "../protocol/messages.ts";
@@ -25,6 +26,7 @@ import {
   type JobResult,
   type SessionLane,
 } from "./state.ts";
+import type { Terms } from "./terms.ts";
 import { tick, wakeMs } from "./tick.ts";
 import type { ContributorView } from "./view.ts";
 import type { CreateWork, EngineInUse, JobOptions } from "./work.ts";
@@ -35,6 +37,14 @@ export type { OpenRtc } from "./lanes.ts";
 const PASSING: readonly ErrorCode[] = ["unreachable", "device-lost", "integrity"];
 /** The person's page is told at most this often: drawing takes a frame's time on slow machines, and one in twenty may be late. */
 const VIEW_MS = 500;
+
+/** A relay that has proven its key, and the run that it serves. */
+export interface Met {
+  readonly relay: Bytes;
+  readonly run: Digest;
+  readonly charter: Charter;
+}
+
 export interface ContributorOptions {
   readonly dial: (attach: Attach) => Promise<Link>;
   readonly openRtc?: OpenRtc;
@@ -58,6 +68,10 @@ export interface ContributorOptions {
   readonly agent: string;
   /** The work trains on texts that stay here. */
   readonly privateData?: boolean;
+  /** What is asked of the run before anything is trained for it; absent: nothing. */
+  readonly terms?: Terms;
+  /** Called before anything is trained for a run; rejects with HeddleError "consent" where the person has not agreed to it. */
+  readonly agree?: (met: Met) => Promise<void>;
   /** The run that the person agreed to take part in; absent: whichever the relay serves. */
   readonly run?: Digest;
   readonly onView?: (view: ContributorView) => void;
@@ -294,16 +308,17 @@ class Session {
   async #prepare({ run, charter, losses }: Extract<Effect, { type: "prepare" }>): Promise<void> {
     if (this.#desk?.run !== run) {
       this.#desk?.putAway();
-      const { key, store, createWork, privateData = false, pieceBytes = PIECE_BYTES } = this.#options;
+      const { key, store, createWork, privateData = false, terms, pieceBytes = PIECE_BYTES } = this.#options;
       const onTrouble = (reason: string): void => this.dispatch({ type: "troubled", reason });
       const fetchBlob: FetchBlob = (digest, bytesMax) => this.#fetchBlob(digest, bytesMax);
       const onEngine = (engine: EngineInUse): void => this.dispatch({ type: "moved", engine });
       const fetchCheckpoint: FetchBlob = async (digest, bytes) =>
         (await this.#peers.fetch(digest, bytes)) ?? fetchBlob(digest, bytes);
-      const given = { run, charter, key, privateData, store, hash: this.#hash, createWork, pieceBytes };
+      const given = { run, charter, key, privateData, terms, store, hash: this.#hash, createWork, pieceBytes };
       this.#desk = createDesk({ ...given, fetchBlob, fetchCheckpoint, onEngine, onTrouble });
     }
     try {
+      await this.#options.agree?.({ relay: present(this.#state.relay, "the relay's key"), run, charter });
       this.dispatch({ type: "prepared", ...(await this.#desk.prepare(losses)) });
     } catch (error) {
       const fatal = error instanceof HeddleError && !PASSING.includes(error.code) ? error.code : null;
@@ -379,7 +394,7 @@ class Session {
         // first and does: the assignment goes back.
         return { type: "dropped" };
       }
-      const reason = `The engine has failed: ${messageIn(error)}`;
+      const reason = code === "consent" ? messageIn(error) : `The engine has failed: ${messageIn(error)}`;
       return { type: "broken", reason, code, lost: code === "device-lost" || code === "device-wrong" };
     }
   }

@@ -36,6 +36,12 @@ export async function contributeInChromium(
   if (config.privateData !== null) {
     throw new HeddleError("bad-input", "Cannot read --private-data in Chromium: use --runtime node or deno");
   }
+  if (config.run !== null || config.relayKey !== null) {
+    throw new HeddleError(
+      "bad-input",
+      "Cannot hold Chromium's page to --run or --relay-key: use --runtime node or deno",
+    );
+  }
   const executablePath = process.env["CHROMIUM"] ?? [...PLACES, ...MACOS].find((path) => existsSync(path));
   if (executablePath === undefined) {
     throw new HeddleError(

@@ -1,6 +1,7 @@
 /** The headless contributor's configuration: parsed once from the command line, checked, printed at the start. */
 import { parseArgs } from "node:util";
 import { HeddleError, messageIn } from "../base/assert.ts";
+import { isDigest, type Digest } from "../base/bytes.ts";
 
 export const RUNTIMES = ["node", "deno", "chromium"] as const;
 export type Runtime = (typeof RUNTIMES)[number];
@@ -14,6 +15,9 @@ export interface ContributeConfig {
   readonly engine: WantedEngine;
   /** Folder of text files to train on instead of the run's data; nothing of it leaves this machine. */
   readonly privateData: string | null;
+  /** The run and the relay's key that were agreed to; null: what the relay serves, or what was agreed to before. */
+  readonly run: Digest | null;
+  readonly relayKey: string | null;
   /** Folder for the device key and what must survive a restart. */
   readonly dir: string;
   /** Share of the time the device works, 0.05 … 1. */
@@ -33,7 +37,12 @@ export const CONTRIBUTE_USAGE = `npm run contribute -- --relay URL [options]
   --runtime NAME         node (default), deno or chromium
   --engine NAME          auto (default: a real GPU, else WASM), webgpu or wasm
   --private-data FOLDER  be a member: train on the text files in FOLDER, which are never sent; the updates
-                         computed from them are public for 8 rounds, without differential privacy
+                         computed from them are public for 8 rounds, without differential privacy;
+                         needs https, and keeps to the relay and the run that it met first
+  --plain-http           private data for a relay at http:// that is not on this machine: whoever is in
+                         between can take its place
+  --run DIGEST           take part in this run and in no other
+  --relay-key KEY        take part at the relay with this key (64 hexadecimal digits) and at no other
   --name NAME            one device key per name (default: the runtime's name)
   --dir FOLDER           where the key and the unfinished work are kept (default .heddle/contributors/NAME)
   --duty PERCENT         share of the time the device works, 5 … 100 (default 100)
@@ -61,6 +70,9 @@ export function parseContributeConfig(
         runtime: { type: "string", default: "node" },
         engine: { type: "string", default: "auto" },
         "private-data": { type: "string" },
+        "plain-http": { type: "boolean", default: false },
+        run: { type: "string" },
+        "relay-key": { type: "string" },
         name: { type: "string" },
         dir: { type: "string" },
         duty: { type: "string", default: "100" },
@@ -82,11 +94,20 @@ export function parseContributeConfig(
   if (!/^\w[\w.-]{0,39}$/.test(name)) {
     throw bad(`Cannot use --name "${name}": it must have 1 to 40 letters, digits, "_" and inner "." or "-"`);
   }
+  const relay = relayOrigin(values.relay);
+  const privateData = values["private-data"] ?? null;
+  if (privateData !== null && !values["plain-http"] && !isSafe(new URL(relay))) {
+    throw bad(
+      `Cannot train on private data for ${relay}: anybody in between can take its place. Use https://, or --plain-http`,
+    );
+  }
   return {
-    relay: relayOrigin(values.relay),
+    relay,
     runtime,
     engine: oneOf("--engine", values.engine, ENGINES),
-    privateData: values["private-data"] ?? null,
+    privateData,
+    run: digestIn("--run", values.run),
+    relayKey: digestIn("--relay-key", values["relay-key"]),
     dir: values.dir ?? `.heddle/contributors/${name}`,
     duty: numberIn("--duty", values.duty, 5, 100) / 100,
     threads: Math.floor(numberIn("--threads", values.threads, 1, 16)),
@@ -105,7 +126,23 @@ function relayOrigin(text: string | undefined): string {
   if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) {
     throw bad(`Cannot use --relay "${text}": it must begin with http:// or https://`);
   }
+  if (url.href !== `${url.origin}/`) {
+    throw bad(`Cannot use --relay "${text}": a relay is at the top of its host; is it ${url.origin}?`);
+  }
   return url.origin;
+}
+
+/** Nobody can be in between, or TLS says so. */
+function isSafe({ protocol, hostname }: URL): boolean {
+  return protocol === "https:" || hostname === "localhost" || hostname === "[::1]" || /^127\.[\d.]+$/.test(hostname);
+}
+
+/** A digest or a key: 64 hexadecimal digits. */
+function digestIn(flag: string, text: string | undefined): Digest | null {
+  if (text !== undefined && !isDigest(text)) {
+    throw bad(`Cannot use ${flag} "${text}": it must be 64 hexadecimal digits in lower case`);
+  }
+  return text ?? null;
 }
 
 function oneOf<T extends string>(flag: string, text: string, choices: readonly T[]): T {

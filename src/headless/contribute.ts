@@ -5,12 +5,14 @@
 import { join } from "node:path";
 import process from "node:process";
 import { HeddleError } from "../base/assert.ts";
+import { toHex } from "../base/bytes.ts";
 import { keepEngine } from "../contributor/keeper.ts";
-import { createContributor, type Contributor, type OpenRtc } from "../contributor/run.ts";
+import { createContributor, type Contributor, type Met, type OpenRtc } from "../contributor/run.ts";
 import type { PeerRtc } from "../contributor/peers.ts";
+import { PRIVATE_TERMS } from "../contributor/terms.ts";
 import type { ContributionView, ContributorView } from "../contributor/view.ts";
 import { createWork, type Work } from "../contributor/work.ts";
-import { createCorpus } from "../data/corpus.ts";
+import { createCorpus, type Corpus } from "../data/corpus.ts";
 import type { WantedEngine } from "../engines/choose.ts";
 import { beginEngine, openEngine, type OpenEngineOptions } from "../engines/open.ts";
 import { createPace, type Neighbour } from "../engines/pace.ts";
@@ -28,6 +30,7 @@ import { SAMPLE_INNER, SAMPLE_MODEL } from "../protocol/sample.ts";
 import { hashBytes } from "../store/hash.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
 import type { Engine } from "../tensor/engine.ts";
+import { keepAgreement } from "./agreement.ts";
 import type { ContributeConfig } from "./config.ts";
 import { headlessGpu } from "./gpu.ts";
 import { readPrivateCorpus } from "./private-data.ts";
@@ -38,6 +41,7 @@ export async function contribute(
   stop: Promise<void>,
   print: (text: string) => void,
 ): Promise<void> {
+  const say = printer(config.json, print);
   const store = await openEmbeddedStore(config.dir).catch(hintName);
   const key = await loadDeviceKey(join(config.dir, "device.key"));
   const privateCorpus = config.privateData === null ? undefined : await readPrivateCorpus(config.privateData);
@@ -47,7 +51,16 @@ export async function contribute(
   const begun = await beginEngine(await opening(config.engine));
   const { kind, device } = begun.engine;
   using keeper = keepEngine(begun, async (wanted, inTurn) => openEngine(await opening(wanted), inTurn));
-  const say = printer(config.json, print);
+  if (privateCorpus !== undefined) {
+    say.private(privateCorpus);
+  }
+  const agree = keepAgreement({
+    keys: store.keys,
+    relayKey: config.relayKey,
+    run: config.run,
+    remembers: privateCorpus !== undefined,
+    onRemembered: say.agreed,
+  });
   const rtc = config.rtc || config.peers ? await rtcOpener() : undefined;
   const contributor: Contributor = createContributor({
     dial: (attach) => dialWebSocket({ url: `${config.relay.replace(/^http/, "ws")}/link`, attach }),
@@ -77,6 +90,11 @@ export async function contribute(
     },
     agent: `heddle-headless/${config.runtime}`,
     privateData: privateCorpus !== undefined,
+    ...(privateCorpus === undefined ? {} : { terms: PRIVATE_TERMS }),
+    agree: async (met) => {
+      await agree(met);
+      checkLength(privateCorpus, met.charter);
+    },
     onView: say.view,
     duty: config.duty,
   });
@@ -84,6 +102,16 @@ export async function contribute(
   await Promise.race([stop, failure(contributor)]);
   await contributor.stop();
   await store.close();
+}
+
+/** Throws HeddleError "bad-input" for private texts that are shorter than one window of the run. */
+function checkLength(corpus: Corpus | undefined, { model }: Charter): void {
+  if (corpus !== undefined && corpus.tokens <= model.time) {
+    throw new HeddleError(
+      "bad-input",
+      `Cannot train on the private text: it has ${corpus.tokens} bytes, and this run needs at least ${model.time + 1}`,
+    );
+  }
 }
 
 /** Two contributors on one machine want a name each. */
@@ -151,6 +179,8 @@ function failure(contributor: Contributor): Promise<never> {
 }
 
 interface Printer {
+  private(corpus: Corpus): void;
+  agreed(met: Pick<Met, "relay" | "run">): void;
   view(view: ContributorView): void;
 }
 
@@ -171,6 +201,19 @@ function printer(json: boolean, print: (text: string) => void): Printer {
     }
   };
   return {
+    private: ({ shards, tokens }) => {
+      const files = shards.length;
+      say(
+        "private",
+        { files, bytes: tokens },
+        `Training on ${files} ${files === 1 ? "file" : "files"}, ${tokens} bytes.`,
+      );
+    },
+    agreed: ({ relay, run }) => {
+      const key = toHex(relay);
+      const sentence = `Remembered: the run ${run} of the relay with the key ${key}. Another one needs --run or --relay-key.`;
+      say("agreed", { relay: key, run }, sentence);
+    },
     view: (view) => {
       const { engine: kind, device, engineSentence } = view;
       if (engineSentence !== computing) {

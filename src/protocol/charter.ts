@@ -47,7 +47,7 @@ export interface Compression {
   readonly keep: number;
   /**
    * Bits per kept value: b of 1 to 4 (its sign and one of 2^(b−1) levels, which each chunk has its own) or 64 (exact, for tests
-   * of exactness and for institutions).
+   * of exactness and, on open texts, for institutions).
    */
   readonly bits: 1 | 2 | 3 | 4 | 64;
   /** Error-feedback decay β: residual ← β·residual + delta. */

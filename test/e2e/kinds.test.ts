@@ -113,8 +113,14 @@ describe("a running run", () => {
     // A few chapters of the run's own book: one line said over and over makes the shared model worse, and is refused for it.
     const chapters = readFileSync(createRequire(import.meta.url).resolve(BOOK), "utf8").slice(0, 200_000);
     writeFileSync(join(texts, "diary.txt"), `${secret}. ${chapters}\n${secret}.`);
-    await joins("member", ["--threads", "1", "--engine", "wasm", "--private-data", texts]);
-    await joined?.stop("SIGINT");
+    const flags = ["--threads", "1", "--engine", "wasm", "--private-data", texts];
+    const member = await joins("member", flags);
+    expect(await member.stop("SIGTERM")).toBe(0);
+    const { run } = (await member.waitFor(({ event }) => event === "agreed")) as { readonly run?: string };
+    const elsewhere = startContributor(relay.origin, join(folder.path, "member"), [...flags, "--run", "0".repeat(64)]);
+    joined = elsewhere;
+    expect(await elsewhere.exited).toBe(2);
+    expect(elsewhere.errors()).toContain(`The relay serves the run ${run}, and 0000`);
     await relay.stop("SIGINT"); // so that nothing is half written while everything is read
     const places = [join(folder.path, "relay"), join(folder.path, "member")];
     const files = places.flatMap((place) =>
@@ -133,7 +139,9 @@ describe("flags that cannot be used", () => {
     [["--relay", "http://x", "--runtime", "cobol"], "--runtime"],
     [["--relay", "http://x", "--duty", "0"], "--duty"],
     [["--frobnicate"], "frobnicate"],
-    [["--relay", "http://x", "--private-data", "/nowhere/at/all"], "/nowhere/at/all"],
+    [["--private-data", "/nowhere/at/all"], "/nowhere/at/all"],
+    [["--relay", "http://x", "--private-data", "/nowhere/at/all"], "--plain-http"],
+    [["--relay", "http://x/heddle"], "is it http://x?"],
   ])("%j end with a sentence and exit code 2", async (args, word) => {
     joined = startContributor("http://127.0.0.1:9", join(folder.path, "flags"), args);
     expect(await joined.exited).toBe(2);

@@ -2,7 +2,7 @@
  * Reads a member's private text files. What is read here goes into the training corpus in memory and nowhere else: the text has no
  * path to the store, to a message or to a log. What training makes of it has: parameters are sent and stored.
  */
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, readFile, realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import { createCorpus, type Corpus } from "../data/corpus.ts";
@@ -12,20 +12,27 @@ import { normaliseText } from "../data/text.ts";
 export const PRIVATE_BYTES_MAX = 1_073_741_824;
 const TEXT_FILE = /\.(txt|md|text|csv|tsv|json|jsonl|html|xml|tex|rst)$/i;
 
-/** Text files of `folder` and below, in path order. Throws HeddleError "bad-input" when there is nothing to train on. */
+/**
+ * Text files of `folder` and below, in path order, one a shard. Links are followed: whoever put one there means what it leads to. Throws
+ * HeddleError "bad-input" when there is nothing to train on.
+ */
 export async function readPrivateCorpus(folder: string): Promise<Corpus> {
-  const paths = await textFilesBelow(folder);
+  const failed = (error: unknown): never => {
+    throw new HeddleError("bad-input", `Cannot read the folder "${folder}": ${messageIn(error)}`, { cause: error });
+  };
+  const root = await realpath(folder).catch(failed);
+  const files = await textFilesBelow(folder, new Set([root])).catch(failed);
   const shards: Uint8Array[] = [];
   let total = 0;
-  for (const path of paths) {
-    total += (await stat(path)).size;
+  for (const { path, bytes } of files) {
+    total += bytes;
     if (total > PRIVATE_BYTES_MAX) {
       throw new HeddleError(
-        "limit",
+        "bad-input",
         `Cannot read "${folder}": its text files are larger than ${PRIVATE_BYTES_MAX} bytes together`,
       );
     }
-    shards.push(normaliseText(new Uint8Array(await readFile(path)), `"${path}"`));
+    shards.push(normaliseText(new Uint8Array(await readFile(path).catch(failed)), `"${path}"`));
   }
   if (total === 0) {
     throw new HeddleError(
@@ -36,12 +43,30 @@ export async function readPrivateCorpus(folder: string): Promise<Corpus> {
   return createCorpus(shards);
 }
 
-async function textFilesBelow(folder: string): Promise<string[]> {
-  const entries = await readdir(folder, { withFileTypes: true, recursive: true }).catch((error: unknown) => {
-    throw new HeddleError("bad-input", `Cannot read the folder "${folder}": ${messageIn(error)}`, { cause: error });
-  });
-  return entries
-    .filter((entry) => entry.isFile() && TEXT_FILE.test(entry.name))
-    .map((entry) => join(entry.parentPath, entry.name))
-    .sort();
+interface TextFile {
+  readonly path: string;
+  readonly bytes: number;
+}
+
+/** `seen`: real paths of the folders and files that were found already; links may lead back to them. */
+async function textFilesBelow(folder: string, seen: Set<string>): Promise<TextFile[]> {
+  const found: TextFile[] = [];
+  for (const name of (await readdir(folder)).sort()) {
+    const path = join(folder, name);
+    const isText = TEXT_FILE.test(name);
+    const about = await stat(path).catch((error: unknown) => {
+      if (isText) {
+        throw error; // a text that is not there, such as one that is still to be fetched, is not left out unsaid
+      }
+    });
+    if (about?.isDirectory() !== true && !(isText && about?.isFile() === true)) {
+      continue;
+    }
+    const real = await realpath(path);
+    if (!seen.has(real)) {
+      seen.add(real);
+      found.push(...(about.isDirectory() ? await textFilesBelow(path, seen) : [{ path, bytes: about.size }]));
+    }
+  }
+  return found;
 }

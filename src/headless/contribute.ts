@@ -33,6 +33,7 @@ import type { Engine } from "../tensor/engine.ts";
 import { keepAgreement } from "./agreement.ts";
 import type { ContributeConfig } from "./config.ts";
 import { headlessGpu } from "./gpu.ts";
+import { dialOrSayWhy } from "./reach.ts";
 import { readPrivateCorpus } from "./private-data.ts";
 
 /** Contributes until `stop` resolves. Throws HeddleError with a sentence when it cannot begin. */
@@ -62,8 +63,9 @@ export async function contribute(
     onRemembered: say.agreed,
   });
   const rtc = config.rtc || config.peers ? await rtcOpener() : undefined;
+  const url = `${config.relay.replace(/^http/, "ws")}/link`;
   const contributor: Contributor = createContributor({
-    dial: (attach) => dialWebSocket({ url: `${config.relay.replace(/^http/, "ws")}/link`, attach }),
+    dial: (attach) => dialOrSayWhy(config.relay, () => dialWebSocket({ url, attach })),
     ...(rtc === undefined || !config.rtc ? {} : { openRtc: rtc.openRtc }),
     ...(rtc === undefined ? {} : { peerRtc: rtc.peerRtc }),
     peers: config.peers,

@@ -27,7 +27,13 @@ const QUIET = [
   "--disable-sync",
 ];
 
-/** Contributes until `stop` resolves. Throws HeddleError "no-engine" without a browser, "unreachable" without a relay. */
+/** Devices of graphics drivers. Containers may have NVIDIA's alone. */
+const GPUS = ["/dev/dri", "/dev/nvidia0"];
+
+/**
+ * Contributes until `stop` resolves. Throws HeddleError "no-engine" without a browser, "unreachable" without a relay, "device-lost" when the
+ * page ends or gives up before.
+ */
 export async function contributeInChromium(
   config: ContributeConfig,
   stop: Promise<void>,
@@ -53,11 +59,15 @@ export async function contributeInChromium(
   mkdirSync(profile, { recursive: true });
   const asRoot = process.getuid?.() === 0;
   const webgpu = config.engine === "webgpu" ? ["--enable-unsafe-webgpu", "--ignore-gpu-blocklist"] : [];
-  const software = config.engine === "webgpu" && !existsSync("/dev/dri") ? ["--use-webgpu-adapter=swiftshader"] : [];
+  const software = config.engine === "webgpu" && !mayHaveGpu() ? ["--use-webgpu-adapter=swiftshader"] : [];
   const context = await chromium
     .launchPersistentContext(profile, {
       executablePath,
       headless: true,
+      // Signals are ours: who stops the page first asks it to leave.
+      handleSIGINT: false,
+      handleSIGTERM: false,
+      handleSIGHUP: false,
       args: [...QUIET, ...(asRoot ? ["--no-sandbox"] : []), ...webgpu, ...software],
     })
     .catch((error: unknown) => {
@@ -73,8 +83,13 @@ export async function contributeInChromium(
     await press(page);
     await follow(page, config, stop, print);
   } finally {
-    await context.close();
+    await context.close().catch(() => undefined); // Chromium may have ended by itself
   }
+}
+
+/** Only Linux says by its files that there is none. */
+function mayHaveGpu(): boolean {
+  return process.platform !== "linux" || GPUS.some((path) => existsSync(path));
 }
 
 async function openPage(page: Page, config: ContributeConfig): Promise<void> {
@@ -88,23 +103,26 @@ async function openPage(page: Page, config: ContributeConfig): Promise<void> {
 
 /** What a person does: the main button, then the agreement if it is asked for. */
 async function press(page: Page): Promise<void> {
-  await page.locator("#main:not([hidden])").click({ timeout: 30_000 });
+  await page
+    .locator("#main:not([hidden])")
+    .click({ timeout: 30_000 })
+    .catch(async (error: unknown) => {
+      const words = `Cannot contribute on the relay's page. It says: ${await textOf(page, "#state")}`;
+      throw new HeddleError("unreachable", words, { cause: error });
+    });
   const agree = page.getByRole("button", { name: "Agree and start" });
   await agree.click({ timeout: 3_000 }).catch(() => undefined); // remembered from an earlier start
 }
 
-/** Prints the page's state whenever its words change. */
+/** Prints the page's state whenever its words change, until `stop` resolves or the page cannot go on by itself. */
 async function follow(
   page: Page,
   config: ContributeConfig,
   stop: Promise<void>,
   print: (text: string) => void,
 ): Promise<void> {
-  const ended = Promise.race([
-    stop,
-    page.waitForEvent("close", { timeout: 0 }),
-    page.waitForEvent("crash", { timeout: 0 }),
-  ]).then(() => true);
+  const ended = Promise.race([stop.then(() => true), lossOf(page)]);
+  ended.catch(() => undefined); // looked at below
   const seen = new Set(await rowsOf(page)); // what the page remembers of earlier visits is not news
   let state = "";
   do {
@@ -113,6 +131,14 @@ async function follow(
       state = words;
       print(config.json ? `${JSON.stringify({ event: "status", sentence: words })}\n` : `${words}\n`);
     }
+    if (
+      (await page
+        .locator(GIVEN_UP)
+        .count()
+        .catch(() => 0)) > 0
+    ) {
+      throw new HeddleError("device-lost", `The page in Chromium has given up: ${words}`);
+    }
     for (const text of await rowsOf(page)) {
       if (/^(Accepted|Refused)/.test(text) && !seen.has(text)) {
         seen.add(text);
@@ -120,6 +146,18 @@ async function follow(
       }
     }
   } while (!(await Promise.race([ended, wait(LOOK_MS)])));
+}
+
+/** What a page shows that waits for a person. */
+const GIVEN_UP = '#panel[data-mood="trouble"] #main[data-act="retry"]';
+
+/** Rejects when the page is gone. */
+function lossOf(page: Page): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    const lose = (how: string) => (): void => reject(new HeddleError("device-lost", `The page in Chromium ${how}`));
+    page.once("crash", lose("has crashed"));
+    page.once("close", lose("was closed, or Chromium has ended"));
+  });
 }
 
 /** How often the page is looked at. */

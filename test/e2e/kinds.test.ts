@@ -95,7 +95,11 @@ describe("a running run", () => {
   });
 
   test("accepts one in headless Chromium", async () => {
-    await joins("chromium", ["--runtime", "chromium"]);
+    const chromium = await joins("chromium", ["--runtime", "chromium"]);
+    const [browser] = execSync(`pgrep -P ${chromium.pid}`, { encoding: "utf8" }).split("\n");
+    process.kill(Number(browser), "SIGKILL");
+    expect(await chromium.exited, "a supervisor starts it again").toBe(1);
+    expect(chromium.errors()).toContain("The page in Chromium ");
   });
 
   test("never takes a software GPU by itself", async () => {

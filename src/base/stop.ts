@@ -4,21 +4,33 @@
  */
 
 export interface StopSignal {
+  /** What is worked on is not wanted any more. */
   readonly aborted: boolean;
-  /** Calls `wake` once when the signal is aborted; the returned function takes that back. */
+  /** Its time is over: what was made until now is wanted. */
+  readonly ended: boolean;
+  /** Calls `wake` once when one of the two is; the returned function takes that back. */
   onAbort(wake: () => void): () => void;
 }
 
 export interface Stop extends StopSignal {
   abort(): void;
+  end(): void;
 }
 
 export function createStop(): Stop {
   const wakes = new Set<() => void>();
-  let aborted = false;
+  let [aborted, ended] = [false, false];
+  const wakeAll = (): void => {
+    const woken = [...wakes];
+    wakes.clear();
+    woken.forEach((wake) => wake());
+  };
   return {
     get aborted() {
       return aborted;
+    },
+    get ended() {
+      return ended;
     },
     onAbort: (wake) => {
       wakes.add(wake);
@@ -26,9 +38,11 @@ export function createStop(): Stop {
     },
     abort: () => {
       aborted = true;
-      const woken = [...wakes];
-      wakes.clear();
-      woken.forEach((wake) => wake());
+      wakeAll();
+    },
+    end: () => {
+      ended = true;
+      wakeAll();
     },
   };
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { HeddleError } from "../base/assert.ts";
-import { concatBytes, digestOf, type Digest } from "../base/bytes.ts";
+import { concatBytes, digestOf, type ContributionId, type Digest } from "../base/bytes.ts";
 import { decodeHeader } from "../protocol/codec.ts";
 import type { Program } from "../tensor/program.ts";
 import { createTwin } from "../tensor/twin.ts";
@@ -248,6 +248,78 @@ describe("createContributor()", () => {
     await stage.pass(1000);
     expect(stage.views.length).toBeLessThanOrEqual(2.5 * 2 + 1);
     expect(stage.views.at(-1)).toMatchObject({ status: stage.contributor.view().status, step: 2 });
+  });
+
+  test("finish() ends training as its deadline would, and waits until the relay has what was made", async () => {
+    const stage = new Stage();
+    stage.contributor.start();
+    await stage.pass(500);
+    stage.assign("t1", 1, 1_000_000);
+    await settle();
+    expect(stage.contributor.view()).toMatchObject({ status: "training" });
+    let finished = false;
+    const finishing = stage.contributor.finish(5_000).then(() => (finished = true));
+    await stage.pass(500);
+    const { header } = stage.last("contribute");
+    expect(decodeHeader(header)).toMatchObject({ value: { assignment: "t1", steps: 1 } });
+    expect(finished).toBe(false);
+    stage.say({ type: "have", contribution: digestOf(header) as string as ContributionId, pieces: 1 });
+    await stage.pass(10);
+    await finishing;
+    await stage.contributor.stop();
+    expect((await stage.page()).signed).not.toBeNull();
+  });
+
+  test("finish() waits for no relay that is away or silent, and for nothing where nothing is trained", async () => {
+    const stage = new Stage();
+    await stage.contributor.finish(5_000);
+    stage.contributor.start();
+    await stage.pass(500);
+    await stage.contributor.finish(5_000);
+    for (const [round, way] of ["away", "silent"].entries()) {
+      stage.assign(`t${round}`, round, 1_000_000);
+      await settle();
+      const beganMs = stage.clock.nowMs();
+      let tookMs = -1;
+      void stage.contributor.finish(5_000).then(() => (tookMs = stage.clock.nowMs() - beganMs));
+      if (way === "away") {
+        stage.relayEnd?.close("gone");
+      }
+      await stage.pass(6_000);
+      expect(tookMs, way).toBe(way === "away" ? 0 : 5_000);
+      expect((await stage.page()).signed?.pending.round).toBe(round);
+      stage.say({
+        type: "verdict",
+        contribution: (await stage.page()).signed?.pending.id as ContributionId,
+        verdict: { type: "accepted" },
+      });
+      await stage.pass(100);
+    }
+  });
+
+  test("a device that has stopped fetches no checkpoint in place of what it was fetching", async () => {
+    const stage = new Stage();
+    stage.contributor.start();
+    await stage.pass(500);
+    const count = stage.fetched.length;
+    let stopped: Promise<void> | undefined;
+    stage.blobs.get = () => {
+      stopped ??= stage.contributor.stop(); // while the update is fetched, which then fails; the checkpoint would follow
+      return undefined;
+    };
+    stage.say({
+      type: "version",
+      head: {
+        ...stage.head,
+        version: 1,
+        digest: digestOf(new Uint8Array(1)),
+        parent: stage.head.digest,
+        update: { digest: digestOf(new Uint8Array(2)), bytes: 9 },
+      },
+    });
+    await stage.pass(100);
+    await stopped;
+    expect(stage.fetched.length).toBe(count + 1);
   });
 
   test("stop() resolves when nothing runs any more, and start() begins anew", async () => {

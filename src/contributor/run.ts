@@ -20,6 +20,7 @@ import { Peers, type PeerRtc } from "./peers.ts";
 import { viewOf } from "./projection.ts";
 import {
   createState,
+  isThere,
   type ContributorEvent,
   type Effect,
   type Failure,
@@ -83,6 +84,8 @@ export interface Contributor {
   start(): void;
   pause(): void;
   resume(): void;
+  /** Has training end now instead of at its deadline, and resolves when the relay has what was made, or after `msMax`. */
+  finish(msMax: number): Promise<void>;
   /** Leaves; resolves when nothing runs any more and the engine is put away. */
   stop(): Promise<void>;
   setDuty(duty: number): void;
@@ -105,6 +108,7 @@ export function createContributor(options: ContributorOptions): Contributor {
     start: () => session.dispatch({ type: "start" }),
     pause: () => session.dispatch({ type: "pause" }),
     resume: () => session.dispatch({ type: "resume" }),
+    finish: (msMax) => session.finish(msMax),
     stop: () => {
       session.dispatch({ type: "stop" });
       return session.settled();
@@ -133,6 +137,8 @@ class Session {
   #busy = false;
   readonly #tasks = new Set<Promise<void>>();
   #wake: { readonly timeMs: number; readonly cancel: () => void } | undefined;
+  /** Called after each event. */
+  #onEvent: () => void = () => undefined;
   #shownMs = Number.NEGATIVE_INFINITY;
   #showing = false;
   /** Bytes fetched by digest. */
@@ -199,6 +205,7 @@ class Session {
     } finally {
       this.#busy = false;
     }
+    this.#onEvent();
     this.#peers.update();
     this.#setWake(tickedMs);
     this.#show();
@@ -212,6 +219,26 @@ class Session {
   setDuty(duty: number): void {
     this.duty = clampDuty(duty);
     this.#show();
+  }
+
+  async finish(msMax: number): Promise<void> {
+    const { job } = this.#state;
+    if (job?.type !== "train") {
+      return;
+    }
+    this.#stop.end();
+    await new Promise<void>((settle) => {
+      const cancel = this.#options.clock.after(msMax, settle);
+      this.#onEvent = () => {
+        const state = this.#state;
+        const made = state.job?.assignment !== job.assignment;
+        if (made && (state.pending === null || isThere(state) || state.link.type !== "open")) {
+          cancel();
+          settle();
+        }
+      };
+    });
+    this.#onEvent = () => undefined;
   }
 
   async settled(): Promise<void> {
@@ -349,6 +376,9 @@ class Session {
   }
 
   async #fetchBlob(...[digest, bytesMax]: Parameters<FetchBlob>): Promise<Bytes> {
+    if (this.#state.intent === "stopped") {
+      throw new HeddleError("unreachable", "Nothing is fetched any more: this device has stopped");
+    }
     const bytes = await this.#options.fetchBlob(digest, bytesMax);
     this.#downloaded += bytes.length;
     return bytes;

@@ -41,7 +41,7 @@ export interface LocalRun {
 export interface JobOptions {
   /** By the clock that the work was created with. */
   readonly deadlineMs: number;
-  /** Once `aborted` is true the work ends after the step at hand. */
+  /** Once `aborted` or `ended` is true the work ends after the step at hand. */
   readonly signal: StopSignal;
   readonly onStep: (step: { readonly step: number; readonly tokens: number; readonly loss: number }) => void;
 }
@@ -139,7 +139,7 @@ export async function createWork(options: WorkOptions): Promise<Work> {
         );
         // The event loop turns after each step, so that pause and stop act on an engine that never waits.
         await sleep(clock, 0);
-        if (clock.nowMs() >= deadlineMs) {
+        if (signal.ended || clock.nowMs() >= deadlineMs) {
           break;
         }
       }

@@ -194,14 +194,14 @@ describe("createPace()", () => {
     expect(device.sleptMs).toBe(0);
   });
 
-  test("rests no more once the work is to stop", async () => {
+  test.each(["abort", "end"] as const)("rests no more once the work is to stop: %s", async (how) => {
     const device = new Device(() => 1);
     const pace = createPace({ clock: device.clock, duty: () => 0.1 });
     const signal = createStop();
     await pace.work(
       async () => {
         device.nowMs += 100;
-        signal.abort();
+        signal[how]();
       },
       { signal },
     );
@@ -210,7 +210,7 @@ describe("createPace()", () => {
     expect(device.sleptMs).toBeCloseTo(900, 6); // it is still owed when the work goes on
   });
 
-  test("a rest under way ends when the work is to stop", async () => {
+  test.each(["abort", "end"] as const)("a rest under way ends when the work is to stop: %s", async (how) => {
     let nowMs = 0;
     let cancelled = 0;
     // Its timers never come.
@@ -225,7 +225,7 @@ describe("createPace()", () => {
     );
     await new Promise((resolve) => setImmediate(resolve)); // by now it rests
     nowMs += 10;
-    signal.abort();
+    signal[how]();
     await resting;
     expect(cancelled).toBe(1);
   });

@@ -101,7 +101,8 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
   };
   const rest = async (): Promise<void> => {
     const { signal, deadlineMs = Number.POSITIVE_INFINITY } = until;
-    if (debtMs < (seen === false ? HIDDEN_REST_MS_MIN : REST_MS_MIN) || signal?.aborted === true) {
+    const over = signal?.aborted === true || signal?.ended === true;
+    if (debtMs < (seen === false ? HIDDEN_REST_MS_MIN : REST_MS_MIN) || over) {
       return;
     }
     const startMs = clock.nowMs();

@@ -52,6 +52,7 @@ export const CONTRIBUTE_USAGE = `npm run contribute -- --relay URL [options]
                          this machine's IP address, and it sees theirs (off unless you say so)
   --json                 print JSON lines
   --help                 print this text
+Ctrl-C or SIGTERM sends what was trained so far and leaves, within ten seconds; a second one ends at once.
 DEBUG=2 in the environment tells every compiled Plan on standard error: ops, kernels, FLOPs, bytes, memory.`;
 
 /** Throws HeddleError "bad-input" with a sentence for a flag that cannot be used. */

@@ -36,6 +36,9 @@ import { headlessGpu } from "./gpu.ts";
 import { dialOrSayWhy } from "./reach.ts";
 import { readPrivateCorpus } from "./private-data.ts";
 
+/** Whoever is asked to stop within a round gives what it has made of it, where that takes no longer. */
+const FINISH_MS_MAX = 7_000;
+
 /** Contributes until `stop` resolves. Throws HeddleError with a sentence when it cannot begin. */
 export async function contribute(
   config: ContributeConfig,
@@ -49,7 +52,10 @@ export async function contribute(
   const pace = createPace({ clock: systemClock, duty: () => config.duty });
   const tunings = openTunings(store.keys);
   const opening = (wanted: WantedEngine): Promise<OpenEngineOptions> => optionsFor(config, wanted, { pace, tunings });
-  const begun = await beginEngine(await opening(config.engine));
+  const begun = await Promise.race([opening(config.engine).then(beginEngine), stop]);
+  if (begun === undefined) {
+    return; // asked to stop while the machine's engines were tried
+  }
   const { kind, device } = begun.engine;
   using keeper = keepEngine(begun, async (wanted, inTurn) => openEngine(await opening(wanted), inTurn));
   if (privateCorpus !== undefined) {
@@ -102,6 +108,7 @@ export async function contribute(
   });
   contributor.start();
   await Promise.race([stop, failure(contributor)]);
+  await contributor.finish(FINISH_MS_MAX);
   await contributor.stop();
   await store.close();
 }

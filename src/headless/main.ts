@@ -15,9 +15,15 @@ const print = (text: string): void => {
   process.stdout.write(text);
 };
 
+/** Leaving takes so long at most; what matters is on the disk at any moment. */
+const LEAVING_MS_MAX = 10_000;
+/** One press of Ctrl-C arrives more than once: from the terminal and from whoever started this. */
+const SAME_PRESS_MS = 500;
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
 /** Resolves on Ctrl-C, on a polite kill, and when the process that started this one is gone. */
 const stopped = new Promise<void>((settle) => {
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  for (const signal of SIGNALS) {
     process.on(signal, () => settle());
   }
   process.on("disconnect", () => settle());
@@ -27,6 +33,11 @@ const stopped = new Promise<void>((settle) => {
     const parent = process.ppid;
     setInterval(() => process.ppid === parent || settle(), 1_000).unref();
   }
+});
+
+void stopped.then(() => {
+  setTimeout(() => process.exit(0), LEAVING_MS_MAX).unref();
+  setTimeout(() => SIGNALS.forEach((signal) => process.on(signal, () => process.exit(130))), SAME_PRESS_MS).unref();
 });
 
 async function run(config: ContributeConfig): Promise<void> {
@@ -52,6 +63,7 @@ async function runInDeno(): Promise<void> {
     stdio: "inherit",
   });
   void stopped.then(() => child.kill("SIGTERM"));
+  process.once("exit", () => child.kill("SIGKILL")); // where this process does not wait for it any more
   const code = await new Promise<number>((settle) => {
     child.once("exit", (status) => settle(status ?? 1));
   });

@@ -180,7 +180,7 @@ export class Stage {
     expect(found?.type).toBe(type);
     return found as Extract<ContributorMessage, { type: K }>;
   }
-  assign(id: string, round: number): void {
+  assign(id: string, round: number, stepsMax = 2): void {
     const { version: baseVersion, digest: baseDigest } = this.head;
     const assignment: TrainAssignment = {
       type: "train",
@@ -189,7 +189,7 @@ export class Stage {
       baseVersion,
       baseDigest,
       seed: 1,
-      stepsMax: 2,
+      stepsMax,
       keep: charter.uplink.keep,
       trainMs: 9000,
     };

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -135,6 +135,12 @@ test("openEmbeddedStore() refuses a store that this process has open already", a
   await expect(openEmbeddedStore(dir)).rejects.toMatchObject({ code: "store" });
   await store.keys.set("still", Uint8Array.of(1));
   await store.close();
+});
+
+test("openEmbeddedStore() makes a folder that is its owner's alone", async () => {
+  const made = join(dir, "made");
+  await (await openEmbeddedStore(made)).close();
+  expect((await stat(made)).mode & 0o777).toBe(0o700);
 });
 
 test("openEmbeddedStore() says why a folder cannot be used", async () => {

@@ -19,7 +19,8 @@ export const DATABASE = "heddle.sqlite";
  */
 export function openLocked(dir: string, action: string): DatabaseSync {
   try {
-    mkdirSync(dir, { recursive: true });
+    // What is kept here may be computed from private texts: nobody else on the machine is to read it.
+    mkdirSync(dir, { recursive: true, mode: 0o700 });
     accessSync(dir, constants.W_OK);
   } catch (error) {
     throw new HeddleError("store", `Cannot ${action}: folder "${dir}" cannot be made or written`, { cause: error });

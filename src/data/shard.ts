@@ -11,7 +11,8 @@ export const SHARD_BYTES_MAX = 1_048_576;
 /** Most shards of one data set. */
 export const DATASET_SHARDS_MAX = 1_024;
 /** Names are part of keys, flags and URLs. */
-const NAME = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/;
+export const DATASET_NAME_CHARS_MAX = 64;
+const NAME = /^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$/;
 const LICENCE_CHARS_MAX = 200;
 
 /** The form of the charter's `Dataset`, whatever its categories are called. */
@@ -51,7 +52,7 @@ export function characterStart(text: Uint8Array, at: number): number {
 
 /** Whether a text can name a data set: 1 to 64 lower-case letters, digits and inner . _ - */
 export function isDatasetName(name: string): boolean {
-  return NAME.test(name);
+  return name.length <= DATASET_NAME_CHARS_MAX && NAME.test(name);
 }
 
 /**

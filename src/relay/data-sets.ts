@@ -9,6 +9,7 @@ import { HeddleError } from "../base/assert.ts";
 import { type Bytes, concatBytes } from "../base/bytes.ts";
 import { mayTravel } from "../data/category.ts";
 import { cutSample } from "../data/sample.ts";
+import { DATASET_NAME_CHARS_MAX } from "../data/shard.ts";
 import { normaliseText } from "../data/text.ts";
 import type { Dataset } from "../protocol/charter.ts";
 import type { Store } from "../store/store.ts";
@@ -37,7 +38,8 @@ export async function chooseData(store: Store, names: readonly string[]): Promis
   // The name and licence of what is held out say where it comes from; all sets together are cut once.
   const text = concatBytes(await readShards(store, datasets));
   const about = {
-    name: names.length === 1 ? `${names[0]}-run` : "mixed-run",
+    name:
+      names.length === 1 ? `${names[0]?.slice(0, DATASET_NAME_CHARS_MAX - "-run-held-out".length)}-run` : "mixed-run",
     licence: [...new Set(datasets.map(({ licence }) => licence))].join("; ").slice(0, 200),
     category: "fully-open" as const,
   };

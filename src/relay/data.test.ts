@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -6,6 +6,7 @@ import { HeddleError } from "../base/assert.ts";
 import { decode, encode } from "../data/text.ts";
 import { cutSample } from "../data/sample.ts";
 import { createMemoryDisk, createMemoryStore } from "../store/memory.ts";
+import { chooseData } from "./data-sets.ts";
 import { listDatasets, readDataset, runData, storeDataset } from "./data.ts";
 
 let folder: string;
@@ -48,14 +49,24 @@ describe("data add", () => {
     const texts = await Promise.all(
       (record?.shards ?? []).map(async ({ digest }) => decode((await store.blobs.get(digest)) ?? [])),
     );
-    expect(texts).toEqual(["one\ntwo\n", "drei €\n"]);
+    expect(texts).toEqual(["one\ntwo\ndrei €\n"]);
     expect(await run("list")).toBe(0);
     expect(printed).toEqual([
-      "Added poems: 17 bytes in 2 shards, CC0-1.0, fully-open",
-      "poems: 17 bytes in 2 shards, CC0-1.0, fully-open",
+      "Added poems: 17 bytes in 1 shard, CC0-1.0, fully-open",
+      "poems: 17 bytes in 1 shard, CC0-1.0, fully-open",
     ]);
     expect(await run("add", first, ...ABOUT)).toBe(0);
     expect(printed.at(-1)).toBe("Replaced poems: 8 bytes in 1 shard, CC0-1.0, fully-open");
+  });
+
+  test("takes more files than a data set has shards, and no more bytes than it may have", async () => {
+    const small = await file("small.txt", "a line\n");
+    expect(await run("add", ...Array.from({ length: 1_025 }, () => small), ...ABOUT)).toBe(0);
+    expect(printed.at(-1)).toContain("7175 bytes in 1 shard");
+    const large = await file("large.txt", "");
+    await truncate(large, 268_435_456); // nothing of it is on the disk, and it is not read
+    expect(await run("add", large, large, large, large, small, ...ABOUT)).toBe(1);
+    expect(faults.at(-1)).toContain("1073741831 bytes together, need at most 1073741824");
   });
 
   test("takes nothing in that may not travel", async () => {
@@ -120,4 +131,17 @@ describe("readDataset()", () => {
       await expect(readDataset(store, "poems"), record).rejects.toThrow(/Cannot read data set "poems"/);
     }
   });
+});
+
+test("chooseData() trains on a data set of any name that can be added", async () => {
+  const store = createMemoryStore({ disk });
+  const name = "n".repeat(64);
+  const { train } = cutSample(encode("words\n".repeat(90)), {
+    name: "short",
+    licence: "CC0-1.0",
+    category: "fully-open",
+  });
+  await storeDataset(store, { ...train, record: { ...train.record, name } });
+  const { evaluation } = await chooseData(store, [name]);
+  expect(evaluation.name).toBe(`${"n".repeat(51)}-run-held-out`);
 });

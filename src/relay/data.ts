@@ -7,7 +7,7 @@ import { readFile, stat } from "node:fs/promises";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { HeddleError, messageIn } from "../base/assert.ts";
-import { type Bytes, isDigest } from "../base/bytes.ts";
+import { type Bytes, concatBytes, isDigest } from "../base/bytes.ts";
 import { mayTravel } from "../data/category.ts";
 import type { CutDataset } from "../data/sample.ts";
 import { cutShards, DATASET_SHARDS_MAX, describeDataset, isDatasetName, SHARD_BYTES_MAX } from "../data/shard.ts";
@@ -19,6 +19,7 @@ import { openPlace, PLACE_OPTIONS, readPlace, type Place } from "./place.ts";
 
 /** One text file; larger texts are given as several files. */
 const TEXT_FILE_BYTES_MAX = 268_435_456;
+const DATASET_BYTES_MAX = DATASET_SHARDS_MAX * SHARD_BYTES_MAX;
 
 const KEY_PREFIX = "dataset/";
 
@@ -36,7 +37,7 @@ npm run data -- list [--dir FOLDER | --nats ADDRESS]
   --nats ADDRESS    the address that the relay is given, when it keeps its run on NATS; the relay may be running
   --help            print this text
 
-  Limits: ${TEXT_FILE_BYTES_MAX / 1_048_576} MiB a file, ${(DATASET_SHARDS_MAX * SHARD_BYTES_MAX) / 1_048_576} MiB a data set.
+  Limits: ${TEXT_FILE_BYTES_MAX / 1_048_576} MiB a file, ${DATASET_BYTES_MAX / 1_048_576} MiB a data set.
   CRLF line ends become LF and a byte-order mark is dropped.`;
 
 /** What the command needs from outside. */
@@ -150,10 +151,21 @@ function parseDataCommand(args: readonly string[]): DataCommand | "help" {
 }
 
 async function addFiles(command: DataCommand & { type: "add" }, surroundings: DataSurroundings): Promise<void> {
-  const shards: Bytes[] = [];
+  let total = 0;
   for (const file of command.files) {
-    shards.push(...cutShards(await readText(file)));
+    total += await sizeOf(file);
   }
+  if (total > DATASET_BYTES_MAX) {
+    throw new HeddleError(
+      "limit",
+      `Cannot add "${command.name}": its files have ${total} bytes together, need at most ${DATASET_BYTES_MAX}`,
+    );
+  }
+  const texts: Bytes[] = [];
+  for (const file of command.files) {
+    texts.push(await readText(file));
+  }
+  const shards = cutShards(concatBytes(texts)); // all at once: many small files are few shards
   const record = describeDataset(command, shards);
   await withStore(surroundings, command.place, async (store) => {
     const before = await readDataset(store, record.name);
@@ -162,8 +174,8 @@ async function addFiles(command: DataCommand & { type: "add" }, surroundings: Da
   });
 }
 
-/** A text file, normalised. Throws HeddleError "bad-input" or "limit" with a sentence. */
-async function readText(file: string): Promise<Bytes> {
+/** Bytes of a text file. Throws HeddleError "bad-input" or "limit" with a sentence. */
+async function sizeOf(file: string): Promise<number> {
   const about = await stat(file).catch((error: unknown) => {
     throw new HeddleError("bad-input", `Cannot read "${file}": ${messageIn(error)}`, { cause: error });
   });
@@ -177,6 +189,11 @@ async function readText(file: string): Promise<Bytes> {
       `Cannot read "${file}": it has ${about.size} bytes, need at most ${TEXT_FILE_BYTES_MAX}; split it into several files`,
     );
   }
+  return about.size;
+}
+
+/** A text file, normalised. Throws HeddleError "bad-input" with a sentence. */
+async function readText(file: string): Promise<Bytes> {
   const bytes = await readFile(file).catch((error: unknown) => {
     throw new HeddleError("bad-input", `Cannot read "${file}": ${messageIn(error)}`, { cause: error });
   });

@@ -4,7 +4,7 @@
  * down) and another's is checked. `run.ts` calls it and `tick.ts` decides when.
  */
 import { HeddleError, messageIn, present } from "../base/assert.ts";
-import { bytesToFloats, digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
+import { digestOf, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import { createTurn } from "../base/turn.ts";
 import type { FetchBlob } from "../net/link.ts";
 import { keepMaxOf, type Charter, type Compression } from "../protocol/charter.ts";
@@ -14,8 +14,8 @@ import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
 import type { TrainAssignment, ValidateAssignment, VersionInfo } from "../protocol/messages.ts";
 import { countPieces, digestPieces, pieceAt } from "../protocol/pieces.ts";
 import type { Store } from "../store/store.ts";
-import { applyUpdate } from "../update/delta.ts";
 import { unpackUpdate } from "../update/unpack.ts";
+import { fetchBase } from "./base.ts";
 import { openNotebook, type Held, type Page, type Signed } from "./notebook.ts";
 import { packOnHost, type Feed } from "./packing.ts";
 import { roundsMissed, setApart, settled, settledLate, startOf } from "./residual.ts";
@@ -325,53 +325,6 @@ async function fetchTexts(charter: Charter, { store, fetchBlob, onTrouble }: Des
   return texts;
 }
 
-interface FetchBaseOptions {
-  readonly held: Held | undefined;
-  readonly earlier: readonly VersionInfo[];
-  readonly charter: Charter;
-  readonly fetchBlob: FetchBlob;
-  readonly fetchCheckpoint: FetchBlob;
-}
-
-async function fetchBase(head: VersionInfo, options: FetchBaseOptions): Promise<Float32Array<ArrayBuffer>> {
-  const { held, earlier, charter, fetchBlob, fetchCheckpoint } = options;
-  if (head.digest === held?.digest) {
-    return held.params;
-  }
-  const updates = held === undefined ? null : updatesSince(held.digest, [...earlier, head]);
-  if (held !== undefined && updates !== null) {
-    const next = await followUpdates(updates, held.params, { charter, fetchBlob });
-    if (next !== null && digestOf(floatBytes(next)) === head.digest) {
-      return next;
-    }
-  }
-  const params = bytesToFloats(await fetchCheckpoint(head.digest, head.checkpointBytes));
-  const digest = digestOf(floatBytes(params));
-  if (digest !== head.digest) {
-    throw new HeddleError("integrity", `Cannot use the checkpoint: its digest is ${digest}, need ${head.digest}`);
-  }
-  return params;
-}
-
-/** `params` [P] after all updates; null where one cannot be fetched or read: the checkpoint is left. */
-async function followUpdates(
-  updates: readonly Update[],
-  params: Float32Array<ArrayBuffer>,
-  { charter, fetchBlob }: Pick<FetchBaseOptions, "charter" | "fetchBlob">,
-): Promise<Float32Array<ArrayBuffer> | null> {
-  const limits = { parameters: params.length, keepMax: charter.downlink.keep };
-  let next = params;
-  for (const { digest, bytes } of updates) {
-    const packed = await fetchBlob(digest, bytes).catch(() => null);
-    const update = packed === null ? null : unpackUpdate(packed, limits);
-    if (update?.ok !== true) {
-      return null;
-    }
-    next = applyUpdate(next, update.value);
-  }
-  return next;
-}
-
 /** What a device keeps of a contribution that is to keep `keep` of a chunk, when it has made so many before. */
 function uplinkOf(
   { uplink, newcomers }: Charter,
@@ -382,26 +335,6 @@ function uplinkOf(
     beta: uplink.beta,
     keep: Math.max(keep, made < newcomers.contributions ? newcomers.keep : 1),
   };
-}
-
-type Update = NonNullable<VersionInfo["update"]>;
-
-/** The updates that lead from version `digest` to the last of `versions`; null where they do not, or a checkpoint is smaller. */
-function updatesSince(digest: Digest, versions: readonly VersionInfo[]): Update[] | null {
-  const updates: Update[] = [];
-  let [wanted, bytes] = [versions.at(-1)?.digest, 0];
-  for (const version of versions.toReversed()) {
-    if (version.digest !== wanted || version.update === null || version.parent === null) {
-      return null;
-    }
-    updates.unshift(version.update);
-    bytes += version.update.bytes;
-    wanted = version.parent;
-    if (wanted === digest) {
-      return bytes < version.checkpointBytes ? updates : null;
-    }
-  }
-  return null;
 }
 
 /** Training that goes on where an assignment ended. */

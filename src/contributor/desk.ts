@@ -16,6 +16,7 @@ import { countPieces, digestPieces, pieceAt } from "../protocol/pieces.ts";
 import type { Store } from "../store/store.ts";
 import { unpackUpdate } from "../update/unpack.ts";
 import { fetchBase } from "./base.ts";
+import { forgetEarlierRuns } from "./forget.ts";
 import { openNotebook, type Held, type Page, type Signed } from "./notebook.ts";
 import { packOnHost, type Feed } from "./packing.ts";
 import { roundsMissed, setApart, settled, settledLate, startOf } from "./residual.ts";
@@ -34,6 +35,8 @@ export interface DeskOptions {
   /** Fetches a checkpoint; default: like any other blob. */
   readonly fetchCheckpoint?: FetchBlob;
   readonly store: Store;
+  /** Where the relay is reached, in whose store others' runs may be, too. */
+  readonly origin?: string | undefined;
   /** SHA-256 */
   readonly hash: (bytes: Bytes) => Promise<Digest>;
   readonly createWork: CreateWork;
@@ -150,6 +153,9 @@ export function createDesk(options: DeskOptions): Desk {
         const contributor = contributorIdOf(key.publicKey);
         work = await options.createWork({ charter, contributor, texts, losses, onEngine: options.onEngine });
         const read = await readOnce();
+        const shards = charter.train.flatMap((set) => set.shards.map(({ digest }) => digest));
+        const present = { run, origin: options.origin ?? "", blobs: new Set([...notebook.names(), ...shards]) };
+        await forgetEarlierRuns(store, present).catch(() => undefined); // the next start goes on
         const { moments, signed, late } = read;
         // What fails twice from the same moments may fail because of them, or of the residual where training begins from it, too.
         if (moments !== null && losses < 2) {

@@ -77,6 +77,8 @@ export interface Notebook {
   read(): Promise<Page>;
   /** Durable when resolved. Calls must not overlap, and the page's arrays must not change. */
   write(page: Page): Promise<void>;
+  /** Blobs that are its own. */
+  names(): ReadonlySet<Digest>;
 }
 
 /** What the key holds. */
@@ -191,6 +193,7 @@ export function openNotebook(
       kept = namesIn(next);
       await keepOnly(kept);
     },
+    names: () => new Set([...kept, ...stored]),
   };
 }
 

@@ -55,6 +55,8 @@ export interface ContributorOptions {
   readonly peers?: boolean;
   readonly fetchBlob: FetchBlob;
   readonly store: Store;
+  /** Where the relay is reached: runs that the store remembers from there are over. Absent: the store is this relay's alone. */
+  readonly origin?: string;
   readonly clock: Clock;
   readonly rng: Rng;
   readonly key: DeviceKey;
@@ -335,13 +337,13 @@ class Session {
   async #prepare({ run, charter, losses }: Extract<Effect, { type: "prepare" }>): Promise<void> {
     if (this.#desk?.run !== run) {
       this.#desk?.putAway();
-      const { key, store, createWork, privateData = false, terms, pieceBytes = PIECE_BYTES } = this.#options;
+      const { key, store, origin, createWork, privateData = false, terms, pieceBytes = PIECE_BYTES } = this.#options;
       const onTrouble = (reason: string): void => this.dispatch({ type: "troubled", reason });
       const fetchBlob: FetchBlob = (digest, bytesMax) => this.#fetchBlob(digest, bytesMax);
       const onEngine = (engine: EngineInUse): void => this.dispatch({ type: "moved", engine });
       const fetchCheckpoint: FetchBlob = async (digest, bytes) =>
         (await this.#peers.fetch(digest, bytes)) ?? fetchBlob(digest, bytes);
-      const given = { run, charter, key, privateData, terms, store, hash: this.#hash, createWork, pieceBytes };
+      const given = { run, charter, key, privateData, terms, store, origin, hash: this.#hash, createWork, pieceBytes };
       this.#desk = createDesk({ ...given, fetchBlob, fetchCheckpoint, onEngine, onTrouble });
     }
     try {

@@ -77,6 +77,7 @@ export async function contribute(
     peers: config.peers,
     fetchBlob: createBlobFetcher({ origin: config.relay }),
     store,
+    origin: config.relay,
     clock: systemClock,
     rng: createSecretRng(),
     key,

@@ -6,7 +6,7 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -111,12 +111,75 @@ function installIn(folder, sentence) {
   if (read(stamp) === wanted) {
     return;
   }
-  say(sentence);
+  alone(() => {
+    if (read(stamp) !== wanted) {
+      say(sentence);
+      installAll(folder);
+      writeFileSync(stamp, wanted);
+    }
+  });
+}
+
+function installAll(folder) {
   // The compiler and the bundler are needed to start, so NODE_ENV=production must not leave them out.
   // Not "npm ci": it empties node_modules first, under a relay that runs from it, or for nothing where the registry is away.
   const options = ["--no-save", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"];
   must("npm", ["install", "--prefix", folder, ...options]);
-  writeFileSync(stamp, wanted);
+}
+
+/**
+ * Does `work` while no other process sets this checkout up: after an update a relay and a contributor may be started together. Who may not
+ * write here cannot spoil anything either.
+ */
+function alone(work) {
+  const lock = join(root, "node_modules", ".heddle-lock");
+  const mine = `${lock}-${process.pid}`;
+  try {
+    mkdirSync(join(root, "node_modules"), { recursive: true });
+    writeFileSync(mine, String(process.pid));
+  } catch {
+    work();
+    return;
+  }
+  try {
+    for (let told = false; !linked(mine, lock); told = true) {
+      const holder = read(lock);
+      if (holder !== "" && !lives(Number(holder))) {
+        rmSync(lock, { force: true }); // it was killed
+        continue;
+      }
+      if (!told) {
+        say(`Waiting for process ${holder}, which is setting up this folder …`);
+      }
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
+    }
+  } finally {
+    rmSync(mine);
+  }
+  work();
+  rmSync(lock); // where this ends before, its process is gone
+}
+
+/** Makes `to` another name of `from`; false where something has that name already. */
+function linked(from, to) {
+  try {
+    linkSync(from, to);
+    return true;
+  } catch (error) {
+    if (error.code === "EEXIST") {
+      return false;
+    }
+    throw error;
+  }
+}
+
+function lives(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error.code === "EPERM";
+  }
 }
 
 /** What we are compared with is a package of its own, so that nobody installs it who did not ask for the comparison. */
@@ -135,7 +198,7 @@ function buildPage() {
 
 /** Compiles the WASM kernels; the script itself skips what is up to date. */
 function buildWasm() {
-  must(join(bin, "node"), [join(root, "tools", "build-wasm.mjs")]);
+  alone(() => must(join(bin, "node"), [join(root, "tools", "build-wasm.mjs")]));
 }
 
 /** Builds the page, the widget and their workers into dist/ when any of their sources has changed. */

@@ -33,3 +33,12 @@ test("fetchRun() gives the record, and nothing for another answer, for what is n
   ).toBeUndefined();
   expect(await fetchRun("", { fetch: () => Promise.reject(new TypeError("Failed to fetch")) })).toBeUndefined();
 });
+
+test("fetchRun() gives up a relay that takes the question and says nothing", async () => {
+  const silent: typeof fetch = (_input, init) =>
+    new Promise((_resolve, reject) => {
+      const signal = init?.signal as AbortSignal;
+      signal.addEventListener("abort", () => reject(signal.reason as Error));
+    });
+  expect(await fetchRun("", { fetch: silent, timeoutMs: 1 })).toBeUndefined();
+});

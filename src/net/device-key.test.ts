@@ -2,11 +2,13 @@ import { generateKeyPairSync } from "node:crypto";
 import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { fromHex, toHex, type Bytes } from "../base/bytes.ts";
 import { loadDeviceKey as loadKeyFile, loadStoredKey } from "./device-key-node.ts";
 import { createMemoryStore } from "../store/memory.ts";
 import { createDeviceKey, loadDeviceKey, verifySignature } from "./device-key.ts";
+
+afterEach(() => vi.unstubAllGlobals());
 
 const message = Uint8Array.of(1, 2, 3);
 
@@ -68,4 +70,16 @@ test("loadStoredKey() keeps one key a store, however many start at once", async 
 
 test("loadDeviceKey() says when there is no place to keep a key", async () => {
   await expect(loadDeviceKey()).rejects.toMatchObject({ code: "store" });
+});
+
+test("loadDeviceKey() tells a browser that has no Ed25519 from one that keeps nothing", async () => {
+  vi.stubGlobal("crypto", { subtle: { generateKey: () => Promise.reject(new DOMException("", "NotSupportedError")) } });
+  const soon = (result?: unknown): { onsuccess(): void } => {
+    const request = { result, onsuccess: () => undefined };
+    queueMicrotask(() => request.onsuccess());
+    return request;
+  };
+  const empty = { transaction: () => ({ objectStore: () => ({ get: () => soon() }) }) };
+  vi.stubGlobal("indexedDB", { open: () => soon(empty) });
+  await expect(loadDeviceKey()).rejects.toMatchObject({ code: "no-engine" });
 });

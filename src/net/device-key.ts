@@ -19,7 +19,7 @@ export async function createDeviceKey(): Promise<DeviceKey> {
 
 /**
  * This browser's key, kept under `name`; made when absent, one for all tabs. Throws HeddleError "store" where the browser
- * keeps nothing or has no Ed25519.
+ * keeps nothing, and "no-engine" where it has no Ed25519.
  */
 export async function loadDeviceKey(name = "device"): Promise<DeviceKey> {
   try {
@@ -30,13 +30,20 @@ export async function loadDeviceKey(name = "device"): Promise<DeviceKey> {
     }
     return await deviceKeyOf(present(await get<CryptoKeyPair>(name, store), "the device key"));
   } catch (error) {
+    if (error instanceof HeddleError) {
+      throw error;
+    }
     throw new HeddleError("store", "Cannot keep a device key: this browser does not allow it", { cause: error });
   }
 }
 
-/** `extractable` is for keys that are kept in a file. */
+/** `extractable` is for keys that are kept in a file. Throws HeddleError "no-engine" where there is no Ed25519, as in browsers before 2025. */
 export async function createPair(extractable: boolean): Promise<CryptoKeyPair> {
-  return (await crypto.subtle.generateKey(NAME, extractable, ["sign", "verify"])) as CryptoKeyPair;
+  try {
+    return (await crypto.subtle.generateKey(NAME, extractable, ["sign", "verify"])) as CryptoKeyPair;
+  } catch (error) {
+    throw new HeddleError("no-engine", "Cannot make a device key: this browser has no Ed25519", { cause: error });
+  }
 }
 
 export async function deviceKeyOf({ publicKey, privateKey }: CryptoKeyPair): Promise<DeviceKey> {

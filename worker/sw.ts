@@ -1,8 +1,8 @@
 /**
  * The service worker of the contributor page. It keeps the shell (page, styles, first script, icons) so that the page opens
- * offline, other built files as they are used, and whole blobs up to a limit. It never touches the run's live record or
- * links, and never replaces a running page: a new version waits until the person reloads. The build writes the list of
- * files in place of SHELL_FILES and names this version by their digest.
+ * offline, and other built files as they are used. It never touches the run's live record, blobs or links, and never replaces a
+ * running page: a new version waits until the person reloads. The build writes the list of files in place of SHELL_FILES and
+ * names this version by their digest.
  */
 
 /** Written by the build (vite.config.ts). */
@@ -27,9 +27,6 @@ interface FetchEvent extends ExtendableEvent {
 
 const scope = self as unknown as WorkerScope;
 const SHELL = `heddle-shell-${SHELL_VERSION}`;
-const BLOBS = "heddle-blobs";
-/** Sum of cached blobs; the oldest go first. */
-const BLOB_CACHE_BYTES_MAX = 64 * 1_048_576;
 
 scope.addEventListener("install", (event) => {
   event.waitUntil(caches.open(SHELL).then((cache) => cache.addAll(["/", ...SHELL_FILES])));
@@ -48,13 +45,11 @@ scope.addEventListener("message", ({ data }) => {
 scope.addEventListener("fetch", (event) => {
   const { request } = event;
   const url = new URL(request.url);
-  if (request.method !== "GET" || url.origin !== location.origin || request.headers.has("range")) {
+  if (request.method !== "GET" || url.origin !== location.origin) {
     return;
   }
   if (url.pathname === "/") {
     event.respondWith(freshPage(request));
-  } else if (url.pathname.startsWith("/blob/")) {
-    event.respondWith(keptBlob(request));
   } else if (url.pathname.startsWith("/assets/") || SHELL_FILES.includes(url.pathname)) {
     event.respondWith(keptFile(request));
   }
@@ -85,35 +80,6 @@ async function keptFile(request: Request): Promise<Response> {
     await cache.put(request, response.clone());
   }
   return response;
-}
-
-/** Blobs are named by their digest and checked by whoever asked for them. */
-async function keptBlob(request: Request): Promise<Response> {
-  const cache = await caches.open(BLOBS);
-  const kept = await cache.match(request);
-  if (kept !== undefined) {
-    return kept;
-  }
-  const response = await fetch(request);
-  const bytes = Number(response.headers.get("content-length") ?? Number.POSITIVE_INFINITY);
-  if (response.status === 200 && bytes <= BLOB_CACHE_BYTES_MAX / 4) {
-    await cache.put(request, response.clone());
-    await trim(cache);
-  }
-  return response;
-}
-
-async function trim(cache: Cache): Promise<void> {
-  const requests = await cache.keys();
-  let total = 0;
-  // Keys come in the order in which they were put; the newest are kept.
-  for (const request of requests.toReversed()) {
-    const response = await cache.match(request);
-    total += Number(response?.headers.get("content-length") ?? 0);
-    if (total > BLOB_CACHE_BYTES_MAX) {
-      await cache.delete(request);
-    }
-  }
 }
 
 async function removeOldShells(): Promise<void> {

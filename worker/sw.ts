@@ -27,6 +27,8 @@ interface FetchEvent extends ExtendableEvent {
 
 const scope = self as unknown as WorkerScope;
 const SHELL = `heddle-shell-${SHELL_VERSION}`;
+/** How long the page waits for the relay before the kept one opens. */
+const PAGE_MS_MAX = 4_000;
 
 scope.addEventListener("install", (event) => {
   event.waitUntil(caches.open(SHELL).then((cache) => cache.addAll(["/", ...SHELL_FILES])));
@@ -51,25 +53,25 @@ scope.addEventListener("fetch", (event) => {
   if (url.pathname === "/") {
     event.respondWith(freshPage(request));
   } else if (url.pathname.startsWith("/assets/") || SHELL_FILES.includes(url.pathname)) {
-    event.respondWith(keptFile(request));
+    event.respondWith(keptFile(event));
   }
 });
 
-/** The page from the relay, so that an update is seen at once; from the cache when the relay cannot be reached. */
+/** The page from the relay, so that an update is seen at once; the kept one when the relay is away, fails or is silent. */
 async function freshPage(request: Request): Promise<Response> {
-  try {
-    return await fetch(request);
-  } catch (error) {
-    const kept = await (await caches.open(SHELL)).match("/");
-    if (kept === undefined) {
-      throw error;
-    }
-    return kept;
+  const asked = fetch(request);
+  const late = new Promise<undefined>((resolve) => setTimeout(() => resolve(undefined), PAGE_MS_MAX));
+  const fresh = await Promise.race([asked.catch(() => undefined), late]);
+  if (fresh !== undefined && fresh.status < 500) {
+    return fresh;
   }
+  const kept = await (await caches.open(SHELL)).match("/");
+  return kept ?? asked;
 }
 
-/** Built files never change under their name. */
-async function keptFile(request: Request): Promise<Response> {
+/** Built files never change under their name. What cannot be kept, because the disk is full, is served all the same. */
+async function keptFile(event: FetchEvent): Promise<Response> {
+  const { request } = event;
   const cache = await caches.open(SHELL);
   const kept = await cache.match(request, { ignoreSearch: true });
   if (kept !== undefined) {
@@ -77,7 +79,7 @@ async function keptFile(request: Request): Promise<Response> {
   }
   const response = await fetch(request);
   if (response.status === 200) {
-    await cache.put(request, response.clone());
+    event.waitUntil(cache.put(request, response.clone()).catch(() => {}));
   }
   return response;
 }

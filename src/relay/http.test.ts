@@ -36,6 +36,7 @@ async function serve(
 ): Promise<{ face: HttpFace; port: number; views: () => number; wait: (ms: number) => void }> {
   const dist = await mkdtemp(join(tmpdir(), "heddle-dist-"));
   await writeFile(join(dist, "large.bin"), new Uint8Array(FILE_BYTES));
+  await Promise.all(["index.html", "widget.html"].map((page) => writeFile(join(dist, page), "")));
   let [views, waitMs] = [0, 0];
   const view = (): RunView => {
     views += 1;
@@ -95,6 +96,16 @@ test("createHttpFace() answers requests of one connection in turn, and cuts it o
   expect(await ask(port, PIPELINED_MAX, PIPELINED_MAX)).toBe(PIPELINED_MAX);
   expect(await ask(port, 10 * PIPELINED_MAX, 10 * PIPELINED_MAX)).toBeLessThanOrEqual(PIPELINED_MAX);
   expect((await fetch(`http://127.0.0.1:${port}/large.bin`)).status).toBe(200);
+});
+
+test("createHttpFace() isolates its pages, and lets every site embed the widget, isolated ones too", async () => {
+  const { port } = await serve();
+  const headersOf = async (path: string): Promise<readonly (string | null)[]> => {
+    const { headers } = await fetch(`http://127.0.0.1:${port}${path}`);
+    return ["resource-policy", "embedder-policy", "opener-policy"].map((name) => headers.get(`cross-origin-${name}`));
+  };
+  expect(await headersOf("/")).toEqual(["cross-origin", "require-corp", "same-origin"]);
+  expect(await headersOf("/widget.html")).toEqual(["cross-origin", "require-corp", null]);
 });
 
 test("createHttpFace() tells those who have to wait when to come back, a minute at most", async () => {

@@ -288,20 +288,19 @@ async function file(response: ServerResponse, dist: string, path: string): Promi
 }
 
 /**
- * The contributor page, the benchmark and the observatory are cross-origin isolated, which gives the WASM engine its threads; the widget's
- * frame is not, so that any site can embed it. Hashed assets never change under their name.
+ * The contributor page, the benchmark and the observatory are cross-origin isolated, which gives the WASM engine its threads. The widget's
+ * frame may be embedded by any site, and by one that is isolated itself because it has the embedder policy, too. Hashed assets never
+ * change under their name.
  */
 function headersOf(path: string): Record<string, string> {
   const headers: Record<string, string> = {
     "content-type": TYPES[extname(path)] ?? "application/octet-stream",
     "cache-control": path.startsWith("/assets/") ? "public, max-age=31536000, immutable" : "no-cache",
     "cross-origin-resource-policy": "cross-origin",
+    "cross-origin-embedder-policy": "require-corp",
     "x-content-type-options": "nosniff",
     "referrer-policy": "strict-origin-when-cross-origin",
   };
-  if (!path.endsWith("/widget.html")) {
-    headers["cross-origin-embedder-policy"] = "require-corp";
-  }
   if (ISOLATED.some((page) => path.endsWith(page))) {
     headers["cross-origin-opener-policy"] = "same-origin";
     headers["content-security-policy"] = "frame-ancestors 'none'";

@@ -1,6 +1,8 @@
 /** The widget on a page of another origin: sandboxed, silent before the agreement, contributing after it, stopped by one click. */
+import { createServer } from "node:http";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { listen, shut } from "../../src/relay/http.ts";
 import { openBrowser, openPage } from "./browser.ts";
 import { startRelay, temporaryFolder, type RunningRelay } from "./processes.ts";
 
@@ -72,6 +74,21 @@ test("a host page cannot start the widget by messages", async () => {
   await page.waitForTimeout(1_000); // for something wrong to happen
   expect(page.workers().length).toBe(0);
   expect(await frame.locator("#lend").isVisible()).toBe(true);
+});
+
+test("a site that is cross-origin isolated can embed the widget", async () => {
+  const site = createServer((_request, response) => {
+    response.setHeader("content-type", "text/html");
+    response.setHeader("cross-origin-opener-policy", "same-origin");
+    response.setHeader("cross-origin-embedder-policy", "require-corp");
+    response.end(`<heddle-widget></heddle-widget><script src="${relay.origin}/heddle-widget.js"></script>`);
+  });
+  const port = await listen(site, 0, "127.0.0.1");
+  const { page } = await openPage(browser, `http://127.0.0.1:${port}`);
+  expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
+  await page.frameLocator("heddle-widget iframe").locator("#lend").waitFor();
+  await page.context().close();
+  await shut(site);
 });
 
 test("a stop while the program loads is the last word, and another run than the one agreed to is asked about anew", async () => {

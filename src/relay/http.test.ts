@@ -98,10 +98,11 @@ test("createHttpFace() answers requests of one connection in turn, and cuts it o
   expect((await fetch(`http://127.0.0.1:${port}/large.bin`)).status).toBe(200);
 });
 
-test("createHttpFace() isolates its pages, and lets every site embed the widget, isolated ones too", async () => {
+test("createHttpFace() isolates its pages, and lets every site embed the widget, isolated ones too; all run their own scripts alone", async () => {
   const { port } = await serve();
   const headersOf = async (path: string): Promise<readonly (string | null)[]> => {
     const { headers } = await fetch(`http://127.0.0.1:${port}${path}`);
+    expect(headers.get("content-security-policy")).toContain("script-src 'self'");
     return ["resource-policy", "embedder-policy", "opener-policy"].map((name) => headers.get(`cross-origin-${name}`));
   };
   expect(await headersOf("/")).toEqual(["cross-origin", "require-corp", "same-origin"]);

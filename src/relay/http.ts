@@ -269,6 +269,8 @@ function broadcast(streams: Set<ServerResponse>, bytes: Buffer): void {
   }
 }
 
+/** Pages run their own scripts alone, and WASM. Workers go by headers of their own. */
+const POLICY = "script-src 'self' 'wasm-unsafe-eval'; object-src 'none'; base-uri 'none'";
 const ISOLATED = ["/index.html", "/bench.html", "/observatory.html"];
 
 /** Read whole, since files of the app are small: no descriptor stays open for a reader that is slow or gone. */
@@ -301,9 +303,12 @@ function headersOf(path: string): Record<string, string> {
     "x-content-type-options": "nosniff",
     "referrer-policy": "strict-origin-when-cross-origin",
   };
+  if (extname(path) === ".html") {
+    headers["content-security-policy"] = POLICY;
+  }
   if (ISOLATED.some((page) => path.endsWith(page))) {
     headers["cross-origin-opener-policy"] = "same-origin";
-    headers["content-security-policy"] = "frame-ancestors 'none'";
+    headers["content-security-policy"] = `${POLICY}; frame-ancestors 'none'`;
   }
   return headers;
 }

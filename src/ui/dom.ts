@@ -1,6 +1,6 @@
 /**
  * Making DOM nodes without strings of HTML, so that nothing that comes over the network is ever parsed as markup and the
- * pages run under a strict content security policy.
+ * pages run under a strict content security policy (`relay/http.ts`).
  */
 
 type Child = Node | string;

@@ -25,6 +25,11 @@ export async function openPage(
   const page = await context.newPage();
   const faults: string[] = [];
   page.on("pageerror", (error) => faults.push(error.message));
+  page.on("console", (message) => {
+    if (message.text().includes("Content Security Policy")) {
+      faults.push(message.text());
+    }
+  });
   await page.goto(url);
   return { page, faults };
 }

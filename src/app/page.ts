@@ -12,6 +12,7 @@ import { consentTerms, itemsOf } from "../ui/facts.ts";
 import { asSentence } from "../ui/format.ts";
 import { formatHistory, mergeHistory, parseHistory } from "../ui/history.ts";
 import { clampDuty } from "../ui/power.ts";
+import { onPress } from "../ui/press.ts";
 import type { GenerateRequest } from "../ui/try.ts";
 import type { Feed, FeedHandlers } from "../ui/feed.ts";
 import { drawRun, drawScreen, findScreen, keepFocus } from "./screen.ts";
@@ -79,12 +80,7 @@ class Page {
   listen(): void {
     const { main, other, power, peers, writer } = this.#screen;
     for (const button of [main, other]) {
-      button.addEventListener("click", ({ detail }) => {
-        // The second click of a double click would press what the first one has put there.
-        if (detail <= 1) {
-          this.#act(button.dataset["act"] as Act);
-        }
-      });
+      onPress(button, () => this.#act(button.dataset["act"] as Act));
     }
     power.addEventListener("heddle-duty", (event) => {
       const duty = (event as CustomEvent<number>).detail;

@@ -6,6 +6,7 @@ import type { CourseEvent, GpuFacts, Length } from "../engines/course.ts";
 import { openBench, type BenchLink } from "../ui/bench-link.ts";
 import { byId, make, setText } from "../ui/dom.ts";
 import { formatBytes } from "../ui/format.ts";
+import { onPress } from "../ui/press.ts";
 import { emptyReport, extend, featureWords, figure, toMarkdown, type Report } from "../ui/report.ts";
 import { RungsElement } from "../ui/rungs.ts";
 
@@ -22,14 +23,14 @@ let link: BenchLink | null = null;
 
 const wanted = new URLSearchParams(location.search).get("length") ?? "";
 length.value = lengthOf(wanted);
-start.addEventListener("click", () => {
+onPress(start, () => {
   report = fresh();
   show("busy", "Looking for a GPU …");
   link = openBench(lengthOf(length.value), take);
   draw();
   stop.focus();
 });
-stop.addEventListener("click", () => {
+onPress(stop, () => {
   link?.stop();
   setText(byId("state"), "Stopping …");
 });

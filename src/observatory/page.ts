@@ -11,6 +11,7 @@ import { setText } from "../ui/dom.ts";
 import type { FeedHandlers } from "../ui/feed.ts";
 import { formatCount } from "../ui/format.ts";
 import type { ObservatoryEvent, ObservatoryLink } from "../ui/observatory-link.ts";
+import { onPress } from "../ui/press.ts";
 import {
   columnsOf,
   drawContributions,
@@ -81,10 +82,8 @@ class Observatory {
       const version = (event as CustomEvent<number>).detail;
       this.#look(this.#rounds.findIndex((round) => round.version >= version));
     });
-    verify.addEventListener("click", () => this.#verify());
-    stop.addEventListener("click", () =>
-      this.#endVerifying("Stopped.", "Nothing was found out; verify again when you like."),
-    );
+    onPress(verify, () => this.#verify());
+    onPress(stop, () => this.#endVerifying("Stopped.", "Nothing was found out; verify again when you like."));
     this.#ports.openFeed({
       run: (run) => {
         this.#run = run;

@@ -15,6 +15,7 @@ import { consentTerms, VERSIONS_LOOKED_AT } from "../ui/facts.ts";
 import { asSentence } from "../ui/format.ts";
 import { MeterElement } from "../ui/meter.ts";
 import { openPlace, safeStore } from "../ui/place.ts";
+import { onPress } from "../ui/press.ts";
 import { judgeClick, watchSight } from "./guard.ts";
 import { openHostLink, reportHeight } from "./host-link.ts";
 import type { HostMessage, WidgetState } from "./protocol.ts";
@@ -46,8 +47,8 @@ let endTimer: ReturnType<typeof setTimeout> | undefined;
 let shownMs = 0;
 
 reportHeight(link, frame);
-byId("lend").addEventListener("click", (event) => void ask(judge(event) === "counts"));
-byId("yes").addEventListener("click", (event) => {
+onPress(byId("lend"), (event) => void ask(judge(event) === "counts"));
+onPress(byId("yes"), (event) => {
   const judged = judge(event);
   if (judged === "counts") {
     void agreeAndStart();
@@ -56,9 +57,9 @@ byId("yes").addEventListener("click", (event) => {
     show("idle", "This box is too small or partly covered here, so the full page was opened instead.");
   }
 });
-byId("no").addEventListener("click", () => show("idle", ""));
-byId("stop").addEventListener("click", () => stop("Stopped. Thank you for your help."));
-byId("pause").addEventListener("click", () => {
+onPress(byId("no"), () => show("idle", ""));
+onPress(byId("stop"), () => stop("Stopped. Thank you for your help."));
+onPress(byId("pause"), () => {
   if (view?.status === "paused") {
     trainer?.resume();
   } else {

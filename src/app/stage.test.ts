@@ -23,7 +23,7 @@ describe("stageOf()", () => {
 
   test("offers no start when offline, without a relay, or when another tab works", () => {
     for (const change of [
-      { online: false },
+      { online: false, feed: "lost" },
       { secure: false },
       { feed: "lost" },
       { feed: "loading" },
@@ -36,6 +36,15 @@ describe("stageOf()", () => {
   test("says offline rather than that the relay does not answer, and secure pages first of all", () => {
     expect(stageOf({ ...facts, online: false, feed: "lost" }).sentence).toContain("offline");
     expect(stageOf({ ...facts, secure: false, online: false }).hint).toContain("https");
+  });
+
+  test("goes on without a network where the relay answers all the same, as one on this machine does", () => {
+    expect(stageOf({ ...facts, online: false }).main?.act).toBe("contribute");
+    const view = { status: "training", sentence: "Training.", tokensTotal: 0 } as const;
+    const sentence = (feed: Facts["feed"]): string =>
+      stageOf({ ...facts, online: false, feed, trainer: { type: "open" }, view }).sentence;
+    expect(sentence("live")).toBe("Training.");
+    expect(sentence("lost")).toContain("offline");
   });
 
   test("an agreement can be taken back wherever it would start at once", () => {

@@ -98,7 +98,7 @@ function idle(facts: Facts): Stage {
       other: null,
     };
   }
-  if (!facts.online) {
+  if (isOffline(facts)) {
     return {
       mood: "trouble",
       sentence: "This device is offline.",
@@ -144,8 +144,13 @@ function idle(facts: Facts): Stage {
   };
 }
 
+/** A relay on the same machine needs no network. */
+function isOffline({ online, feed }: Facts): boolean {
+  return !online && feed !== "live";
+}
+
 function working(view: NonNullable<Facts["view"]>, facts: Facts): Stage {
-  const offline = facts.online ? "" : " This device is offline at the moment.";
+  const offline = isOffline(facts) ? " This device is offline at the moment." : "";
   switch (view.status) {
     case "paused":
       return {

@@ -67,7 +67,6 @@ class Page {
   constructor(ports: PagePorts) {
     this.#ports = ports;
     this.#screen.power.duty = clampDuty(Number(ports.kept.getItem(DUTY_KEY) ?? DUTY_FIRST));
-    this.#screen.peers.on = ports.kept.getItem(PEERS_KEY) === "1";
     this.#feed = ports.openFeed({
       run: (run) => this.#takeRun(run),
       state: (state) => {
@@ -88,13 +87,8 @@ class Page {
       this.#trainer?.setDuty(duty);
     });
     peers.addEventListener("heddle-peers", (event) => {
-      const on = (event as CustomEvent<boolean>).detail;
-      if (on) {
-        this.#ports.kept.setItem(PEERS_KEY, "1");
-      } else {
-        this.#ports.kept.removeItem(PEERS_KEY);
-      }
-      this.#trainer?.setPeers(on);
+      this.#keepPeers();
+      this.#trainer?.setPeers((event as CustomEvent<boolean>).detail);
     });
     writer.addEventListener("heddle-generate", (event) => {
       void this.#generate((event as CustomEvent<GenerateRequest>).detail);
@@ -105,6 +99,12 @@ class Page {
       this.#feed.retry();
     });
     addEventListener("offline", () => this.#draw());
+    // Another tab of this browser has changed what the person agrees to; without a key it has removed everything.
+    addEventListener("storage", ({ key }) => {
+      if (key === AGREEMENT_KEY || key === PEERS_KEY || key === null) {
+        this.#heed();
+      }
+    });
     // A closed page tells the relay, so that its assignment goes to someone else at once; finished rounds are already in
     // storage. A page that comes back from the back-forward cache begins anew and offers to continue.
     addEventListener("pagehide", () => this.#trainer?.leave());
@@ -117,10 +117,16 @@ class Page {
   }
 
   #takeRun(run: RunView): void {
-    if (this.#run?.run !== run.run) {
+    const known = this.#run;
+    this.#run = run;
+    if (known?.run !== run.run) {
       this.#earlier = parseHistory(this.#ports.kept.getItem(HISTORY_KEY), run.run);
     }
-    this.#run = run;
+    if (known === null) {
+      this.#screen.peers.on ||= this.#sharing(); // may be ticked already
+    } else if (known.run !== run.run) {
+      this.#heed();
+    }
     drawRun(this.#screen, run);
     this.#draw();
   }
@@ -130,7 +136,25 @@ class Page {
     if (this.#run !== null && view.contributions.length > 0) {
       this.#ports.kept.setItem(HISTORY_KEY, formatHistory(this.#run.run, this.#items()));
     }
+    this.#heed();
+  }
+
+  /** Nothing goes on that the person has not agreed to, or not any more: an agreement ends, and may be taken back in another tab. */
+  #heed(): void {
+    const { peers } = this.#screen;
+    if (this.#works() && this.#startedFor !== null && !this.#agreedTo(this.#startedFor)) {
+      this.#stop();
+    }
+    const on = this.#sharing();
+    if (on !== peers.on) {
+      peers.on = on;
+      this.#trainer?.setPeers(on);
+    }
     this.#draw();
+  }
+
+  #works(): boolean {
+    return this.#trainerState.type === "opening" || this.#trainerState.type === "open";
   }
 
   /** Of the run that is shown; the worker may still tell of the one that the relay served before. */
@@ -174,9 +198,31 @@ class Page {
     return Math.min(1, Math.max(time, stepsMax > 0 ? step / stepsMax : 0));
   }
 
+  /** To the run that is shown. */
   #agreed(): boolean {
+    return this.#run !== null && this.#agreedTo(this.#run.run);
+  }
+
+  #agreedTo(run: Digest): boolean {
     const given = parseAgreement(this.#ports.kept.getItem(AGREEMENT_KEY));
-    return this.#run !== null && covers(given, { run: this.#run.run, nowMs: this.#ports.nowMs() });
+    return covers(given, { run, nowMs: this.#ports.nowMs() });
+  }
+
+  /** Sharing the model directly was chosen under the agreement that counts now, and ends with it. */
+  #sharing(): boolean {
+    const { kept } = this.#ports;
+    return this.#agreed() && kept.getItem(PEERS_KEY) === kept.getItem(AGREEMENT_KEY);
+  }
+
+  /** Keeps with the agreement whether the model is shared; what is ticked before agreeing lasts as long as the page. */
+  #keepPeers(): void {
+    const { kept } = this.#ports;
+    const agreement = kept.getItem(AGREEMENT_KEY);
+    if (this.#screen.peers.on && agreement !== null) {
+      kept.setItem(PEERS_KEY, agreement);
+    } else {
+      kept.removeItem(PEERS_KEY);
+    }
   }
 
   #act(name: Act): void {
@@ -198,7 +244,7 @@ class Page {
         break;
       case "withdraw":
         this.#ports.kept.removeItem(AGREEMENT_KEY);
-        this.#draw();
+        this.#heed();
         keepFocus(this.#screen.main);
         break;
       default:
@@ -218,6 +264,7 @@ class Page {
         return;
       }
       kept.setItem(AGREEMENT_KEY, formatAgreement(agree({ run: run.run, nowMs: nowMs() })));
+      this.#keepPeers();
     }
     if (this.#release === null) {
       const place = await this.#ports.takePlace();

@@ -122,6 +122,16 @@ async function openTraining(kept?: Map<string, string>) {
   return page;
 }
 
+test("the page offers what it did before when its program ends that only wrote, and another try when it worked", async () => {
+  const page = open();
+  page.write();
+  page.told().crash("The training program stopped");
+  expect(page.words("main")).toBe("Contribute");
+  await page.press("main");
+  page.told().crash("The training program stopped");
+  expect([page.words("state"), page.words("main")]).toEqual(["The training program stopped.", "Try again"]);
+});
+
 describe("the page's consent", () => {
   test("taken back in another tab, it stops the work here", async () => {
     const page = await openTraining();

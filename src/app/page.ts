@@ -335,10 +335,16 @@ class Page {
       { duty: this.#screen.power.duty, peers: this.#screen.peers.on },
       (view) => this.#takeView(view),
       (message) => {
+        const worked = this.#works();
         this.#attempt += 1;
         this.#end();
+        if (!worked) {
+          this.#draw(); // it only wrote, and says so beside its text
+          return;
+        }
         this.#fail("unknown", message);
         this.#draw();
+        keepFocus(this.#screen.main);
       },
     );
     return this.#trainer;

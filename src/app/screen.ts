@@ -75,7 +75,7 @@ export function drawRun(screen: Screen, run: RunView): void {
 export function keepFocus(button: HTMLButtonElement): void {
   const active = document.activeElement;
   if (!button.hidden && (active === null || active === document.body || active.closest(".actions") !== null)) {
-    button.focus();
+    button.focus({ preventScroll: true }); // whoever reads on below stays there
   }
 }
 

@@ -132,6 +132,15 @@ test("the page offers what it did before when its program ends that only wrote, 
   expect([page.words("state"), page.words("main")]).toEqual(["The training program stopped.", "Try again"]);
 });
 
+test("the page keeps the list of contributions when it has changed, not with every view", async () => {
+  const page = await openTraining();
+  const written = page.setItem.mock.calls.length;
+  page.told().view({ ...training, step: training.step + 1 });
+  expect(page.setItem.mock.calls.length).toBe(written);
+  page.told().view({ ...training, contributions: training.contributions.slice(1) });
+  expect(page.setItem.mock.calls.length).toBe(written + 1);
+});
+
 describe("the page's consent", () => {
   test("taken back in another tab, it stops the work here", async () => {
     const page = await openTraining();

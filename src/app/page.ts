@@ -134,9 +134,18 @@ class Page {
   #takeView(view: ContributorView): void {
     this.#view = view;
     if (this.#run !== null && view.contributions.length > 0) {
-      this.#ports.kept.setItem(HISTORY_KEY, formatHistory(this.#run.run, this.#items()));
+      this.#keepHistory(this.#run.run);
     }
     this.#heed();
+  }
+
+  /** Written only when it has changed: storage is shared with other tabs, which are told, and on a disk. */
+  #keepHistory(run: Digest): void {
+    const { kept } = this.#ports;
+    const text = formatHistory(run, this.#items());
+    if (text !== kept.getItem(HISTORY_KEY)) {
+      kept.setItem(HISTORY_KEY, text);
+    }
   }
 
   /** Nothing goes on that the person has not agreed to, or not any more: an agreement ends, and may be taken back in another tab. */

@@ -9,7 +9,7 @@ import { byId, byTag, setText } from "../ui/dom.ts";
 import { fillFacts } from "../ui/fact-list.ts";
 import { deviceFacts, lossUnit, runFacts } from "../ui/facts.ts";
 import { asSentence, formatCount, formatPlural, formatShort } from "../ui/format.ts";
-import { stageOf, type Facts, type Stage } from "./stage.ts";
+import { spoken, stageOf, type Facts, type Stage } from "./stage.ts";
 
 export interface Snapshot {
   readonly facts: Facts;
@@ -27,6 +27,7 @@ export type Screen = ReturnType<typeof findScreen>;
 export function findScreen() {
   return {
     state: byId("state"),
+    status: byId("status"),
     hint: byId("hint"),
     panel: byId("panel"),
     main: byId<HTMLButtonElement>("main"),
@@ -53,7 +54,7 @@ export function findScreen() {
 export function drawScreen(screen: Screen, snapshot: Snapshot): void {
   const stage = stageOf(snapshot.facts);
   drawStage(screen, stage, snapshot);
-  drawDevice(screen, stage.mood === "working", snapshot);
+  drawDevice(screen, stage.mood === "working" && isComputing(snapshot.view), snapshot);
   drawCloth(screen, snapshot);
   screen.writer.blocked = writerBlocked(snapshot);
 }
@@ -83,6 +84,7 @@ function drawStage(screen: Screen, stage: Stage, { facts }: Snapshot): void {
   screen.panel.dataset["mood"] = stage.mood;
   setText(screen.state, stage.sentence);
   setText(screen.hint, stage.hint);
+  setText(screen.status, spoken(stage));
   for (const [button, offer] of [
     [screen.main, stage.main],
     [screen.other, stage.other],
@@ -98,6 +100,11 @@ function drawStage(screen: Screen, stage: Stage, { facts }: Snapshot): void {
   const titles = { working: "Training · Heddle", paused: "Paused · Heddle" } as const;
   document.title =
     stage.mood === "working" || stage.mood === "paused" ? titles[stage.mood] : "Heddle: train an open model together";
+}
+
+/** Between rounds a device takes part, and has nothing to show for it. */
+function isComputing(view: ContributorView | null): boolean {
+  return view?.status === "training" || view?.status === "validating" || view?.status === "uploading";
 }
 
 function drawDevice(screen: Screen, working: boolean, { view, items, progress }: Snapshot): void {

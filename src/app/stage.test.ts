@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { asSentence } from "../ui/format.ts";
-import { stageOf, type Facts } from "./stage.ts";
+import { spoken, stageOf, type Facts } from "./stage.ts";
 
 const facts: Facts = {
   online: true,
@@ -63,6 +63,22 @@ describe("stageOf()", () => {
     for (const begin of ["Connecting again in 3 s", "Connecting again"]) {
       expect(sentenceIn(`${begin}: Cannot dial "ws://relay/link": lost`, 10)).not.toContain("ws://");
     }
+  });
+
+  test("a screen reader is told the same through all of a round, and when it pauses, ends or the relay is lost", () => {
+    const said = (status: NonNullable<Facts["view"]>["status"]): string =>
+      spoken(
+        stageOf({
+          ...facts,
+          trainer: { type: "open" },
+          view: { status, sentence: `It is ${status}.`, tokensTotal: 9 },
+        }),
+      );
+    const round = ["waiting", "fetching", "training", "uploading", "validating", "waiting"] as const;
+    expect([...new Set(round.map(said))]).toEqual(["This device is contributing."]);
+    expect(said("paused")).toMatch(/^Paused/);
+    expect(said("connecting")).toBe("It is connecting.");
+    expect(new Set([0, 1, 9].map((contributors) => spoken(stageOf({ ...facts, contributors })))).size).toBe(1);
   });
 
   test("whatever runs can be stopped", () => {

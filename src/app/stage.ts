@@ -49,6 +49,25 @@ const RUNNING_HINT =
   "It goes on while you use other tabs; a phone may suspend it. Pause, Stop or closing this tab ends it at once.";
 
 /**
+ * What a screen reader is told of a stage. It is the same from round to round, and however many others come and go: it changes when this
+ * device begins, pauses or ends, and when something is wrong.
+ */
+export function spoken({ mood, sentence }: Stage): string {
+  switch (mood) {
+    case "idle":
+      return "Nothing runs on this device.";
+    case "working":
+      return "This device is contributing.";
+    case "busy":
+    case "paused":
+    case "trouble":
+      return sentence;
+    default:
+      return mood satisfies never;
+  }
+}
+
+/**
  * Between two rounds the contributor says each of these for a fraction of a second; one sentence that stays stands for them,
  * so that neither eyes nor screen readers are made to follow.
  */
@@ -172,7 +191,7 @@ function working(view: NonNullable<Facts["view"]>, facts: Facts): Stage {
     case "fetching":
     case "waiting":
       return {
-        mood: "busy",
+        mood: view.tokensTotal > 0 && view.status !== "connecting" ? "working" : "busy",
         sentence: `${calm(view)}${offline}`,
         hint: RUNNING_HINT,
         main: { act: "pause", words: "Pause" },

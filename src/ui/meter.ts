@@ -1,7 +1,7 @@
 /**
  * heddle-meter: how fast this device works, as one number and a short trace of the last minute. It is always on screen
- * while anything computes. Not a live region: a number that changes every second would drown a screen reader; the state
- * sentence beside it is announced instead.
+ * while anything computes. Not a live region: a number that changes every second would drown a screen reader; that
+ * the device begins, pauses or ends is announced instead.
  */
 import { make, makeSvg, setText } from "./dom.ts";
 import { formatCount } from "./format.ts";

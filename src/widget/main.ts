@@ -42,6 +42,8 @@ let attempt = 0;
 let pauseAsked = false;
 /** A click on the button waits for the run's record. */
 let asking = false;
+/** Counts look-ups: of an earlier one that answers late nothing is shown. */
+let looks = 0;
 let endTimer: ReturnType<typeof setTimeout> | undefined;
 /** When the buttons that are shown now came up. */
 let shownMs = 0;
@@ -77,7 +79,13 @@ async function look(): Promise<void> {
     show("idle", "From this address nobody can contribute: browsers want a secure (https) page for it.");
     return;
   }
-  run = (await fetchRun("", { versions: VERSIONS_LOOKED_AT })) ?? null;
+  looks += 1;
+  const mine = looks;
+  const found = await fetchRun("", { versions: VERSIONS_LOOKED_AT });
+  if (looks !== mine) {
+    return;
+  }
+  run = found ?? null;
   if (run === null) {
     show("idle", navigator.onLine ? "The relay does not answer right now. Try again." : "This device is offline.");
     return;

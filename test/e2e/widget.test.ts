@@ -114,13 +114,24 @@ test("a stop while the program loads is the last word, and another run than the 
   expect(await frame.locator("#lend").isVisible()).toBe(true);
 
   const other = "0".repeat(64);
+  const late = Promise.withResolvers<undefined>();
+  let looks = 0;
   await page.context().route("**/api/run?*", async (route) => {
+    looks += 1;
+    if (looks === 1) {
+      await late.promise;
+    }
     const response = await route.fetch();
     await route.fulfill({ response, json: { ...((await response.json()) as object), run: other } });
   });
+  await page.reload();
+  await page.locator("heddle-widget iframe").scrollIntoViewIfNeeded();
+  await frame.locator("#lend").waitFor();
+  await page.waitForTimeout(1_000);
   await frame.locator("#lend").click();
-  await frame.locator("#terms").waitFor(); // though the agreement of before is a second old
+  await frame.locator("#terms").waitFor(); // though the agreement of before is some seconds old
   expect(page.workers().length).toBe(0);
+  late.resolve(undefined); // the first look-up, after the one that was asked for by the click
   await page.waitForTimeout(1_000);
   await frame.locator("#yes").click();
   await expect.poll(() => frame.locator("#state").innerText(), { timeout: 30_000 }).toMatch(/another run/);

@@ -24,6 +24,7 @@ export interface ConsentTerms {
 export function consentParts(terms: ConsentTerms): readonly (readonly [string, string])[] {
   // The widget has no slider, and exchanges nothing with other contributors.
   const changeable = terms.lasts === "30 days" ? " at first; you can change that at any time" : "";
+  const end = terms.lasts === "30 days" ? "take it back" : "press Stop";
   const unless = terms.lasts === "30 days" ? ", unless you tick “Share the model with other volunteers directly”" : "";
   return [
     [
@@ -52,7 +53,10 @@ export function consentParts(terms: ConsentTerms): readonly (readonly [string, s
         "Clearing the site’s data removes them.",
     ],
     ["How to stop", "Press Pause or Stop at any time, or close the tab. Nothing runs when the page is closed."],
-    ["How long", `This answer is kept for ${terms.lasts} on this device, then you are asked again.`],
+    [
+      "How long",
+      `This answer is kept for ${terms.lasts} on this device, or until you ${end}; then you are asked again.`,
+    ],
   ];
 }
 

@@ -1,7 +1,7 @@
 /**
  * Entry point of the widget's frame. A facade first: the run's name and a button, a few kilobytes and no model. The terms
  * are shown in the frame, on the relay's own origin; only a guarded click on "Agree and start" loads and starts the worker,
- * at 20 % power, for at most 24 hours. One click stops.
+ * at 20 % power, until 24 hours after it. One click stops, and takes the agreement back.
  */
 import type { Digest } from "../base/bytes.ts";
 import type { ContributorView } from "../contributor/view.ts";
@@ -44,7 +44,6 @@ let pauseAsked = false;
 let asking = false;
 /** Counts look-ups: of an earlier one that answers late nothing is shown. */
 let looks = 0;
-let endTimer: ReturnType<typeof setTimeout> | undefined;
 /** When the buttons that are shown now came up. */
 let shownMs = 0;
 
@@ -60,7 +59,10 @@ onPress(byId("yes"), (event) => {
   }
 });
 onPress(byId("no"), () => show("idle", ""));
-onPress(byId("stop"), () => stop("Stopped. Thank you for your help."));
+onPress(byId("stop"), () => {
+  kept.removeItem(AGREEMENT_KEY); // there is no other button to take it back with
+  stop("Stopped. Thank you for your help.");
+});
 onPress(byId("pause"), () => {
   if (view?.status === "paused") {
     trainer?.resume();
@@ -135,8 +137,7 @@ async function ask(counted: boolean): Promise<void> {
   if (run === null) {
     return;
   }
-  const given = parseAgreement(kept.getItem(AGREEMENT_KEY));
-  if (counted && covers(given, { run: run.run, nowMs: Date.now(), lastsMs: WIDGET_AGREEMENT_MS })) {
+  if (counted && isAgreed(run.run)) {
     await start(run.run);
     return;
   }
@@ -144,6 +145,11 @@ async function ask(counted: boolean): Promise<void> {
   byId("terms-list").replaceChildren(...parts.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, text)]));
   show("asking", "");
   byId("terms-title").focus();
+}
+
+function isAgreed(digest: Digest): boolean {
+  const given = parseAgreement(kept.getItem(AGREEMENT_KEY));
+  return covers(given, { run: digest, nowMs: Date.now(), lastsMs: WIDGET_AGREEMENT_MS });
 }
 
 async function agreeAndStart(): Promise<void> {
@@ -182,7 +188,7 @@ async function start(agreed: Digest): Promise<void> {
     { relay: location.origin, engine: "auto", duty: DUTY, peers: false, agent: AGENT },
     (next) => {
       view = next;
-      drawView();
+      drawView(agreed);
     },
     (message) => stop(asSentence(message)),
   );
@@ -196,14 +202,11 @@ async function start(agreed: Digest): Promise<void> {
   if (!outcome.ok) {
     const blocked = "This browser lets a box on another site keep nothing. Open the page to contribute.";
     stop(outcome.code === "store" ? blocked : asSentence(outcome.message), "failed");
-    return;
   }
-  endTimer = setTimeout(() => stop("A day is over, so it stopped. Thank you."), WIDGET_AGREEMENT_MS);
 }
 
 function stop(sentence: string, state: WidgetState = "stopped"): void {
   attempt += 1;
-  clearTimeout(endTimer);
   trainer?.stop();
   trainer?.close();
   trainer = null;
@@ -213,11 +216,15 @@ function stop(sentence: string, state: WidgetState = "stopped"): void {
   show(state, sentence);
 }
 
-function drawView(): void {
+function drawView(agreed: Digest): void {
   if (view !== null && trainer !== null) {
     const paused = view.status === "paused";
     if (view.status === "failed") {
       stop(asSentence(view.sentence), "failed");
+      return;
+    }
+    if (!isAgreed(agreed)) {
+      stop("The day is over that you agreed to, so it stopped. Thank you.");
       return;
     }
     setText(byId("pause"), paused ? "Resume" : "Pause");

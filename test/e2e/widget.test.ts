@@ -91,7 +91,7 @@ test("a site that is cross-origin isolated can embed the widget", async () => {
   await shut(site);
 });
 
-test("a stop while the program loads is the last word, and another run than the one agreed to is asked about anew", async () => {
+test("a stop while the program loads is the last word, work ends with the agreement to it, and another run is asked about anew", async () => {
   const { page, faults } = await openPage(browser, relay.demoOrigin);
   const frame = page.frameLocator("heddle-widget iframe");
   const load = Promise.withResolvers<undefined>();
@@ -111,7 +111,18 @@ test("a stop while the program loads is the last word, and another run than the 
   load.resolve(undefined);
   await page.waitForTimeout(1_000); // for something wrong to happen
   expect(page.workers().length).toBe(0);
-  expect(await frame.locator("#lend").isVisible()).toBe(true);
+  await frame.locator("#lend").click();
+  await frame.locator("#terms").waitFor(); // Stop has taken the agreement back
+  await page.waitForTimeout(1_000);
+  await frame.locator("#yes").click();
+  await frame.locator("#pause").waitFor(); // it works
+  const key = "heddle.widget.agreement";
+  const agreement = await frame.locator("#frame").evaluate((_, name) => localStorage.getItem(name) ?? "", key);
+  const keep = (text: string): Promise<void> =>
+    frame.locator("#frame").evaluate((_, [name, value]) => localStorage.setItem(name, value), [key, text] as const);
+  await keep(agreement.replace(/("endsMs":)\d+/, `$1${Date.now()}`));
+  await expect.poll(() => frame.locator("#state").innerText()).toMatch(/day is over/);
+  await keep(agreement);
 
   const other = "0".repeat(64);
   const late = Promise.withResolvers<undefined>();

@@ -207,7 +207,6 @@ async function start(agreed: Digest): Promise<void> {
 
 function stop(sentence: string, state: WidgetState = "stopped"): void {
   attempt += 1;
-  trainer?.stop();
   trainer?.close();
   trainer = null;
   view = null;

@@ -23,6 +23,8 @@ import type { HostMessage, WidgetState } from "./protocol.ts";
 const DUTY = 0.2;
 const AGREEMENT_KEY = "heddle.widget.agreement";
 const AGENT = "widget/0.1.0";
+/** What a screen reader is told instead of the sentence on screen, which changes several times a round. */
+const SPOKEN: Partial<Record<WidgetState, string>> = { working: "This device is contributing.", paused: "Paused." };
 
 customElements.define("heddle-meter", MeterElement);
 const kept = safeStore(() => localStorage);
@@ -131,7 +133,7 @@ async function ask(counted: boolean): Promise<void> {
     return;
   }
   asking = true;
-  setText(byId("state"), "Asking the relay …");
+  show("idle", "Asking the relay …");
   await look(); // The relay may serve another run by now, to which nobody here has agreed.
   asking = false;
   if (run === null) {
@@ -245,6 +247,7 @@ function show(state: WidgetState, sentence: string): void {
     byId(working ? "stop" : "lend").focus(); // what had the focus is not shown any more
   }
   setText(byId(working ? "sentence" : "state"), sentence);
+  setText(byId("status"), SPOKEN[state] ?? sentence);
   meter.reading = { tokensPerS: view?.tokensPerS ?? 0, working: state === "working" };
   const { tokensPerS = 0, tokensTotal = 0, accepted = 0 } = view ?? {};
   link.say({ type: "state", state, tokensPerS: Math.round(tokensPerS), tokensTotal, accepted });

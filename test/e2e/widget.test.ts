@@ -45,6 +45,7 @@ test("the widget contributes from another origin after a click inside its own fr
     .poll(async () => (await versions(relay.origin)).at(-1)?.accepted ?? 0, { timeout: 90_000 })
     .toBeGreaterThan(0);
   await expect.poll(() => page.locator("#said").innerText()).not.toBe("nothing yet");
+  expect(await frame.getByRole("status").textContent()).toBe("This device is contributing.");
 
   await frame.locator("#stop").click();
   await frame.locator("#lend").waitFor();

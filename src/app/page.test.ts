@@ -1,4 +1,5 @@
 /** The page's decisions over a stand-in for its markup and its worker; what it looks like is for a browser (test/e2e/page.test.ts). */
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { sampleRun, sampleView } from "../../test/fixtures/ui/samples.ts";
 import type { Digest } from "../base/bytes.ts";
@@ -139,6 +140,12 @@ test("the page keeps the list of contributions when it has changed, not with eve
   expect(page.setItem.mock.calls.length).toBe(written);
   page.told().view({ ...training, contributions: training.contributions.slice(1) });
   expect(page.setItem.mock.calls.length).toBe(written + 1);
+});
+
+test("index.html has no link that would end the work in its tab", () => {
+  const links = readFileSync(new URL("../../index.html", import.meta.url), "utf8").match(/<a [^>]*>/g) ?? [];
+  expect(links.length).toBeGreaterThan(5);
+  expect(links.filter((link) => !/ href="#|target="_blank"/.test(link))).toEqual([]);
 });
 
 describe("the page's consent", () => {

@@ -41,7 +41,10 @@ export function registerServiceWorker(): void {
 
 /** A waiting version takes over only when the person says so: training is never interrupted by an update. */
 function watch(registration: ServiceWorkerRegistration): void {
-  const show = (waiting: ServiceWorker): void => {
+  const show = async (waiting: ServiceWorker): Promise<void> => {
+    if (await isNewest()) {
+      return; // the waiting version takes over when this and other tabs are closed
+    }
     byId("update").hidden = false;
     byId("update-now").onclick = () => {
       if (waiting.state !== "installed") {
@@ -53,14 +56,25 @@ function watch(registration: ServiceWorkerRegistration): void {
     };
   };
   if (registration.waiting !== null && navigator.serviceWorker.controller !== null) {
-    show(registration.waiting);
+    void show(registration.waiting);
   }
   registration.addEventListener("updatefound", () => {
     const next = registration.installing;
     next?.addEventListener("statechange", () => {
       if (next.state === "installed" && navigator.serviceWorker.controller !== null) {
-        show(next);
+        void show(next);
       }
     });
   });
+}
+
+/** The page comes from the relay where it can: right after an update it is the newer one already. */
+async function isNewest(): Promise<boolean> {
+  const script = document.querySelector<HTMLScriptElement>("script[src]");
+  try {
+    const response = await fetch("/", { cache: "no-store" });
+    return !response.ok || (await response.text()).includes(new URL(script?.src ?? "").pathname);
+  } catch {
+    return true; // nobody knows of another
+  }
 }

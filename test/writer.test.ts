@@ -50,7 +50,7 @@ test("createWriter() keeps its engine while it works, and puts it away when anyt
     return floatBytes(initialParameters(model));
   };
   const writer = createWriter("auto", fetchBlob, undefined);
-  const write = (): Promise<string> => writer.write(request, run, () => {});
+  const write = (): Promise<string> => writer.write(request, run, { signal: { aborted: false }, onText: () => {} });
   for (const broken of ["compile", "run"] as const) {
     fault = broken;
     await expect(write()).rejects.toThrow("The GPU went away");
@@ -63,4 +63,24 @@ test("createWriter() keeps its engine while it works, and puts it away when anyt
   expect(await write()).toContain("Written by version 4");
   expect(await write()).toContain("Written by version 4");
   expect([opened.length, disposed.length]).toEqual([4, 3]);
+});
+
+test("createWriter() writes nothing for who stops it while the model is fetched, and keeps what was fetched", async () => {
+  const signal = { aborted: false };
+  let fetched = 0;
+  const writer = createWriter(
+    "auto",
+    async () => {
+      signal.aborted = true;
+      fetched += 1;
+      return floatBytes(initialParameters(model));
+    },
+    undefined,
+  );
+  let text = "";
+  const write = (by: { readonly aborted: boolean }): Promise<string> =>
+    writer.write(request, run, { signal: by, onText: (piece) => void (text += piece) });
+  expect([await write(signal), text]).toEqual(["Stopped before the first word.", ""]);
+  expect(await write({ aborted: false })).toContain("Written by version 4");
+  expect(fetched).toBe(1);
 });

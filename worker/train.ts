@@ -46,6 +46,8 @@ let setting: Setting | undefined;
 let session: { readonly run: Digest; readonly opened: Promise<Session> } | undefined;
 let current: Contributor | undefined;
 let writer: Writer | undefined;
+/** Of the text that is being written, from the moment it was asked for. */
+let writing = new AbortController();
 let opening: Promise<Store> | undefined;
 let duty = 0;
 let peers = false;
@@ -105,15 +107,18 @@ const surface: TrainSurface = {
   generate: (options, onText) =>
     outcome(async () => {
       const { relay, engine } = known(setting).options;
+      writing.abort();
+      writing = new AbortController();
+      const { signal } = writing;
       // Writing needs no store: where the browser refuses one, the engine's choices are made again each time.
       const tunings = await openStore().then(
         ({ keys }) => openTunings(keys),
         () => undefined,
       );
       writer ??= createWriter(engine, createBlobFetcher({ origin: relay }), tunings);
-      return writer.write(options, await lookUpRun(relay), (text) => onText(text));
+      return writer.write(options, await lookUpRun(relay), { signal, onText: (text) => void onText(text) });
     }),
-  abort: () => writer?.abort(),
+  abort: () => writing.abort(),
 };
 
 expose(surface);

@@ -20,17 +20,21 @@ import { openEngine } from "./engine.ts";
 /** Nats per byte above which a model hardly forms words. */
 const YOUNG_LOSS = 2;
 
+/** What becomes of a text while it is written: pieces of it, and the person's word to stop. */
+export interface Writing {
+  readonly signal: { readonly aborted: boolean };
+  readonly onText: (text: string) => void;
+}
+
 export interface Writer {
   /** Returns a sentence that says which version wrote, on what. */
-  write(options: GenerateOptions, run: RunView, onText: (text: string) => void): Promise<string>;
-  abort(): void;
+  write(options: GenerateOptions, run: RunView, writing: Writing): Promise<string>;
 }
 
 /** Without `tunings` the engine's choices are not kept. */
 export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob, tunings: Tunings | undefined): Writer {
   let open: { readonly engine: Engine; readonly generator: Generator; readonly run: Digest } | undefined;
   let loaded: Digest | undefined;
-  let signal = { aborted: false };
 
   function putAway(): void {
     open?.generator[Symbol.dispose]();
@@ -61,10 +65,7 @@ export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob, tunings
   }
 
   return {
-    write: async ({ prompt, count, temperature }, run, onText) => {
-      signal.aborted = true;
-      const mine = { aborted: false };
-      signal = mine;
+    write: async ({ prompt, count, temperature }, run, { signal, onText }) => {
       if (run.charter.model.vocabulary > 256) {
         throw new HeddleError("bad-input", "Cannot write: this page has no tokenizer for this run");
       }
@@ -72,6 +73,9 @@ export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob, tunings
         putAway();
         throw error;
       });
+      if (signal.aborted) {
+        return "Stopped before the first word.";
+      }
       const decoder = new TextDecoder();
       const startMs = performance.now();
       let written = 0;
@@ -79,7 +83,7 @@ export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob, tunings
         count,
         temperature,
         rng: createRng("try", Date.now(), Math.floor(performance.now() * 1_000)),
-        signal: mine,
+        signal,
         onByte: (byte) => {
           written += 1;
           onText(decoder.decode(Uint8Array.of(byte), { stream: true }));
@@ -96,9 +100,6 @@ export function createWriter(wanted: WantedEngine, fetchBlob: FetchBlob, tunings
       const head = run.versions.at(-1);
       const young = (head?.evalLoss ?? 0) > YOUNG_LOSS ? " It is still young, so expect made-up words." : "";
       return `Written by version ${head?.version ?? 0} on ${device}, ${perS.toFixed(0)} bytes per second.${young}`;
-    },
-    abort: () => {
-      signal.aborted = true;
     },
   };
 }

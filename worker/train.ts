@@ -122,6 +122,8 @@ const surface: TrainSurface = {
 };
 
 expose(surface);
+// The page hears of errors alone (`ui/bridge.ts`): without this, work that fails where nobody waits for it would end in silence.
+addEventListener("unhandledrejection", ({ reason }) => reportError(reason));
 
 /** One for this worker's life: training and writing share it. */
 function openStore(): Promise<Store> {

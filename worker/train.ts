@@ -103,7 +103,6 @@ const surface: TrainSurface = {
     current?.setPeers(on);
   },
   setFrames: (gapMs) => pace.setFrames(gapMs),
-  view: () => current?.view() ?? null,
   generate: (options, onText) =>
     outcome(async () => {
       const { relay, engine } = known(setting).options;

@@ -48,7 +48,6 @@ export interface TrainSurface {
   setPeers(on: boolean): void;
   /** 95th percentile of the page's frame gaps, about once a second; null while the page is not seen. */
   setFrames(gapMs: number | null): void;
-  view(): ContributorView | null;
   /** Continues the prompt with the newest base, piece by piece; the sentence tells version and engine. */
   generate(options: GenerateOptions, onText: (text: string) => void): Promise<Outcome>;
   abort(): void;

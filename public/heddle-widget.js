@@ -36,9 +36,6 @@
       frame.src = `${relay}/widget.html`;
       this.#frame = frame;
       addEventListener("message", this.#listen);
-      if (!this.style.display) {
-        this.style.cssText += "display:block;min-width:240px;max-width:400px";
-      }
       this.replaceChildren(frame);
     }
 
@@ -89,5 +86,9 @@
   }
   if (!customElements.get("heddle-widget")) {
     customElements.define("heddle-widget", HeddleWidget);
+    // A sheet and not a style attribute, so that the host's own rules, and "hidden", go before it.
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(":where(heddle-widget:not([hidden])) { display: block; min-width: 240px; max-width: 400px; }");
+    document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
   }
 })();

@@ -22,7 +22,6 @@ function load() {
   const events: unknown[] = [];
   class Element {
     attributes = new Map<string, string>();
-    style = { display: "", cssText: "" };
     replaceChildren() {}
     getAttribute(name: string) {
       return this.attributes.get(name) ?? null;
@@ -42,9 +41,10 @@ function load() {
     "removeEventListener",
     "MessageChannel",
     "CustomEvent",
+    "CSSStyleSheet",
   ];
   const values = [
-    { currentScript: { src: `${relay}/heddle-widget.js` }, createElement: () => frame },
+    { currentScript: { src: `${relay}/heddle-widget.js` }, createElement: () => frame, adoptedStyleSheets: [] },
     Element,
     { get: () => undefined, define: (_: string, found: typeof Widget) => (Widget = found) },
     (_: string, listener: (event: unknown) => void) => listeners.push(listener),
@@ -58,6 +58,9 @@ function load() {
       constructor(_: string, { detail }: { detail: unknown }) {
         this.detail = detail;
       }
+    },
+    class {
+      replaceSync() {}
     },
   ];
   // eslint-disable-next-line no-new-func -- the loader is a classic script; this is how it runs on a page

@@ -77,7 +77,7 @@ test("a host page cannot start the widget by messages", async () => {
   expect(await frame.locator("#lend").isVisible()).toBe(true);
 });
 
-test("a site that is cross-origin isolated can embed the widget", async () => {
+test("a site that is cross-origin isolated can embed the widget, and hide it", async () => {
   const site = createServer((_request, response) => {
     response.setHeader("content-type", "text/html");
     response.setHeader("cross-origin-opener-policy", "same-origin");
@@ -88,6 +88,10 @@ test("a site that is cross-origin isolated can embed the widget", async () => {
   const { page } = await openPage(browser, `http://127.0.0.1:${port}`);
   expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
   await page.frameLocator("heddle-widget iframe").locator("#lend").waitFor();
+  const widget = page.locator("heddle-widget");
+  expect((await widget.boundingBox())?.width).toBe(400);
+  await widget.evaluate((element) => element.toggleAttribute("hidden"));
+  expect(await widget.isVisible()).toBe(false);
   await page.context().close();
   await shut(site);
 });

@@ -74,7 +74,7 @@ describe("the contributor page", () => {
     await longer.stop("SIGKILL");
   });
 
-  test("pause, resume, stop, and reload do what they say", async () => {
+  test("pause, resume, stop, reload, and taking back the agreement in another tab do what they say", async () => {
     const { page } = await openPage(browser, relay.origin);
     await beginContributing(page);
     await expect.poll(async () => acceptedIn(await rowsOf(page)), { timeout: 60_000 }).toBeGreaterThan(0);
@@ -95,8 +95,20 @@ describe("the contributor page", () => {
     expect(await page.evaluate(() => localStorage.getItem("heddle.agreement"))).not.toBeNull();
     await page.locator("#main").dblclick();
     await expect.poll(() => page.locator("#main").innerText(), { timeout: 30_000 }).toBe("Pause");
-    await page.locator("#other").click();
+    await expect.poll(() => page.locator("#status").textContent()).toBe("This device is contributing.");
+    await page.locator("#other").focus();
+    await page.keyboard.down("Enter");
+    await expect.poll(() => page.evaluate(() => document.activeElement?.id)).toBe("main");
+    await page.keyboard.down("Enter"); // is held, and would begin again
+    await page.keyboard.up("Enter");
+    expect(await page.locator("#main").innerText()).toBe("Contribute");
+    await page.locator("#main").click();
+    await expect.poll(() => page.locator("#main").innerText(), { timeout: 30_000 }).toBe("Pause");
+    const beside = await page.context().newPage();
+    await beside.goto(relay.origin);
+    await beside.getByRole("button", { name: "Take back my agreement" }).click();
     await expect.poll(() => page.locator("#main").innerText()).toBe("Contribute");
+    expect(await page.locator("#hint").innerText()).toContain("press the button and agree");
     await page.context().close();
   });
 

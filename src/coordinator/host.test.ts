@@ -12,7 +12,7 @@ import {
   rtcProof,
   sessionProof,
 } from "../protocol/codec.ts";
-import { BEAT_MS, DEAD_MS, OFFER_PAUSE_MS, PIECE_BYTES, PING_MS } from "../protocol/limits.ts";
+import { BEAT_MS, DEAD_MS, OFFER_PAUSE_MS, PIECE_BYTES, PING_MS, PROTOCOL_VERSION } from "../protocol/limits.ts";
 import type { RelayMessage } from "../protocol/messages.ts";
 import { createMemoryStore } from "../store/memory.ts";
 import type { Log } from "../store/store.ts";
@@ -261,7 +261,7 @@ describe("sessions", () => {
     const { publicKey } = key;
     const hello = {
       type: "hello",
-      protocol: 2,
+      protocol: PROTOCOL_VERSION + 1,
       publicKey,
       nonce: new Uint8Array(32),
       agent: "",

@@ -1,11 +1,10 @@
 /**
  * The loss of given parameters on given tokens, over any engine: what validators measure and the page plots.
  */
-import { assert } from "../base/assert.ts";
 import type { ModelConfig } from "../protocol/charter.ts";
 import type { Engine } from "../tensor/engine.ts";
 import { lossProgram } from "./llama.ts";
-import type { TokenBatch } from "./trainer.ts";
+import { checkBatch, type TokenBatch } from "./trainer.ts";
 
 export interface Evaluator {
   /** N = batch·time tokens in each batch. */
@@ -29,13 +28,10 @@ export interface EvaluatorOptions {
 export async function createEvaluator(engine: Engine, { model, batch }: EvaluatorOptions): Promise<Evaluator> {
   const plan = await engine.compile(lossProgram(model, batch));
   const rows = batch * model.time;
-  const write = ({ tokens, targets }: TokenBatch): void => {
-    assert(
-      tokens.length === rows && targets.length === rows,
-      `Cannot evaluate: got ${tokens.length} tokens and ${targets.length} targets, need ${rows}`,
-    );
-    plan.write("tokens", tokens);
-    plan.write("targets", targets);
+  const write = (given: TokenBatch): void => {
+    checkBatch("evaluate", given, { rows, vocabulary: model.vocabulary });
+    plan.write("tokens", given.tokens);
+    plan.write("targets", given.targets);
   };
   return {
     tokensPerBatch: rows,

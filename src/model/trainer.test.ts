@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { HeddleError } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
 import type { InnerConfig, ModelConfig } from "../protocol/charter.ts";
+import type { Engine, Plan } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
 import { createTwin } from "../tensor/twin.ts";
 import { createEvaluator } from "./evaluator.ts";
@@ -183,7 +184,35 @@ describe("createTrainer()", () => {
       "need 32",
     );
   });
+
+  test.each([
+    ["the twin", createTwin()],
+    ["an engine that does not look at what it is given, as a GPU", heedless()],
+  ])(
+    "refuses tokens and targets outside the vocabulary before they are on %s, and so does the evaluator",
+    async (_, engine) => {
+      using trainer = await createTrainer(engine, { model: MODEL, inner: INNER });
+      using evaluator = await createEvaluator(engine, { model: MODEL, batch: INNER.batch });
+      const { tokens, targets } = countingBatch(0);
+      const wrong = targets.with(31, 12);
+      const outside = "12 is outside the vocabulary of 12";
+      await expect(trainer.step({ tokens, targets: wrong })).rejects.toThrow(`Cannot step: target ${outside}`);
+      await expect(trainer.step({ tokens: wrong, targets })).rejects.toThrow(`Cannot step: token ${outside}`);
+      await expect(evaluator.loss({ tokens, targets: wrong })).rejects.toThrow(`Cannot evaluate: target ${outside}`);
+      await expect(evaluator.losses({ tokens: wrong, targets })).rejects.toThrow(`Cannot evaluate: token ${outside}`);
+    },
+  );
 });
+
+/** An engine whose Plans take any input, and compute nothing. */
+function heedless(): Engine {
+  const twin = createTwin();
+  const compile = async (program: Program): Promise<Plan> => ({
+    ...(await twin.compile(program)),
+    write: () => undefined,
+  });
+  return { ...twin, compile };
+}
 
 test("createSchedule() warms up, then holds, and corrects the bias of both moments", () => {
   const schedule = createSchedule(INNER);

@@ -80,10 +80,7 @@ export async function createTrainer(engine: Engine, { model, inner, thrift = {} 
     tokensPerStep: rows,
     load: (params) => engine.writeState("params", params),
     step: async ({ tokens, targets }, rateShare = 1) => {
-      assert(
-        tokens.length === rows && targets.length === rows,
-        `Cannot step: got ${tokens.length} tokens and ${targets.length} targets, need ${rows}`,
-      );
+      checkBatch("step", { tokens, targets }, { rows, vocabulary: model.vocabulary });
       for (let i = 0; i < accumulate; i += 1) {
         const [begin, end] = [(i * rows) / accumulate, ((i + 1) * rows) / accumulate];
         const own = tokens.subarray(begin, end);
@@ -114,6 +111,24 @@ export async function createTrainer(engine: Engine, { model, inner, thrift = {} 
     },
     [Symbol.dispose]: () => plan[Symbol.dispose](),
   };
+}
+
+/**
+ * Throws AssertionError where a batch has not N = `rows` tokens and targets, all within the vocabulary. A GPU would not say so: it trains
+ * on another row's logit, or on what was left in a row's place, and the numbers stay finite.
+ */
+export function checkBatch(
+  action: "step" | "evaluate",
+  { tokens, targets }: TokenBatch,
+  { rows, vocabulary }: { readonly rows: number; readonly vocabulary: number },
+): void {
+  assert(
+    tokens.length === rows && targets.length === rows,
+    `Cannot ${action}: got ${tokens.length} tokens and ${targets.length} targets, need ${rows}`,
+  );
+  const [token, target] = [tokens, targets].map((words) => words.find((word) => word >= vocabulary));
+  assert(token === undefined, `Cannot ${action}: token ${token} is outside the vocabulary of ${vocabulary}`);
+  assert(target === undefined, `Cannot ${action}: target ${target} is outside the vocabulary of ${vocabulary}`);
 }
 
 /** One training step as `inner` has it. */

@@ -2,6 +2,7 @@
  * How fast an engine runs a piece of work: the run's own training Program, repeated for a fraction of a second. The clock
  * comes in as an argument.
  */
+import { HeddleError } from "../base/assert.ts";
 import { atOnce, type InTurn } from "../base/turn.ts";
 import type { Engine } from "../tensor/engine.ts";
 import { elementCount, type Program } from "../tensor/program.ts";
@@ -12,6 +13,8 @@ const RUNS_MAX = 50;
 
 export interface MeasureOptions {
   readonly program: Program;
+  /** The same work in less memory, where the engine has no room for `program`: what a trainer would do "as needed". */
+  readonly instead?: Program;
   /** Read after each run, as whoever trains reads the loss. */
   readonly output: string;
   readonly nowMs: () => number;
@@ -25,9 +28,14 @@ export interface MeasureOptions {
  */
 export async function measureProgram(
   engine: Engine,
-  { program, output, nowMs, inTurn = atOnce }: MeasureOptions,
+  { program, instead, output, nowMs, inTurn = atOnce }: MeasureOptions,
 ): Promise<number> {
-  const plan = await engine.compile(program);
+  const plan = await engine.compile(program).catch((error: unknown) => {
+    if (instead !== undefined && error instanceof HeddleError && error.code === "model-too-big") {
+      return engine.compile(instead);
+    }
+    throw error;
+  });
   try {
     return await inTurn(async () => {
       await plan.run([output]);

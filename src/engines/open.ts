@@ -6,7 +6,6 @@ import { atOnce, type InTurn } from "../base/turn.ts";
 import { createGpuEngine, probeGpu, type GpuEngineOptions } from "../gpu/engine.ts";
 import { selfTest } from "../gpu/self-test.ts";
 import type { Engine } from "../tensor/engine.ts";
-import type { Program } from "../tensor/program.ts";
 import { createWasmEngine, type WasmEngineOptions } from "../wasm/engine.ts";
 import {
   beginEngine as begin,
@@ -18,7 +17,7 @@ import {
   type WantedEngine,
 } from "./choose.ts";
 import { explainPlans } from "./explain.ts";
-import { measureProgram } from "./measure.ts";
+import { measureProgram, type MeasureOptions } from "./measure.ts";
 import { proveEngine } from "./prove.ts";
 import { rememberTuning, type Tunings } from "./tunings.ts";
 
@@ -29,9 +28,9 @@ export interface OpenEngineOptions {
   readonly gpu?: GPU | null;
   /**
    * A Program and one of its outputs: "auto" then takes the GPU only where it runs it faster than WASM does, and the self-test
-   * runs beside the first compile, which rejects when the device fails it.
+   * runs beside the first compile, which rejects when the device fails it. `instead` is measured on what has no room for it.
    */
-  readonly work?: { readonly program: Program; readonly output: string };
+  readonly work?: Pick<MeasureOptions, "program" | "instead" | "output">;
   readonly gpuOptions?: Omit<GpuEngineOptions, "gpu" | "adapter">;
   /** Fused unless it says otherwise. */
   readonly wasmOptions?: WasmEngineOptions;

@@ -17,7 +17,8 @@ import attentionRows from "../../shaders/attention-rows.wgsl" with { type: "text
 import attentionStaged from "../../shaders/attention-staged.wgsl" with { type: "text" };
 import attentionSubgroup from "../../shaders/attention-subgroup.wgsl" with { type: "text" };
 import attention from "../../shaders/attention.wgsl" with { type: "text" };
-import type { HeadShape, OpOf } from "../tensor/program.ts";
+import { flopsOf } from "../tensor/cost.ts";
+import { readsOf, writesOf, type HeadShape, type OpOf, type TensorId } from "../tensor/program.ts";
 import type { DeviceKind } from "./device.ts";
 import { read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import { f32, u32, unroll, type Constants } from "./shader.ts";
@@ -137,6 +138,50 @@ export function attentionBackwardDispatches(op: OpOf<"attentionBackward">, conte
       ];
     }
   }
+}
+
+/** What is needed to tell how many sequences a dispatch may take, and where they lie. */
+export interface BatchContext {
+  /** The most floating-point operations of one dispatch. */
+  readonly flopsMax: number;
+  shapeOf(id: TensorId): readonly number[];
+  countOf(id: TensorId): number;
+  /** Bytes of one element. */
+  elementBytes(id: TensorId): number;
+}
+
+/**
+ * The dispatches of all sequences, or where they would take too long together, of a few after the others: sequences know nothing
+ * of each other, and lie after each other in every tensor. One sequence is not cut.
+ */
+export function inBatches(
+  op: OpOf<"attention"> | OpOf<"attentionBackward">,
+  { flopsMax, shapeOf, countOf, elementBytes }: BatchContext,
+  dispatchesFor: (batch: number) => Dispatch[],
+): Dispatch[] {
+  const { batch } = op;
+  const most = (batch * flopsMax) / flopsOf(op, shapeOf);
+  if (most >= batch) {
+    return dispatchesFor(batch);
+  }
+  const ids = [...readsOf(op), ...writesOf(op)];
+  // Windows begin at multiples of 256 bytes.
+  let unit = 1;
+  while (ids.some((id) => (unit * countOf(id) * elementBytes(id)) % (256 * batch) !== 0)) {
+    unit *= 2;
+  }
+  const length = Math.max(1, Math.floor(most / unit)) * unit;
+  return Array.from({ length: share(batch, length) }, (_, i) => {
+    const [first, sequences] = [i * length, Math.min(length, batch - i * length)];
+    const within = (binding: Binding): Binding => {
+      if (binding.type !== "tensor") {
+        return binding;
+      }
+      const one = countOf(binding.id) / batch;
+      return { ...binding, window: { offset: first * one, count: sequences * one } };
+    };
+    return dispatchesFor(sequences).map((dispatch) => ({ ...dispatch, bindings: dispatch.bindings.map(within) }));
+  }).flat();
 }
 
 function flashBackward(

@@ -14,7 +14,7 @@ import {
   type TensorId,
 } from "../tensor/program.ts";
 import { inMiB, type OpenDevice } from "./device.ts";
-import type { Binding, Dispatch } from "./dispatch.ts";
+import { DISPATCH_FLOPS_MAX, type Binding, type Dispatch } from "./dispatch.ts";
 import { fuse, type Group } from "./fuse.ts";
 import { dispatchesOf, FUSED_BINDINGS_MAX, type KernelChoice, type Tuning } from "./kernels.ts";
 import { assignSlots, valueLifetimes, type Lifetime } from "./memory.ts";
@@ -104,13 +104,16 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
     software,
     lanesMin,
     bindingBytesMax: limits.bindingBytesMax,
+    flopsMax: shared.choice.flopsMax ?? DISPATCH_FLOPS_MAX,
     shapeOf,
     countOf: (id: number) => elementCount(shapeOf(id)),
     elementBytes,
   };
   const isAlone = (op: Op): boolean => op.type === "matmul" && isSplit(op, context);
   const groups =
-    shared.choice.fusion === "none" ? program.ops.map((op) => [[op]]) : fuse(program, FUSED_BINDINGS_MAX, isAlone);
+    shared.choice.fusion === "none"
+      ? program.ops.map((op) => [[op]])
+      : fuse(program, FUSED_BINDINGS_MAX, { isAlone, flopsMax: context.flopsMax });
   const work = groups.map((group) => dispatchesOf(group, context));
   const layout = layOut(program, groups, work, elementBytes);
   checkSizes({ program, work, layout }, shared);

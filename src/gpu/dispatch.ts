@@ -29,6 +29,13 @@ export type Binding =
   | { readonly type: "table"; readonly key: string; readonly make: () => Float32Array<ArrayBuffer> }
   | { readonly type: "none" };
 
+/**
+ * The most floating-point operations of one dispatch, which nothing interrupts once it runs: 43 ms on a phone's GPU of 50 GFLOP/s, where a
+ * submit may take 200 and Windows resets a device after 2 s. Ops share a dispatch up to it (`fuse.ts`), and what is more by
+ * itself is cut (`split.ts`, attention in `kernels.ts`).
+ */
+export const DISPATCH_FLOPS_MAX = 2 ** 31;
+
 export interface Dispatch {
   readonly kernel: string;
   readonly text: string;

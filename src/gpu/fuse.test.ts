@@ -3,10 +3,12 @@ import { describe, expect, test } from "vitest";
 import { createRng } from "../base/rng.ts";
 import { trainProgram } from "../model/llama.ts";
 import type { ModelConfig } from "../protocol/charter.ts";
+import { costOf } from "../tensor/cost.ts";
 import { elementCount, readsOf, writesOf, type Program } from "../tensor/program.ts";
 import { record, sortTokens, type Recorder } from "../tensor/record.ts";
 import { createTwin, evaluate } from "../tensor/twin.ts";
-import { fuse } from "./fuse.ts";
+import { DISPATCH_FLOPS_MAX } from "./dispatch.ts";
+import { fuse, type Group } from "./fuse.ts";
 
 const MODEL: ModelConfig = {
   vocabulary: 11,
@@ -51,6 +53,32 @@ test("fuse() makes 79 groups of the 144 ops of a step with four layers, none of 
   for (const group of groups.filter((ops) => ops.flat().length > 1)) {
     expect(new Set(group.flat().flatMap((op) => [...readsOf(op), ...writesOf(op)])).size).toBeLessThanOrEqual(8);
   }
+});
+
+describe("fuse() bounds what a dispatch has to compute", () => {
+  const small = { ...MODEL, vocabulary: 256, channels: 128, heads: 4, kvHeads: 4, hidden: 344, time: 128 };
+  const large = { ...small, vocabulary: 1024, channels: 256, layers: 6, heads: 8, kvHeads: 8, hidden: 688, time: 256 };
+  const wide = { ...large, channels: 512, hidden: 1376, layers: 2 };
+  const flopsIn = (program: Program, group: Group): number =>
+    group.flat().reduce((sum, op) => sum + costOf(program, op).flops, 0);
+
+  test.each([
+    ["small", small, 8],
+    ["large", large, 4],
+  ])("which changes nothing in the %s step that is benchmarked", (_, model, batch) => {
+    const program = trainProgram(model, batch);
+    expect(fuse(program, 8)).toEqual(fuse(program, 8, { flopsMax: Infinity }));
+  });
+
+  test("and leaves large products to dispatches of their own", () => {
+    const program = trainProgram(wide, 16);
+    const [bounded, free] = [fuse(program, 8), fuse(program, 8, { flopsMax: Infinity })];
+    const shared = (groups: readonly Group[]): number[] =>
+      groups.filter((group) => group.flat().length > 1).map((group) => flopsIn(program, group));
+    expect(Math.max(...shared(bounded))).toBeLessThanOrEqual(DISPATCH_FLOPS_MAX);
+    expect(Math.max(...shared(free))).toBeGreaterThan(2e10);
+    expect(bounded.flat(2).length).toBe(program.ops.length);
+  });
 });
 
 test("fuse() keeps products apart that wait for each other, and a sum that the host reads", () => {

@@ -13,8 +13,10 @@
  *   in turn                                  invocation goes on with what it has just stored, before it is out of reach
  *   equal turns (rope), beside               queries and keys; their gradients
  */
+import { flopsOf } from "../tensor/cost.ts";
 import type { Op, OpOf, Program, Tensor, TensorId } from "../tensor/program.ts";
 import { baseOf, elementCount, readsOf, renamed, tensorNamed, writesOf } from "../tensor/program.ts";
+import { DISPATCH_FLOPS_MAX } from "./dispatch.ts";
 
 /** Ops that share a dispatch: strands run beside each other, the ops of a strand in turn. */
 export type Group = readonly (readonly Op[])[];
@@ -31,11 +33,19 @@ interface Knot {
 /** How many of the latest groups are tried as company for an op; more would only tie distant layers together. */
 const LOOK_BACK = 12;
 
-/**
- * The groups of `program` in the order in which they run; no group has more than `tensorsMax` tensors, and an op that
- * `isAlone` says so of shares with no other.
- */
-export function fuse(program: Program, tensorsMax: number, isAlone: (op: Op) => boolean = () => false): Group[] {
+export interface FuseOptions {
+  /** What shares with no other. */
+  readonly isAlone?: (op: Op) => boolean;
+  /** The most floating-point operations that share a dispatch. */
+  readonly flopsMax?: number;
+}
+
+/** The groups of `program` in the order in which they run; none of several ops has more than `tensorsMax` tensors. */
+export function fuse(
+  program: Program,
+  tensorsMax: number,
+  { isAlone = () => false, flopsMax = DISPATCH_FLOPS_MAX }: FuseOptions = {},
+): Group[] {
   const before = dependencies(program);
   const knots: Knot[] = [];
   const knotOf: Knot[] = [];
@@ -45,7 +55,8 @@ export function fuse(program: Program, tensorsMax: number, isAlone: (op: Op) => 
     const found = isAlone(op)
       ? undefined
       : company.find(
-          (knot) => !isAlone((knot.strands[0] as [Op])[0]) && join(program, knot, { op, needs }, tensorsMax),
+          (knot) =>
+            !isAlone((knot.strands[0] as [Op])[0]) && join(program, knot, { op, needs }, { tensorsMax, flopsMax }),
         );
     const knot = found ?? { strands: [[op]], before: new Set(), last: number };
     for (const need of needs) {
@@ -67,7 +78,7 @@ function join(
   program: Program,
   knot: Knot,
   { op, needs }: { readonly op: Op; readonly needs: ReadonlySet<Knot> },
-  tensorsMax: number,
+  { tensorsMax, flopsMax }: { readonly tensorsMax: number; readonly flopsMax: number },
 ): boolean {
   const strands = isElementwise(op)
     ? withElements(program, knot.strands, op)
@@ -75,7 +86,10 @@ function join(
   if (strands === undefined || needsThrough(needs, knot)) {
     return false;
   }
-  if (tensorsOf(strands.map((strand) => collapse(program, strand))) > tensorsMax) {
+  const flops = strands
+    .flat()
+    .reduce((sum, one) => sum + flopsOf(one, (id) => (program.tensors[id] as Tensor).shape), 0);
+  if (flops > flopsMax || tensorsOf(strands.map((strand) => collapse(program, strand))) > tensorsMax) {
     return false;
   }
   knot.strands = strands;

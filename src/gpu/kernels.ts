@@ -24,6 +24,7 @@ import {
   attentionBackwardDispatches,
   attentionDispatches,
   attentionGuess,
+  inBatches,
   type AttentionContext,
   type AttentionRung,
 } from "./attention.ts";
@@ -52,6 +53,8 @@ export interface KernelChoice {
   readonly fusion: "auto" | "none";
   /** How values are kept that may be f16 (`storage.ts`). */
   readonly storage: "f32" | "f16";
+  /** The most floating-point operations of one dispatch; without it `DISPATCH_FLOPS_MAX`. */
+  readonly flopsMax?: number;
 }
 
 /**
@@ -75,6 +78,8 @@ export interface KernelContext {
   readonly tuning: Tuning;
   /** The most bytes that one binding may span. */
   readonly bindingBytesMax: number;
+  /** The most floating-point operations of one dispatch, where it can be cut. */
+  readonly flopsMax: number;
   /** How many elements an elementwise kernel takes at a time; as many as it can where nothing is said. */
   readonly width?: Width | undefined;
   shapeOf(id: TensorId): readonly number[];
@@ -116,11 +121,10 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     }),
 
   matmul: (op, context) => {
-    const { bindingBytesMax, shapeOf, elementBytes } = context;
     const product = (part: OpOf<"matmul">, partShape: (id: TensorId) => readonly number[]): Dispatch =>
       at(matmulDispatches([part], { ...matmulContext(context), shapeOf: partShape }), 0).product;
     if (isSplit(op, context)) {
-      return splitProduct(op, { bindingBytesMax, shapeOf, elementBytes, product });
+      return splitProduct(op, { ...context, product });
     }
     const { product: whole, sum } = at(matmulDispatches([op], matmulContext(context), { mayCut: () => true }), 0);
     return sum === undefined ? [whole] : [whole, sum];
@@ -148,8 +152,14 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
     ];
   },
 
-  attention: (op, context) => attentionDispatches(op, attentionContext(context, "attention")),
-  attentionBackward: (op, context) => attentionBackwardDispatches(op, attentionContext(context, "attentionBackward")),
+  attention: (op, context) => {
+    const own = attentionContext(context, "attention");
+    return inBatches(op, context, (batch) => attentionDispatches({ ...op, batch }, own));
+  },
+  attentionBackward: (op, context) => {
+    const own = attentionContext(context, "attentionBackward");
+    return inBatches(op, context, (batch) => attentionBackwardDispatches({ ...op, batch }, own));
+  },
 
   swiglu: (op, context) => {
     const bindings = [addend(op.gate), addend(op.up), write(op.out)];

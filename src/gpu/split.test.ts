@@ -13,7 +13,7 @@ function cut(
   transA: boolean,
   transB: boolean,
   add: boolean,
-  elementBytes: 2 | 4 = 4,
+  { elementBytes = 4, bindingBytesMax = LIMIT, flopsMax = Infinity } = {},
 ) {
   const shapes = [transA ? [k, m] : [m, k], transB ? [n, k] : [k, n], [m, n], [m, n], [n]];
   const more = { ...(add ? { add: ADD } : {}), bias: BIAS };
@@ -28,7 +28,7 @@ function cut(
     const bindings = [read(part.a), read(part.b), addend(part.add), write(part.out), optional(part.bias)];
     return { kernel: "product", text: "", constants: {}, bindings, groups: 1 };
   };
-  const context = { bindingBytesMax: LIMIT, shapeOf, elementBytes: () => elementBytes, product };
+  const context = { bindingBytesMax, flopsMax, shapeOf, elementBytes: () => elementBytes, product };
   const dispatches = splitProduct(op, context);
   return { split: isSplit(op, context), parts, dispatches, shapeOf };
 }
@@ -77,11 +77,30 @@ describe("splitProduct()", () => {
   test("counts the bytes of elements that are kept as f16, and begins windows of them where a binding may", () => {
     const size = { m: 300, n: 100, k: 20 };
     expect(cut(size, false, true, false).parts).toHaveLength(5);
-    const { parts, dispatches } = cut(size, false, true, false, 2);
+    const { parts, dispatches } = cut(size, false, true, false, { elementBytes: 2 });
     expect(parts).toHaveLength(3);
     const bindings = dispatches.flatMap((dispatch) => dispatch.bindings);
     const offsets = bindings.map((binding) => (binding.type === "tensor" ? 2 * (binding.window?.offset ?? 0) : 0));
     expect(offsets.filter((offset) => offset % 256 !== 0)).toEqual([]);
+  });
+
+  test.each([
+    ["nn", false, false, 0],
+    ["nt", false, true, 0],
+    // What its transposed rows are summed up along has the length that is cut.
+    ["tn", true, false, 0],
+    ["tt", true, true, 1],
+  ])("cuts a product that takes too long along the rows of a, %s", (_, transA, transB, copies) => {
+    const size = { m: 300, n: 30, k: 300 };
+    const flopsMax = 100 * (2 * 300 * 30 + 2 * 30);
+    const limits = { bindingBytesMax: 2 ** 27, flopsMax };
+    const { split, parts, dispatches } = cut(size, transA, transB, true, limits);
+    expect(split).toBe(true);
+    expect(parts.length).toBe(5);
+    expect(Math.max(...parts.map(({ work }) => 2 * work))).toBeLessThanOrEqual(flopsMax);
+    expect(parts.reduce((sum, { work }) => sum + work, 0)).toBe(300 * 30 * 300);
+    expect(dispatches.filter(({ kernel }) => kernel === "columns").length).toBe(5 * copies);
+    expect(cut(size, transA, transB, true, { ...limits, flopsMax: 4 * flopsMax }).split).toBe(false);
   });
 
   test("leaves a product alone that fits", () => {

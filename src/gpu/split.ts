@@ -1,11 +1,12 @@
 /**
- * Products of matrices that one binding cannot span: a table of a large vocabulary, its gradient. They are cut into
- * products of parts. Rows of a matrix are contiguous, so a part of them is a window of the binding; a part of the columns
- * is copied (`columns.wgsl`) to scratch memory or from it. Sums along a cut inner dimension are added in place, in order.
- * The kernels know nothing of it.
+ * Products of matrices that one binding cannot span: a table of a large vocabulary, its gradient. And products that would
+ * hold the screen up for too long. They are cut into products of parts. Rows of a matrix are contiguous, so a part of them is
+ * a window of the binding; a part of the columns is copied (`columns.wgsl`) to scratch memory or from it. Sums along a cut
+ * inner dimension are added in place, in order. The kernels know nothing of it.
  */
 import columns from "../../shaders/columns.wgsl" with { type: "text" };
 import { assert } from "../base/assert.ts";
+import { flopsOf } from "../tensor/cost.ts";
 import { elementCount, type OpOf, type TensorId } from "../tensor/program.ts";
 import { at, share, type Binding, type Dispatch } from "./dispatch.ts";
 import { u32, type Access } from "./shader.ts";
@@ -32,6 +33,8 @@ type Cuts = Readonly<Record<Axis, readonly Range[]>>;
 /** What splitting needs to know of the device and of the Program. */
 export interface SplitContext {
   readonly bindingBytesMax: number;
+  /** The most floating-point operations of one dispatch. */
+  readonly flopsMax: number;
   shapeOf(id: TensorId): readonly number[];
   /** Bytes of one element. */
   elementBytes(id: TensorId): number;
@@ -39,9 +42,10 @@ export interface SplitContext {
   product(op: OpOf<"matmul">, shapeOf: (id: TensorId) => readonly number[]): Dispatch;
 }
 
-/** Whether one of the op's matrices does not fit a binding. */
+/** Whether one of the op's matrices does not fit a binding, or the product takes too long. */
 export function isSplit(op: OpOf<"matmul">, context: Omit<SplitContext, "product">): boolean {
-  return matricesOf(op).some(({ id }) => bytesOf(id, context) > context.bindingBytesMax);
+  const { bindingBytesMax, flopsMax, shapeOf } = context;
+  return flopsOf(op, shapeOf) > flopsMax || matricesOf(op).some(({ id }) => bytesOf(id, context) > bindingBytesMax);
 }
 
 /** The dispatches of a product that does not fit, in the order in which they run. */
@@ -151,19 +155,21 @@ function copy(size: { readonly rows: number; readonly width: number }, from: Sid
   };
 }
 
-/** How each axis is cut: as little as lets the rows of every matrix that is too large fit. */
+/** How each axis is cut: as little as lets the rows of every matrix that is too large fit, and no part take too long. */
 function cutsOf(op: OpOf<"matmul">, context: SplitContext): Cuts {
-  const { bindingBytesMax, shapeOf, elementBytes } = context;
+  const { bindingBytesMax, flopsMax, shapeOf, elementBytes } = context;
   const lengths: Record<Axis, number> = { m: 0, n: 0, k: 0 };
   const most: Record<Axis, number> = { m: Infinity, n: Infinity, k: Infinity };
   for (const { id, rows, columns: across } of matricesOf(op)) {
     const [height, width] = shapeOf(id) as [number, number];
     [lengths[rows], lengths[across]] = [height, width];
     if (bytesOf(id, context) > bindingBytesMax) {
-      const fit = Math.floor(bindingBytesMax / (elementBytes(id) * width) / ROWS_ALIGNMENT) * ROWS_ALIGNMENT;
-      most[rows] = Math.min(most[rows], Math.max(ROWS_ALIGNMENT, fit));
+      most[rows] = Math.min(most[rows], inWindows(bindingBytesMax / (elementBytes(id) * width)));
     }
   }
+  // Along the rows of a: they need no copy, nor do those of the result, or of b where its rows are summed up as well.
+  const { rows } = matrixRoles(op).a;
+  most[rows] = Math.min(most[rows], inWindows((lengths[rows] * flopsMax) / flopsOf(op, shapeOf)));
   const cut = (axis: Axis): Range[] => {
     const length = Math.min(most[axis], lengths[axis]);
     return Array.from({ length: share(lengths[axis], length) }, (_, i) => ({
@@ -172,6 +178,11 @@ function cutsOf(op: OpOf<"matmul">, context: SplitContext): Cuts {
     }));
   };
   return { m: cut("m"), n: cut("n"), k: cut("k") };
+}
+
+/** As many rows, no more than `rows`, as a window may begin at; one window at least. */
+function inWindows(rows: number): number {
+  return Math.max(1, Math.floor(rows / ROWS_ALIGNMENT)) * ROWS_ALIGNMENT;
 }
 
 function matrixRoles({ a, b, add, out, transA, transB }: OpOf<"matmul">): {

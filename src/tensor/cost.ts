@@ -13,25 +13,27 @@ export interface Cost {
 
 /** `elementBytes` tells how an engine keeps a tensor. */
 export function costOf(program: Program, op: Op, elementBytes: (id: TensorId) => number = () => 4): Cost {
-  const shape = (id: TensorId): readonly number[] => present(program.tensors[id], `tensor ${id}`).shape;
-  const count = (id: TensorId): number => elementCount(shape(id));
+  const shapeOf = (id: TensorId): readonly number[] => present(program.tensors[id], `tensor ${id}`).shape;
+  const count = (id: TensorId): number => elementCount(shapeOf(id));
   const ids = new Set([...readsOf(op), ...writesOf(op)]);
   // In place, an element is read and written.
   const inPlace = writesOf(op).filter((id) => readsOf(op).includes(id));
   const all = [...ids, ...inPlace].reduce((sum, id) => sum + elementBytes(id) * count(id), 0);
   // Only the rows that tokens name are read of a table.
   const bytes = op.type === "embedding" ? all - 4 * count(op.table) + 4 * count(op.out) : all;
-  return { flops: flopsOf(op, shape, count), bytes };
+  return { flops: flopsOf(op, shapeOf), bytes };
 }
 
-function flopsOf(op: Op, shape: (id: TensorId) => readonly number[], count: (id: TensorId) => number): number {
+/** The floating-point operations of `op`, whose tensors have the shapes that `shapeOf` tells. */
+export function flopsOf(op: Op, shapeOf: (id: TensorId) => readonly number[]): number {
+  const count = (id: TensorId): number => elementCount(shapeOf(id));
   switch (op.type) {
     case "embedding":
       return 0;
     case "embeddingBackward":
       return count(op.dout) + (op.add === undefined ? 0 : count(op.dtable));
     case "matmul": {
-      const inner = present(shape(op.a)[op.transA ? 0 : 1], "inner dimension");
+      const inner = present(shapeOf(op.a)[op.transA ? 0 : 1], "inner dimension");
       const sums = [op.add, op.bias].filter((id) => id !== undefined).length;
       return count(op.out) * (2 * inner + sums);
     }

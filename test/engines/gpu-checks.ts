@@ -9,6 +9,7 @@ import type { Pace } from "../../src/tensor/engine.ts";
 import { record } from "../../src/tensor/record.ts";
 import { memoryOf } from "../../src/model/memory.ts";
 import { cases, modelCase } from "./cases.ts";
+import { checkCut } from "./cut-check.ts";
 import { guardAdapter } from "./guard.ts";
 import { stepOf } from "./half-cases.ts";
 import { checkHalves } from "./half-check.ts";
@@ -26,6 +27,7 @@ export const GPU_CHECKS = {
   asOnGpu: "what a GPU takes where nothing was measured, cut sums included, trains to the twin's numbers",
   windows: "a state that is larger than a binding may be is bound window by window",
   split: "a model with tables and matrices larger than a binding may be trains to the twin's numbers",
+  cut: "what would hold the screen up for too long is cut, to the same bits where no sum is",
   tooBig: 'a model that does not fit is refused as "model-too-big", with the sizes',
   dropped: "a submit that the device drops makes run or read reject, and every later one",
   halves: 'values that are kept as f16 take half the bytes and stay finite; a device without f16 is "no-engine"',
@@ -59,6 +61,7 @@ const CHECKS: Readonly<Record<keyof typeof GPU_CHECKS, (gpu: GPU) => Promise<str
   asOnGpu: checkAsOnGpu,
   windows: checkWindows,
   split: checkSplit,
+  cut: checkCut,
   tooBig: checkTooBig,
   dropped: checkDropped,
   halves: checkHalves,

@@ -31,6 +31,7 @@ const LEFT_TO_NODE = [
   "what a GPU takes",
   "a search",
   "a model with tables",
+  "what would hold",
   "pack .* with [134] bits",
 ];
 

@@ -1,11 +1,11 @@
-// muon, the products of a turn for matrices of any shape: what muon-product computes, an element at a time. An invocation owns
+// muon, the products of a turn for matrices of any shape: what muon-tile tells, an element at a time. An invocation owns
 // 16 of the 32 × 32 elements of a tile.
 //
-// Bindings   as in muon-product, in single elements: 0 square   1 w   2 out   3 places   4 hyper, in the last turn only
+// Bindings   as in muon-tile, in single elements: 0 square   1 w   2 out   3 places   4 hyper, in the last turn only
 // Constants  GRAM MIXED, not both; POLYNOMIAL a, b, c; MATRICES; WORDS of a matrix in places; GRID_X
 // Dispatch   a workgroup of 64 for each tile of every matrix's result, folded to rows of GRID_X
-// Twin       muon in tensor/twin-ops.ts; tolerance as for muon-product
-// Source     as for muon-product
+// Twin       muon in tensor/twin-ops.ts; tolerance as for muon-tile
+// Source     as for muon-tile
 @group(0) @binding(0) var<storage, read> square: array<f32>;
 @group(0) @binding(1) var<storage, read> w: array<f32>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;

@@ -1,97 +1,33 @@
-// muon, the products of a turn of Newton and Schulz's iteration, for many matrices M [R,C] in one dispatch; R and C are
-// multiples of 4. W is M, or Mᵀ where R > C, and S the shorter side; nothing is transposed in memory. A and `mixed` are
-// symmetric, so that mixed·W lies in memory as mixed·M where M is wide, and as M·mixed where it is tall.
-//   GRAM    out [S,S]: A = W·Wᵀ         from w; blocks below the diagonal are copies of those above
-//   MIXED   out [S,S]: aI + bA + cA·A   from square, which is A; the same
-//   else    out [R,C]: mixed·W          from square, which is mixed, and w. Lines marked $a store it; lines marked $u, in the
-//           last turn, change the parameters in its place: out −= lr·(0.2·√max(R,C)·mixed·W + wd·out)
-// One invocation owns 4 × 4 elements and reads its operands as quads straight from memory, four terms of the sum at a time;
-// a workgroup owns a tile of 32 × 32. No workgroup memory, no barriers.
+// muon, the products of a turn of Newton and Schulz's iteration, straight from memory: an invocation reads its operands as quads, four
+// terms of the sum at a time. No workgroup memory, no barriers: for software adapters, where that is ordinary memory. What is
+// computed is told in muon-tile, whose text goes before this one.
 //
-// Bindings   0 square: window of [Σ S²], unused if GRAM   1 w: window of P, unused if MIXED   2 out: window of either or of
-//            params   3 places [MATRICES,WORDS], as `tableOf` in gpu/muon.ts writes them
-//            4 hyper [4]: lr, μ, wd, clip, in the last turn only
-// Constants  GRAM MIXED, not both; POLYNOMIAL a, b, c; MATRICES; WORDS of a matrix in places; GRID_X
-// Dispatch   a workgroup of 64 for each tile of every matrix's result, folded to rows of GRID_X
-// Twin       muon in tensor/twin-ops.ts; tolerance 1e-5 of the largest element of normal numbers. What f32 has made of a tiny
-//            singular value grows by 3.4445^5 = 485 in five turns
-// Source     Jordan et al., kellerjordan.github.io/posts/muon; 0.2·√max: Liu et al., arXiv 2502.16982; blocks as in matmul-blocks
-@group(0) @binding(0) var<storage, read> square: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> w: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> places: array<u32>;
-@group(0) @binding(4) var<storage, read> hyper: array<f32>; // $u
-
-const SYMMETRIC = GRAM || MIXED;
-
-// A matrix in what is bound: its first element, and its shape.
-struct Place {
-  first: u32,
-  height: u32,
-  width: u32,
-}
+// Bindings   those of muon-tile
+// Constants  those of muon-tile
+// Dispatch   as muon-tile says
+// Twin       muon in tensor/twin-ops.ts; tolerance as for muon-tile
+// Source     as for muon-tile; blocks as in matmul-blocks
 
 // Column i: elements [r + i, c … c + 3].
-fn square_block(place: Place, r: u32, c: u32) -> mat4x4<f32> {
-  let i = (place.first + r * place.width + c) / 4u;
-  let d = place.width / 4u;
-  return mat4x4<f32>(square[i], square[i + d], square[i + 2u * d], square[i + 3u * d]);
-}
 fn w_block(place: Place, r: u32, c: u32) -> mat4x4<f32> {
   let i = (place.first + r * place.width + c) / 4u;
   let d = place.width / 4u;
   return mat4x4<f32>(w[i], w[i + d], w[i + 2u * d], w[i + 3u * d]);
 }
-fn put(place: Place, i: u32, value: vec4<f32>) {
-  out[i] = value; // $a
-  let stretch = 0.2 * sqrt(f32(max(place.height, place.width))); // $u
-  out[i] -= hyper[0] * (stretch * value + hyper[2] * out[i]); // $u
-}
-fn store(place: Place, r: u32, c: u32, block: mat4x4<f32>) {
-  let i = (place.first + r * place.width + c) / 4u;
-  let d = place.width / 4u;
-  put(place, i, block[0]);
-  put(place, i + d, block[1]);
-  put(place, i + 2u * d, block[2]);
-  put(place, i + 3u * d, block[3]);
-}
-
-// Where in places the matrix is told that has tile `number`: the last whose own tiles, counted in `word`, begin at it or before.
-fn matrix_of(number: u32, word: u32) -> u32 {
-  var low = 0u;
-  var high = MATRICES;
-  while (high - low > 1u) {
-    let middle = (low + high) / 2u;
-    if (places[middle * WORDS + word] <= number) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low * WORDS;
-}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let number = group.x + group.y * GRID_X;
-  let word = select(1u, 0u, SYMMETRIC);
-  let at = matrix_of(number, word);
-  let matrix = Place(places[at + 2u], places[at + 4u], places[at + 5u]);
-  let wide = matrix.height <= matrix.width;
-  let side = min(matrix.height, matrix.width);
-  let even = Place(places[at + 3u], side, side);
-  var result = matrix;
-  if (SYMMETRIC) {
-    result = even;
-  }
-  let tile = number - places[at + word];
-  let across = (result.width + 31u) / 32u;
-  let r = tile / across * 32u + thread / 8u * 4u;
-  let c = tile % across * 32u + thread % 8u * 4u;
-  if (r >= result.height || c >= result.width || (SYMMETRIC && c < r)) {
+  let tile = tile_of(group.x + group.y * GRID_X);
+  let matrix = tile.matrix;
+  let even = tile.even;
+  let r = tile.r + thread / 8u * 4u;
+  let c = tile.c + thread % 8u * 4u;
+  if (r >= tile.result.height || c >= tile.result.width || (SYMMETRIC && c < r)) {
     return;
   }
   // Rows of both factors are columns of their blocks: the rows of left · right are the columns of right · left.
+  let wide = matrix.height <= matrix.width;
+  let side = even.width;
   let longer = max(matrix.height, matrix.width);
   var sums = mat4x4<f32>();
   if (MIXED) {
@@ -115,17 +51,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       sums += square_block(even, k, c) * w_block(matrix, r, k);
     }
   }
-  if (MIXED) {
-    sums = POLYNOMIAL.z * sums + POLYNOMIAL.y * square_block(even, r, c);
-    if (r == c) {
-      sums[0].x += POLYNOMIAL.x;
-      sums[1].y += POLYNOMIAL.x;
-      sums[2].z += POLYNOMIAL.x;
-      sums[3].w += POLYNOMIAL.x;
-    }
-  }
-  store(result, r, c, sums);
-  if (SYMMETRIC && r < c) {
-    store(result, c, r, transpose(sums));
-  }
+  finish(tile, r, c, sums);
 }

@@ -32,7 +32,7 @@ import { addend, at, read, share, write, type Binding, type Dispatch } from "./d
 import type { Group } from "./fuse.ts";
 import { matmulDispatches, matmulGuess, type MatmulContext, type MatmulForm, type MatmulRung } from "./matmul.ts";
 import { mergeDispatches, widthStored } from "./merge.ts";
-import { muonDispatches } from "./muon.ts";
+import { muonDispatches, muonGuess, type MuonRung } from "./muon.ts";
 import {
   crossEntropyBackwardDispatch,
   crossEntropyDispatch,
@@ -49,6 +49,8 @@ export interface KernelChoice {
   readonly matmul: "auto" | MatmulRung;
   readonly attention: "auto" | AttentionRung;
   readonly rows: "auto" | RowRung;
+  /** Without it the one that is right for the device. */
+  readonly muon?: MuonRung;
   /** Whether several ops may share a dispatch (`fuse.ts`). */
   readonly fusion: "auto" | "none";
   /** How values are kept that may be f16 (`storage.ts`). */
@@ -256,7 +258,8 @@ const KERNELS: { readonly [K in OpType]: Kernel<K> } = {
       };
     }),
 
-  muon: (op, { bindingBytesMax }) => muonDispatches(op, bindingBytesMax),
+  muon: (op, { bindingBytesMax, choice, software }) =>
+    muonDispatches(op, { bindingBytesMax, rung: choice.muon ?? muonGuess({ software }) }),
 
   feedback: (op, context) =>
     windowsOf(context.countOf(op.residual), context.bindingBytesMax).map((window) => {

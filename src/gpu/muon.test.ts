@@ -5,7 +5,7 @@ import { gramPlaces, type MatrixPlace, type OpOf } from "../tensor/program.ts";
 import { present } from "../base/assert.ts";
 import type { Binding, Dispatch } from "./dispatch.ts";
 import { fuse } from "./fuse.ts";
-import { muonDispatches } from "./muon.ts";
+import { muonDispatches, muonGuess, type MuonRung } from "./muon.ts";
 import { halfTensors } from "./storage.ts";
 
 const [PARAMS, GRAM] = [0, 6];
@@ -22,6 +22,8 @@ const MATRICES = [
   const end = last === undefined ? 0 : last.offset + last.rows * last.columns;
   return [...before, { offset: 64 * Math.ceil(end / 64) + 64, rows, columns }];
 }, []);
+
+const CONTEXT = { bindingBytesMax: 2 ** 27, rung: "blocks" } as const;
 
 function muonOf(matrices: readonly MatrixPlace[]): OpOf<"muon"> {
   return { type: "muon", params: PARAMS, grads: 1, m: 2, norm: 3, hyper: 4, other: 5, gram: GRAM, mixed: 7, matrices };
@@ -52,7 +54,7 @@ function told(dispatches: readonly Dispatch[]): (MatrixPlace & { readonly gram: 
 }
 
 test("muonDispatches() takes matrices of any number and shape together in 16 dispatches", () => {
-  const dispatches = muonDispatches(muonOf(MATRICES), 2 ** 27);
+  const dispatches = muonDispatches(muonOf(MATRICES), CONTEXT);
   const turn = ["muon-gram", "muon-mixed", "muon-apply"];
   const expected = ["muon-momentum", ...turn, ...turn, ...turn, ...turn, "muon-gram", "muon-mixed", "muon-update"];
   expect(dispatches.map(({ kernel }) => kernel)).toEqual(expected);
@@ -61,15 +63,27 @@ test("muonDispatches() takes matrices of any number and shape together in 16 dis
   expect(new Set(dispatches.map(({ text, constants }) => text + Object.values(constants).join(" "))).size).toBe(5);
 });
 
+test("muonDispatches() is the same but for the text on every rung, and stages its tiles on GPUs", () => {
+  const bare = (rung: MuonRung) =>
+    muonDispatches(muonOf(MATRICES), { ...CONTEXT, rung }).map(({ constants, bindings, groups }) =>
+      JSON.stringify({ constants, bindings, groups }),
+    );
+  expect(bare("staged")).toEqual(bare("blocks"));
+  expect(bare("naive")).toEqual(bare("blocks"));
+  expect([muonGuess({ software: false }), muonGuess({ software: true })]).toEqual(["staged", "blocks"]);
+  const [, gram] = muonDispatches(muonOf(MATRICES), { ...CONTEXT, rung: "staged" });
+  expect([gram?.kernel, gram?.text.includes("workgroupBarrier")]).toEqual(["muon-gram-staged", true]);
+});
+
 test("muonDispatches() leaves odd shapes to the naive kernels", () => {
-  const [momentum, gram] = muonDispatches(muonOf([{ offset: 0, rows: 8, columns: 6 }]), 2 ** 27);
+  const [momentum, gram] = muonDispatches(muonOf([{ offset: 0, rows: 8, columns: 6 }]), CONTEXT);
   expect([momentum?.constants["WIDTH"], gram?.kernel]).toEqual(["1u", "muon-gram-naive"]);
 });
 
 test.each([2 ** 27, 2 ** 15, 2 ** 14])(
   "muonDispatches() tells every matrix's place once with bindings of %i",
   (limit) => {
-    const dispatches = muonDispatches(muonOf(MATRICES), limit);
+    const dispatches = muonDispatches(muonOf(MATRICES), { ...CONTEXT, bindingBytesMax: limit });
     const { offsets } = gramPlaces(MATRICES);
     expect(told(dispatches)).toEqual(MATRICES.map((matrix, i) => ({ ...matrix, gram: offsets[i] })));
     const bindings = dispatches.flatMap((dispatch) => dispatch.bindings);
@@ -81,7 +95,10 @@ test.each([2 ** 27, 2 ** 15, 2 ** 14])(
 );
 
 test("a matrix that no binding spans is bound whole, for the check of sizes to refuse", () => {
-  const [, , , apply] = muonDispatches(muonOf([{ offset: 64, rows: 128, columns: 64 }]), 2 ** 14);
+  const [, , , apply] = muonDispatches(muonOf([{ offset: 64, rows: 128, columns: 64 }]), {
+    ...CONTEXT,
+    bindingBytesMax: 2 ** 14,
+  });
   expect(windowOf(present(apply, "apply"), 1)).toEqual({ offset: 64, count: 128 * 64 });
 });
 

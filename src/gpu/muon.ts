@@ -6,10 +6,13 @@
  */
 import muonMomentum from "../../shaders/muon-momentum.wgsl" with { type: "text" };
 import muonProductNaive from "../../shaders/muon-product-naive.wgsl" with { type: "text" };
+import muonProductStaged from "../../shaders/muon-product-staged.wgsl" with { type: "text" };
 import muonProduct from "../../shaders/muon-product.wgsl" with { type: "text" };
+import muonTile from "../../shaders/muon-tile.wgsl" with { type: "text" };
 import sum256 from "../../shaders/sum-256.wgsl" with { type: "text" };
 import { gramPlaces, gramSide, MUON_POLYNOMIAL, MUON_TURNS } from "../tensor/program.ts";
 import type { MatrixPlace, OpOf, TensorId } from "../tensor/program.ts";
+import type { DeviceKind } from "./device.ts";
 import { at, read, share, type Binding, type Dispatch } from "./dispatch.ts";
 import { bool, f32, inValues, u32, unroll, type Access } from "./shader.ts";
 
@@ -17,6 +20,30 @@ import { bool, f32, inValues, u32, unroll, type Access } from "./shader.ts";
 const TILE = 32;
 /** Words that tell of a matrix; see `tableOf`. */
 const WORDS = 6;
+
+/**
+ * How the products are computed. naive takes any shape, the others want multiples of 4. blocks: 4 × 4 straight from memory. staged: by
+ * way of workgroup memory.
+ */
+export const MUON_RUNGS = ["naive", "blocks", "staged"] as const;
+export type MuonRung = (typeof MUON_RUNGS)[number];
+
+const PRODUCTS: Readonly<Record<MuonRung, { readonly text: string; readonly suffix: string }>> = {
+  naive: { text: muonProductNaive, suffix: "-naive" },
+  blocks: { text: `${muonTile}\n${muonProduct}`, suffix: "" },
+  staged: { text: `${muonTile}\n${muonProductStaged}`, suffix: "-staged" },
+};
+
+/** Workgroup memory on a GPU; on a software adapter that is ordinary memory, and barriers are dear. */
+export function muonGuess({ software }: Pick<DeviceKind, "software">): MuonRung {
+  return software ? "blocks" : "staged";
+}
+
+export interface MuonContext {
+  readonly bindingBytesMax: number;
+  /** The rung that is wanted. */
+  readonly rung: MuonRung;
+}
 
 interface Window {
   readonly offset: number;
@@ -31,13 +58,14 @@ interface Company {
 }
 
 /** 16 dispatches for as many of the op's matrices as fit a binding and a time slice together, and so on. */
-export function muonDispatches(op: OpOf<"muon">, bindingBytesMax: number): Dispatch[] {
-  return companiesOf(op.matrices, bindingBytesMax).flatMap((company) => dispatchesOf(op, company));
+export function muonDispatches(op: OpOf<"muon">, { bindingBytesMax, rung }: MuonContext): Dispatch[] {
+  return companiesOf(op.matrices, bindingBytesMax).flatMap((company) => dispatchesOf(op, company, rung));
 }
 
-function dispatchesOf(op: OpOf<"muon">, company: Company): Dispatch[] {
+function dispatchesOf(op: OpOf<"muon">, company: Company, rung: MuonRung): Dispatch[] {
   const { matrices, params, grams } = company;
   const inFours = matrices.every(({ rows, columns }) => rows % 4 === 0 && columns % 4 === 0);
+  const { text, suffix } = PRODUCTS[inFours ? rung : "naive"];
   const { words, squareTiles, tiles } = tableOf(company);
   const part = (id: TensorId, access: Access): Binding => ({ type: "tensor", id, access, window: params });
   const squares = (id: TensorId, access: Access): Binding => ({ type: "tensor", id, access, window: grams });
@@ -49,8 +77,8 @@ function dispatchesOf(op: OpOf<"muon">, company: Company): Dispatch[] {
   const product = (kind: "gram" | "mixed" | "apply" | "update", bindings: readonly Binding[]): Dispatch => {
     const [isGram, isMixed, isLast] = [kind === "gram", kind === "mixed", kind === "update"];
     return {
-      kernel: `muon-${kind}${inFours ? "" : "-naive"}`,
-      text: unroll(inFours ? muonProduct : muonProductNaive, { a: isLast ? 0 : 1, u: isLast ? 1 : 0 }),
+      kernel: `muon-${kind}${suffix}`,
+      text: unroll(text, { a: isLast ? 0 : 1, u: isLast ? 1 : 0 }),
       constants: { ...counts, GRAM: bool(isGram), MIXED: bool(isMixed), POLYNOMIAL: polynomial },
       bindings,
       groups: isGram || isMixed ? squareTiles : tiles,

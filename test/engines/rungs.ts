@@ -1,6 +1,7 @@
 /** The kernels and ways to compute that an engine would not take by itself, and which cases of the contract show that they are right. */
 import { ATTENTION_RUNGS } from "../../src/gpu/attention.ts";
 import { MATMUL_RUNGS, type MatmulRung } from "../../src/gpu/matmul.ts";
+import { MUON_RUNGS } from "../../src/gpu/muon.ts";
 import { ROW_RUNGS } from "../../src/gpu/rows.ts";
 import { cases, type Case } from "./cases.ts";
 import { halfCases } from "./half-cases.ts";
@@ -30,6 +31,7 @@ export const rungs: readonly Rung[] = [
     choice: { rows },
     cases: of(cases, ["rmsNorm", "rmsNormBackward", "crossEntropy", "crossEntropyBackward"]),
   })),
+  ...MUON_RUNGS.map((muon) => ({ name: `${muon} muon: `, choice: { muon }, cases: of(cases, ["muon"]) })),
   { name: "not fused: ", choice: { fusion: "none" }, cases: of(cases, ["model in fours"]) },
   { name: HALVES, choice: { storage: "f16" }, cases: halfCases },
   ...MATMUL_RUNGS.map((matmul) => ({

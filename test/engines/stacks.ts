@@ -69,7 +69,7 @@ const hosts: readonly Host[] = [
     environment: { VK_ICD_FILENAMES: SWIFTSHADER },
     needs: { file: SWIFTSHADER, install: 'the system package "chromium"' },
     stacks: { webgpu: "WebGPU: Node with Dawn on SwiftShader", wasm: "WASM: Node" },
-    brief: { rungs: "^shared" },
+    brief: { rungs: "^(shared|staged muon)" },
     sweep: { rungs: "^(?!f16)" },
   },
   {
@@ -89,7 +89,7 @@ const hosts: readonly Host[] = [
     environment: { VK_ICD_FILENAMES: LLVMPIPE },
     needs: { file: LLVMPIPE, install: 'the system package "mesa-vulkan-drivers"' },
     stacks: { webgpu: "WebGPU: Deno with wgpu on llvmpipe", wasm: "WASM: Deno" },
-    brief: { rungs: "^(naive|register|tiled-64x128|split|flash-64|shared|f16:)" },
+    brief: { rungs: "^(naive|register|tiled-64x128|split|flash-64|shared|staged|f16:)" },
     sweep: { rungs: "^(?!(f16 )?(subgroup|lanes))" },
   },
   {

@@ -6,6 +6,7 @@ import { atOnce, type InTurn } from "../base/turn.ts";
 import { createGpuEngine, probeGpu, type GpuEngineOptions } from "../gpu/engine.ts";
 import { selfTest } from "../gpu/self-test.ts";
 import type { Engine } from "../tensor/engine.ts";
+import type { Program } from "../tensor/program.ts";
 import { createWasmEngine, type WasmEngineOptions } from "../wasm/engine.ts";
 import {
   beginEngine as begin,
@@ -95,7 +96,7 @@ function choicesFor({
           const made = await createGpuEngine({ ...withTuning(tuned), ...gpuOptions, gpu: found, ...first, inTurn });
           return tunings === undefined ? made : rememberTuning(made, { tunings, adapter: identity });
         },
-        test: (tuned) => testDevice({ ...withTuning(tuned), ...gpuOptions, gpu: found }),
+        test: (tuned) => testDevice({ ...withTuning(tuned), ...gpuOptions, gpu: found }, work?.program),
         forget: async () => tunings?.forget(identity),
       });
       void verdict.then(
@@ -117,9 +118,10 @@ function choicesFor({
 }
 
 /** The self-test has states of its own under the model's names, hence a device of its own. It searches for no kernels. */
-async function testDevice({ pace: _pace, ...options }: GpuEngineOptions): Promise<void> {
+async function testDevice({ pace: _pace, ...options }: GpuEngineOptions, work: Program | undefined): Promise<void> {
   using tested = await createGpuEngine({ ...options, tuneMsMax: 0 });
-  await selfTest(tested, options.choice?.storage);
+  const attention = work?.ops.find((op) => op.type === "attention");
+  await selfTest(tested, { storage: options.choice?.storage, headDim: attention?.headDim });
 }
 
 function withTuning(tuned: string | undefined): Pick<GpuEngineOptions, "tuned"> {

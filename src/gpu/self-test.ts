@@ -1,13 +1,14 @@
 /**
- * The conformance self-test: a small model with every op, trained for two steps on the engine and on the twin. A device
- * that disagrees does not train. Gradients are tested too, not only the forward pass: phones have been seen that compute
- * every forward right and every gradient zero.
+ * The conformance self-test: a small model with every op, trained for two steps on the engine and on the twin; on a real GPU
+ * also products and attention of the size that its large tiles are for, which small ones give way for. A device that
+ * disagrees does not train. Gradients are tested too, not only the forward pass: phones have been seen that compute every
+ * forward right and every gradient zero.
  */
 import { HeddleError, present } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
-import type { Engine } from "../tensor/engine.ts";
+import type { Engine, Outputs } from "../tensor/engine.ts";
 import { grad } from "../tensor/grad.ts";
-import { tensorNamed, writesOf, type Op, type Program, type TensorId } from "../tensor/program.ts";
+import { elementCount, tensorNamed, writesOf, type Op, type Program, type TensorId } from "../tensor/program.ts";
 import { record, sortTokens } from "../tensor/record.ts";
 import { createTwin } from "../tensor/twin.ts";
 import type { KernelChoice } from "./kernels.ts";
@@ -27,12 +28,53 @@ const V = 36;
 const HEADS = { batch: B, time: T, heads: 4, kvHeads: 2, headDim: 8 };
 const STEPS = 2;
 
+/** Forms of products that training has: forward, and the ways back to what was multiplied and to the weights. */
+const FORMS = [
+  { form: "nt", transA: false, transB: true },
+  { form: "nn", transA: false, transB: false },
+  { form: "tn", transA: true, transB: false },
+] as const;
 /**
- * Throws HeddleError "device-wrong" with the op that is off and by how much, or the device's own failure. `storage` is how
- * the engine keeps values.
+ * Three products that share a dispatch, as a layer's do, and are large enough together for large tiles (`matmul.ts`). Those of every
+ * rung fill the first one, and do not the second; the third has so few that its sum of 1,024 terms is cut.
  */
-export async function selfTest(engine: Engine, storage: KernelChoice["storage"] = "f32"): Promise<void> {
+const [ROWS, TERMS] = [256, 1024];
+const COLUMNS = [1152, 508, 36];
+/** More than two blocks of rows, and ten tiles of keys at least, of every rung of attention. */
+const ATTENDED = { batch: 1, time: 160, heads: 2, kvHeads: 1 };
+/** So large are queries that a row's running maximum moves from tile to tile. */
+const QUERY_SCALE = 16;
+
+export interface SelfTestOptions {
+  /** How the engine keeps values. */
+  readonly storage?: KernelChoice["storage"] | undefined;
+  /** Width of a head of the model that is to be trained: attention's kernels differ by it. */
+  readonly headDim?: number | undefined;
+}
+
+/**
+ * Throws HeddleError "device-wrong" with the op that is off and by how much, or the device's own failure. A `software` adapter takes no
+ * large tiles by itself, and is spared them.
+ */
+export async function selfTest(
+  engine: Engine & { readonly software?: boolean },
+  { storage = "f32", headDim = 64 }: SelfTestOptions = {},
+): Promise<void> {
   const tolerance = SELF_TEST_TOLERANCES[storage];
+  await testOps(engine, tolerance);
+  if (engine.kind === "webgpu" && engine.software !== true) {
+    // They compile at the same time.
+    const outcomes = await Promise.allSettled(sizeTests(headDim).map((one) => testSize(engine, one, tolerance)));
+    for (const outcome of outcomes) {
+      if (outcome.status === "rejected") {
+        throw outcome.reason;
+      }
+    }
+  }
+}
+
+/** Every op, in the small. */
+async function testOps(engine: Engine, tolerance: number): Promise<void> {
   const program = selfTestProgram();
   using twin = createTwin();
   const [expected, got] = [await trainOn(twin, program), await trainOn(engine, program)];
@@ -42,12 +84,16 @@ export async function selfTest(engine: Engine, storage: KernelChoice["storage"] 
     if (!(difference <= tolerance)) {
       const first = await firstWrong(engine, program, tolerance);
       const where = first === undefined ? `"${name}"` : `op "${first.op}" ("${first.name}")`;
-      throw new HeddleError(
-        "device-wrong",
-        `This device computes wrong numbers and cannot train: ${where} is off by ${(first?.difference ?? difference).toExponential(1)} of its largest element, allowed is ${tolerance}`,
-      );
+      throw wrong(where, first?.difference ?? difference, tolerance);
     }
   }
+}
+
+function wrong(where: string, difference: number, tolerance: number): HeddleError {
+  return new HeddleError(
+    "device-wrong",
+    `This device computes wrong numbers and cannot train: ${where} is off by ${difference.toExponential(1)} of its largest element, allowed is ${tolerance}`,
+  );
 }
 
 /** The first op whose result differs from the twin's, with every result of one step kept; undefined when then none does. */
@@ -78,7 +124,7 @@ async function firstWrong(
 }
 
 /** Largest |a − b|, divided by the largest |b|; NaN if any element is. */
-export function largestDifference(a: Float32Array, b: Float32Array): number {
+export function largestDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let difference = 0;
   let largest = 0;
   for (let i = 0; i < b.length; i += 1) {
@@ -174,4 +220,122 @@ async function trainOn(engine: Engine, program: Program, steps = STEPS): Promise
     }
   }
   return read;
+}
+
+/** What is tested at the size that it is for. */
+export interface SizeTest {
+  readonly program: Program;
+  readonly inputs: Readonly<Record<string, Float32Array>>;
+  /** By op and output, the largest difference from what is right, as a share of the largest. */
+  differences(outputs: Outputs<string>): Promise<ReadonlyMap<string, number>>;
+}
+
+/** Products and attention as they are in a model, one Program for each kernel. */
+export function sizeTests(headDim: number): SizeTest[] {
+  return [...FORMS.map(productTest), attentionTest(headDim)];
+}
+
+/** Throws as `selfTest` does. */
+export async function testSize(
+  engine: Engine,
+  { program, inputs, differences }: SizeTest,
+  tolerance: number,
+): Promise<void> {
+  using plan = await engine.compile(program);
+  Object.entries(inputs).forEach(([name, values]) => plan.write(name, values));
+  for (const [where, difference] of await differences(await plan.run(program.outputs))) {
+    if (!(difference <= tolerance)) {
+      throw wrong(where, difference, tolerance);
+    }
+  }
+}
+
+/**
+ * Products of one form against sums in double precision. Their elements are too many to be computed a second time, so each row is added
+ * up with signs drawn at random, which takes the operands one pass each and lets no single element be wrong.
+ */
+function productTest({ form, transA, transB }: (typeof FORMS)[number]): SizeTest {
+  const r = record(`self-test, ${form}`);
+  const x = r.input("x", transA ? [TERMS, ROWS] : [ROWS, TERMS]);
+  for (const columns of COLUMNS) {
+    const w = r.input(`w ${columns}`, transB ? [columns, TERMS] : [TERMS, columns]);
+    r.matmul(x, w, { transA, transB, out: r.value(`product ${columns}`, [ROWS, columns]) });
+  }
+  const program = r.finish(COLUMNS.map((columns) => `product ${columns}`));
+  const inputs = inputsOf(program);
+  const differences = async (outputs: Outputs<string>): Promise<Map<string, number>> => {
+    const found = new Map<string, number>();
+    for (const columns of COLUMNS) {
+      const rng = createRng("self-test", "signs", columns);
+      const signs = new Float64Array(columns).map(() => (rng.uint32() % 2 === 0 ? 1 : -1));
+      const w = present(inputs[`w ${columns}`], "w");
+      const weights = timesVector(w, signs, { rows: TERMS, transposed: transB });
+      const expected = timesVector(present(inputs["x"], "x"), weights, { rows: ROWS, transposed: transA });
+      const product = present(outputs[`product ${columns}`], "product");
+      const got = timesVector(product, signs, { rows: ROWS, transposed: false });
+      const where = `op "matmul" (${form}, ${ROWS}×${columns}×${TERMS})`;
+      found.set(where, largestDifference(got, expected));
+    }
+    return found;
+  };
+  return { program, inputs, differences };
+}
+
+/** The matrix [rows,N], or its transpose that lies in memory, times a vector [N]. */
+function timesVector(
+  matrix: Float32Array,
+  vector: Float64Array,
+  { rows, transposed }: { readonly rows: number; readonly transposed: boolean },
+): Float64Array {
+  const [along, across] = transposed ? [rows, 1] : [1, vector.length];
+  return new Float64Array(rows).map((_, row) => {
+    let sum = 0;
+    for (let i = 0; i < vector.length; i += 1) {
+      sum += (matrix[row * across + i * along] as number) * (vector[i] as number);
+    }
+    return sum;
+  });
+}
+
+/** Attention and the way back through it against the twin. */
+function attentionTest(headDim: number): SizeTest {
+  const shape = { ...ATTENDED, headDim };
+  const { time, heads, kvHeads } = shape;
+  const r = record("self-test, attention");
+  const [rows, keyRows] = [
+    [time, heads * headDim],
+    [time, kvHeads * headDim],
+  ];
+  const [q, k, v, dout] = [r.input("q", rows), r.input("k", keyRows), r.input("v", keyRows), r.input("dout", rows)];
+  const out = r.attention(q, k, v, shape);
+  const [dq, dk, dv] = [r.value("dq", rows), r.value("dk", keyRows), r.value("dv", keyRows)];
+  const delta = r.value("delta", [heads * time]);
+  r.push({ type: "attentionBackward", q, k, v, out, lse: out + 1, dout, delta, dq, dk, dv, ...shape });
+  const program = r.finish(["attended", "dq", "dk", "dv"]);
+  const inputs = inputsOf(program);
+  inputs["q"] = present(inputs["q"], "q").map((value) => QUERY_SCALE * value);
+  const differences = async (outputs: Outputs<string>): Promise<Map<string, number>> => {
+    using twin = createTwin();
+    using plan = await twin.compile(program);
+    Object.entries(inputs).forEach(([name, values]) => plan.write(name, values));
+    const expected = Object.entries(await plan.run<string>(program.outputs));
+    return new Map(
+      expected.map(([name, values]) => [
+        `op "${name === "attended" ? "attention" : "attentionBackward"}" ("${name}", D ${headDim}, T ${time})`,
+        largestDifference(present(outputs[name], name), values),
+      ]),
+    );
+  };
+  return { program, inputs, differences };
+}
+
+/** Uniform in ±1/2, from a seed that is the tensor's name. */
+function inputsOf({ tensors }: Program): Record<string, Float32Array> {
+  const inputs = tensors.filter(({ role }) => role === "input");
+  return Object.fromEntries(
+    inputs.map(({ name, shape }) => {
+      const rng = createRng("self-test", name);
+      return [name, new Float32Array(elementCount(shape)).map(() => rng.float() - 0.5)];
+    }),
+  );
 }

@@ -10,9 +10,11 @@ import { record } from "../../src/tensor/record.ts";
 import { memoryOf } from "../../src/model/memory.ts";
 import { cases, modelCase } from "./cases.ts";
 import { checkCut } from "./cut-check.ts";
+import { asRealGpu, changeShaders } from "./disguise.ts";
 import { guardAdapter } from "./guard.ts";
 import { stepOf } from "./half-cases.ts";
 import { checkHalves } from "./half-check.ts";
+import { checkSizes } from "./self-test-check.ts";
 import { attempt, compare, expectCode, isolated, runCases, type CaseResult } from "./run-cases.ts";
 
 export const GPU_CHECKS = {
@@ -21,6 +23,7 @@ export const GPU_CHECKS = {
   submits: "a run is cut into submits, one after the other, where its pace says",
   selfTest: "the self-test passes",
   wrongKernel: "the self-test refuses a device whose swiglu is a little off, and names the op",
+  sizes: "the self-test refuses a GPU whose large tiles, or whose attention beyond its first tile of keys, are wrong",
   badShader: 'a shader that does not compile is refused as "device-wrong", by the kernel\'s name',
   noMemory: 'a buffer that the device has no memory for is refused as "model-too-big", and the device goes on',
   tuned: "a search for the fastest kernels is kept as a text that spares the next one, on this adapter only",
@@ -55,6 +58,7 @@ const CHECKS: Readonly<Record<keyof typeof GPU_CHECKS, (gpu: GPU) => Promise<str
   submits: checkSubmits,
   selfTest: checkSelfTest,
   wrongKernel: checkWrongKernel,
+  sizes: checkSizes,
   badShader: checkBadShader,
   noMemory: checkNoMemory,
   tuned: checkTuned,
@@ -257,14 +261,6 @@ async function checkSelfTest(gpu: GPU): Promise<string> {
   return engine.device;
 }
 
-/** The text of every shader that `device` makes from now on, changed. */
-function changeShaders(device: GPUDevice, change: (code: string) => string): void {
-  const create = device.createShaderModule.bind(device);
-  const value = (descriptor: GPUShaderModuleDescriptor): GPUShaderModule =>
-    create({ ...descriptor, code: change(descriptor.code) });
-  Object.defineProperty(device, "createShaderModule", { value });
-}
-
 async function checkWrongKernel(gpu: GPU): Promise<string> {
   const { engine, device } = await watched(gpu);
   using _ = engine;
@@ -352,10 +348,7 @@ async function checkTuned(gpu: GPU): Promise<string> {
 
 /** A model with 1024 rows, hence long sums in its gradients, on this adapter under the name of a GPU. */
 async function checkAsOnGpu(gpu: GPU): Promise<string> {
-  const { adapter } = present(await probeGpu(gpu), "adapter");
-  Object.defineProperty(adapter, "isFallbackAdapter", { value: false });
-  Object.defineProperty(adapter, "info", { value: { vendor: "some", architecture: "gpu" } });
-  using engine = await createGpuEngine({ gpu, adapter, tuneMsMax: 0 });
+  using engine = await createGpuEngine({ gpu, adapter: await asRealGpu(gpu), tuneMsMax: 0 });
   const size = { tied: true, kvHeads: 2, channels: 16, hidden: 32, layers: 1, time: 64, vocabulary: 32 };
   const trained = modelCase("as on a GPU", size, { batch: 16 });
   const model = { ...trained, setup: () => ({ ...trained.setup(), steps: 1 }) };

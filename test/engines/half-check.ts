@@ -23,7 +23,7 @@ export async function checkHalves(gpu: GPU): Promise<string> {
     return refusal;
   }
   using able = await createGpuEngine({ gpu, adapter, choice });
-  await selfTest(able, "f16");
+  await selfTest(able, { storage: "f16" });
   using half = await able.compile(program);
   using whole = await able.compile(program, { storage: "f32" });
   const saved = whole.valueBytes - half.valueBytes;

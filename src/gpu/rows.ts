@@ -23,6 +23,8 @@ export interface RowContext {
   shapeOf(id: TensorId): readonly number[];
 }
 
+/** With so many rows, the eight invocations that add up a column of a gain's gradient would have hundreds each, one after the other. */
+const MANY_ROWS = 4096;
 /** Invocations of a workgroup whose invocations own rows: few, so that there are workgroups enough for every core. */
 const OWNERS = 16;
 
@@ -44,7 +46,9 @@ export function rmsNormBackwardDispatch(op: OpOf<"rmsNormBackward">, { rung, sha
     const groups = share(C / 4, OWNERS) + share(N, OWNERS);
     return own("rms-norm-backward-rows", rmsNormBackwardRows, { constants, bindings, groups });
   }
-  return { kernel: "rms-norm-backward", text: rmsNormBackward, constants, bindings, groups: share(C, 8) + N };
+  const size = u32(N >= MANY_ROWS ? 256 : 64);
+  const shared = { constants: { ...constants, SIZE: size }, bindings, groups: share(C, 8) + N };
+  return { kernel: "rms-norm-backward", text: rmsNormBackward, ...shared };
 }
 
 export function crossEntropyDispatch(op: OpOf<"crossEntropy">, { rung, shapeOf }: RowContext): Dispatch {

@@ -102,6 +102,7 @@ export const cases: readonly Case[] = [
     [17, 4],
     [15, 64],
     [3, 1028],
+    [4099, 13],
   ].flatMap(([n = 0, c = 0]) => [rmsNormCase(n, c), rmsNormBackwardCase(n, c, n % 2 === 1)]),
   ...[1, 7, 13].flatMap((time) => [false, true].map((inverse) => ropeCase(time, time === 7 ? 2 : 10, inverse))),
   ropeCase(300, 32, false),

@@ -141,7 +141,8 @@ async function openSession({ options, onView, lend }: Setting, agreed: Digest): 
   }
   const program = stepProgram(charter.model, charter.inner);
   const tunings = openTunings(store.keys);
-  const opening = { output: "loss", pace, tunings };
+  const instead = stepProgram(charter.model, charter.inner, { recompute: true });
+  const opening = { instead, output: "loss", pace, tunings };
   const begun = await beginEngine(options.engine, program, opening);
   performance.mark("heddle engine");
   const { kind, device } = begun.engine;

@@ -143,7 +143,8 @@ async function optionsFor(
     return { wanted, wasmOptions: { threads }, onPlan };
   }
   const { model, inner } = await modelOfRun(config.relay);
-  const work = { program: stepProgram(model, inner), output: "loss" };
+  const instead = stepProgram(model, inner, { recompute: true });
+  const work = { program: stepProgram(model, inner), instead, output: "loss" };
   return {
     wanted,
     gpu: await headlessGpu(),

@@ -1,55 +1,75 @@
 /** The control law against simulated devices: slow, fast, suddenly slow, with timers that oversleep, and a page that jerks. */
 import { describe, expect, test } from "vitest";
 import type { Clock } from "../base/clock.ts";
+import { createRng } from "../base/rng.ts";
 import { createStop } from "../base/stop.ts";
 import type { PlanPace } from "../tensor/engine.ts";
 import { createPace, SUBMIT_MS_MAX, type Neighbour } from "./pace.ts";
 
 const COUNT = 100;
 
-/** A device and a clock of its own: dispatch i takes `cost(i)` ms, a fence `fenceMs`; timers sleep `stretch` at least. */
+/**
+ * A device and a clock of its own: dispatch i takes `cost(i)` ms, one after the other, and the host hears of a submit's end
+ * `fenceMs` later; timers sleep `timerMsMin` at least. Time passes when nobody has anything to do.
+ */
 class Device {
   nowMs = 0;
   busyMs = 0;
   sleptMs = 0;
   submits: number[] = [];
   cost: (dispatch: number) => number;
-  fenceMs = 0.5;
+  fence: () => number = () => 0.5;
   timerMsMin = 0;
+  /** Ends of submits are heard of at multiples of this. */
+  tickMs = 0.001;
+  #freeMs = 0;
+  #events: { readonly atMs: number; readonly happen: () => void }[] = [];
   readonly clock: Clock = {
     nowMs: () => this.nowMs,
     after: (delayMs, wake) => {
       const sleptMs = Math.max(delayMs, this.timerMsMin);
-      this.nowMs += sleptMs;
       this.sleptMs += sleptMs;
-      void Promise.resolve().then(wake);
+      this.#at(this.nowMs + sleptMs, wake);
       return () => {};
     },
   };
   constructor(cost: (dispatch: number) => number) {
     this.cost = cost;
   }
-  /** Runs a Plan of COUNT dispatches as `gpu/plan.ts` does; returns the cuts. */
-  run(pace: Neighbour, plan: PlanPace): Promise<number[]> {
-    return pace.work(() => this.#run(plan));
+  #at(atMs: number, happen: () => void): void {
+    this.#events.push({ atMs, happen });
+    setImmediate(() => {
+      this.#events.sort((one, other) => other.atMs - one.atMs);
+      const next = this.#events.pop();
+      this.nowMs = Math.max(this.nowMs, next?.atMs ?? 0);
+      next?.happen();
+    });
   }
-  async #run(plan: PlanPace): Promise<number[]> {
+  /** Runs a Plan of `count` dispatches as `gpu/plan.ts` does; returns the cuts. */
+  run(pace: Neighbour, plan: PlanPace, count = COUNT): Promise<number[]> {
+    return pace.work(() => this.#run(plan, count));
+  }
+  async #run(plan: PlanPace, count: number): Promise<number[]> {
     const cuts: number[] = [];
-    for (let from = 0; from < COUNT;) {
+    let done = Promise.resolve();
+    for (let from = 0; from < count;) {
       const to = plan.until(from);
       let tookMs = 0;
       for (let i = from; i < to; i += 1) {
         tookMs += this.cost(i);
       }
-      const done = Promise.resolve().then(() => {
-        this.nowMs += tookMs + this.fenceMs;
-        this.busyMs += tookMs;
-      });
-      this.submits.push(tookMs);
+      this.#freeMs = Math.max(this.#freeMs, this.nowMs) + tookMs;
+      this.busyMs += tookMs;
+      const heardMs = Math.ceil((this.#freeMs + this.fence()) / this.tickMs) * this.tickMs;
+      done = new Promise((resolve) => this.#at(heardMs, resolve));
+      if (to > from) {
+        this.submits.push(tookMs);
+        cuts.push(to);
+      }
       await plan.submitted(from, to, done);
-      cuts.push(to);
       from = to;
     }
+    await done; // the loss is read
     return cuts;
   }
 }
@@ -68,7 +88,7 @@ describe("createPace()", () => {
     const device = new Device(() => 0.02);
     const pace = createPace({ clock: device.clock, duty: () => 1 });
     const plan = pace.plan(COUNT);
-    expect(await device.run(pace, plan)).toEqual([1, 3, 7, 15, 31, 63, 100]);
+    expect(await device.run(pace, plan)).toEqual([1, 2, 4, 8, 16, 32, 64, 100]); // two are under way
     for (let run = 0; run < 20; run += 1) {
       await device.run(pace, plan);
     }
@@ -82,7 +102,7 @@ describe("createPace()", () => {
     await settle(device, pace, 5);
     device.submits = [];
     const cuts = await settle(device, pace, 0).then(() => device.run(pace, pace.plan(COUNT)));
-    expect(cuts.slice(0, 3)).toEqual([1, 3, 7]); // another Plan begins with a probe of its own
+    expect(cuts.slice(0, 3)).toEqual([1, 2, 4]); // another Plan begins with a probe of its own
     expect(Math.max(...device.submits)).toBeLessThanOrEqual(SUBMIT_MS_MAX);
   });
 
@@ -102,6 +122,140 @@ describe("createPace()", () => {
     expect(share).toBeLessThanOrEqual(0.5);
     expect(Math.max(...device.submits)).toBeLessThanOrEqual(8.5);
     expect(device.submits.length).toBeGreaterThan(40);
+  });
+
+  describe.each([0.45, 2, 5, 15, 103])("where a submit is heard of %d ms late", (fenceMs) => {
+    const [dispatches, stepMs] = [84, 2.9];
+    const typical = (): Device => {
+      const device = new Device(() => stepMs / dispatches);
+      device.fence = () => fenceMs;
+      return device;
+    };
+
+    test.each([0.05, 0.2, 0.5, 1])(
+      "a small step is one submit, and no rest is owed for the fence, at power %d",
+      async (power) => {
+        const device = typical();
+        const pace = createPace({ clock: device.clock, duty: () => power });
+        pace.setFrames(16.7);
+        const plan = pace.plan(dispatches);
+        for (let run = 0; run < 20; run += 1) {
+          await device.run(pace, plan, dispatches);
+        }
+        const before = [device.submits.length, device.nowMs, device.busyMs] as const;
+        for (let run = 0; run < 20; run += 1) {
+          await device.run(pace, plan, dispatches);
+        }
+        const [submits, tookMs, busyMs] = [
+          device.submits.length - before[0],
+          device.nowMs - before[1],
+          device.busyMs - before[2],
+        ];
+        expect(submits).toBeLessThanOrEqual(20 * Math.ceil(stepMs / pace.state().sliceMs));
+        expect(tookMs / 20).toBeLessThanOrEqual(1.1 * Math.max(stepMs + fenceMs, stepMs / power) + 1);
+        expect(busyMs / tookMs).toBeLessThanOrEqual(1.1 * power);
+      },
+    );
+
+    test("a long step fills slices, the shortest of which is a fence, and the share is what the slider says", async () => {
+      const device = new Device((i) => 2 + (i % 5));
+      device.fence = () => fenceMs;
+      const pace = createPace({ clock: device.clock, duty: () => 0.5 });
+      pace.setFrames(16.7);
+      const plan = pace.plan(COUNT);
+      await device.run(pace, plan);
+      expect(Math.max(...device.submits)).toBeLessThanOrEqual(Math.max(8, fenceMs) + 6);
+      for (let run = 0; run < 10; run += 1) {
+        await device.run(pace, plan);
+      }
+      const before = [device.busyMs, device.nowMs] as const;
+      device.submits = [];
+      await device.run(pace, plan);
+      expect(Math.max(...device.submits)).toBeLessThanOrEqual(Math.max(8, fenceMs) + 0.1);
+      const share = (device.busyMs - before[0]) / (device.nowMs - before[1]);
+      expect(share).toBeGreaterThan(0.42);
+      expect(share).toBeLessThan(0.52);
+    });
+
+    test("at full power the next submit is under way before the last is heard of", async () => {
+      const device = new Device(() => 5);
+      device.fence = () => fenceMs;
+      const pace = createPace({ clock: device.clock, duty: () => 1 });
+      pace.setFrames(16.7);
+      const plan = pace.plan(COUNT);
+      for (let run = 0; run < 10; run += 1) {
+        await device.run(pace, plan);
+      }
+      const before = [device.busyMs, device.nowMs] as const;
+      device.submits = [];
+      await device.run(pace, plan);
+      expect(Math.max(...device.submits)).toBeLessThanOrEqual(SUBMIT_MS_MAX);
+      expect((device.busyMs - before[0]) / (device.nowMs - before[1])).toBeGreaterThan(0.75);
+    });
+  });
+
+  test.each([0.45, 1.3, 2, 8, 15])(
+    "a fence of about %d ms on a clock of whole milliseconds cuts no step into single dispatches",
+    async (fenceMs) => {
+      for (const power of [0.05, 0.1, 0.2, 0.5, 0.9]) {
+        const device = new Device(() => 2.9 / COUNT);
+        const rng = createRng("fences", fenceMs);
+        device.fence = () => fenceMs * (0.6 + 0.8 * rng.float());
+        const clock: Clock = { ...device.clock, nowMs: () => Math.floor(device.nowMs) };
+        const pace = createPace({ clock, duty: () => power });
+        pace.setFrames(16.7);
+        const plan = pace.plan(COUNT);
+        for (let run = 0; run < 40; run += 1) {
+          await device.run(pace, plan);
+        }
+        device.submits = [];
+        for (let run = 0; run < 40; run += 1) {
+          await device.run(pace, plan);
+        }
+        const perRun = device.submits.length / 40;
+        expect([power, perRun, perRun < 6]).toEqual([power, perRun, true]);
+      }
+    },
+  );
+
+  test("a browser that looks every 100 ms gets small steps in one submit each, and none of more than a slice and two looks", async () => {
+    for (const [stepMs, submitsMax] of [
+      [2.9, 1],
+      [1_000, 30],
+    ] as const) {
+      const device = new Device(() => stepMs / COUNT);
+      device.tickMs = 100;
+      const pace = createPace({ clock: device.clock, duty: () => 0.5 });
+      pace.setFrames(16.7);
+      const plan = pace.plan(COUNT);
+      for (let run = 0; run < 20; run += 1) {
+        await device.run(pace, plan);
+      }
+      expect(Math.max(...device.submits)).toBeLessThanOrEqual(300);
+      device.submits = [];
+      await device.run(pace, plan);
+      expect(device.submits.length).toBeLessThanOrEqual(submitsMax);
+    }
+  });
+
+  test("a fence that becomes slower is measured anew, and one that becomes faster at once", async () => {
+    const device = new Device(() => 0.03);
+    const pace = createPace({ clock: device.clock, duty: () => 0.5 });
+    pace.setFrames(16.7);
+    const plan = pace.plan(COUNT);
+    const runs = async (count: number): Promise<number> => {
+      device.submits = [];
+      for (let run = 0; run < count; run += 1) {
+        await device.run(pace, plan);
+      }
+      return device.submits.length / count;
+    };
+    await runs(10);
+    for (const fenceMs of [30, 0.5, 103]) {
+      device.fence = () => fenceMs;
+      await runs(100);
+      expect([fenceMs, await runs(10)]).toEqual([fenceMs, 1]);
+    }
   });
 
   test("a device that is suddenly five times slower gets shorter submits with the very next, and recovers", async () => {

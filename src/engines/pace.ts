@@ -4,10 +4,14 @@
  * submit fills a slice of time, and owes a rest for every slice worked, so that the device works the share of the time that
  * the slider says. While the page is seen, its frame gaps ease both off further, and let them recover.
  *
+ * The end of a submit is heard of late: 0.5 ms in some browsers, 2 to 15 in others, 100 where promises wait for a timer. That
+ * fence is measured by submits of nothing. It is no work: it is taken off what dispatches cost, and the device rests meanwhile.
+ *
  * Rests are a debt: what a timer slept too long is taken off the next ones, so that hidden tabs, whose timers browsers
  * stretch to a second, work their share too. Nothing here polls, and the clock is an argument.
  */
 import { sleep, type Clock } from "../base/clock.ts";
+import { median } from "../base/statistics.ts";
 import type { StopSignal } from "../base/stop.ts";
 import type { Pace, PlanPace } from "../tensor/engine.ts";
 
@@ -17,6 +21,13 @@ export const SUBMIT_MS_MAX = 200;
 const SEEN_SLICE_MS = 16;
 const UNSEEN_SLICE_MS = 50;
 const SLICE_MS_MIN = 2;
+/** A slice is so many fences long that the rest owed for it covers one, but no more than this; see `sliceMs`. */
+const SLICE_FENCES_MAX = 4;
+/** A fence is never taken for shorter: clocks tell whole milliseconds. */
+const FENCE_MS_MIN = 0.25;
+/** It is measured by so many submits of nothing, so often. */
+const FENCE_SAMPLES = 5;
+const FENCE_EVERY_MS = 20_000;
 /** A debt below this is not worth a timer; in hidden tabs timers are slow, so that rests are fewer and longer. */
 const REST_MS_MIN = 2;
 const HIDDEN_REST_MS_MIN = 200;
@@ -36,8 +47,14 @@ const GAP_EASY = 0.95;
 const EASE_DOWN = 0.7;
 const EASE_UP = 1.15;
 const EASE_MIN = 0.1;
-/** Share of the way that a cost moves towards a smaller measurement; towards a larger one it goes at once. */
-const COST_DOWN = 0.5;
+/**
+ * Share of the way that a cost moves towards a measurement that is smaller, or larger by no more than clocks of whole milliseconds and
+ * half a fence account for; towards a larger one it goes at once.
+ */
+const COST_STEP = 0.5;
+const CLOCK_MS = 1;
+/** What took no time that can be told may yet take some the next time. */
+const COST_MS_MIN = 1e-4;
 
 export interface Neighbour extends Pace {
   /** 95th percentile of the page's frame gaps over the last second or so; null while the page is not seen. */
@@ -79,25 +96,38 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
   let ease = 1;
   let quietestMs = Number.POSITIVE_INFINITY;
   let debtMs = 0;
-  let countedMs = 0;
   let working = 0;
   let until: WorkUntil = {};
   /** Whether anything was worked since the last reading of frames: else their gaps are not this program's doing. */
   let worked = false;
   let [submits, submitMsMax] = [0, 0];
-  /** When the device was last known to have finished something. */
+  /** When the device finished what it was last known to have finished. */
   let idleMs = Number.NEGATIVE_INFINITY;
+  /** Submits that it is not known to be through with. */
+  let flying = 0;
+  /** From the end of a submit to the host's hearing of it. */
+  let fenceMs = FENCE_MS_MIN;
+  const fences: number[] = [];
+  let fenceDueMs = Number.NEGATIVE_INFINITY;
   const power = (): number => Math.min(1, Math.max(DUTY_MIN, duty()));
   /** Who asks for full power gets it: the words beside the slider say what it costs. A page that is not seen cannot jerk. */
   const share = (): number => (power() === 1 || seen === false ? power() : power() * ease);
-  const sliceMs = (): number => Math.max(SLICE_MS_MIN, (seen === true ? SEEN_SLICE_MS : UNSEEN_SLICE_MS) * share());
+  /**
+   * A slice is at least as long as a fence, or what the fence is too long or too short by would decide alone how much fits; and
+   * no longer for its sake than half of what a submit may take, as a timer's fence may be as late again.
+   */
+  const sliceMs = (): number => {
+    const wantedMs = (seen === true ? SEEN_SLICE_MS : UNSEEN_SLICE_MS) * share();
+    const fences = Math.min(SLICE_FENCES_MAX, Math.max(1, share() / (1 - share())));
+    return Math.max(SLICE_MS_MIN, wantedMs, Math.min(fences * fenceMs, SUBMIT_MS_MAX / 2));
+  };
 
-  const owe = (workedMs: number): void => {
+  const owe = (workedMs: number, restedMs = 0): void => {
     if (working === 0) {
       return;
     }
     worked = true;
-    debtMs = Math.min(DEBT_MS_MAX, debtMs + (workedMs * (1 - share())) / share());
+    debtMs = Math.min(DEBT_MS_MAX, debtMs + Math.max(0, (workedMs * (1 - share())) / share() - restedMs));
   };
   const rest = async (): Promise<void> => {
     const { signal, deadlineMs = Number.POSITIVE_INFINITY } = until;
@@ -113,20 +143,46 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
     const sleptMs = clock.nowMs() - startMs;
     debtMs = Math.max(-CREDIT_MS_MAX, debtMs - sleptMs);
   };
-  /** Notes a finished submit; returns how long the device was at it. */
-  const finish = (startMs: number): number => {
+  const measureFence = async (done: Promise<void>): Promise<void> => {
+    const startMs = clock.nowMs();
+    await done;
     const nowMs = clock.nowMs();
-    const busyMs = nowMs - Math.max(startMs, idleMs);
-    idleMs = nowMs;
-    submits += 1;
-    submitMsMax = Math.max(submitMsMax, busyMs);
-    countedMs += busyMs;
-    owe(busyMs);
-    return busyMs;
+    fences.push(nowMs - startMs);
+    if (fences.length === FENCE_SAMPLES) {
+      fenceMs = Math.max(FENCE_MS_MIN, median(fences.splice(0)));
+      fenceDueMs = nowMs + FENCE_EVERY_MS;
+    }
   };
+  /** Waits for a submit; resolves to how long the device was at it. */
+  const finish = async (done: Promise<void>): Promise<number> => {
+    const startMs = clock.nowMs();
+    const alone = flying === 0;
+    flying += 1;
+    try {
+      await done;
+    } finally {
+      flying -= 1;
+    }
+    const nowMs = clock.nowMs();
+    if (alone) {
+      // Fences differ, but this one was within what the submit took.
+      fenceMs = Math.max(FENCE_MS_MIN, Math.min(fenceMs, 2 * (nowMs - startMs)));
+    }
+    // One that waited for another began when that one ended.
+    const endMs = nowMs - fenceMs;
+    const workedMs = Math.max(0, endMs - Math.max(startMs, idleMs));
+    idleMs = endMs;
+    submits += 1;
+    submitMsMax = Math.max(submitMsMax, workedMs);
+    owe(workedMs, alone ? fenceMs : 0);
+    return workedMs;
+  };
+  const noiseMs = (): number => CLOCK_MS + fenceMs / 2;
+  const isFenceDue = (): boolean => flying === 0 && clock.nowMs() >= fenceDueMs;
 
   return {
-    plan: (count) => pacePlan(count, { clock, sliceMs, finish, rest, overlap: () => share() === 1 }),
+    plan: (count) =>
+      pacePlan(count, { sliceMs, noiseMs, isFenceDue, measureFence, finish, rest, overlap: () => share() === 1 }),
     setFrames: (gapMs) => {
       seen = gapMs !== null;
       if (gapMs === null || !(gapMs > 0)) {
@@ -143,11 +199,11 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
     },
     work: async (run, limits = {}) => {
       until = limits;
-      const [startMs, countedBefore] = [clock.nowMs(), countedMs];
+      const [startMs, submitsBefore] = [clock.nowMs(), submits];
       working += 1;
       try {
         const value = await run();
-        if (countedMs === countedBefore) {
+        if (submits === submitsBefore) {
           owe(clock.nowMs() - startMs);
         }
         await rest();
@@ -161,15 +217,18 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
 }
 
 interface Law {
-  readonly clock: Clock;
   readonly sliceMs: () => number;
-  readonly finish: (startMs: number) => number;
+  /** By how much a submit may seem longer than it is. */
+  readonly noiseMs: () => number;
+  readonly isFenceDue: () => boolean;
+  readonly measureFence: (done: Promise<void>) => Promise<void>;
+  readonly finish: (done: Promise<void>) => Promise<number>;
   readonly rest: () => Promise<void>;
   readonly overlap: () => boolean;
 }
 
 /** Costs of one Plan's dispatches and where its runs are cut. */
-function pacePlan(count: number, { clock, sliceMs, finish, rest, overlap }: Law): PlanPace {
+function pacePlan(count: number, { sliceMs, noiseMs, isFenceDue, measureFence, finish, rest, overlap }: Law): PlanPace {
   /** Milliseconds of each dispatch; NaN before the first measurement. */
   const costs = new Float64Array(count).fill(Number.NaN);
   /** Dispatches that the next submit of unknown ones may hold. */
@@ -177,6 +236,9 @@ function pacePlan(count: number, { clock, sliceMs, finish, rest, overlap }: Law)
   const flights: Promise<void>[] = [];
 
   const until = (from: number): number => {
+    if (isFenceDue()) {
+      return from;
+    }
     let to = from + 1;
     if (Number.isNaN(costs[from])) {
       while (to < count && to - from < probe && Number.isNaN(costs[to])) {
@@ -194,25 +256,24 @@ function pacePlan(count: number, { clock, sliceMs, finish, rest, overlap }: Law)
   };
   const learn = (from: number, to: number, tookMs: number): void => {
     if (Number.isNaN(costs[from])) {
-      costs.fill(tookMs / (to - from), from, to);
+      costs.fill(Math.max(COST_MS_MIN, tookMs / (to - from)), from, to);
       probe = tookMs < sliceMs() / 2 ? probe * 2 : Math.max(1, Math.floor(probe / 2));
       return;
     }
-    const expectedMs = Math.max(
-      1e-3,
-      costs.subarray(from, to).reduce((sum, ms) => sum + ms, 0),
-    );
-    const ratio = Math.max(1e-3, tookMs) / expectedMs;
-    const factor = ratio >= 1 ? ratio : 1 - COST_DOWN * (1 - ratio);
+    const expectedMs = costs.subarray(from, to).reduce((sum, ms) => sum + ms, 0);
+    const isSlower = tookMs > expectedMs + noiseMs();
+    const factor = 1 + (isSlower ? 1 : COST_STEP) * (tookMs / expectedMs - 1);
     for (let i = from; i < to; i += 1) {
-      costs[i] = (costs[i] as number) * factor;
+      costs[i] = Math.max(COST_MS_MIN, (costs[i] as number) * factor);
     }
   };
   return {
     until,
     submitted: async (from, to, done) => {
-      const startMs = clock.nowMs();
-      const flight = done.then(() => learn(from, to, finish(startMs)));
+      if (from === to) {
+        return measureFence(done);
+      }
+      const flight = finish(done).then((tookMs) => learn(from, to, tookMs));
       flight.catch(() => undefined); // whoever awaits it next sees the failure
       flights.push(flight);
       while (flights.length >= (overlap() ? IN_FLIGHT_MAX : 1)) {

@@ -50,7 +50,7 @@ export interface Pace {
 }
 
 export interface PlanPace {
-  /** Where the submit that begins with dispatch `from` ends (exclusive). */
+  /** Where the submit that begins with dispatch `from` ends (exclusive). `from` itself is a submit of nothing, to be timed. */
   until(from: number): number;
   /**
    * Told that dispatches `from` … `to` were submitted; `done` settles when the device is through with them. Resolves when

@@ -1,11 +1,14 @@
 /** The watch over a device that reports, in the scope that is closed last, whatever it is told to. */
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { openDevice, type OpenDevice } from "./device.ts";
 
 class GPUOutOfMemoryError extends Error {}
 class GPUInternalError extends Error {}
 
-async function deviceReporting(errors: readonly (Error | null)[]): Promise<{ open: OpenDevice; depth: () => number }> {
+async function deviceReporting(
+  errors: readonly (Error | null)[],
+  info: Partial<GPUAdapterInfo> = {},
+): Promise<{ open: OpenDevice; depth: () => number }> {
   let depth = 0;
   const left = [...errors];
   const device = {
@@ -19,7 +22,7 @@ async function deviceReporting(errors: readonly (Error | null)[]): Promise<{ ope
       return depth === 0 ? (left.shift() ?? null) : null;
     },
   };
-  const adapter = { limits: {}, features: new Set(), info: {}, requestDevice: async () => device };
+  const adapter = { limits: {}, features: new Set(), info, requestDevice: async () => device };
   return { open: await openDevice(adapter as unknown as GPUAdapter), depth: () => depth };
 }
 
@@ -48,4 +51,24 @@ test("scoped() closes its scopes when the work throws", async () => {
   };
   expect(() => open.watch.scoped("running", work)).toThrow("too long");
   expect(depth()).toBe(0);
+});
+
+test("settle() gives up a device that never answers, a software one much later, and no other", async () => {
+  vi.useFakeTimers();
+  try {
+    const never = new Promise<void>(() => undefined);
+    const [gpu, software] = [await deviceReporting([]), await deviceReporting([], { isFallbackAdapter: true })];
+    const answers = [gpu, software].map(({ open }) => expect(open.watch.settle(never)).rejects.toThrow("not answered"));
+    const late = gpu.open.watch.settle(new Promise((resolve) => setTimeout(() => resolve("late"), 50_000)));
+    await vi.advanceTimersByTimeAsync(59_000);
+    expect(await late).toBe("late");
+    expect([gpu, software].map(({ open }) => open.watch.failure()?.code)).toEqual([undefined, undefined]);
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect([gpu, software].map(({ open }) => open.watch.failure()?.code)).toEqual(["device-lost", undefined]);
+    await vi.advanceTimersByTimeAsync(600_000);
+    await Promise.all(answers);
+    expect(vi.getTimerCount()).toBe(0);
+  } finally {
+    vi.useRealTimers();
+  }
 });

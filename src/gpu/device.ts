@@ -8,6 +8,15 @@ import { AssertionError, HeddleError } from "../base/assert.ts";
 
 const MiB = 2 ** 20;
 
+/**
+ * A GPU that has not answered for so long never will: no submit is meant to take a second, but in some browsers it waits for
+ * kernels that are compiled beside it. A software adapter may be at one dispatch for minutes.
+ */
+const SILENT_MS_MAX = 60_000;
+const SOFTWARE_SILENT_MS_MAX = 600_000;
+/** The time is counted in so many parts: when a machine that was suspended wakes up, only the part under way is over. */
+const SILENT_PARTS = 10;
+
 /** What an adapter says of itself. `software`: it computes on the CPU, where the WASM engine is an order faster. */
 export interface AdapterDescription {
   /** In words, for people: "nvidia ampere", "google swiftshader (software)". */
@@ -34,7 +43,10 @@ interface Watch {
   failure(): HeddleError | undefined;
   /** Throws the first failure, if there was one. */
   check(): void;
-  /** The outcome of `work`, or the failure if the device fails first: a lost device may never settle a promise. */
+  /**
+   * The outcome of `work`, or the failure if the device fails first: a lost device may never settle a promise. One that is
+   * silent for too long has failed as "device-lost".
+   */
   settle<T>(work: Promise<T>): Promise<T>;
   /** Runs `work` (which only records and submits) and resolves when the device has found no fault with it. */
   scoped<T>(what: string, work: () => T): Scoped<T>;
@@ -107,11 +119,13 @@ export async function openDevice(adapter: GPUAdapter): Promise<OpenDevice> {
   // The smallest that the specification allows, where the adapter does not say.
   const lanesMin = features.includes("subgroups") ? Math.max(4, adapter.info?.subgroupMinSize ?? 4) : 0;
   const f16 = features.includes("shader-f16");
-  return { device, lanesMin, f16, limits, watch: watchDevice(device), ...describeAdapter(adapter) };
+  const described = describeAdapter(adapter);
+  const watch = watchDevice(device, described.software ? SOFTWARE_SILENT_MS_MAX : SILENT_MS_MAX);
+  return { device, lanesMin, f16, limits, watch, ...described };
 }
 
 /** Listens to `device` for as long as it lives. */
-function watchDevice(device: GPUDevice): Watch {
+function watchDevice(device: GPUDevice, silentMsMax: number): Watch {
   let failure: HeddleError | undefined;
   const waiting = new Set<(error: HeddleError) => void>();
   const fail = (error: HeddleError): void => {
@@ -134,14 +148,29 @@ function watchDevice(device: GPUDevice): Watch {
         reject(failure);
         return;
       }
-      waiting.add(reject);
+      let parts = 0;
+      const timer = setInterval(() => {
+        parts += 1;
+        if (parts === SILENT_PARTS) {
+          fail(new HeddleError("device-lost", `The GPU has not answered for ${silentMsMax / 1_000} s`));
+        }
+      }, silentMsMax / SILENT_PARTS);
+      const giveUp = (error: HeddleError): void => {
+        clearInterval(timer);
+        reject(error);
+      };
+      const stop = (): void => {
+        clearInterval(timer);
+        waiting.delete(giveUp);
+      };
+      waiting.add(giveUp);
       work.then(
         (value) => {
-          waiting.delete(reject);
+          stop();
           resolve(value);
         },
         (error: unknown) => {
-          waiting.delete(reject);
+          stop();
           const ours = error instanceof HeddleError || error instanceof AssertionError;
           const lost = (): HeddleError => new HeddleError("device-lost", `The GPU gave up: ${error}`, { cause: error });
           reject(failure ?? (ours ? error : lost()));

@@ -5,6 +5,7 @@
  * error and carries on with old buffers; without the watch that looks like a loss that stops falling.
  */
 import { AssertionError, HeddleError } from "../base/assert.ts";
+import { nudgerFor } from "./nudge.ts";
 
 const MiB = 2 ** 20;
 
@@ -127,6 +128,7 @@ export async function openDevice(adapter: GPUAdapter): Promise<OpenDevice> {
 /** Listens to `device` for as long as it lives. */
 function watchDevice(device: GPUDevice, silentMsMax: number): Watch {
   let failure: HeddleError | undefined;
+  const nudgeFor = nudgerFor(device);
   const waiting = new Set<(error: HeddleError) => void>();
   const fail = (error: HeddleError): void => {
     failure ??= error;
@@ -164,6 +166,7 @@ function watchDevice(device: GPUDevice, silentMsMax: number): Watch {
         waiting.delete(giveUp);
       };
       waiting.add(giveUp);
+      nudgeFor(work);
       work.then(
         (value) => {
           stop();

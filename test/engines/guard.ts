@@ -146,7 +146,8 @@ function guardDevice(device: GPUDevice, label: () => string): () => Promise<Read
     write(buffer, offset, values);
   });
   replace(device.queue, "submit", (commands: GPUCommandBuffer[]) => {
-    for (const one of guarded.values()) {
+    // Submits of nothing (`gpu/nudge.ts`) come before it is known how much of a buffer is used.
+    for (const one of commands.length === 0 ? [] : guarded.values()) {
       if (!one.filled) {
         one.filled = true;
         write(one.buffer, one.usedEnd, pattern, 0, (one.size + GUARD_BYTES - one.usedEnd) / 4);

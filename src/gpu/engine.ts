@@ -122,6 +122,7 @@ export async function createGpuEngine({
       watch.check();
       const { buffer, count } = state(name);
       assert(values.length === count, `Cannot write state "${name}": got ${values.length} values, need ${count}`);
+      assert(values instanceof Float32Array, `Cannot write state "${name}": its elements are f32`);
       device.queue.writeBuffer(buffer, 0, values as Float32Array<ArrayBuffer>);
     },
     readState: async (name) => {

@@ -45,7 +45,10 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
         : submit(device, steps.slice(from, to), staging),
     );
     const end = staging === undefined ? device.queue.onSubmittedWorkDone() : staging.buffer.mapAsync(GPUMapMode.READ);
-    const fence = Promise.all([done, watch.settle(end)]).then(watch.check);
+    const fence = Promise.all([done, watch.settle(end)]).then(watch.check, (error) => {
+      usable(); // a buffer that was destroyed rejects: it goes first why it was
+      throw error;
+    });
     // Whoever awaits it next sees the failure; until then it must not count as unhandled.
     fence.catch(() => undefined);
     return fence;
@@ -88,7 +91,7 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
       assert(tensor.role === "input", `Cannot write "${input}": it is a ${tensor.role}, not an input`);
       assert(values.length === count, `Cannot write "${input}": got ${values.length} values, need ${count}`);
       assert(
-        (tensor.dtype === "u32") === values instanceof Uint32Array,
+        values instanceof (tensor.dtype === "u32" ? Uint32Array : Float32Array),
         `Cannot write "${input}": its elements are ${tensor.dtype}`,
       );
       const { buffer } = present(places[tensor.id], `memory of "${input}"`);
@@ -108,6 +111,7 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
         return {} as Outputs<Name>;
       }
       await fence;
+      usable();
       return unload(staging) as Outputs<Name>;
     },
     idle: async () => {

@@ -15,6 +15,7 @@ import { asRealGpu, changeShaders } from "./disguise.ts";
 import { guardAdapter } from "./guard.ts";
 import { stepOf } from "./half-cases.ts";
 import { checkHalves } from "./half-check.ts";
+import { checkMistakes } from "./order-check.ts";
 import { checkSizes } from "./self-test-check.ts";
 import { attempt, compare, expectCode, isolated, runCases, type CaseResult } from "./run-cases.ts";
 
@@ -22,6 +23,7 @@ export const GPU_CHECKS = {
   guard: "a kernel that writes beyond its tensor is caught by the guard around it",
   allocates: "a run creates no buffer, bind group, pipeline or shader",
   submits: "a run is cut into submits, one after the other, where its pace says",
+  mistakes: "an array of the wrong type and a Plan that is disposed of while it runs are named, and the engine goes on",
   fence: "the end of a run is heard of within 50 ms",
   selfTest: "the self-test passes",
   wrongKernel: "the self-test refuses a device whose swiglu is a little off, and names the op",
@@ -58,6 +60,7 @@ const CHECKS: Readonly<Record<keyof typeof GPU_CHECKS, (gpu: GPU) => Promise<str
   guard: checkGuard,
   allocates: checkAllocations,
   submits: checkSubmits,
+  mistakes: checkMistakes,
   fence: checkFence,
   selfTest: checkSelfTest,
   wrongKernel: checkWrongKernel,

@@ -3,6 +3,7 @@
  * can fail for lack of memory or of a feature fails here, before the first step, with a sentence.
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
+import type { InTurn } from "../base/turn.ts";
 import { printPlan } from "../tensor/print-plan.ts";
 import {
   baseOf,
@@ -38,6 +39,11 @@ export interface Step {
   readonly y: number;
 }
 
+/** A run that is cut into submits, from when it was asked for. */
+export interface RunUnderWay {
+  readonly program: string;
+}
+
 /** What all Plans of one engine share. */
 export interface Shared {
   readonly open: OpenDevice;
@@ -54,6 +60,9 @@ export interface Shared {
   /** Pipelines by their WGSL text. */
   pipeline(text: string, access: readonly string[], kernel: string): Promise<GPUComputePipeline>;
   bindGroupLayout(access: readonly string[]): GPUBindGroupLayout;
+  /** Where runs are cut, they and reads go one after the other. */
+  readonly inTurn: InTurn;
+  readonly underWay: Set<RunUnderWay>;
 }
 
 export interface Compiled {

@@ -3,7 +3,7 @@
  * by their WGSL text. It runs wherever there is a `GPU` object: a browser's worker, Deno, Node with Dawn.
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
-import { atOnce, type InTurn } from "../base/turn.ts";
+import { atOnce, createTurn, type InTurn } from "../base/turn.ts";
 import type { Engine, Pace } from "../tensor/engine.ts";
 import { elementCount, type Program } from "../tensor/program.ts";
 import { attentionCandidates } from "./attention.ts";
@@ -94,7 +94,10 @@ export async function createGpuEngine({
     device.destroy();
     throw error;
   }
-  const shared = share(open, states, full, memoryBytesMax);
+  const shared = {
+    ...share(open, states, full, memoryBytesMax),
+    inTurn: pace === undefined ? atOnce : createTurn(),
+  };
   const msMax = tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX);
   const tuner = createTuner(tuned === undefined ? undefined : importTuning(tuned, open.identity), (program, known) =>
     inTurn(() => tuneOn(program, shared, { msMax, known })),
@@ -123,12 +126,14 @@ export async function createGpuEngine({
       const { buffer, count } = state(name);
       assert(values.length === count, `Cannot write state "${name}": got ${values.length} values, need ${count}`);
       assert(values instanceof Float32Array, `Cannot write state "${name}": its elements are f32`);
+      const [run] = shared.underWay;
+      assert(run === undefined, `Cannot write state "${name}": a run of "${run?.program}" is not over`);
       device.queue.writeBuffer(buffer, 0, values as Float32Array<ArrayBuffer>);
     },
     readState: async (name) => {
       watch.check();
       const { buffer, count } = state(name);
-      return readBuffer(shared, buffer, count * 4);
+      return shared.inTurn(() => readBuffer(shared, buffer, count * 4));
     },
     [Symbol.dispose]: () => {
       for (const { buffer } of states.values()) {
@@ -205,6 +210,8 @@ function share(open: OpenDevice, states: Map<string, State>, choice: KernelChoic
     open,
     choice,
     tuning: {},
+    inTurn: atOnce,
+    underWay: new Set(),
     memoryBytesMax,
     bindGroupLayout,
     hasState: (name) => states.has(name),

@@ -7,7 +7,7 @@
 import { assert, present } from "../base/assert.ts";
 import type { Outputs, Pace, Plan, PlanPace } from "../tensor/engine.ts";
 import { elementCount, type Program, type Tensor } from "../tensor/program.ts";
-import { compileProgram, type Shared, type Step } from "./compile.ts";
+import { compileProgram, type RunUnderWay, type Shared, type Step } from "./compile.ts";
 import { createStaging, createStagingPool, unload, type Staging } from "./staging.ts";
 
 /** Runs that may be submitted and not yet done. */
@@ -22,7 +22,10 @@ export interface GpuPlan extends Plan {
   idle(): Promise<void>;
 }
 
-/** With a `pace` a run is cut into submits, and must be over before the next one begins; without, it is one submit. */
+/**
+ * With a `pace` a run is cut into submits, and must be over before the next one begins; without, it is one submit. Between two
+ * submits states are half of what they will be: runs and reads take turns, and who writes then has made a mistake.
+ */
 export async function createPlan(program: Program, shared: Shared, pace?: Pace): Promise<GpuPlan> {
   const { device, watch } = shared.open;
   const { steps, places, owned, valueBytes, stateBytes, describe } = await compileProgram(program, shared);
@@ -30,7 +33,7 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
   const { COPY_DST } = GPUBufferUsage;
   const nothing = beat === undefined ? undefined : device.createBuffer({ label: "nothing", size: 4, usage: COPY_DST });
   let disposed = false;
-  let running = false;
+  const run: RunUnderWay = { program: program.name };
   const fences: Promise<void>[] = [];
   const pool = createStagingPool((outputs) => createStaging(device, program, { places, outputs }));
   const usable = (): void => {
@@ -54,22 +57,25 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
     return fence;
   };
   /** Submits all dispatches at the pace given; returns the last submit's fence. */
-  const runPaced = async (pace: PlanPace, staging: Staging | undefined): Promise<{ readonly fence: Promise<void> }> => {
-    running = true;
-    try {
-      for (let from = 0; ;) {
-        const to = pace.until(from);
-        const last = to >= steps.length;
-        const fence = submitPart(from, to, last ? staging : undefined);
-        await pace.submitted(from, to, fence);
-        if (last) {
-          return { fence };
-        }
-        usable();
-        from = to;
+  const runParts = async (pace: PlanPace, staging: Staging | undefined): Promise<{ readonly fence: Promise<void> }> => {
+    for (let from = 0; ;) {
+      usable();
+      const to = pace.until(from);
+      const last = to >= steps.length;
+      const fence = submitPart(from, to, last ? staging : undefined);
+      await pace.submitted(from, to, fence);
+      if (last) {
+        return { fence };
       }
+      from = to;
+    }
+  };
+  const runPaced: typeof runParts = async (...args) => {
+    shared.underWay.add(run);
+    try {
+      return await shared.inTurn(() => runParts(...args));
     } finally {
-      running = false;
+      shared.underWay.delete(run);
     }
   };
   const find = (name: string): Tensor =>
@@ -86,6 +92,7 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
     kernels: steps.map(({ kernel }) => kernel),
     write: (input, values) => {
       usable();
+      assert(!shared.underWay.has(run), `Cannot write "${input}": the last run is not over`);
       const tensor = find(input);
       const count = elementCount(tensor.shape);
       assert(tensor.role === "input", `Cannot write "${input}": it is a ${tensor.role}, not an input`);
@@ -99,7 +106,7 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
     },
     run: async <Name extends string>(outputs: readonly Name[] = []) => {
       usable();
-      assert(!running, `Cannot run "${program.name}": its last run is not over`);
+      assert(!shared.underWay.has(run), `Cannot run "${program.name}": its last run is not over`);
       const staging = outputs.length === 0 ? undefined : pool.take(outputs);
       const fence = beat === undefined ? submitPart(0, steps.length, staging) : (await runPaced(beat, staging)).fence;
       fences.push(fence);

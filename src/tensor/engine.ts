@@ -16,7 +16,10 @@ export interface Engine {
    * sentence that says by how much, "device-lost" when the device is gone.
    */
   compile(program: Program): Promise<Plan>;
-  /** Overwrites a state tensor of any compiled Plan. Throws when no Plan has it or the length differs. */
+  /**
+   * Overwrites a state tensor of any compiled Plan. Throws when no Plan has it, the length differs, or a run is in the middle of
+   * being submitted.
+   */
   writeState(name: string, values: Float32Array): void;
   /** Copies a state tensor out, after everything submitted before it. */
   readState(name: string): Promise<Float32Array<ArrayBuffer>>;

@@ -15,7 +15,7 @@ import { asRealGpu, changeShaders } from "./disguise.ts";
 import { guardAdapter } from "./guard.ts";
 import { stepOf } from "./half-cases.ts";
 import { checkHalves } from "./half-check.ts";
-import { checkMistakes } from "./order-check.ts";
+import { checkMistakes, checkOrder } from "./order-check.ts";
 import { checkSizes } from "./self-test-check.ts";
 import { attempt, compare, expectCode, isolated, runCases, type CaseResult } from "./run-cases.ts";
 
@@ -24,6 +24,7 @@ export const GPU_CHECKS = {
   allocates: "a run creates no buffer, bind group, pipeline or shader",
   submits: "a run is cut into submits, one after the other, where its pace says",
   mistakes: "an array of the wrong type and a Plan that is disposed of while it runs are named, and the engine goes on",
+  order: "a run that is cut into submits is neither read nor written to nor overtaken in between",
   fence: "the end of a run is heard of within 50 ms",
   selfTest: "the self-test passes",
   wrongKernel: "the self-test refuses a device whose swiglu is a little off, and names the op",
@@ -61,6 +62,7 @@ const CHECKS: Readonly<Record<keyof typeof GPU_CHECKS, (gpu: GPU) => Promise<str
   allocates: checkAllocations,
   submits: checkSubmits,
   mistakes: checkMistakes,
+  order: checkOrder,
   fence: checkFence,
   selfTest: checkSelfTest,
   wrongKernel: checkWrongKernel,

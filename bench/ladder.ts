@@ -67,10 +67,12 @@ async function climbAll(): Promise<Reading[]> {
 async function tunedChoice(work: Work): Promise<Choice> {
   using engine = await createGpuEngine({ gpu, tuneMsMax: TUNE_MS_MAX });
   const begin = performance.now();
-  using _ = await engine.compile(work.program(1));
+  using _ = await engine.compile(work.program);
   const tuneMs = Math.round(performance.now() - begin);
-  const { matmul } = JSON.parse(engine.tuned ?? "{}") as { readonly matmul?: Readonly<Record<string, string>> };
-  const chosen = Object.values(matmul ?? {})[0] ?? "none";
+  const { rungs } = JSON.parse(engine.tuned ?? "{}") as {
+    readonly rungs?: Readonly<Record<string, readonly string[]>>;
+  };
+  const chosen = Object.values(rungs ?? {})[0]?.[0] ?? "none";
   const rates = readings.flatMap((reading) =>
     reading.type === "measured" && reading.work === work.name ? [[reading.rung, reading.rate] as const] : [],
   );

@@ -1,25 +1,34 @@
 import { describe, expect, test } from "vitest";
+import { createRng } from "../base/rng.ts";
 import type { Outputs } from "../tensor/engine.ts";
 import { createTwin } from "../tensor/twin.ts";
 import { climb, engineRung, type Rung } from "./ladder.ts";
 import { attentionWork, matmulWork } from "./works.ts";
 
-/** A clock that goes on by 50 ms each time it is read. */
-function ticking(): () => number {
-  let ms = 0;
-  return () => (ms += 50);
+/** A clock that only runs move. */
+class Time {
+  nowMs = 0;
+  readonly now = (): number => this.nowMs;
+  /** The twin, each run of which takes `eachMs`, and each submit `fenceMs` besides; all of its outputs are off by `error`. */
+  rung(label: string, { error = 0, eachMs = () => 50, fenceMs = () => 0 }: Faults = {}): Rung {
+    const rung = engineRung(label, createTwin());
+    return {
+      ...rung,
+      compile: async (program) => {
+        const plan = await rung.compile(program);
+        const repeat = async (times: number): Promise<void> => {
+          this.nowMs += fenceMs() + times * eachMs();
+        };
+        return { ...plan, repeat, run: async (outputs) => shifted(await plan.run(outputs), error) };
+      },
+    };
+  }
 }
 
-/** The twin, all of whose outputs are off by `error`. */
-function twinRung(label: string, error = 0): Rung {
-  const rung = engineRung(label, createTwin());
-  return {
-    ...rung,
-    compile: async (program) => {
-      const plan = await rung.compile(program);
-      return { ...plan, run: async (outputs) => shifted(await plan.run(outputs), error) };
-    },
-  };
+interface Faults {
+  readonly error?: number;
+  readonly eachMs?: () => number;
+  readonly fenceMs?: () => number;
 }
 
 function shifted<Name extends string>(outputs: Outputs<Name>, by: number): Outputs<Name> {
@@ -32,8 +41,9 @@ function shifted<Name extends string>(outputs: Outputs<Name>, by: number): Outpu
 describe("climb()", () => {
   test("measures right rungs and calls a wrong one wrong, for every family of works", async () => {
     const works = [matmulWork({ m: 40, n: 36, k: 20 }), attentionWork(33, "forward"), attentionWork(33, "backward")];
-    const rungs = [twinRung("right"), twinRung("wrong", 0.01)];
-    const readings = await climb(works, () => rungs, { nowMs: ticking(), rounds: 3 });
+    const time = new Time();
+    const rungs = [time.rung("right"), time.rung("wrong", { error: 0.01 })];
+    const readings = await climb(works, () => rungs, { nowMs: time.now, rounds: 3 });
     const of = (work: string) =>
       readings.filter((reading) => reading.work === work).map(({ rung, type }) => [rung, type]);
     for (const { name } of works) {
@@ -42,18 +52,36 @@ describe("climb()", () => {
         ["right", "measured"],
       ]);
     }
-    // One run takes one tick: 2·40·36·20 FLOP in 50 ms.
+    // 2·40·36·20 FLOP in 50 ms.
     const [first] = readings.filter(({ type }) => type === "measured");
     expect(first).toEqual({ work: "matmul 40×36×20", rung: "right", type: "measured", rate: 57_600 / 50e6, spread: 0 });
   });
 
   test("skips what one dispatch would take too long for, by the speed at the smaller size", async () => {
     const works = [matmulWork({ m: 8, n: 8, k: 8 }), matmulWork({ m: 80, n: 80, k: 80 })];
-    const slow = { ...twinRung("slow"), gpu: true };
-    const readings = await climb(works, () => [slow], { nowMs: ticking(), rounds: 1, submitMsMax: 200 });
+    const time = new Time();
+    const slow = { ...time.rung("slow"), gpu: true };
+    const readings = await climb(works, () => [slow], { nowMs: time.now, rounds: 1, submitMsMax: 200 });
     expect(readings.map(({ type }) => type)).toEqual(["measured", "skipped"]);
     expect(readings[1]).toMatchObject({ detail: "one dispatch would take about 50000 ms" });
   });
+
+  test.each([0, 0.45, 2, 15, 103])(
+    "tells kernels of 10 to 100 µs apart beside fences of about %d ms",
+    async (fenceMs) => {
+      const time = new Time();
+      const rng = createRng("fences", fenceMs);
+      const fence = (): number => fenceMs + Math.min(fenceMs, 0.6) * (rng.float() - 0.5);
+      const rungs = [0.1, 0.02, 0.012, 0.01].map((ms) => time.rung(`${ms}`, { eachMs: () => ms, fenceMs: fence }));
+      const work = matmulWork({ m: 4, n: 4, k: 4 });
+      const readings = await climb([work], () => rungs, { nowMs: time.now });
+      for (const reading of readings) {
+        const rate = work.flops / Number(reading.rung) / 1e6;
+        const off = reading.type === "measured" ? Math.abs(reading.rate / rate - 1) : Infinity;
+        expect([reading.rung, off < 0.1]).toEqual([reading.rung, true]);
+      }
+    },
+  );
 
   test("goes on when a rung fails, and stops when it is told to", async () => {
     const works = [matmulWork({ m: 4, n: 4, k: 4 }), matmulWork({ m: 8, n: 8, k: 8 })];
@@ -62,8 +90,9 @@ describe("climb()", () => {
     const onWork = (_work: unknown, index: number): void => {
       signal.aborted = index === 1;
     };
-    const rungs = [broken, twinRung("right")];
-    const readings = await climb(works, () => rungs, { nowMs: ticking(), rounds: 1, signal, onWork });
+    const time = new Time();
+    const rungs = [broken, time.rung("right")];
+    const readings = await climb(works, () => rungs, { nowMs: time.now, rounds: 1, signal, onWork });
     expect(readings).toMatchObject([
       { work: "matmul 4×4×4", rung: "broken", type: "failed", detail: "no such kernel" },
       { work: "matmul 4×4×4", rung: "right", type: "measured" },

@@ -11,6 +11,7 @@ import { ATTENTION_RUNGS } from "../gpu/attention.ts";
 import type { GpuEngine } from "../gpu/engine.ts";
 import type { KernelChoice } from "../gpu/kernels.ts";
 import { MATMUL_RUNGS } from "../gpu/matmul.ts";
+import { enoughRepeats } from "../gpu/repeats.ts";
 import { initialParameters } from "../model/layout.ts";
 import { createTrainer } from "../model/trainer.ts";
 import type { Engine, Plan } from "../tensor/engine.ts";
@@ -18,9 +19,9 @@ import type { Program } from "../tensor/program.ts";
 import { STEP_INNER, STEP_MODEL } from "./task.ts";
 import type { Family, Sample, Work } from "./works.ts";
 
-/** A Plan that may run ahead of the host says when it is done; `kernels` tells which rung a device really took. */
+/** A Plan of a GPU repeats runs within a submit; `kernels` tells which rung a device really took. */
 export interface TimedPlan extends Plan {
-  idle?(): Promise<void>;
+  repeat?(times: number): Promise<void>;
   readonly kernels?: readonly string[];
 }
 
@@ -54,12 +55,12 @@ export interface LadderOptions {
   readonly onReading?: (reading: Reading) => void;
 }
 
-/** A measurement is as many runs as take this long: a fence alone costs some browsers two milliseconds. */
+/** A measurement is as many submits as take this long. */
 const SAMPLE_MS = 40;
-const RUNS_MAX = 256;
-/** What is quicker than this is repeated within a submit, up to `REPEATS_MAX` times. */
+const SUBMITS_MAX = 256;
+/** What is quicker than this is repeated within a submit, up to `REPEATS_MAX` times; what a submit takes beside is taken off. */
 const SUBMIT_MS = 10;
-const REPEATS_MAX = 16;
+const REPEATS_MAX = 1_024;
 /** Largest error, as a share of the larger of 1 and the value: f32 sums of a few thousand products stay far below. */
 const TOLERANCE = 1e-4;
 const STEP_SAMPLE_MS = 200;
@@ -69,8 +70,7 @@ export function gpuRungs(engine: GpuEngine, family: Family): Rung[] {
   const rung = (label: string, choice: Partial<KernelChoice>): Rung => ({
     label,
     gpu: true,
-    // Ops that may share a dispatch would be another kernel.
-    compile: (program) => engine.compile(program, { ...choice, fusion: "none" }),
+    compile: (program) => engine.compile(program, choice),
   });
   return family === "matmul"
     ? MATMUL_RUNGS.map((matmul) => rung(matmul, { matmul }))
@@ -103,10 +103,12 @@ export async function climb(
 interface Candidate {
   readonly rung: Rung;
   readonly plan: TimedPlan;
-  /** Of the work in one run of the plan. */
+  /** Runs in one submit. */
   readonly repeats: number;
-  /** Runs that make a measurement. */
-  readonly runs: number;
+  /** What a submit takes beside them. */
+  readonly fenceMs: number;
+  /** Submits that make a measurement. */
+  readonly submits: number;
   readonly rates: number[];
   /** FLOP per ms. */
   readonly speed: number;
@@ -153,12 +155,11 @@ async function climbOne(
     }
   }
   for (let round = 0; round < rounds; round += 1) {
-    for (const { plan, repeats, runs, rates } of candidates) {
+    for (const candidate of candidates) {
       if (signal?.aborted === true) {
         return readings;
       }
-      const ms = await timeRuns(plan, runs, nowMs);
-      rates.push((work.flops * repeats * runs) / ms / 1e6);
+      candidate.rates.push((await speedOf(work, candidate, nowMs)) / 1e6);
     }
   }
   candidates.forEach(({ rung, rates }) =>
@@ -180,13 +181,16 @@ interface Trying {
 
 /** Checks one work on one rung, and finds how often it has to run to be measured. */
 async function tryRung(work: Work, rung: Rung, { expected, taken, stack, nowMs }: Trying): Promise<Tried> {
-  using single = await prepare(work, rung, 1);
-  const kernels = single.kernels?.join() ?? rung.label;
+  const plan = stack.use(await rung.compile(work.program));
+  for (const [name, values] of work.inputs) {
+    plan.write(name, values);
+  }
+  const kernels = plan.kernels?.join() ?? rung.label;
   if (taken.has(kernels)) {
     return { type: "skipped", detail: "this device takes another rung instead" };
   }
   taken.add(kernels);
-  const outputs = await single.run([...expected.keys()]);
+  const outputs = await plan.run([...expected.keys()]);
   for (const [output, samples] of expected) {
     const values = present(outputs[output], output);
     const wrong = samples.find(([index, value]) => !isClose(values[index] as number, value));
@@ -195,37 +199,46 @@ async function tryRung(work: Work, rung: Rung, { expected, taken, stack, nowMs }
       return { type: "wrong", detail: `element ${index} of "${output}" is ${values[index]}, should be ${value}` };
     }
   }
-  const singleMs = await timeRuns(single, 1, nowMs);
-  const repeats = Math.min(REPEATS_MAX, Math.max(1, Math.round(SUBMIT_MS / Math.max(0.01, singleMs))));
-  const plan = stack.use(await prepare(work, rung, repeats));
-  // The first run pays for what drivers put off until then; what takes long is not run twice for that.
-  let runs = 1;
-  let ms = await timeRuns(plan, runs, nowMs);
-  if (ms < SAMPLE_MS) {
-    ms = await timeRuns(plan, runs, nowMs);
+  const msOf = async (repeats: number): Promise<number> => {
+    // What takes long is not run again to find out what drivers put off until the first time.
+    const ms = await timeSubmits(plan, { repeats, submits: 1 }, nowMs);
+    return ms > SAMPLE_MS && repeats > 1 ? ms : Math.min(ms, await timeSubmits(plan, { repeats, submits: 1 }, nowMs));
+  };
+  const { repeats, fenceMs } = await enoughRepeats(msOf, { workMs: SUBMIT_MS, repeatsMax: REPEATS_MAX });
+  let submits = 1;
+  while ((await timeSubmits(plan, { repeats, submits }, nowMs)) < SAMPLE_MS && submits < SUBMITS_MAX) {
+    submits *= 2;
   }
-  while (ms < SAMPLE_MS && runs < RUNS_MAX) {
-    runs *= 2;
-    ms = await timeRuns(plan, runs, nowMs);
-  }
-  return { rung, plan, repeats, runs, rates: [], speed: (work.flops * repeats * runs) / Math.max(0.001, ms) };
+  const speed = await speedOf(work, { plan, repeats, fenceMs, submits }, nowMs);
+  return { rung, plan, repeats, fenceMs, submits, rates: [], speed };
 }
 
-async function prepare(work: Work, rung: Rung, repeats: number): Promise<TimedPlan> {
-  const plan = await rung.compile(work.program(repeats));
-  for (const [name, values] of work.inputs) {
-    plan.write(name, values);
-  }
-  return plan;
+type Measurable = Pick<Candidate, "plan" | "repeats" | "fenceMs" | "submits">;
+
+/** FLOP per ms, fences taken off; but a twentieth of the time is left, as those differ. */
+async function speedOf(work: Work, one: Measurable, nowMs: () => number): Promise<number> {
+  const { plan, repeats, fenceMs, submits } = one;
+  const ms = await timeSubmits(plan, one, nowMs);
+  return (work.flops * repeats * submits) / Math.max(0.001, ms / 20, ms - submits * fenceMs);
 }
 
-async function timeRuns(plan: TimedPlan, runs: number, nowMs: () => number): Promise<number> {
+/** One after the other, so that each has its fence. */
+async function timeSubmits(
+  plan: TimedPlan,
+  { repeats, submits }: { readonly repeats: number; readonly submits: number },
+  nowMs: () => number,
+): Promise<number> {
   const begin = nowMs();
-  for (let i = 0; i < runs; i += 1) {
+  for (let i = 0; i < submits; i += 1) {
+    await (plan.repeat === undefined ? repeatRuns(plan, repeats) : plan.repeat(repeats));
+  }
+  return nowMs() - begin;
+}
+
+async function repeatRuns(plan: Plan, times: number): Promise<void> {
+  for (let i = 0; i < times; i += 1) {
     await plan.run();
   }
-  await plan.idle?.();
-  return nowMs() - begin;
 }
 
 /** Written so that a NaN is not close. */

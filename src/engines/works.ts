@@ -16,12 +16,10 @@ export interface Work {
   readonly name: string;
   /** Works of one family differ in size only: the speed at one foretells the time of the next. */
   readonly family: Family;
-  /** FLOP of one repeat. */
   readonly flops: number;
-  /** The work so many times over, so that what a submit costs does not count. Only one repeat has outputs. */
-  program(repeats: number): Program;
+  readonly program: Program;
   readonly inputs: ReadonlyMap<string, Float32Array<ArrayBuffer>>;
-  /** Some elements of each output of `program(1)`, as they should be. */
+  /** Some elements of each output of `program`, as they should be. */
   expected(): Promise<ReadonlyMap<string, readonly Sample[]>>;
 }
 
@@ -52,16 +50,18 @@ export function matmulWork({ m, n, k }: { readonly m: number; readonly n: number
     family: "matmul",
     flops: 2 * m * n * k,
     inputs,
-    program: (repeats) => {
-      const r = record(name);
-      const [x, w] = [r.input("x", [m, k]), r.input("w", [n, k])];
-      for (let i = 0; i < repeats; i += 1) {
-        r.matmul(x, w, { transB: true, out: r.value("product", [m, n]) });
-      }
-      return r.finish(repeats === 1 ? ["product"] : []);
-    },
+    program: matmulProgram(name, { m, n, k }),
     expected: async () => new Map([["product", indicesBelow(m * n).map((index) => [index, value(index)] as const)]]),
   };
+}
+
+function matmulProgram(
+  name: string,
+  { m, n, k }: { readonly m: number; readonly n: number; readonly k: number },
+): Program {
+  const r = record(name);
+  r.matmul(r.input("x", [m, k]), r.input("w", [n, k]), { transB: true });
+  return r.finish(["product"]);
 }
 
 /** Causal attention of one sequence of `time` tokens with 6 heads of width 64; FLOP as if every query saw every key. */
@@ -74,7 +74,7 @@ export function attentionWork(time: number, way: "forward" | "backward"): Work {
     family,
     flops: 4 * shape.heads * time ** 2 * shape.headDim * (way === "forward" ? 1 : 2.5),
     inputs,
-    program: (repeats) => attentionProgram(shape, way, repeats),
+    program: attentionProgram(shape, way),
     expected: () => expectedAttention(shape, way, inputs),
   };
 }
@@ -89,26 +89,22 @@ function attentionShapes({ time, heads, headDim }: HeadShape, way: "forward" | "
   return way === "forward" ? forward : { ...forward, out: rows, dout: rows, lse: [heads * time] };
 }
 
-function attentionProgram(shape: HeadShape, way: "forward" | "backward", repeats: number): Program {
+function attentionProgram(shape: HeadShape, way: "forward" | "backward"): Program {
   const r = record(`attention ${way} T ${shape.time}`);
   const shapes = attentionShapes(shape, way);
   const input = (name: string): TensorId => r.input(name, shapes[name] as readonly number[]);
   const [q, k, v] = [input("q"), input("k"), input("v")];
   if (way === "forward") {
-    for (let i = 0; i < repeats; i += 1) {
-      r.attention(q, k, v, shape);
-    }
-    return r.finish(repeats === 1 ? ["attended"] : []);
+    r.attention(q, k, v, shape);
+    return r.finish(["attended"]);
   }
   const [out, dout, lse] = [input("out"), input("dout"), input("lse")];
-  for (let i = 0; i < repeats; i += 1) {
-    const [dq, dk, dv] = ["dq", "dk", "dv"].map((name) => r.value(name, shapes["q"] as readonly number[]));
-    const delta = r.value("delta", shapes["lse"] as readonly number[]);
-    const read = { q, k, v, out, lse, dout };
-    const written = { delta, dq: present(dq, "dq"), dk: present(dk, "dk"), dv: present(dv, "dv") };
-    r.push({ type: "attentionBackward", ...read, ...written, ...shape });
-  }
-  return r.finish(repeats === 1 ? ["dq", "dk", "dv"] : []);
+  const [dq, dk, dv] = ["dq", "dk", "dv"].map((name) => r.value(name, shapes["q"] as readonly number[]));
+  const delta = r.value("delta", shapes["lse"] as readonly number[]);
+  const read = { q, k, v, out, lse, dout };
+  const written = { delta, dq: present(dq, "dq"), dk: present(dk, "dk"), dv: present(dv, "dv") };
+  r.push({ type: "attentionBackward", ...read, ...written, ...shape });
+  return r.finish(["dq", "dk", "dv"]);
 }
 
 /** The twin's results for the first and the last head alone: heads do not know of each other, and the twin is slow. */
@@ -126,7 +122,7 @@ async function expectedAttention(
   };
   const wholeRow = (i: number): number => (i < time ? i : i + (heads - 2) * time);
   using twin = createTwin();
-  using plan = await twin.compile(attentionProgram(two, way, 1));
+  using plan = await twin.compile(attentionProgram(two, way));
   for (const [name, given] of Object.entries(attentionShapes(two, way))) {
     const values = present(inputs.get(name), name);
     const place = name === "lse" ? wholeRow : whole;

@@ -20,6 +20,8 @@ export interface GpuPlan extends Plan {
   readonly kernels: readonly string[];
   /** Resolves when nothing that was submitted is left to do; rejects as `run` does. */
   idle(): Promise<void>;
+  /** Runs so many times over in one submit, for who times it. Resolves when the device is through with it; rejects as `run` does. */
+  repeat(times: number): Promise<void>;
 }
 
 /**
@@ -40,12 +42,10 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
     watch.check();
     assert(!disposed, `Cannot use Plan "${program.name}": it was disposed of`);
   };
-  /** Resolves when the device is through with dispatches `from` … `to` and has found no fault with them. */
-  const submitPart = (from: number, to: number, staging: Staging | undefined): Promise<void> => {
+  /** Resolves when the device is through with `part` and has found no fault with it. */
+  const submitPart = (part: readonly Step[], staging?: Staging): Promise<void> => {
     const { done } = watch.scoped(`running "${program.name}"`, () =>
-      from === to && nothing !== undefined
-        ? submitNothing(device, nothing)
-        : submit(device, steps.slice(from, to), staging),
+      part.length === 0 && nothing !== undefined ? submitNothing(device, nothing) : submit(device, part, staging),
     );
     const end = staging === undefined ? device.queue.onSubmittedWorkDone() : staging.buffer.mapAsync(GPUMapMode.READ);
     const fence = Promise.all([done, watch.settle(end)]).then(watch.check, (error) => {
@@ -62,7 +62,7 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
       usable();
       const to = pace.until(from);
       const last = to >= steps.length;
-      const fence = submitPart(from, to, last ? staging : undefined);
+      const fence = submitPart(steps.slice(from, to), last ? staging : undefined);
       await pace.submitted(from, to, fence);
       if (last) {
         return { fence };
@@ -108,7 +108,7 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
       usable();
       assert(!shared.underWay.has(run), `Cannot run "${program.name}": its last run is not over`);
       const staging = outputs.length === 0 ? undefined : pool.take(outputs);
-      const fence = beat === undefined ? submitPart(0, steps.length, staging) : (await runPaced(beat, staging)).fence;
+      const fence = beat === undefined ? submitPart(steps, staging) : (await runPaced(beat, staging)).fence;
       fences.push(fence);
       while (fences.length >= IN_FLIGHT_MAX) {
         await fences.shift();
@@ -124,6 +124,10 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
     idle: async () => {
       await Promise.all(fences.splice(0));
       watch.check();
+    },
+    repeat: async (times) => {
+      usable();
+      await submitPart(Array.from({ length: times }, () => steps).flat());
     },
     [Symbol.dispose]: () => {
       disposed = true;

@@ -20,7 +20,7 @@ import {
 import { explainPlans } from "./explain.ts";
 import { measureProgram, type MeasureOptions } from "./measure.ts";
 import { proveEngine } from "./prove.ts";
-import { rememberTuning, type Tunings } from "./tunings.ts";
+import type { Tunings } from "./tunings.ts";
 
 export interface OpenEngineOptions {
   /** "auto" takes a real GPU where there is one, else WASM; a software GPU adapter only when "webgpu" is asked for. */
@@ -35,7 +35,7 @@ export interface OpenEngineOptions {
   readonly gpuOptions?: Omit<GpuEngineOptions, "gpu" | "adapter">;
   /** Fused unless it says otherwise. */
   readonly wasmOptions?: WasmEngineOptions;
-  /** Where the tuner's choices are kept from one start to the next. */
+  /** Where the tuner's choices are kept from one start to the next; any place for a text will do. */
   readonly tunings?: Tunings | undefined;
   /** Gets the text of every Plan that the engine compiles afterwards. */
   readonly onPlan?: ((text: string) => void) | undefined;
@@ -88,16 +88,24 @@ function choicesFor({
       return found === null || gpu === null ? null : { ...found, gpu };
     },
     createGpu: async ({ gpu: found, adapter, identity }, inTurn) => {
+      /** An engine that is thrown away with its tuning has no more to say. */
+      let engines = 0;
       const { engine, verdict } = await proveEngine({
         tuned: await tunings?.read(identity),
         create: async (tuned) => {
           const first = opened.has(adapter) ? {} : { adapter };
           opened.add(adapter);
-          const made = await createGpuEngine({ ...withTuning(tuned), ...gpuOptions, gpu: found, ...first, inTurn });
-          return tunings === undefined ? made : rememberTuning(made, { tunings, adapter: identity });
+          engines += 1;
+          const mine = engines;
+          const onTuned = async (text: string): Promise<void> =>
+            mine === engines ? tunings?.write(identity, text) : undefined;
+          return createGpuEngine({ ...withTuning(tuned), onTuned, ...gpuOptions, gpu: found, ...first, inTurn });
         },
         test: (tuned) => testDevice({ ...withTuning(tuned), ...gpuOptions, gpu: found }, work?.program),
-        forget: async () => tunings?.forget(identity),
+        forget: async () => {
+          engines += 1;
+          await tunings?.forget(identity);
+        },
       });
       void verdict.then(
         () => performance.mark("heddle self-test"),

@@ -1,12 +1,10 @@
 /**
  * Where the tuner's choices are kept between starts: in the contributor's own store, by adapter, so that the second start on a
  * GPU does not search again. What is read back is nobody's word: it has a limit, and the engine takes it only if it names
- * this adapter and kernels that exist (`importTuning`).
+ * this adapter and kernels that exist (`gpu/tried.ts`).
  */
 import { digestOf } from "../base/bytes.ts";
-import type { GpuEngine } from "../gpu/engine.ts";
 import type { Keys } from "../store/store.ts";
-import type { Engine } from "../tensor/engine.ts";
 
 const TUNING_BYTES_MAX = 16_384;
 
@@ -30,26 +28,5 @@ export function openTunings(keys: Keys): Tunings {
     write: (adapter, text) => keys.set(keyOf(adapter), new TextEncoder().encode(text)).catch(() => undefined),
     // One that cannot be thrown away fails the next start's self-test again, and is then done without again.
     forget: (adapter) => keys.delete(keyOf(adapter)).catch(() => undefined),
-  };
-}
-
-/** `engine`, whose choices are written down when a compile has changed them. */
-export function rememberTuning(
-  engine: GpuEngine,
-  { tunings, adapter }: { readonly tunings: Tunings; readonly adapter: string },
-): Engine {
-  let known = engine.tuned;
-  return {
-    ...engine,
-    compile: async (program) => {
-      const plan = await engine.compile(program);
-      const { tuned } = engine;
-      if (tuned !== undefined && tuned !== known) {
-        known = tuned;
-        await tunings.write(adapter, tuned);
-      }
-      return plan;
-    },
-    [Symbol.dispose]: () => engine[Symbol.dispose](),
   };
 }

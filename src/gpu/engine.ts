@@ -9,10 +9,12 @@ import { elementCount, type Program } from "../tensor/program.ts";
 import { attentionCandidates } from "./attention.ts";
 import type { Shared } from "./compile.ts";
 import { openDevice, probeGpu, type OpenDevice } from "./device.ts";
-import type { KernelChoice, Tuning } from "./kernels.ts";
+import type { KernelChoice } from "./kernels.ts";
 import { matmulCandidates } from "./matmul.ts";
 import { createPlan, readBuffer, type GpuPlan } from "./plan.ts";
-import { createTuner, exportTuning, importTuning, tune, type Subject } from "./tuner.ts";
+import { circumstancesOf, exportTried, importTried } from "./tried.ts";
+import { leftOpen, type AnyRung, type Subject } from "./trials.ts";
+import { createTuner, tune, type TunerOptions } from "./tuner.ts";
 
 export { probeGpu } from "./device.ts";
 
@@ -27,8 +29,13 @@ export interface GpuEngineOptions {
    * states as f16 (`storage.ts`) and leaves all sums f32. It wants a device with the feature "shader-f16".
    */
   readonly choice?: Partial<KernelChoice>;
-  /** What `tuned` of an engine on this adapter was, to spare the search; it is ignored on another adapter. */
+  /**
+   * What `tuned` of an engine was, to spare the search, or go on with it. It is ignored on another adapter, in another version of
+   * the browser and with other kernels.
+   */
   readonly tuned?: string;
+  /** Gets `tuned` before each candidate runs and after each search, which goes on when it resolves. It must not reject. */
+  readonly onTuned?: (tuned: string) => Promise<void>;
   /**
    * How long a `compile` may look for the fastest products of the forms, and the fastest attention, that it is the first to have;
    * 0 takes a guess. Without it 2 s on a GPU and 0 on a software adapter, whose guesses are measured and whose runs take too
@@ -68,6 +75,7 @@ export async function createGpuEngine({
   adapter,
   choice = {},
   tuned,
+  onTuned,
   tuneMsMax,
   inTurn = atOnce,
   pace,
@@ -99,16 +107,24 @@ export async function createGpuEngine({
     inTurn: pace === undefined ? atOnce : createTurn(),
   };
   const msMax = tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX);
-  const tuner = createTuner(tuned === undefined ? undefined : importTuning(tuned, open.identity), (program, known) =>
-    inTurn(() => tuneOn(program, shared, { msMax, known })),
-  );
+  const here = circumstancesOf(open.identity);
+  const candidates = (subject: Subject): readonly AnyRung[] =>
+    subject === "attention" || subject === "attentionBackward"
+      ? attentionCandidates(open, subject)
+      : matmulCandidates(open);
+  const tuner = createTuner({
+    given: tuned === undefined ? undefined : importTried(tuned, here),
+    candidates,
+    search: (program, known) => inTurn(() => tuneOn(program, shared, { candidates, msMax, ...known })),
+    onTried: onTuned === undefined ? undefined : (tried) => onTuned(exportTried(tried, here)),
+  });
   const compile = async (program: Program, own: Partial<KernelChoice> = {}): Promise<GpuPlan> => {
     const wanted = { ...full, ...own };
     checkStorage(wanted, open);
-    if (msMax > 0 && (wanted.matmul === "auto" || wanted.attention === "auto")) {
-      await tuner.learn(program);
+    if (msMax > 0) {
+      await tuner.learn(leftOpen(program, wanted));
     }
-    return createPlan(program, { ...shared, choice: wanted, tuning: tuner.tuning() ?? {} }, pace);
+    return createPlan(program, { ...shared, choice: wanted, tuning: tuner.tuningFor(program) }, pace);
   };
   const state = (name: string): State => present(states.get(name), `state tensor "${name}" in any compiled Plan`);
   return {
@@ -117,8 +133,8 @@ export async function createGpuEngine({
     software: open.software,
     failure: watch.failure,
     get tuned() {
-      const tuning = tuner.tuning();
-      return tuning === undefined ? undefined : exportTuning(tuning, open.identity);
+      const tried = tuner.tried();
+      return tried.size === 0 ? undefined : exportTried(tried, here);
     },
     compile,
     writeState: (name, values) => {
@@ -155,20 +171,14 @@ function checkStorage({ storage }: KernelChoice, { f16, description }: OpenDevic
 function tuneOn(
   program: Program,
   shared: Shared,
-  { msMax, known }: { readonly msMax: number; readonly known: ReadonlySet<Subject> },
-): Promise<Tuning> {
-  const { open } = shared;
+  options: Pick<TunerOptions, "candidates" | "tried" | "keep" | "msMax">,
+): Promise<void> {
   // As a Plan that has this tuning would compile it.
   const choice = { ...shared.choice, matmul: "auto", attention: "auto" } as const;
   return tune(program, {
-    candidates: (subject) =>
-      subject === "attention" || subject === "attentionBackward"
-        ? attentionCandidates(open, subject)
-        : matmulCandidates(open),
-    known,
+    ...options,
     compile: (alone, tuning) => createPlan(alone, { ...shared, choice, tuning }),
-    usable: () => open.watch.failure() === undefined,
-    msMax,
+    usable: () => shared.open.watch.failure() === undefined,
     nowMs: () => performance.now(),
   });
 }

@@ -18,8 +18,6 @@ export interface GpuPlan extends Plan {
   readonly dispatchCount: number;
   /** Kernels in the order in which a run dispatches them. */
   readonly kernels: readonly string[];
-  /** Resolves when nothing that was submitted is left to do; rejects as `run` does. */
-  idle(): Promise<void>;
   /** Runs so many times over in one submit, for who times it. Resolves when the device is through with it; rejects as `run` does. */
   repeat(times: number): Promise<void>;
 }
@@ -120,10 +118,6 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
       await fence;
       usable();
       return unload(staging) as Outputs<Name>;
-    },
-    idle: async () => {
-      await Promise.all(fences.splice(0));
-      watch.check();
     },
     repeat: async (times) => {
       usable();

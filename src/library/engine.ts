@@ -7,6 +7,7 @@ export { AssertionError, HeddleError, type ErrorCode } from "../base/assert.ts";
 export type { Clock } from "../base/clock.ts";
 export { createRng, type Rng } from "../base/rng.ts";
 export { createEngine, type OpenEngineOptions } from "../engines/open.ts";
+export type { Tunings } from "../engines/tunings.ts";
 export { createPace, type Neighbour, type PaceOptions, type PaceState } from "../engines/pace.ts";
 export { createGpuEngine, probeGpu, type GpuEngine, type GpuEngineOptions } from "../gpu/engine.ts";
 export { selfTest } from "../gpu/self-test.ts";

@@ -1,0 +1,112 @@
+/**
+ * What a tuner tried, as a text that an entry point keeps between starts. It is void where anything else would be fastest: on
+ * another adapter, in another version of a browser, with other kernels.
+ */
+import attentionBackwardKvNaive from "../../shaders/attention-backward-kv-naive.wgsl" with { type: "text" };
+import attentionBackwardKvRows from "../../shaders/attention-backward-kv-rows.wgsl" with { type: "text" };
+import attentionBackwardKvStaged from "../../shaders/attention-backward-kv-staged.wgsl" with { type: "text" };
+import attentionBackwardKvSubgroup from "../../shaders/attention-backward-kv-subgroup.wgsl" with { type: "text" };
+import attentionBackwardKv from "../../shaders/attention-backward-kv.wgsl" with { type: "text" };
+import attentionBackwardQNaive from "../../shaders/attention-backward-q-naive.wgsl" with { type: "text" };
+import attentionBackwardQRows from "../../shaders/attention-backward-q-rows.wgsl" with { type: "text" };
+import attentionBackwardQStaged from "../../shaders/attention-backward-q-staged.wgsl" with { type: "text" };
+import attentionBackwardQSubgroup from "../../shaders/attention-backward-q-subgroup.wgsl" with { type: "text" };
+import attentionBackwardQ from "../../shaders/attention-backward-q.wgsl" with { type: "text" };
+import attentionNaive from "../../shaders/attention-naive.wgsl" with { type: "text" };
+import attentionRows from "../../shaders/attention-rows.wgsl" with { type: "text" };
+import attentionStaged from "../../shaders/attention-staged.wgsl" with { type: "text" };
+import attentionSubgroup from "../../shaders/attention-subgroup.wgsl" with { type: "text" };
+import attention from "../../shaders/attention.wgsl" with { type: "text" };
+import matmulBlocks from "../../shaders/matmul-blocks.wgsl" with { type: "text" };
+import matmulLanes from "../../shaders/matmul-lanes.wgsl" with { type: "text" };
+import matmulNaive from "../../shaders/matmul-naive.wgsl" with { type: "text" };
+import matmulPut from "../../shaders/matmul-put.wgsl" with { type: "text" };
+import matmulRegister from "../../shaders/matmul-register.wgsl" with { type: "text" };
+import matmulSubgroup from "../../shaders/matmul-subgroup.wgsl" with { type: "text" };
+import matmulSum from "../../shaders/matmul-sum.wgsl" with { type: "text" };
+import matmul from "../../shaders/matmul.wgsl" with { type: "text" };
+import { digestOf } from "../base/bytes.ts";
+import { fits, type AnyRung, type Trial, type Tried } from "./trials.ts";
+
+/** Every text that a candidate is made of. */
+export const KERNEL_TEXTS: readonly string[] = [
+  attentionBackwardKvNaive,
+  attentionBackwardKvRows,
+  attentionBackwardKvStaged,
+  attentionBackwardKvSubgroup,
+  attentionBackwardKv,
+  attentionBackwardQNaive,
+  attentionBackwardQRows,
+  attentionBackwardQStaged,
+  attentionBackwardQSubgroup,
+  attentionBackwardQ,
+  attentionNaive,
+  attentionRows,
+  attentionStaged,
+  attentionSubgroup,
+  attention,
+  matmulBlocks,
+  matmulLanes,
+  matmulNaive,
+  matmulPut,
+  matmulRegister,
+  matmulSubgroup,
+  matmulSum,
+  matmul,
+];
+
+/** Of the texts that `exportTried` writes. It is raised when kernels change elsewhere than in their WGSL. */
+const VERSION = 3;
+const TRIALS_MAX = 64;
+
+/** What a rung's speed depends on besides the size of its op. */
+export interface Circumstances {
+  /** What the adapter says of itself. */
+  readonly adapter: string;
+  /** The browser and its version, as far as they matter. */
+  readonly browser: string;
+  /** Digest of the kernels' texts. */
+  readonly kernels: string;
+}
+
+/** `tried` as a text to keep. */
+export function exportTried(tried: Tried, { adapter, browser, kernels }: Circumstances): string {
+  // Who trains models of ever new sizes keeps those of the last ones.
+  const rungs = Object.fromEntries([...tried].slice(-TRIALS_MAX));
+  return JSON.stringify({ version: VERSION, adapter, browser, kernels, rungs });
+}
+
+/** What was tried according to `text`, or undefined if that was elsewhere or it is not one of ours: then tune anew. */
+export function importTried(text: string, { adapter, browser, kernels }: Circumstances): Tried | undefined {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch {
+    // A cache that was written by somebody else, or in part, is as good as none.
+    return undefined;
+  }
+  const kept = (typeof parsed === "object" && parsed !== null ? parsed : {}) as Partial<Record<string, unknown>>;
+  const { rungs } = kept;
+  const here = { version: VERSION, adapter, browser, kernels };
+  if (Object.entries(here).some(([name, value]) => kept[name] !== value) || typeof rungs !== "object") {
+    return undefined;
+  }
+  const entries = Object.entries(rungs ?? {});
+  return entries.every(isTrial) ? new Map(entries as [Trial, AnyRung[]][]) : undefined;
+}
+
+/** `adapter`: its identity. */
+export function circumstancesOf(adapter: string): Circumstances {
+  const browser = /(Firefox|Chrome|Version|Deno|Node\.js)\/\d+/.exec(globalThis.navigator?.userAgent ?? "")?.[0] ?? "";
+  return { adapter, browser, kernels: digestOf(new TextEncoder().encode(KERNEL_TEXTS.join())) };
+}
+
+function isTrial([trial, rungs]: readonly [string, unknown]): boolean {
+  const [subject = ""] = trial.split(" ");
+  return (
+    /^\w+ \d{1,3}$/.test(trial) &&
+    Array.isArray(rungs) &&
+    rungs.length > 0 &&
+    rungs.every((rung) => fits(subject, rung))
+  );
+}

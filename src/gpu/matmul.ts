@@ -26,11 +26,12 @@ const BLOCKS = {
   "subgroup-16x8": [4, 2],
   "subgroup-32x4": [8, 1],
   "lanes-8x4": [2, 1],
+  "lanes-16x4": [4, 1],
 } as const;
 
-/** Invocations of a workgroup of the lanes rung, and how many columns each of them owns. */
+/** Invocations of a workgroup of the lanes rungs, and how many columns each of them owns. */
 const LANES_SIZES = [16, 8] as const;
-const LANES_COLUMNS = 4 * BLOCKS["lanes-8x4"][1];
+const LANES_COLUMNS = 4;
 
 type BlockRung = keyof typeof BLOCKS;
 
@@ -101,7 +102,7 @@ export function matmulGuess({ software, lanesMin }: DeviceKind): MatmulRung {
   if (!software) {
     return "tiled-64x64";
   }
-  return lanesMin >= 8 ? "subgroup-16x4" : lanesMin > 0 ? "lanes-8x4" : "blocks-8x8";
+  return lanesMin >= 8 ? "subgroup-16x4" : lanesMin > 0 ? "lanes-16x4" : "blocks-8x8";
 }
 
 /**
@@ -309,12 +310,12 @@ function matmulDispatch(
     default: {
       const [r, c] = BLOCKS[rung];
       const [rows, columns] = [share(M, 4 * r), share(N, 4 * c)];
-      if (rung === "lanes-8x4") {
+      if (rung.startsWith("lanes")) {
         const counts = { q: r, i: 4, j: 4, c: LANES_COLUMNS, ...formCounts(op) };
         const groups = rows * share(N, context.size * LANES_COLUMNS);
         const { AM: _am, AK: _ak, BK: _bk, BN: _bn, ...own } = { ...constants, SIZE: u32(context.size) };
         const text = ending(unroll(matmulLanes, counts), 1);
-        return { kernel: "matmul-lanes-8x4", text, constants: own, bindings, groups };
+        return { kernel: `matmul-${rung}`, text, constants: own, bindings, groups };
       }
       if (!rung.startsWith("subgroup")) {
         const text = ending(unroll(matmulBlocks, { r, c }), 4);

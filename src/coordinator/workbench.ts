@@ -3,6 +3,7 @@
  * and makes the next version, which it takes over once the ledger has it.
  */
 import type { Digest } from "../base/bytes.ts";
+import { createDeferred } from "../base/deferred.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { Losses, VersionInfo } from "../protocol/messages.ts";
 import type { Blobs } from "../store/store.ts";
@@ -45,7 +46,7 @@ export class Workbench {
     wanted: () => Contribution | undefined,
     { facts, again }: Pick<Extract<Effect, { readonly type: "measure" }>, "facts" | "again">,
   ): Promise<Losses | null> {
-    const { promise, resolve, reject } = Promise.withResolvers<Losses | null>();
+    const { promise, resolve, reject } = createDeferred<Losses | null>();
     const turn = async (): Promise<void> => {
       const found = wanted();
       await (found?.verdict === null ? this.#measure(found, facts) : Promise.resolve(null)).then(resolve, reject);

@@ -66,16 +66,23 @@ describe("stageOf()", () => {
   });
 
   test("a screen reader is told the same through all of a round, and when it pauses, ends or the relay is lost", () => {
-    const said = (status: NonNullable<Facts["view"]>["status"]): string =>
-      spoken(
-        stageOf({
-          ...facts,
-          trainer: { type: "open" },
-          view: { status, sentence: `It is ${status}.`, tokensTotal: 9 },
-        }),
-      );
-    const round = ["waiting", "fetching", "training", "uploading", "validating", "waiting"] as const;
-    expect([...new Set(round.map(said))]).toEqual(["This device is contributing."]);
+    type View = NonNullable<Facts["view"]>;
+    const said = (status: View["status"], sentence = `It is ${status}.`, tokensTotal = 9): string =>
+      spoken(stageOf({ ...facts, trainer: { type: "open" }, view: { status, sentence, tokensTotal } }));
+    const round = [
+      said("waiting", "Ready; waiting for work."),
+      said("fetching", "Fetching the shared base."),
+      said("waiting", "The update is sent; waiting for its verdict."),
+      ...(["training", "uploading", "validating"] as const).map((status) => said(status)),
+    ];
+    expect([...new Set(round)]).toEqual(["This device is contributing."]);
+    expect(said("waiting", "Ready; waiting for work.", 0)).toBe("Ready; waiting for work.");
+    for (const status of ["waiting", "fetching"] as const) {
+      expect(said(status, "The graphics processor was lost.")).toBe("The graphics processor was lost.");
+    }
+    expect(said("connecting", "Connecting again in 3 s: Refused")).toBe(
+      said("connecting", "Connecting again: Refused"),
+    );
     expect(said("paused")).toMatch(/^Paused/);
     expect(said("connecting")).toBe("It is connecting.");
     expect(new Set([0, 1, 9].map((contributors) => spoken(stageOf({ ...facts, contributors })))).size).toBe(1);

@@ -4,6 +4,7 @@
  */
 import type { ContributorView } from "../contributor/view.ts";
 import { asSentence, formatCount } from "../ui/format.ts";
+import { isBetweenRounds, takesPart, withoutCountdown } from "../ui/part.ts";
 
 export interface Facts {
   readonly online: boolean;
@@ -61,21 +62,11 @@ export function spoken({ mood, sentence }: Stage): string {
     case "busy":
     case "paused":
     case "trouble":
-      return sentence;
+      return withoutCountdown(sentence);
     default:
       return mood satisfies never;
   }
 }
-
-/**
- * Between two rounds the contributor says each of these for a fraction of a second; one sentence that stays stands for them,
- * so that neither eyes nor screen readers are made to follow.
- */
-const BETWEEN_ROUNDS: ReadonlySet<string> = new Set([
-  "Ready; waiting for work.",
-  "Fetching the shared base.",
-  "The update is sent; waiting for its verdict.",
-]);
 
 export function stageOf(facts: Facts): Stage {
   const { trainer, view } = facts;
@@ -191,7 +182,7 @@ function working(view: NonNullable<Facts["view"]>, facts: Facts): Stage {
     case "fetching":
     case "waiting":
       return {
-        mood: view.tokensTotal > 0 && view.status !== "connecting" ? "working" : "busy",
+        mood: takesPart(view) ? "working" : "busy",
         sentence: `${calm(view)}${offline}`,
         hint: RUNNING_HINT,
         main: { act: "pause", words: "Pause" },
@@ -214,11 +205,13 @@ function working(view: NonNullable<Facts["view"]>, facts: Facts): Stage {
   }
 }
 
-function calm({ sentence, tokensTotal }: NonNullable<Facts["view"]>): string {
+/** One sentence that stays for those of a fraction of a second, so that neither eyes nor screen readers are made to follow. */
+function calm(view: NonNullable<Facts["view"]>): string {
+  const { sentence } = view;
   if (/^Connecting again(?: in \d+ s)?: Cannot dial/.test(sentence)) {
     return "The relay does not answer. This device tries again by itself.";
   }
-  return tokensTotal > 0 && BETWEEN_ROUNDS.has(sentence) ? "Between two rounds: the next version is made." : sentence;
+  return isBetweenRounds(view) ? "Between two rounds: the next version is made." : sentence;
 }
 
 /** What to do about each failure that a person can do something about. */

@@ -14,6 +14,7 @@ import { byId, make, setText } from "../ui/dom.ts";
 import { consentTerms, VERSIONS_LOOKED_AT } from "../ui/facts.ts";
 import { asSentence } from "../ui/format.ts";
 import { MeterElement } from "../ui/meter.ts";
+import { takesPart, withoutCountdown } from "../ui/part.ts";
 import { openPlace, safeStore } from "../ui/place.ts";
 import { onPress } from "../ui/press.ts";
 import { judgeClick, watchSight } from "./guard.ts";
@@ -23,9 +24,6 @@ import type { HostMessage, WidgetState } from "./protocol.ts";
 const DUTY = 0.2;
 const AGREEMENT_KEY = "heddle.widget.agreement";
 const AGENT = "widget/0.1.0";
-/** What a screen reader is told instead of the sentence on screen, which changes several times a round. */
-const SPOKEN: Partial<Record<WidgetState, string>> = { working: "This device is contributing.", paused: "Paused." };
-
 customElements.define("heddle-meter", MeterElement);
 const kept = safeStore(() => localStorage);
 const frame = byId("frame");
@@ -247,8 +245,16 @@ function show(state: WidgetState, sentence: string): void {
     byId(working ? "stop" : "lend").focus(); // what had the focus is not shown any more
   }
   setText(byId(working ? "sentence" : "state"), sentence);
-  setText(byId("status"), SPOKEN[state] ?? sentence);
+  setText(byId("status"), spoken(state, sentence));
   meter.reading = { tokensPerS: view?.tokensPerS ?? 0, working: state === "working" };
   const { tokensPerS = 0, tokensTotal = 0, accepted = 0 } = view ?? {};
   link.say({ type: "state", state, tokensPerS: Math.round(tokensPerS), tokensTotal, accepted });
+}
+
+/** What a screen reader is told instead of the sentence on screen, which changes several times a round. */
+function spoken(state: WidgetState, sentence: string): string {
+  if (state === "working" && view !== null && takesPart(view)) {
+    return "This device is contributing.";
+  }
+  return state === "paused" ? "Paused." : withoutCountdown(sentence);
 }

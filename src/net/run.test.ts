@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { fetchRun } from "./run.ts";
 
 test("fetchRun() gives the record, and nothing for another answer, for what is no record and for no answer", async () => {
@@ -20,10 +20,10 @@ test("fetchRun() gives the record, and nothing for another answer, for what is n
   expect(asked).toEqual(["https://relay/api/run", "https://relay/api/run?versions=3"]);
   // An error has a body, too: the widget once took it for a run.
   expect(
-    await fetchRun(
-      "",
-      answering(() => Response.json({ error: "too many" }, { status: 429 })),
-    ),
+    await fetchRun("", {
+      ...answering(() => Response.json({ error: "too many" }, { status: 429 })),
+      wait: async () => undefined,
+    }),
   ).toBeUndefined();
   expect(
     await fetchRun(
@@ -40,5 +40,46 @@ test("fetchRun() gives up a relay that takes the question and says nothing", asy
       const signal = init?.signal as AbortSignal;
       signal.addEventListener("abort", () => reject(signal.reason as Error));
     });
-  expect(await fetchRun("", { fetch: silent, timeoutMs: 1 })).toBeUndefined();
+  expect(await fetchRun("", { fetch: silent, silentMsMax: 1 })).toBeUndefined();
+});
+
+test("fetchRun() takes as long as a slow line and a busy relay need, unless a few versions do or it stalls", async () => {
+  vi.useFakeTimers();
+  try {
+    /** Says "later" three times, then gives the record in eight pieces, one every 15 s. */
+    const slow = (): typeof fetch => {
+      let asked = 0;
+      return async (_input, init) => {
+        asked += 1;
+        if (asked < 4) {
+          return new Response(null, { status: 429, headers: { "retry-after": "5" } });
+        }
+        const pieces = [...'{"é": 1}'].map((letter) => new TextEncoder().encode(letter));
+        const body = new ReadableStream<Uint8Array>({
+          start: (controller) => {
+            init?.signal?.addEventListener("abort", () => controller.error(init.signal?.reason));
+            const timer = setInterval(() => {
+              const piece = pieces.shift();
+              if (init?.signal?.aborted === true) {
+                clearInterval(timer);
+              } else if (piece === undefined) {
+                clearInterval(timer);
+                controller.close();
+              } else {
+                controller.enqueue(piece);
+              }
+            }, 15_000);
+          },
+        });
+        return new Response(body);
+      };
+    };
+    const whole = fetchRun("", { fetch: slow() });
+    const newest = fetchRun("", { fetch: slow(), versions: 3 });
+    const stalled = fetchRun("", { fetch: slow(), silentMsMax: 14_000 });
+    await vi.advanceTimersByTimeAsync(200_000);
+    expect(await Promise.all([whole, newest, stalled])).toEqual([{ é: 1 }, undefined, undefined]);
+  } finally {
+    vi.useRealTimers();
+  }
 });

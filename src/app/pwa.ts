@@ -68,13 +68,17 @@ function watch(registration: ServiceWorkerRegistration): void {
   });
 }
 
-/** The page comes from the relay where it can: right after an update it is the newer one already. */
+/**
+ * The page comes from the relay where it can: right after an update it is the newer one already. Asked for under the name that the service
+ * worker leaves to the relay; from "/" the kept page may answer, which is as old as this one. Where the relay does not tell, it is not known
+ * to be the newest.
+ */
 async function isNewest(): Promise<boolean> {
   const script = document.querySelector<HTMLScriptElement>("script[src]");
   try {
-    const response = await fetch("/", { cache: "no-store" });
-    return !response.ok || (await response.text()).includes(new URL(script?.src ?? "").pathname);
+    const response = await fetch("/index.html", { cache: "no-store" });
+    return response.ok && (await response.text()).includes(new URL(script?.src ?? "").pathname);
   } catch {
-    return true; // nobody knows of another
+    return false;
   }
 }

@@ -162,7 +162,23 @@ describe("the page's consent", () => {
     page.clock.nowMs += APP_AGREEMENT_MS;
     page.told().view(training);
     expect(page.trainer.stop).toHaveBeenCalledOnce();
-    expect(page.words("main")).toBe("Contribute");
+    expect([page.words("main"), page.words("status")]).toEqual(["Contribute", page.words("state")]);
+    expect(page.words("state")).toMatch(/^Your agreement has ended/);
+    await page.press("main");
+    page.told().view(training);
+    await page.press("other"); // stops
+    expect(page.words("state")).not.toMatch(/agreement/);
+  });
+
+  test("bears a clock that is corrected while the device works, but starts nothing with one from the future", async () => {
+    const page = await openTraining();
+    page.tick(true);
+    page.clock.nowMs -= 1;
+    page.told().view(training);
+    expect(page.trainer.stop).not.toHaveBeenCalled();
+    expect([page.words("main"), page.sharing()]).toEqual(["Pause", true]);
+    await page.press("other"); // stops
+    expect(page.words("hint")).toMatch(/press the button and agree/);
   });
 
   test("to sharing the model directly ends with the agreement that it was given under, and in all tabs", async () => {

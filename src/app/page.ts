@@ -5,7 +5,7 @@
 import type { Digest } from "../base/bytes.ts";
 import type { ContributorView } from "../contributor/view.ts";
 import type { RunView } from "../protocol/run-view.ts";
-import { agree, covers, formatAgreement, parseAgreement, type TextStore } from "../ui/agreement.ts";
+import { agree, covers, formatAgreement, lasts, parseAgreement, type TextStore } from "../ui/agreement.ts";
 import type { Trainer } from "../ui/bridge.ts";
 import type { ContributionItem } from "../ui/contributions.ts";
 import { consentTerms, itemsOf } from "../ui/facts.ts";
@@ -57,6 +57,8 @@ class Page {
   #view: ContributorView | null = null;
   /** The run that the worker was started for, of which `#view` tells. */
   #startedFor: Digest | null = null;
+  /** The agreement ended while the device worked, and nothing was pressed since. */
+  #ended = false;
   #elsewhere = false;
   #release: (() => void) | null = null;
   /** Counts starts and stops: a start that was overtaken gives up. */
@@ -152,7 +154,8 @@ class Page {
   #heed(): void {
     const { peers } = this.#screen;
     if (this.#works() && this.#startedFor !== null && !this.#agreedTo(this.#startedFor)) {
-      this.#stop();
+      this.#ended = true;
+      this.#unasked(() => this.#stop());
     }
     const on = this.#sharing();
     if (on !== peers.on) {
@@ -184,6 +187,7 @@ class Page {
         view: this.#view,
         agreed: this.#agreed(),
         resumable: session.getItem(WORKING_KEY) === "1" && this.#agreed(),
+        ended: this.#ended,
         elsewhere: this.#elsewhere,
       },
       run: this.#run,
@@ -214,7 +218,8 @@ class Page {
 
   #agreedTo(run: Digest): boolean {
     const given = parseAgreement(this.#ports.kept.getItem(AGREEMENT_KEY));
-    return covers(given, { run, nowMs: this.#ports.nowMs() });
+    const counts = this.#works() ? lasts : covers;
+    return counts(given, { run, nowMs: this.#ports.nowMs() });
   }
 
   /** Sharing the model directly was chosen under the agreement that counts now, and ends with it. */
@@ -235,6 +240,7 @@ class Page {
   }
 
   #act(name: Act): void {
+    this.#ended = false;
     switch (name) {
       case "contribute":
         void this.#contribute();
@@ -247,6 +253,7 @@ class Page {
         break;
       case "stop":
         this.#stop();
+        keepFocus(this.#screen.main);
         break;
       case "retry":
         this.#retry();
@@ -322,7 +329,16 @@ class Page {
     this.#trainerState = { type: "none" };
     this.#ports.session.removeItem(WORKING_KEY);
     this.#draw();
-    keepFocus(this.#screen.main);
+  }
+
+  /** For an end that nobody pressed a button for: only where Stop, which goes, had the focus does it move to another button. */
+  #unasked(change: () => void): void {
+    const { main, other } = this.#screen;
+    const had = document.activeElement === other;
+    change();
+    if (had) {
+      keepFocus(main);
+    }
   }
 
   #retry(): void {
@@ -351,9 +367,10 @@ class Page {
           this.#draw(); // it only wrote, and says so beside its text
           return;
         }
-        this.#fail("unknown", message);
-        this.#draw();
-        keepFocus(this.#screen.main);
+        this.#unasked(() => {
+          this.#fail("unknown", message);
+          this.#draw();
+        });
       },
     );
     return this.#trainer;

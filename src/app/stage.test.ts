@@ -12,6 +12,7 @@ const facts: Facts = {
   trainer: { type: "none" },
   view: null,
   resumable: false,
+  ended: false,
   elsewhere: false,
 };
 
@@ -85,6 +86,10 @@ describe("stageOf()", () => {
     );
     expect(said("paused")).toMatch(/^Paused/);
     expect(said("connecting")).toBe("It is connecting.");
+    for (const change of [{ ended: true }, { resumable: true }]) {
+      const stage = stageOf({ ...facts, ...change });
+      expect(spoken(stage)).toBe(stage.sentence);
+    }
     expect(new Set([0, 1, 9].map((contributors) => spoken(stageOf({ ...facts, contributors })))).size).toBe(1);
   });
 

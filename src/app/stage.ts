@@ -23,6 +23,8 @@ export interface Facts {
   readonly agreed: boolean;
   /** Was contributing before a reload, and the agreement still covers this run. */
   readonly resumable: boolean;
+  /** The work here has ended because the agreement did: its time is over, or it was taken back in another tab. */
+  readonly ended: boolean;
   /** Another tab of this browser works already. */
   readonly elsewhere: boolean;
 }
@@ -49,6 +51,9 @@ const WITHDRAW: Offer = { act: "withdraw", words: "Take back my agreement" };
 const RUNNING_HINT =
   "It goes on while you use other tabs; a phone may suspend it. Pause, Stop or closing this tab ends it at once.";
 
+const ENDED = "Your agreement has ended, so this device has stopped.";
+const RELOADED = "You were contributing before this page was reloaded.";
+
 /**
  * What a screen reader is told of a stage. It is the same from round to round, and however many others come and go: it changes when this
  * device begins, pauses or ends, and when something is wrong.
@@ -56,7 +61,7 @@ const RUNNING_HINT =
 export function spoken({ mood, sentence }: Stage): string {
   switch (mood) {
     case "idle":
-      return "Nothing runs on this device.";
+      return sentence === ENDED || sentence === RELOADED ? sentence : "Nothing runs on this device.";
     case "working":
       return "This device is contributing.";
     case "busy":
@@ -132,7 +137,7 @@ function idle(facts: Facts): Stage {
   if (facts.resumable) {
     return {
       mood: "idle",
-      sentence: "You were contributing before this page was reloaded.",
+      sentence: RELOADED,
       hint: "Nothing runs until you press the button.",
       main: contribute,
       other: WITHDRAW,
@@ -140,18 +145,24 @@ function idle(facts: Facts): Stage {
   }
   return {
     mood: "idle",
-    sentence:
-      facts.contributors === 0
-        ? "No device is contributing right now. Yours would be the first."
-        : facts.contributors === 1
-          ? "One device is contributing right now. Yours would be the second."
-          : `${formatCount(facts.contributors)} devices are contributing right now. Yours can join them.`,
+    sentence: facts.ended ? ENDED : invitation(facts.contributors),
     hint: facts.agreed
       ? "You have agreed on this device, so the button starts at once."
       : "Nothing runs until you press the button and agree.",
     main: contribute,
     other: facts.agreed ? WITHDRAW : null,
   };
+}
+
+function invitation(contributors: number): string {
+  switch (contributors) {
+    case 0:
+      return "No device is contributing right now. Yours would be the first.";
+    case 1:
+      return "One device is contributing right now. Yours would be the second.";
+    default:
+      return `${formatCount(contributors)} devices are contributing right now. Yours can join them.`;
+  }
 }
 
 /** A relay on the same machine needs no network. */

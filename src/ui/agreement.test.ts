@@ -6,6 +6,7 @@ import {
   WIDGET_AGREEMENT_MS,
   agree,
   covers,
+  lasts,
   formatAgreement,
   parseAgreement,
 } from "./agreement.ts";
@@ -26,6 +27,15 @@ describe("agreement", () => {
     expect(covers({ ...given, text: AGREEMENT_TEXT_VERSION + 1 }, { run, nowMs: 2_000 })).toBe(false);
     expect(covers(given, { run, nowMs: 999 })).toBe(false);
     expect(covers(null, { run, nowMs: 2_000 })).toBe(false);
+  });
+
+  test("lasts() bears a clock set back, and ends as covers() does", () => {
+    const given = agree({ run, nowMs: 1_000 });
+    expect(lasts(given, { run, nowMs: 999 })).toBe(true);
+    expect(lasts(given, { run, nowMs: 1_000 + APP_AGREEMENT_MS })).toBe(false);
+    expect(lasts(given, { run: "b".repeat(64), nowMs: 2_000 })).toBe(false);
+    expect(lasts({ ...given, text: AGREEMENT_TEXT_VERSION + 1 }, { run, nowMs: 2_000 })).toBe(false);
+    expect(lasts(null, { run, nowMs: 2_000 })).toBe(false);
   });
 
   test("covers() holds a widget to its 24 hours even with an agreement of the app", () => {

@@ -37,19 +37,26 @@ export function agree({
   return { text: AGREEMENT_TEXT_VERSION, run, givenMs: nowMs, endsMs: nowMs + lastsMs };
 }
 
+interface Asked {
+  readonly run: string;
+  readonly nowMs: number;
+  readonly lastsMs?: number;
+}
+
+/** Whether work for this run may start now. An agreement from the future (a clock set back) does not count. */
+export function covers(agreement: Agreement | null, asked: Asked): boolean {
+  return lasts(agreement, asked) && agreement !== null && agreement.givenMs <= asked.nowMs;
+}
+
 /**
- * Whether the agreement covers this run now. One from the future (a clock set back) or longer than `lastsMs` (edited, or
- * from a version with longer terms) does not count.
+ * Whether work under the agreement may go on: it is for this run and has not ended. One longer than `lastsMs` (edited, or from a version
+ * with longer terms) does not count. A clock that is corrected by a moment while the device works ends nothing.
  */
-export function covers(
-  agreement: Agreement | null,
-  { run, nowMs, lastsMs = APP_AGREEMENT_MS }: { run: string; nowMs: number; lastsMs?: number },
-): boolean {
+export function lasts(agreement: Agreement | null, { run, nowMs, lastsMs = APP_AGREEMENT_MS }: Asked): boolean {
   return (
     agreement !== null &&
     agreement.text === AGREEMENT_TEXT_VERSION &&
     agreement.run === run &&
-    agreement.givenMs <= nowMs &&
     nowMs < agreement.endsMs &&
     agreement.endsMs - agreement.givenMs <= lastsMs
   );

@@ -7,7 +7,7 @@ import type { Digest } from "../base/bytes.ts";
 import type { ContributorView } from "../contributor/view.ts";
 import { fetchRun } from "../net/run.ts";
 import type { RunView } from "../protocol/run-view.ts";
-import { WIDGET_AGREEMENT_MS, agree, covers, formatAgreement, parseAgreement } from "../ui/agreement.ts";
+import { WIDGET_AGREEMENT_MS, agree, covers, formatAgreement, lasts, parseAgreement } from "../ui/agreement.ts";
 import type { Trainer } from "../ui/bridge.ts";
 import { consentParts } from "../ui/consent-parts.ts";
 import { byId, make, setText } from "../ui/dom.ts";
@@ -222,8 +222,11 @@ function drawView(agreed: Digest): void {
       stop(asSentence(view.sentence), "failed");
       return;
     }
-    if (!isAgreed(agreed)) {
-      stop("The day is over that you agreed to, so it stopped. Thank you.");
+    const given = parseAgreement(kept.getItem(AGREEMENT_KEY));
+    const nowMs = Date.now();
+    if (!lasts(given, { run: agreed, nowMs, lastsMs: WIDGET_AGREEMENT_MS })) {
+      const over = given !== null && nowMs >= given.endsMs;
+      stop(`${over ? "The day is over that you agreed to" : "Your agreement has ended"}, so it stopped. Thank you.`);
       return;
     }
     setText(byId("pause"), paused ? "Resume" : "Pause");

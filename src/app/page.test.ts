@@ -68,6 +68,7 @@ function open(kept = new Map<string, string>(), served: RunView | null = run) {
     removeItem: (key: string) => void map.delete(key),
   });
   const clock = { nowMs: 1_000 };
+  const takePlace = vi.fn(async () => () => undefined);
   let handlers: FeedHandlers | undefined;
   let told: { view(view: ContributorView): void; crash(message: string): void } | undefined;
   mountPage({
@@ -79,7 +80,7 @@ function open(kept = new Map<string, string>(), served: RunView | null = run) {
       told = { view, crash };
       return trainer;
     },
-    takePlace: async () => () => undefined,
+    takePlace,
     kept: storeOf(kept),
     session: storeOf(new Map()),
     nowMs: () => clock.nowMs,
@@ -94,6 +95,7 @@ function open(kept = new Map<string, string>(), served: RunView | null = run) {
   const [panel, peers] = [parts, parts.get("heddle-peers") as Part];
   return {
     trainer,
+    takePlace,
     serve,
     kept,
     setItem,
@@ -211,5 +213,38 @@ describe("the page's consent", () => {
     await page.press("main");
     page.told().view(training);
     expect([page.sharing(), open(page.kept).sharing()]).toEqual([true, true]);
+  });
+
+  test("to sharing the model directly ends with an agreement that ends while nothing runs", async () => {
+    const page = await openTraining();
+    page.tick(true);
+    await page.press("other"); // stops
+    page.clock.nowMs += APP_AGREEMENT_MS;
+    await page.press("main");
+    expect([page.sharing(), open(page.kept).sharing()]).toEqual([false, false]);
+    await page.press("other");
+    page.clock.nowMs += APP_AGREEMENT_MS;
+    page.tick(true); // afresh
+    await page.press("main");
+    expect(page.sharing()).toBe(true);
+  });
+
+  test("to sharing the next run's model is not undone by a view of the former run", async () => {
+    const page = await openTraining();
+    page.serve(other);
+    page.tick(true);
+    page.told().view(training);
+    expect(page.sharing()).toBe(true);
+  });
+
+  test("taken back while the page waits for its place, it starts nothing", async () => {
+    const page = open();
+    page.takePlace.mockImplementationOnce(async () => {
+      page.kept.delete("heddle.agreement");
+      return () => undefined;
+    });
+    await page.press("main");
+    expect(page.trainer.start).not.toHaveBeenCalled();
+    expect(page.words("main")).toBe("Contribute");
   });
 });

@@ -125,7 +125,10 @@ class Page {
       this.#earlier = parseHistory(this.#ports.kept.getItem(HISTORY_KEY), run.run);
     }
     if (known === null) {
-      this.#screen.peers.on ||= this.#sharing(); // may be ticked already
+      this.#screen.peers.on ||= this.#sharing();
+      if (this.#screen.peers.on) {
+        this.#keepPeers(); // ticked before it was known what the agreement is to
+      }
     } else if (known.run !== run.run) {
       this.#heed();
     }
@@ -138,7 +141,11 @@ class Page {
     if (this.#run !== null && view.contributions.length > 0) {
       this.#keepHistory(this.#run.run);
     }
-    this.#heed();
+    if (this.#isOver()) {
+      this.#heed();
+    } else {
+      this.#draw(); // a fresh tick of sharing, for the run that is shown, stays
+    }
   }
 
   /** Written only when it has changed: storage is shared with other tabs, which are told, and on a disk. */
@@ -152,17 +159,25 @@ class Page {
 
   /** Nothing goes on that the person has not agreed to, or not any more: an agreement ends, and may be taken back in another tab. */
   #heed(): void {
-    const { peers } = this.#screen;
-    if (this.#works() && this.#startedFor !== null && !this.#agreedTo(this.#startedFor)) {
+    if (this.#isOver()) {
       this.#ended = true;
       this.#unasked(() => this.#stop());
     }
     const on = this.#sharing();
-    if (on !== peers.on) {
-      peers.on = on;
-      this.#trainer?.setPeers(on);
+    if (on !== this.#screen.peers.on) {
+      this.#share(on);
     }
     this.#draw();
+  }
+
+  #share(on: boolean): void {
+    this.#screen.peers.on = on;
+    this.#trainer?.setPeers(on);
+  }
+
+  /** The device works for a run that the person does not agree to any more. */
+  #isOver(): boolean {
+    return this.#works() && this.#startedFor !== null && !this.#agreedTo(this.#startedFor);
   }
 
   #works(): boolean {
@@ -232,7 +247,7 @@ class Page {
   #keepPeers(): void {
     const { kept } = this.#ports;
     const agreement = kept.getItem(AGREEMENT_KEY);
-    if (this.#screen.peers.on && agreement !== null) {
+    if (this.#screen.peers.on && agreement !== null && this.#agreed()) {
       kept.setItem(PEERS_KEY, agreement);
     } else {
       kept.removeItem(PEERS_KEY);
@@ -275,6 +290,11 @@ class Page {
       return;
     }
     if (!this.#agreed()) {
+      const shared = kept.getItem(PEERS_KEY);
+      if (shared !== null && shared === kept.getItem(AGREEMENT_KEY)) {
+        kept.removeItem(PEERS_KEY);
+        this.#share(false); // it was chosen under the agreement that has ended
+      }
       const terms = consentTerms(run, this.#screen.power.duty);
       if (!(await this.#screen.consent.ask(terms))) {
         return;
@@ -291,7 +311,10 @@ class Page {
       this.#release = place;
     }
     this.#elsewhere = this.#release === null;
-    if (this.#elsewhere) {
+    if (!this.#agreedTo(run.run)) {
+      this.#letGo(); // taken back in another tab while this one waited for the place
+    }
+    if (this.#release === null) {
       this.#draw();
     } else {
       await this.#start(run.run);

@@ -20,6 +20,26 @@
     }
     return null;
   };
+  // A sheet and not a style attribute, so that the host's own rules, and "hidden", go before it.
+  const style = "display: block; min-width: 240px; max-width: 400px";
+  let sheet = null;
+  try {
+    sheet = new CSSStyleSheet();
+    sheet.replaceSync(`:where(heddle-widget:not([hidden])) { ${style}; }`);
+  } catch {
+    sheet = null; // Safari before 16.4, Firefox before 101
+  }
+  /** Gives the element its default style in the document or shadow root that it is in; false where that cannot be done. */
+  const adopt = (root) => {
+    try {
+      if (!root.adoptedStyleSheets.includes(sheet)) {
+        root.adoptedStyleSheets = [...root.adoptedStyleSheets, sheet];
+      }
+      return true;
+    } catch {
+      return false; // no such list, or the root of another document
+    }
+  };
   class HeddleWidget extends HTMLElement {
     static observedAttributes = ["theme", "lang", "size"];
     #port = null;
@@ -37,6 +57,9 @@
       this.#frame = frame;
       addEventListener("message", this.#listen);
       this.replaceChildren(frame);
+      if (!(sheet && adopt(this.getRootNode())) && !this.hidden && !this.style.display) {
+        this.style.cssText += style;
+      }
     }
 
     disconnectedCallback() {
@@ -86,9 +109,5 @@
   }
   if (!customElements.get("heddle-widget")) {
     customElements.define("heddle-widget", HeddleWidget);
-    // A sheet and not a style attribute, so that the host's own rules, and "hidden", go before it.
-    const sheet = new CSSStyleSheet();
-    sheet.replaceSync(":where(heddle-widget:not([hidden])) { display: block; min-width: 240px; max-width: 400px; }");
-    document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
   }
 })();

@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { WIDGET_STATES, checkFrameMessage, checkHostMessage, makeNonce } from "./protocol.ts";
 
 /** Runs public/heddle-widget.js against a stand-in for the browser and returns what a test needs to play the frame. */
-function load() {
+function load({ sheets = true, hidden = false } = {}) {
   const source = readFileSync(new URL("../../public/heddle-widget.js", import.meta.url), "utf8");
   const relay = "https://relay.example";
   const listeners: ((event: unknown) => void)[] = [];
@@ -20,7 +20,13 @@ function load() {
   };
   const frame = { style: { cssText: "", height: "" }, setAttribute: () => undefined, contentWindow, src: "" };
   const events: unknown[] = [];
+  const root: { adoptedStyleSheets?: object[] } = sheets ? { adoptedStyleSheets: [] } : {};
   class Element {
+    style = { cssText: "", display: "" };
+    hidden = hidden;
+    getRootNode() {
+      return root;
+    }
     attributes = new Map<string, string>();
     replaceChildren() {}
     getAttribute(name: string) {
@@ -44,7 +50,7 @@ function load() {
     "CSSStyleSheet",
   ];
   const values = [
-    { currentScript: { src: `${relay}/heddle-widget.js` }, createElement: () => frame, adoptedStyleSheets: [] },
+    { currentScript: { src: `${relay}/heddle-widget.js` }, createElement: () => frame },
     Element,
     { get: () => undefined, define: (_: string, found: typeof Widget) => (Widget = found) },
     (_: string, listener: (event: unknown) => void) => listeners.push(listener),
@@ -60,6 +66,11 @@ function load() {
       }
     },
     class {
+      constructor() {
+        if (!sheets) {
+          throw new TypeError("Illegal constructor");
+        }
+      }
       replaceSync() {}
     },
   ];
@@ -68,12 +79,21 @@ function load() {
   const widget = new (Widget as NonNullable<typeof Widget>)();
   widget.connectedCallback();
   const greet = (event: object) => listeners[0]?.({ source: contentWindow, origin: relay, ...event });
-  return { widget, frame, relay, greet, posted, said, port, events };
+  return { widget, root, frame, relay, greet, posted, said, port, events };
 }
 
 const hello = () => ({ type: "heddle-hello", nonce: makeNonce(), version: 1 });
 
 describe("heddle-widget.js", () => {
+  test("gives its style once to the document or shadow root that it is in, and to itself where sheets cannot be made", () => {
+    const { widget, root } = load();
+    widget.connectedCallback();
+    expect(root.adoptedStyleSheets).toHaveLength(1);
+    expect(widget.style.cssText).toBe("");
+    expect(load({ sheets: false }).widget.style.cssText).toContain("display: block");
+    expect(load({ sheets: false, hidden: true }).widget.style.cssText).toBe("");
+  });
+
   test("answers the frame's hello with a port, on the relay's origin only", () => {
     const { greet, posted, relay } = load();
     const data = hello();

@@ -59,7 +59,7 @@ export function openTrainer(
     );
   });
   const rtc = typeof RTCPeerConnection === "function";
-  const opened = remote.open(options, proxy(onView), rtc ? proxy(lendRtc) : null);
+  const opened = remote.open(options, proxy(shown(onView)), rtc ? proxy(lendRtc) : null);
   const tell = (call: () => Promise<unknown>): void => {
     opened.then(call).catch((error: unknown) => crash(messageIn(error)));
   };
@@ -89,9 +89,20 @@ export function openTrainer(
     },
     setDuty: (duty) => tell(() => remote.setDuty(duty)),
     setPeers: (on) => tell(() => remote.setPeers(on)),
-    generate: (request, onText) => ask(() => remote.generate(request, proxy(onText))),
+    generate: (request, onText) => ask(() => remote.generate(request, proxy(shown(onText)))),
     abort: () => tell(() => remote.abort()),
     leave: () => tell(() => remote.stop()),
     close: () => end("The training program was closed"),
+  };
+}
+
+/** What the page draws may fail, and is reported there: passed back to the worker, it would end the training. */
+function shown<T>(draw: (what: T) => void): (what: T) => void {
+  return (what) => {
+    try {
+      draw(what);
+    } catch (error) {
+      reportError(error);
+    }
   };
 }

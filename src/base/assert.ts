@@ -32,7 +32,8 @@ export type ErrorCode =
   | "device-wrong" // the device computes wrong numbers (conformance self-test)
   | "unreachable" // the relay does not answer
   | "taken" // an address or port of this machine cannot be had
-  | "refused" // the relay does not let this device take part, or is another one than before
+  | "refused" // the relay does not let this device take part
+  | "changed" // another relay or run than before is served there; another start takes part in that
   | "store" // the store cannot be opened, or is in use by another process
   | "consent"; // the person has not agreed, or the agreement has ended
 

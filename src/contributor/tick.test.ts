@@ -73,7 +73,7 @@ describe("tick()", () => {
     walk.greet();
     const contributor = digest("d") as string as ContributorId;
     walk.receive({ type: "welcome", run: digest("q"), charter, contributor, head: head(0), earlier: [] });
-    expect(walk.state.failure?.sentence).toMatch(/another run/);
+    expect(walk.state.failure).toMatchObject({ code: "changed", sentence: expect.stringMatching(/another run/) });
   });
 
   test("started again while it prepares, prepares once more, after that and not beside it", () => {
@@ -83,7 +83,7 @@ describe("tick()", () => {
     walk.on({ type: "woke" }, DIAL_BACK_OFF.capMs);
     walk.on({ type: "linked", dial: walk.state.dial });
     walk.receive({ ...challenge, relay: new Uint8Array(32).fill(8) });
-    expect(walk.state.failure).toMatchObject({ code: "refused", sentence: expect.stringMatching(/another key/) });
+    expect(walk.state.failure).toMatchObject({ code: "changed", sentence: expect.stringMatching(/another key/) });
     walk.on({ type: "start" });
     expect(types(walk.connect())).not.toContain("prepare");
     const effects = walk.on({ type: "prepared", pending, late: null });

@@ -239,7 +239,7 @@ function receive(draft: Draft, message: RelayMessage): void {
     case "challenge": {
       const { nonce, relay, signature } = message;
       if (state.relay !== null && !equalBytes(state.relay, relay)) {
-        fail(draft, "refused", OTHER_RELAY);
+        fail(draft, "changed", OTHER_RELAY);
         return;
       }
       draft.effects.push({ type: "prove", nonce, relay, signature, dial: state.dial });
@@ -250,7 +250,7 @@ function receive(draft: Draft, message: RelayMessage): void {
       const expected = state.run?.digest ?? state.identity.run;
       if (expected !== null && expected !== run) {
         const sentence = `${REASONS["wrong-run"]} Start again to take part in the run that the relay serves now.`;
-        fail(draft, "refused", sentence);
+        fail(draft, state.identity.run === null ? "changed" : "refused", sentence);
         return;
       }
       set(draft, { link: { type: "open" }, openMs: draft.nowMs, trouble: "", contributor });
@@ -400,7 +400,7 @@ function outcomeOf(verdict: Verdict): Outcome {
 function takeRefusal(draft: Draft, reason: Reason, retryMs: number | null): void {
   const { state, nowMs } = draft;
   if (reason === "wrong-version" || reason === "wrong-run") {
-    fail(draft, "refused", REASONS[reason]);
+    fail(draft, reason === "wrong-run" && state.identity.run === null ? "changed" : "refused", REASONS[reason]);
     return;
   }
   const { rng } = draft;

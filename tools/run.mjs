@@ -74,7 +74,12 @@ child.on("exit", (code, signal) => process.exit(code ?? (signal === "SIGINT" ? 1
 if (process.env.npm_lifecycle_event !== undefined) {
   // npm keeps no channel to us; when it is killed we are handed to another parent.
   const npm = process.ppid;
-  setInterval(() => process.ppid === npm || child.kill("SIGTERM"), 1_000).unref();
+  const watch = setInterval(() => {
+    if (process.ppid !== npm) {
+      clearInterval(watch); // a second signal would cut short how it leaves
+      child.kill("SIGTERM");
+    }
+  }, 1_000).unref();
 }
 
 function checkBench() {

@@ -6,9 +6,22 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, linkSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const bin = join(root, "node_modules", ".bin");
@@ -49,6 +62,14 @@ const commands = {
   example: { steps: [checkExample, install, buildWasm], run: ([name, ...args]) => source(`examples/${name}.js`, args) },
   package: { steps: [install, buildWasm], run: () => [join(bin, "node"), [join(root, "tools", "build-package.mjs")]] },
 };
+
+/** Held by the one process that sets this checkout up; touched meanwhile. */
+const lock = join(root, "node_modules", ".heddle-lock");
+const LOCK_BEAT_MS = 5_000;
+const LOCK_STALE_MS = 120_000;
+/** Whether this process has the lock; null where there is none to have. */
+let holds = false;
+process.on("exit", unlock);
 
 const [name = "", ...args] = process.argv.slice(2);
 const command = commands[name];
@@ -134,47 +155,102 @@ function installAll(folder) {
 
 /**
  * Does `work` while no other process sets this checkout up: after an update a relay and a contributor may be started together. Who may not
- * write here cannot spoil anything either.
+ * write here cannot spoil anything either, and a file system without hard links has no lock.
  */
 function alone(work) {
-  const lock = join(root, "node_modules", ".heddle-lock");
-  const mine = `${lock}-${process.pid}`;
+  const mine = `${lock}-${hostname()}-${process.pid}`;
   try {
     mkdirSync(join(root, "node_modules"), { recursive: true });
-    writeFileSync(mine, String(process.pid));
+    writeFileSync(mine, `${hostname()} ${process.pid}`);
   } catch {
     work();
     return;
   }
   try {
-    for (let told = false; !linked(mine, lock); told = true) {
+    for (let told = false; (holds = locked(mine)) === false; told = true) {
       const holder = read(lock);
-      if (holder !== "" && !lives(Number(holder))) {
-        rmSync(lock, { force: true }); // it was killed
+      if (isStale(holder)) {
+        takeAway(holder, `${mine}-stale`);
         continue;
       }
       if (!told) {
-        say(`Waiting for process ${holder}, which is setting up this folder …`);
+        const [, pid] = holder.split(" ");
+        say(
+          `Waiting for ${pid === undefined ? "another process" : `process ${pid}`}, which is setting up this folder …`,
+        );
       }
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
     }
   } finally {
-    rmSync(mine);
+    rmSync(mine, { force: true });
   }
+  const beat = holds === true ? startBeat() : undefined;
   work();
-  rmSync(lock); // where this ends before, its process is gone
+  void beat?.terminate();
+  unlock();
 }
 
-/** Makes `to` another name of `from`; false where something has that name already. */
+/** Where set-up fails, the process ends within it. */
+function unlock() {
+  if (holds === true) {
+    rmSync(lock, { force: true });
+    holds = false;
+  }
+}
+
+/** Touches the lock from a thread of its own while this one waits for a command. */
+function startBeat() {
+  const code = `
+    const { utimesSync } = require("node:fs");
+    setInterval(() => {
+      try {
+        utimesSync(${JSON.stringify(lock)}, new Date(), new Date());
+      } catch {} // it is gone: the work is done
+    }, ${LOCK_BEAT_MS});`;
+  const beat = new Worker(code, { eval: true });
+  beat.unref();
+  return beat;
+}
+
+/** Whether the lock is of a process that was killed: of this machine, or of a container that had the same name; or it is untouched. */
+function isStale(holder) {
+  const [host, pid] = holder.split(" ");
+  if (host === hostname() && (Number(pid) === process.pid || !lives(Number(pid)))) {
+    return true;
+  }
+  const { mtimeMs } = statSync(lock, { throwIfNoEntry: false }) ?? {};
+  return mtimeMs !== undefined && Date.now() - mtimeMs > LOCK_STALE_MS;
+}
+
+/** Removes `holder`'s lock; where another one who waits was quicker and has the lock by now, that one has it back. */
+function takeAway(holder, aside) {
+  try {
+    renameSync(lock, aside);
+  } catch (error) {
+    if (error.code === "ENOENT") {
+      return;
+    }
+    throw error;
+  }
+  if (read(aside) !== holder) {
+    linked(aside, lock);
+  }
+  rmSync(aside);
+}
+
+/** Whether `mine` is the lock now, as fresh as now. */
+function locked(mine) {
+  utimesSync(mine, new Date(), new Date());
+  return linked(mine, lock);
+}
+
+/** Makes `to` another name of `from`; false where something has that name already, null where files have one name only. */
 function linked(from, to) {
   try {
     linkSync(from, to);
     return true;
   } catch (error) {
-    if (error.code === "EEXIST") {
-      return false;
-    }
-    throw error;
+    return error.code === "EEXIST" ? false : null;
   }
 }
 
@@ -333,8 +409,16 @@ function digest(paths) {
   return hash.digest("hex");
 }
 
+/** What a file holds; "" where there is none. */
 function read(path) {
-  return existsSync(path) ? readFileSync(path, "utf8") : "";
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if (error.code === "ENOENT") {
+      return "";
+    }
+    throw error;
+  }
 }
 
 function say(text) {

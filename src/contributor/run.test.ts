@@ -9,6 +9,9 @@ import { unpackUpdate } from "../update/unpack.ts";
 import { lose, twinWhose } from "./twin.fixture.ts";
 import { secret, charter, initial, settle, assignValidation, Stage } from "../sim/stage.fixture.ts";
 
+/** Of a round's time; less than half. */
+const LATE_MS = charter.round.trainMs / 2 - 1;
+
 describe("createContributor()", () => {
   test("greets, proves its key, fetches data and base, and is ready", async () => {
     const stage = new Stage();
@@ -254,7 +257,7 @@ describe("createContributor()", () => {
     const stage = new Stage();
     stage.contributor.start();
     await stage.pass(500);
-    stage.assign("t1", 1, 1_000_000);
+    stage.assign("t1", 1, 1_000_000, LATE_MS);
     await settle();
     expect(stage.contributor.view()).toMatchObject({ status: "training" });
     let finished = false;
@@ -270,6 +273,34 @@ describe("createContributor()", () => {
     expect((await stage.page()).signed).not.toBeNull();
   });
 
+  test("finish() leaves a round in its first half, where it could still come back", async () => {
+    const stage = new Stage();
+    stage.contributor.start();
+    await stage.pass(500);
+    stage.assign("t1", 1, 1_000_000);
+    await settle();
+    await stage.contributor.finish(5_000);
+    void stage.contributor.stop();
+    await stage.pass(100);
+    expect(stage.count("contribute")).toBe(0);
+    expect(stage.last("leave")).toEqual({ type: "leave" });
+  });
+
+  test("finish() waits, each time that it is called, for what was made before and is on its way", async () => {
+    const stage = new Stage();
+    stage.contributor.start();
+    await stage.pass(500);
+    const contribution = await stage.contribute("t1", 1);
+    let finished = 0;
+    const finishing = [1, 2].map(() => stage.contributor.finish(5_000).then(() => (finished += 1)));
+    await stage.pass(500);
+    expect(finished).toBe(0);
+    stage.say({ type: "have", contribution, pieces: 1 });
+    await stage.pass(10);
+    expect(finished).toBe(2);
+    await Promise.all(finishing);
+  });
+
   test("finish() waits for no relay that is away or silent, and for nothing where nothing is trained", async () => {
     const stage = new Stage();
     await stage.contributor.finish(5_000);
@@ -277,7 +308,7 @@ describe("createContributor()", () => {
     await stage.pass(500);
     await stage.contributor.finish(5_000);
     for (const [round, way] of ["away", "silent"].entries()) {
-      stage.assign(`t${round}`, round, 1_000_000);
+      stage.assign(`t${round}`, round, 1_000_000, LATE_MS);
       await settle();
       const beganMs = stage.clock.nowMs();
       let tookMs = -1;

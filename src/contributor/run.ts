@@ -11,7 +11,7 @@ import { createStop, type StopSignal } from "../base/stop.ts";
 import type { Attach, FetchBlob, Link } from "../net/link.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
-import { PIECE_BYTES } from "../protocol/limits.ts";
+import { JOIN_SHARE, PIECE_BYTES } from "../protocol/limits.ts";
 import type { Assignment, ContributorMessage, ValidateAssignment } from "../protocol/messages.ts";
 import type { Store } from "../store/store.ts";
 import { createDesk, type Desk } from "./desk.ts";
@@ -86,7 +86,10 @@ export interface Contributor {
   start(): void;
   pause(): void;
   resume(): void;
-  /** Has training end now instead of at its deadline, and resolves when the relay has what was made, or after `msMax`. */
+  /**
+   * Has training end now instead of at its deadline, where a start that follows would get no work in this round any more, and resolves when
+   * the relay has what was made, or after `msMax`.
+   */
   finish(msMax: number): Promise<void>;
   /** Leaves; resolves when nothing runs any more and the engine is put away. */
   stop(): Promise<void>;
@@ -140,7 +143,7 @@ class Session {
   readonly #tasks = new Set<Promise<void>>();
   #wake: { readonly timeMs: number; readonly cancel: () => void } | undefined;
   /** Called after each event. */
-  #onEvent: () => void = () => undefined;
+  readonly #watchers = new Set<() => void>();
   #shownMs = Number.NEGATIVE_INFINITY;
   #showing = false;
   /** Bytes fetched by digest. */
@@ -207,7 +210,7 @@ class Session {
     } finally {
       this.#busy = false;
     }
-    this.#onEvent();
+    this.#watchers.forEach((watch) => watch());
     this.#peers.update();
     this.#setWake(tickedMs);
     this.#show();
@@ -224,23 +227,37 @@ class Session {
   }
 
   async finish(msMax: number): Promise<void> {
-    const { job } = this.#state;
-    if (job?.type !== "train") {
+    const ending = this.#isLateInRound() ? this.#state.job?.assignment : undefined;
+    if (ending !== undefined) {
+      this.#stop.end();
+    }
+    const isDone = (): boolean => {
+      const { job, pending, link } = this.#state;
+      const made = ending === undefined || job?.assignment !== ending;
+      return made && (pending === null || isThere(this.#state) || link.type !== "open");
+    };
+    if (isDone()) {
       return;
     }
-    this.#stop.end();
     await new Promise<void>((settle) => {
-      const cancel = this.#options.clock.after(msMax, settle);
-      this.#onEvent = () => {
-        const state = this.#state;
-        const made = state.job?.assignment !== job.assignment;
-        if (made && (state.pending === null || isThere(state) || state.link.type !== "open")) {
-          cancel();
-          settle();
-        }
+      const end = (): void => {
+        cancel();
+        this.#watchers.delete(watch);
+        settle();
       };
+      const watch = (): void => (isDone() ? end() : undefined);
+      const cancel = this.#options.clock.after(msMax, end);
+      this.#watchers.add(watch);
     });
-    this.#onEvent = () => undefined;
+  }
+
+  /** Whether it trains, and would get nothing to do in this round if it came again. */
+  #isLateInRound(): boolean {
+    const { job, assigned, run } = this.#state;
+    if (job?.type !== "train" || run === null || assigned?.assignment.id !== job.assignment) {
+      return false;
+    }
+    return assigned.deadlineMs - this.#options.clock.nowMs() < JOIN_SHARE * run.charter.round.trainMs;
   }
 
   async settled(): Promise<void> {

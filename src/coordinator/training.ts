@@ -4,6 +4,7 @@
  */
 import { present } from "../base/assert.ts";
 import type { Charter } from "../protocol/charter.ts";
+import { JOIN_SHARE } from "../protocol/limits.ts";
 import { send, setLive, setSession, record, type Draft } from "./draft.ts";
 import { trainAssignment } from "./assignment.ts";
 import {
@@ -15,9 +16,6 @@ import {
   type Session,
 } from "./live.ts";
 import { judgeNorms } from "./judging.ts";
-
-/** A joiner gets an assignment while at least this share of the round's time remains. */
-const JOIN_SHARE = 0.5;
 
 /** Does whatever is due before and during training. */
 export function advanceTraining(draft: Draft): void {

@@ -34,6 +34,8 @@ export const SESSIONS_MAX = 5_000;
 export const LINKS_MAX = 1.1 * SESSIONS_MAX + 1_000;
 /** What an update improves is measured as one of so many in a mean, at most: of many the difference would be lost in f32. */
 export const AMONG_MAX = 8;
+/** A joiner gets an assignment while at least this share of the round's time remains. */
+export const JOIN_SHARE = 0.5;
 /** Contributions of one round. */
 export const CONTRIBUTIONS_MAX = 10_000;
 /** Versions whose update can still be fetched. */

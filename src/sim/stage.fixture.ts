@@ -180,7 +180,7 @@ export class Stage {
     expect(found?.type).toBe(type);
     return found as Extract<ContributorMessage, { type: K }>;
   }
-  assign(id: string, round: number, stepsMax = 2): void {
+  assign(id: string, round: number, stepsMax = 2, trainMs = 9000): void {
     const { version: baseVersion, digest: baseDigest } = this.head;
     const assignment: TrainAssignment = {
       type: "train",
@@ -191,7 +191,7 @@ export class Stage {
       seed: 1,
       stepsMax,
       keep: charter.uplink.keep,
-      trainMs: 9000,
+      trainMs,
     };
     this.say({ type: "assign", assignment });
   }

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -39,5 +39,21 @@ test("backUp() fills a folder that is there and must stay, as one that is mounte
   await backUp(store, dir, to);
   expect(readdirSync(to).sort()).toEqual(["blobs", "heddle.sqlite", "lost+found", KEY_FILE]);
   expect(statSync(to).ino).toBe(ino);
+  expect(statSync(to).mode & 0o777).toBe(0o700);
+  await store.close();
+});
+
+test("backUp() begins again where an attempt was killed between its moves", async () => {
+  const [dir, to] = [join(folder, "relay"), join(folder, "backup")];
+  const store = await openEmbeddedStore(dir);
+  writeFileSync(join(dir, KEY_FILE), "new");
+  mkdirSync(join(to, ".partial"), { recursive: true });
+  mkdirSync(join(to, "blobs"));
+  writeFileSync(join(to, KEY_FILE), "old");
+  await expect(backUp(store, dir, to)).rejects.toMatchObject({ code: "bad-input" }); // of no attempt
+  writeFileSync(join(to, ".partial", "heddle.sqlite"), "");
+  await backUp(store, dir, to);
+  expect(readdirSync(to).sort()).toEqual(["blobs", "heddle.sqlite", KEY_FILE]);
+  expect(readFileSync(join(to, KEY_FILE), "utf8")).toBe("new");
   await store.close();
 });

@@ -4,7 +4,7 @@
  * `.partial` in that folder, which may be a mounted one, and its database takes its place last: what has none is no backup.
  */
 import { chmod, copyFile, cp, mkdir, open, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
-import { dirname, join, relative, resolve } from "node:path";
+import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import { equalBytes } from "../base/bytes.ts";
 import { checkLedger, type CheckedLedger } from "../coordinator/check.ts";
@@ -21,6 +21,8 @@ export const KEY_FILE = "relay.key";
 const PARTIAL = ".partial";
 /** What a folder may hold and be empty: what an attempt that was killed has left, and what file systems put there. */
 const OF_NOBODY = [PARTIAL, "lost+found"];
+/** What an attempt that was killed at its end has moved up already: its database, which is moved last, is still in `.partial`. */
+const MOVED_FIRST = ["blobs", KEY_FILE];
 
 export interface BackupReport {
   readonly to: string;
@@ -110,38 +112,57 @@ async function fillPlace<T>({ from, to, action }: Copy, fill: (partial: string) 
   const partial = join(path, PARTIAL);
   const found = await stat(path).catch(() => null);
   const names = found?.isDirectory() === true ? await files(action, () => readdir(path)) : [];
-  if (found !== null && (!found.isDirectory() || names.some((name) => !OF_NOBODY.includes(name)))) {
+  const killed = !names.includes(DATABASE) && (await stat(join(partial, DATABASE)).catch(() => null)) !== null;
+  const left = names.filter((name) => name === PARTIAL || (killed && MOVED_FIRST.includes(name)));
+  const others = names.filter((name) => !left.includes(name));
+  if (found !== null && (!found.isDirectory() || others.some((name) => !OF_NOBODY.includes(name)))) {
     throw new HeddleError("bad-input", `Cannot ${action}: "${path}" exists and is no empty folder; name another`);
   }
   const place = await realpath(path).catch(() => path);
-  if (!relative(place, await realpath(from)).startsWith("..")) {
+  if (isWithin(await realpath(from), place)) {
     throw new HeddleError("bad-input", `Cannot ${action}: what is to be copied is in "${path}"; name another folder`);
   }
   await files(action, async () => {
     await mkdir(path, { recursive: true, mode: 0o700 }); // it will hold the relay's key
-    await rm(partial, { recursive: true, force: true }); // of an attempt that was killed
+    await chmod(path, 0o700).catch(() => undefined); // where it was there: some file systems and owners do not allow it
+    await removeAll(path, left);
   });
+  let filled: T;
   try {
-    const filled = await fill(partial);
+    filled = await fill(partial);
     await files(action, async () => {
       await sync(partial);
       const made = await readdir(partial);
-      for (const name of [...made.filter((one) => one !== DATABASE), DATABASE]) {
+      const last = [KEY_FILE, DATABASE];
+      for (const name of [...made.filter((one) => !last.includes(one)), ...last]) {
         await rename(join(partial, name), join(path, name));
       }
-      await rmdir(partial);
-      await syncOne(path);
-      await syncOne(dirname(path));
     });
-    return filled;
   } catch (error) {
     await files(action, async () => {
-      const left = (await readdir(path)).filter((name) => !names.includes(name) || name === PARTIAL);
-      await Promise.all(left.map((name) => rm(join(path, name), { recursive: true, force: true })));
+      await removeAll(
+        path,
+        (await readdir(path)).filter((name) => !others.includes(name)),
+      );
       await (found === null ? rmdir(path) : undefined);
     });
     throw error;
   }
+  await files(action, async () => {
+    await rmdir(partial);
+    await syncOne(path);
+    await syncOne(dirname(path));
+  });
+  return filled;
+}
+
+function isWithin(path: string, folder: string): boolean {
+  const way = relative(folder, path);
+  return way !== ".." && !way.startsWith(`..${sep}`) && !isAbsolute(way);
+}
+
+async function removeAll(folder: string, names: readonly string[]): Promise<void> {
+  await Promise.all(names.map((name) => rm(join(folder, name), { recursive: true, force: true })));
 }
 
 /** A folder, with all that is in it, is on the disk when this resolves. */

@@ -332,4 +332,10 @@ test("a desk with terms trains for no charter or assignment that asks too little
   expect(await desk.train({ ...work, stepsMax: 6 }, job)).toBeNull();
   expect(asked.length).toBe(1);
   expect(troubles).toEqual([expect.stringContaining("3 steps")]);
+  const stopped = createStop();
+  stopped.end();
+  expect(await desk.train({ ...work, stepsMax: 6 }, { ...job, signal: stopped })).toBeNull(); // says nothing of the device
+  expect(await desk.train({ ...work, stepsMax: 6 }, job)).toBeNull();
+  const third = desk.train({ ...work, stepsMax: 6 }, job);
+  await expect(third).rejects.toMatchObject({ code: "consent", message: expect.stringContaining("3 steps") });
 });

@@ -86,6 +86,9 @@ export interface Desk {
   putAway(): void;
 }
 
+/** Rounds in a row whose work was too little for the terms: a device that is always too slow would train for nothing. */
+const SHORT_MAX = 3;
+
 export function createDesk(options: DeskOptions): Desk {
   const { run, charter, key, privateData, fetchBlob, store, pieceBytes } = options;
   const { fetchCheckpoint = fetchBlob, terms } = options;
@@ -93,6 +96,8 @@ export function createDesk(options: DeskOptions): Desk {
   let work: Work | undefined;
   let held: Held | undefined;
   let trail: Trail | undefined;
+  /** Rounds in a row of which too little came to be sent. */
+  let short = 0;
   let page: Page | undefined;
   let reading: Promise<Page> | undefined;
   /** Digests of the pieces of the payload that waits for its verdict. */
@@ -203,9 +208,12 @@ export function createDesk(options: DeskOptions): Desk {
       }
       const objection = terms && tooLittle(amountOf(local, ahead), terms);
       if (typeof objection === "string") {
+        short += job.signal.ended ? 0 : 1;
+        insist(short < SHORT_MAX ? null : objection);
         options.onTrouble(objection);
         return null;
       }
+      short = 0;
       const pending = await inTurn(() => contribute(assignment, { local, start, ahead }));
       if (aheadMax > 0) {
         // What is signed and written down does not depend on it.

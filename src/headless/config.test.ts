@@ -26,9 +26,10 @@ test("parseContributeConfig() takes private data for plain http on this machine 
   }
 });
 
-test("parseContributeConfig() takes digests for --run and --relay-key, and nothing else", () => {
+test("parseContributeConfig() takes digests for --run and --relay-key, and nothing else, and finishes unless told not to", () => {
   const relay = ["--relay", "http://r"];
-  expect(parse(...relay)).toMatchObject({ run: null, relayKey: null });
+  expect(parse(...relay)).toMatchObject({ run: null, relayKey: null, finish: true });
+  expect(parse(...relay, "--no-finish").finish).toBe(false);
   expect(parse(...relay, "--run", "a".repeat(64), "--relay-key", "b".repeat(64))).toMatchObject({
     run: "a".repeat(64),
     relayKey: "b".repeat(64),

@@ -27,6 +27,8 @@ export interface ContributeConfig {
   readonly rtc: boolean;
   /** Agreed to exchange checkpoints with other contributors, who see this machine's address then. */
   readonly peers: boolean;
+  /** Asked to stop, it sends what it has made of the round before it leaves. */
+  readonly finish: boolean;
   readonly json: boolean;
   /** What is told on standard error besides: 2 and more, the Plans that the engine compiles. */
   readonly debug: number;
@@ -50,6 +52,7 @@ export const CONTRIBUTE_USAGE = `npm run contribute -- --relay URL [options]
   --no-rtc               send updates over the WebSocket
   --peers                fetch the model from other volunteers and send it to them, directly; they see
                          this machine's IP address, and it sees theirs (off unless you say so)
+  --no-finish            leave at once when asked to stop, instead of sending what was made of the round
   --json                 print JSON lines
   --help                 print this text
 Ctrl-C or SIGTERM sends what was trained so far and leaves, within ten seconds; a second one ends at once.
@@ -80,6 +83,7 @@ export function parseContributeConfig(
         threads: { type: "string", default: String(Math.min(4, Math.max(1, cores - 1))) },
         rtc: { type: "boolean", default: true },
         peers: { type: "boolean", default: false },
+        finish: { type: "boolean", default: true },
         json: { type: "boolean", default: false },
         help: { type: "boolean", short: "h", default: false },
       },
@@ -114,6 +118,7 @@ export function parseContributeConfig(
     threads: Math.floor(numberIn("--threads", values.threads, 1, 16)),
     rtc: values.rtc,
     peers: values.peers,
+    finish: values.finish,
     json: values.json,
     debug: /^[0-4]$/.test(env["DEBUG"] ?? "") ? Number(env["DEBUG"]) : 0, // other programs' patterns do not concern us
   };

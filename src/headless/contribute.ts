@@ -109,7 +109,7 @@ export async function contribute(
   });
   contributor.start();
   await Promise.race([stop, failure(contributor)]);
-  await contributor.finish(FINISH_MS_MAX);
+  await (config.finish ? contributor.finish(FINISH_MS_MAX) : undefined);
   await contributor.stop();
   await store.close();
 }

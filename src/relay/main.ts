@@ -118,7 +118,8 @@ function startContributor(relay: string, config: RelayConfig, closers: Closers, 
   let child: ChildProcess;
   const begin = (): void => {
     const flags = ["--experimental-import-text", "--disable-warning=ExperimentalWarning"];
-    const args = ["src/headless/main.ts", "--relay", relay, "--json", "--dir", join(config.dir, "contributor")];
+    const own = ["--json", "--no-finish", "--dir", join(config.dir, "contributor")]; // the relay it would send to stops with it
+    const args = ["src/headless/main.ts", "--relay", relay, ...own];
     child = spawn(process.execPath, [...flags, ...args], { cwd: root, stdio: ["ignore", "pipe", "pipe", "ipc"] });
     let complaints = ""; // graphics drivers chatter on standard error; it matters only when the contributor fails
     child.stderr?.on("data", (chunk: Buffer) => {

@@ -55,7 +55,8 @@ export const CONTRIBUTE_USAGE = `npm run contribute -- --relay URL [options]
   --no-finish            leave at once when asked to stop, instead of sending what was made of the round
   --json                 print JSON lines
   --help                 print this text
-Ctrl-C or SIGTERM sends what was trained so far and leaves, within ten seconds; a second one ends at once.
+Ctrl-C or SIGTERM ends it within ten seconds; a second one ends it at once. Under node and deno it sends what it has
+made of a round that is half over, or is sending, before it leaves; of a younger round the next start does anew.
 DEBUG=2 in the environment tells every compiled Plan on standard error: ops, kernels, FLOPs, bytes, memory.`;
 
 /** Throws HeddleError "bad-input" with a sentence for a flag that cannot be used. */

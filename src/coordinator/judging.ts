@@ -95,7 +95,9 @@ export function takeMeasurement(draft: Draft, contribution: ContributionId, loss
   } else {
     decide(draft, contribution, { verdict: verdictOn(draft.state, found, losses), by: "relay", losses });
   }
-  if (draft.nowMs >= draft.state.live.refereeUntilMs) {
+  const { judgeUntilMs, refereeUntilMs } = draft.state.live;
+  // After a sleep this may be the first event past both; the referee's time begins when it has what validators leave.
+  if (judgeUntilMs === Number.POSITIVE_INFINITY && draft.nowMs >= refereeUntilMs) {
     undecided(draft.state).forEach((one) => judgeUnmeasured(draft, one));
   }
 }
@@ -170,7 +172,8 @@ function callReferee(draft: Draft): void {
   if (draft.nowMs < draft.state.live.judgeUntilMs) {
     return;
   }
-  setLive(draft, { judgeUntilMs: Number.POSITIVE_INFINITY });
+  const refereeUntilMs = draft.nowMs + draft.state.charter.round.judgeMs;
+  setLive(draft, { judgeUntilMs: Number.POSITIVE_INFINITY, refereeUntilMs });
   for (const { id } of undecided(draft.state)) {
     const judging = draft.state.live.judging.get(id);
     if (judging?.type === "validator") {

@@ -21,6 +21,8 @@ import { openPlace, PLACE_OPTIONS, readPlace, type Place } from "./place.ts";
 const TEXT_FILE_BYTES_MAX = 268_435_456;
 const DATASET_BYTES_MAX = DATASET_SHARDS_MAX * SHARD_BYTES_MAX;
 
+const NEWLINE = 0x0a;
+
 const KEY_PREFIX = "dataset/";
 
 const USAGE = `npm run data -- add FILES… --name NAME --licence SPDX --category fully-open [--dir FOLDER | --nats ADDRESS]
@@ -38,7 +40,7 @@ npm run data -- list [--dir FOLDER | --nats ADDRESS]
   --help            print this text
 
   Limits: ${TEXT_FILE_BYTES_MAX / 1_048_576} MiB a file, ${DATASET_BYTES_MAX / 1_048_576} MiB a data set.
-  CRLF line ends become LF and a byte-order mark is dropped.`;
+  CRLF line ends become LF, a byte-order mark is dropped, and each file begins a line.`;
 
 /** What the command needs from outside. */
 export interface DataSurroundings extends Terminal {
@@ -165,12 +167,20 @@ async function addFiles(command: DataCommand & { type: "add" }, surroundings: Da
   for (const file of command.files) {
     texts.push(await readText(file));
   }
-  const shards = cutShards(concatBytes(texts)); // all at once: many small files are few shards
+  const shards = cutShards(concatBytes(linesApart(texts))); // all at once: many small files are few shards
   const record = describeDataset(command, shards);
   await withStore(surroundings, command.place, async (store) => {
     const before = await readDataset(store, record.name);
     await storeDataset(store, { record, shards });
     surroundings.print(`${before === undefined ? "Added" : "Replaced"} ${lineOf(record)}`);
+  });
+}
+
+/** The texts, with a newline where the last line of one would run into the first of the next. */
+function linesApart(texts: readonly Bytes[]): Bytes[] {
+  return texts.flatMap((text, at) => {
+    const whole = at === texts.length - 1 || text.length === 0 || text.at(-1) === NEWLINE;
+    return whole ? [text] : [text, Uint8Array.of(NEWLINE)];
   });
 }
 

@@ -54,6 +54,7 @@ export async function contribute(
   const opening = (wanted: WantedEngine): Promise<OpenEngineOptions> => optionsFor(config, wanted, { pace, tunings });
   const begun = await Promise.race([opening(config.engine).then(beginEngine), stop]);
   if (begun === undefined) {
+    await store.close();
     return; // asked to stop while the machine's engines were tried
   }
   const { kind, device } = begun.engine;

@@ -258,6 +258,42 @@ describe("createPace()", () => {
     }
   });
 
+  test("a fence that was measured while something else used the GPU is doubted, and the share is right again after seconds", async () => {
+    const device = new Device(() => 1);
+    const pace = createPace({ clock: device.clock, duty: () => 0.25 });
+    pace.setFrames(16.7);
+    const plan = pace.plan(COUNT);
+    const runUntil = async (ms: number): Promise<void> => {
+      while (device.nowMs < ms) {
+        await device.run(pace, plan);
+      }
+    };
+    device.fence = () => 60;
+    await runUntil(2_000);
+    device.fence = () => 0.5;
+    await runUntil(device.nowMs + 4_000);
+    device.submits = [];
+    const before = [device.busyMs, device.nowMs] as const;
+    await runUntil(device.nowMs + 10_000);
+    const share = (device.busyMs - before[0]) / (device.nowMs - before[1]);
+    expect([share > 0.2, share < 0.27, share]).toEqual([true, true, share]);
+    expect(Math.max(...device.submits)).toBeLessThanOrEqual(5);
+  });
+
+  test("a single short sample among long ones is the fence", async () => {
+    const device = new Device(() => 1);
+    const pace = createPace({ clock: device.clock, duty: () => 0.25 });
+    pace.setFrames(16.7);
+    const plan = pace.plan(COUNT);
+    await device.run(pace, plan);
+    device.nowMs += 20_000;
+    let samples = 0;
+    device.fence = () => (++samples <= 4 ? 60 : 0.5);
+    await device.run(pace, plan);
+    expect(samples).toBeGreaterThan(5);
+    expect(pace.state().sliceMs).toBe(4);
+  });
+
   test("a device that is suddenly five times slower gets shorter submits with the very next, and recovers", async () => {
     const device = new Device(() => 1);
     const pace = createPace({ clock: device.clock, duty: () => 0.6 });

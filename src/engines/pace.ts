@@ -11,7 +11,6 @@
  * stretch to a second, work their share too. Nothing here polls, and the clock is an argument.
  */
 import { sleep, type Clock } from "../base/clock.ts";
-import { median } from "../base/statistics.ts";
 import type { StopSignal } from "../base/stop.ts";
 import type { Pace, PlanPace } from "../tensor/engine.ts";
 
@@ -25,9 +24,12 @@ const SLICE_MS_MIN = 2;
 const SLICE_FENCES_MAX = 4;
 /** A fence is never taken for shorter: clocks tell whole milliseconds. */
 const FENCE_MS_MIN = 0.25;
-/** It is measured by so many submits of nothing, so often. */
+/** It is the shortest of so many submits of nothing, as whatever else uses the GPU only ever adds to one; measured so often. */
 const FENCE_SAMPLES = 5;
 const FENCE_EVERY_MS = 20_000;
+/** One of more than a frame may be somebody else's work: so often one more sample, which counts at once if it is shorter. */
+const FENCE_MS_DOUBTED = 17;
+const FENCE_AGAIN_MS = 2_000;
 /** A debt below this is not worth a timer; in hidden tabs timers are slow, so that rests are fewer and longer. */
 const REST_MS_MIN = 2;
 const HIDDEN_REST_MS_MIN = 200;
@@ -148,8 +150,15 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
     await done;
     const nowMs = clock.nowMs();
     fences.push(nowMs - startMs);
-    if (fences.length === FENCE_SAMPLES) {
-      fenceMs = Math.max(FENCE_MS_MIN, median(fences.splice(0)));
+    const full = fences.length === FENCE_SAMPLES;
+    const shortestMs = Math.min(...fences);
+    fenceMs = Math.max(FENCE_MS_MIN, full ? shortestMs : Math.min(fenceMs, shortestMs));
+    if (full) {
+      fences.length = 0;
+    }
+    if (fenceMs > FENCE_MS_DOUBTED) {
+      fenceDueMs = nowMs + FENCE_AGAIN_MS;
+    } else if (full) {
       fenceDueMs = nowMs + FENCE_EVERY_MS;
     }
   };

@@ -171,7 +171,8 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
       }),
     ),
   );
-  const [steps] = await Promise.all([watch.settle(Promise.all(binding.value)), binding.done]);
+  // Each pipeline that is ready is a sign of life: all of them may take minutes.
+  const [steps] = await Promise.all([Promise.all(binding.value.map((step) => watch.settle(step))), binding.done]);
   const stateBytes = program.tensors
     .filter((tensor) => tensor.role === "state" && tensor.view === undefined)
     .reduce((sum, tensor) => sum + elementCount(tensor.shape) * 4, 0);

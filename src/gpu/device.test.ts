@@ -63,12 +63,49 @@ test("settle() gives up a device that never answers, a software one much later, 
     await vi.advanceTimersByTimeAsync(59_000);
     expect(await late).toBe("late");
     expect([gpu, software].map(({ open }) => open.watch.failure()?.code)).toEqual([undefined, undefined]);
-    await vi.advanceTimersByTimeAsync(2_000);
+    await vi.advanceTimersByTimeAsync(53_000); // 62 s since it came
     expect([gpu, software].map(({ open }) => open.watch.failure()?.code)).toEqual(["device-lost", undefined]);
     await vi.advanceTimersByTimeAsync(600_000);
     await Promise.all(answers);
     expect(vi.getTimerCount()).toBe(0);
   } finally {
     vi.useRealTimers();
+  }
+});
+
+test("settle() takes whatever the device answers for a sign of life: one may wait while others come", async () => {
+  vi.useFakeTimers();
+  try {
+    const { open } = await deviceReporting([]);
+    const after = (ms: number): Promise<number> => new Promise((resolve) => setTimeout(() => resolve(ms), ms));
+    const pipelines = Array.from({ length: 40 }, (_, i) => open.watch.settle(after(5_000 * (i + 1))));
+    await vi.advanceTimersByTimeAsync(200_000);
+    expect(await Promise.all(pipelines)).toHaveLength(40);
+    expect([open.watch.failure(), vi.getTimerCount()]).toEqual([undefined, 0]);
+    const failed = open.watch.settle(Promise.reject(new Error("no memory")));
+    await expect(failed).rejects.toThrow("gave up");
+    const never = expect(open.watch.settle(new Promise<void>(() => undefined))).rejects.toThrow("not answered");
+    const first = open.watch.settle(after(50_000));
+    await vi.advanceTimersByTimeAsync(105_000);
+    expect([await first, open.watch.failure()]).toEqual([50_000, undefined]);
+    await vi.advanceTimersByTimeAsync(6_000);
+    await never;
+    expect(open.watch.failure()?.code).toBe("device-lost");
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("settle() on a device that has failed rejects with that failure, and leaves no rejection unhandled", async () => {
+  const { open } = await deviceReporting([new GPUInternalError("broken")]);
+  await expect(open.watch.scoped("running", () => 7).done).rejects.toMatchObject({ code: "device-lost" });
+  const unhandled = vi.fn();
+  process.on("unhandledRejection", unhandled);
+  try {
+    await expect(open.watch.settle(Promise.reject(new Error("late")))).rejects.toThrow("broken");
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(unhandled).not.toHaveBeenCalled();
+  } finally {
+    process.off("unhandledRejection", unhandled);
   }
 });

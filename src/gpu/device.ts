@@ -10,7 +10,7 @@ import { nudgerFor } from "./nudge.ts";
 const MiB = 2 ** 20;
 
 /**
- * A GPU that has not answered for so long never will: no submit is meant to take a second, but in some browsers it waits for
+ * A GPU that has answered nothing for so long never will: no submit is meant to take a second, but in some browsers it waits for
  * kernels that are compiled beside it. A software adapter may be at one dispatch for minutes.
  */
 const SILENT_MS_MAX = 60_000;
@@ -45,8 +45,8 @@ interface Watch {
   /** Throws the first failure, if there was one. */
   check(): void;
   /**
-   * The outcome of `work`, or the failure if the device fails first: a lost device may never settle a promise. One that is
-   * silent for too long has failed as "device-lost".
+   * The outcome of `work`, or the failure if the device fails first: a lost device may never settle a promise. One that settles
+   * nothing at all for too long has failed as "device-lost"; so work of many promises is given promise by promise.
    */
   settle<T>(work: Promise<T>): Promise<T>;
   /** Runs `work` (which only records and submits) and resolves when the device has found no fault with it. */
@@ -130,12 +130,29 @@ function watchDevice(device: GPUDevice, silentMsMax: number): Watch {
   let failure: HeddleError | undefined;
   const nudgeFor = nudgerFor(device);
   const waiting = new Set<(error: HeddleError) => void>();
+  /** Runs while anybody waits; whatever the device settles begins its count anew. */
+  let silence: ReturnType<typeof setInterval> | undefined;
+  let silentParts = 0;
+  const endSilence = (): void => {
+    if (waiting.size === 0) {
+      clearInterval(silence);
+      silence = undefined;
+      silentParts = 0;
+    }
+  };
   const fail = (error: HeddleError): void => {
     failure ??= error;
     for (const reject of waiting) {
       reject(failure);
     }
     waiting.clear();
+    endSilence();
+  };
+  const listen = (): void => {
+    silentParts += 1;
+    if (silentParts === SILENT_PARTS) {
+      fail(new HeddleError("device-lost", `The GPU has not answered for ${silentMsMax / 1_000} s`));
+    }
   };
   void device.lost.then((info) =>
     fail(new HeddleError("device-lost", `The GPU went away: ${info.message || info.reason || "no reason given"}`)),
@@ -147,25 +164,17 @@ function watchDevice(device: GPUDevice, silentMsMax: number): Watch {
   const settle = <T>(work: Promise<T>): Promise<T> =>
     new Promise((resolve, reject) => {
       if (failure !== undefined) {
+        work.catch(() => undefined); // the first failure goes first
         reject(failure);
         return;
       }
-      let parts = 0;
-      const timer = setInterval(() => {
-        parts += 1;
-        if (parts === SILENT_PARTS) {
-          fail(new HeddleError("device-lost", `The GPU has not answered for ${silentMsMax / 1_000} s`));
-        }
-      }, silentMsMax / SILENT_PARTS);
-      const giveUp = (error: HeddleError): void => {
-        clearInterval(timer);
-        reject(error);
-      };
+      waiting.add(reject);
+      silence ??= setInterval(listen, silentMsMax / SILENT_PARTS);
       const stop = (): void => {
-        clearInterval(timer);
-        waiting.delete(giveUp);
+        silentParts = 0;
+        waiting.delete(reject);
+        endSilence();
       };
-      waiting.add(giveUp);
       nudgeFor(work);
       work.then(
         (value) => {

@@ -8,16 +8,18 @@ export interface NudgeOptions {
   /** Submits nothing. */
   readonly nudge: () => void;
   readonly nowMs: () => number;
-  /** Resolves in the event loop's next turn. */
+  /** Resolves in the event loop's next turn, and not in a timer's. */
   readonly turn: () => Promise<void>;
   readonly sleep: (ms: number) => Promise<void>;
 }
 
-/** Nudging more often keeps the browser's other process too busy to answer. */
-const NUDGE_MS = 1;
-/** The event loop turns all the time for so long; then timers do. */
-const BUSY_MS = 20;
-const SLEEP_MS = 5;
+/**
+ * So long is slept between nudges at first; then what is waited for is long, and hears of its end a little later. Turning the event
+ * loop instead would keep a core busy for as long as there is work, since a wait follows the other.
+ */
+const SLEEP_MS = 2;
+const SOON_MS = 20;
+const LATER_SLEEP_MS = 5;
 /** What takes longer may as well wait for the browser's own timer, or never ends. */
 const LONG_MS = 1_000;
 
@@ -27,16 +29,18 @@ export function createNudger({ nudge, nowMs, turn, sleep }: NudgeOptions): (wait
   let sinceMs = 0;
   let runs = false;
   const run = async (): Promise<void> => {
-    let lastMs = Number.NEGATIVE_INFINITY;
-    await turn(); // what is over by then needs no nudge
-    while (waits.size > 0 && nowMs() - sinceMs < LONG_MS) {
-      if (nowMs() - lastMs >= NUDGE_MS) {
-        lastMs = nowMs();
+    try {
+      await turn(); // what is over by then needs no nudge
+      while (waits.size > 0 && nowMs() - sinceMs < LONG_MS) {
         nudge();
+        await sleep(nowMs() - sinceMs < SOON_MS ? SLEEP_MS : LATER_SLEEP_MS);
+        await turn(); // browsers stretch a timer to 4 ms that a timer set
       }
-      await (nowMs() - sinceMs < BUSY_MS ? turn() : sleep(SLEEP_MS));
+    } catch {
+      // A device that takes nothing any more says so to whoever waits; the next wait tries again.
+    } finally {
+      runs = false;
     }
-    runs = false;
   };
   return (wait) => {
     waits.add(wait);
@@ -62,7 +66,6 @@ export function nudgerFor(device: GPUDevice): (wait: Promise<unknown>) => void {
   return createNudger({
     nudge: () => device.queue.submit([]),
     nowMs: () => performance.now(),
-    // Timers come 4 ms late when they follow each other.
     turn: () =>
       new Promise((resolve) => {
         wake = resolve;

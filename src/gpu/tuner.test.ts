@@ -249,6 +249,46 @@ test("tune() keeps what it begins before it runs it, and goes on with the rest, 
   expect(state.compiled).toEqual([]);
 });
 
+test("tune() keeps the fastest so far first when the device is lost with a later candidate", async () => {
+  const { chosen, tried, found } = options((rung) => (rung === "register" ? 5 : 20), 1e5);
+  const compile: TunerOptions["compile"] = async (alone, tuning) => ({
+    ...(await chosen.compile(alone, tuning)),
+    ...(Object.values(tuning)[0] === "blocks-8x4"
+      ? { run: () => Promise.reject(new HeddleError("device-lost", "The GPU went away")) }
+      : {}),
+  });
+  await expect(found(program(), { compile })).rejects.toThrow("went away");
+  expect([...tried]).toEqual([["nn 13", ["register", "tiled-64x64", "blocks-8x4"]]]);
+});
+
+test.each(["tiled-64x64", "register", "blocks-8x4"] as const)(
+  "tune() takes the fastest, %s, although the device stood still when it was timed first",
+  async (fastest) => {
+    const { state, chosen, found } = options((rung) => (rung === fastest ? 10 : 20), 1e5);
+    const compile: TunerOptions["compile"] = async (alone, tuning) => {
+      const plan = await chosen.compile(alone, tuning);
+      let stallMs = Object.values(tuning)[0] === fastest ? 3_000 : 0;
+      const repeat = async (times: number): Promise<void> => {
+        state.ms += stallMs;
+        stallMs = 0;
+        await plan.repeat(times);
+      };
+      return { ...plan, repeat };
+    };
+    expect(await found(program(), { compile })).toEqual({ nn: fastest, nt: fastest });
+    expect(state.alive.size).toBe(0);
+  },
+);
+
+test("tune() takes none whose numbers are NaN, even if it is the first one", async () => {
+  const wrong = { rung: "tiled-64x64", by: NaN } as const;
+  const { state, found } = options((rung) => (rung === "tiled-64x64" ? 1 : rung === "register" ? 2 : 5), 1e5, {
+    wrong,
+  });
+  expect(await found(program())).toEqual({ nn: "register", nt: "register" });
+  expect(state.alive.size).toBe(0);
+});
+
 const candidates = () => ["register", "blocks-8x4"] as const;
 
 test("createTuner() searches where candidates are left, each trial once, and tells what is tried", async () => {

@@ -7,7 +7,8 @@
  * that little.
  *
  * What was tried is a short text that an entry point may keep and hand in again. It is added to before a candidate runs, so that
- * the next start goes on after the last one that was begun: one that resets the GPU is met once.
+ * the next start goes on after the last one that was begun: one that resets the GPU is met once, unless it is the first of them,
+ * which is the guess and runs without a search as well.
  */
 import { assert, AssertionError, HeddleError } from "../base/assert.ts";
 import { createTurn } from "../base/turn.ts";
@@ -56,6 +57,8 @@ export interface TunerOptions {
 /** What a submit should work at least, for a difference of a few percent to show beside a fence's ups and downs. */
 const WORK_MS = 10;
 const REPEATS_MAX = 1_024;
+/** Of the repeats, from one round to the next: what looked quick once may be slow. */
+const GROWTH_MAX = 16;
 /** What takes so long is not run again to warm up: what drivers put off until the first run does not show in it. */
 const LONG_MS = 100;
 const ROUNDS_MAX = 5;
@@ -107,10 +110,15 @@ async function tryCandidates({ trial, alone }: Largest, options: TunerOptions, u
     }
     taken.add(kernels);
     const outputs = await plan.run(program.outputs);
-    expected ??= outputs;
-    return isClose(outputs, expected);
+    // Who gives NaN is nobody's measure, itself included.
+    if (expected === undefined && isClose(outputs, outputs)) {
+      expected = outputs;
+    }
+    return expected !== undefined && isClose(outputs, expected);
   };
   using field = createField(nowMs, hasTime);
+  /** A search that ends here leaves the next start the best that it knows. */
+  const fastestFirst = (): AnyRung[] => [...new Set([...field.rungs().slice(0, 1), ...begun])];
   for (const rung of [...begun.slice(0, 1), ...left]) {
     // One at least that is new: drawing the inputs alone may take the time there is.
     if (rung !== begun[0] && rung !== left[0] && !hasTime()) {
@@ -118,7 +126,7 @@ async function tryCandidates({ trial, alone }: Largest, options: TunerOptions, u
     }
     if (!begun.includes(rung)) {
       begun.push(rung);
-      await keep(trial, [...begun]);
+      await keep(trial, fastestFirst());
     }
     const plan = await make(rung);
     if (plan !== undefined) {
@@ -128,10 +136,7 @@ async function tryCandidates({ trial, alone }: Largest, options: TunerOptions, u
   for (let round = 1; round < ROUNDS_MAX && field.rungs().length > 1 && hasTime(); round += 1) {
     await field.time();
   }
-  const [fastest] = field.rungs();
-  if (fastest !== undefined) {
-    await keep(trial, [fastest, ...begun.filter((rung) => rung !== fastest)]);
-  }
+  await keep(trial, fastestFirst());
 }
 
 /** Those that may still be the fastest. */
@@ -159,13 +164,22 @@ function createField(nowMs: () => number, hasTime: () => boolean): Field {
     }
     close = close.filter(({ ms }) => ms <= msMax).sort((a, b) => a.ms - b.ms);
   };
-  const keepClose = (): void => keepBelow(HOPELESS * Math.min(...close.map(({ ms }) => ms)));
   const timeOf = async ({ plan }: Candidate, samples: number): Promise<number> => {
     const msOf = (times: number): Promise<number> => quickestOf(3, plan, { times, nowMs });
     if (repeats === 0) {
       ({ repeats, fenceMs } = await enoughRepeats(msOf, { workMs: WORK_MS, repeatsMax: REPEATS_MAX, hasTime }));
     }
     return quickestOf(samples, plan, { times: repeats, nowMs });
+  };
+  const keepClose = async (): Promise<void> => {
+    const hopelessMs = (): number => HOPELESS * Math.min(...close.map(({ ms }) => ms));
+    // A long one has a single sample, which may have met a stall: it is timed once more before it is left out for good.
+    for (const one of close) {
+      if (one.ms >= LONG_MS && one.ms > hopelessMs()) {
+        one.ms = Math.min(one.ms, await timeOf(one, 1));
+      }
+    }
+    keepBelow(hopelessMs());
   };
   return {
     rungs: () => close.map(({ rung }) => rung),
@@ -174,14 +188,18 @@ function createField(nowMs: () => number, hasTime: () => boolean): Field {
       close.push(one);
       if (await isRight(plan)) {
         one.ms = await timeOf(one, 2);
+        await keepClose();
+      } else {
+        plan[Symbol.dispose]();
+        close = close.filter((other) => other !== one);
       }
-      keepClose();
     },
     time: async () => {
       const workedMs = (close[0]?.ms ?? 0) - fenceMs;
       if (workedMs < WORK_MS / 2 && repeats < REPEATS_MAX) {
         // They are so much faster than the first one that the fence counts again.
-        repeats = Math.min(REPEATS_MAX, Math.ceil((repeats * WORK_MS) / Math.max(0.1, workedMs)));
+        const growth = Math.min(GROWTH_MAX, WORK_MS / Math.max(0.1, workedMs));
+        repeats = Math.min(REPEATS_MAX, Math.ceil(repeats * growth));
         close.forEach((one) => {
           one.ms = Infinity;
         });
@@ -189,7 +207,7 @@ function createField(nowMs: () => number, hasTime: () => boolean): Field {
       for (const one of close) {
         one.ms = Math.min(one.ms, await timeOf(one, 1));
       }
-      keepClose();
+      await keepClose();
     },
     [Symbol.dispose]: () => keepBelow(-1),
   };

@@ -5,6 +5,7 @@
 import { atOnce, type InTurn } from "../base/turn.ts";
 import { createGpuEngine, probeGpu, type GpuEngineOptions } from "../gpu/engine.ts";
 import { selfTest } from "../gpu/self-test.ts";
+import { barredHere, circumstancesOf, isBarred } from "../gpu/tried.ts";
 import type { Engine } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
 import { createWasmEngine, type WasmEngineOptions } from "../wasm/engine.ts";
@@ -88,23 +89,25 @@ function choicesFor({
       return found === null || gpu === null ? null : { ...found, gpu };
     },
     createGpu: async ({ gpu: found, adapter, identity }, inTurn) => {
-      /** An engine that is thrown away with its tuning has no more to say. */
-      let engines = 0;
+      const kept = await tunings?.read(identity);
+      const here = circumstancesOf(identity);
+      /** Kernels that a search found here computed wrong numbers: there is none any more. */
+      let barred = kept !== undefined && isBarred(kept, here);
       const { engine, verdict } = await proveEngine({
-        tuned: await tunings?.read(identity),
+        tuned: barred ? undefined : kept,
         create: async (tuned) => {
           const first = opened.has(adapter) ? {} : { adapter };
           opened.add(adapter);
-          engines += 1;
-          const mine = engines;
-          const onTuned = async (text: string): Promise<void> =>
-            mine === engines ? tunings?.write(identity, text) : undefined;
-          return createGpuEngine({ ...withTuning(tuned), onTuned, ...gpuOptions, gpu: found, ...first, inTurn });
+          // An engine that is thrown away with its tuning has no more to say.
+          const onTuned = async (text: string): Promise<void> => (barred ? undefined : tunings?.write(identity, text));
+          const searching = barred ? { tuneMsMax: 0 } : {};
+          const options = { ...withTuning(tuned), onTuned, ...gpuOptions, ...searching, gpu: found, ...first, inTurn };
+          return createGpuEngine(options);
         },
         test: (tuned) => testDevice({ ...withTuning(tuned), ...gpuOptions, gpu: found }, work?.program),
-        forget: async () => {
-          engines += 1;
-          await tunings?.forget(identity);
+        bar: async () => {
+          barred = true;
+          await tunings?.write(identity, barredHere(here));
         },
       });
       void verdict.then(

@@ -30,7 +30,7 @@ function device(
         throw new HeddleError(code, `The test fails with ${own}`);
       }
     },
-    forget: async () => void events.push("forget"),
+    bar: async () => void events.push("bar"),
   };
   return { events, options };
 }
@@ -43,16 +43,16 @@ test("proveEngine() keeps a tuning that passes", async () => {
   expect(events).toEqual(["create kept", "test kept"]);
 });
 
-test("proveEngine() forgets a kept tuning that fails and goes on without it", async () => {
+test("proveEngine() bars a kept tuning that fails and goes on without it", async () => {
   const { events, options } = device("kept", ["kept"], "device-wrong");
   const { engine } = await proveEngine(options);
   expect((await engine.compile(program)).describe()).toBe("plan undefined");
-  expect(events).toEqual(["create kept", "test kept", "forget", "test undefined", "dispose kept", "create undefined"]);
+  expect(events).toEqual(["create kept", "test kept", "bar", "test undefined", "dispose kept", "create undefined"]);
 });
 
 test("proveEngine() disposes of the engine of a device that fails, with or without a tuning", async () => {
   for (const [tuned, wrong, code, end] of [
-    ["kept", ["kept", undefined], "device-wrong", ["forget", "test undefined", "dispose kept"]],
+    ["kept", ["kept", undefined], "device-wrong", ["bar", "test undefined", "dispose kept"]],
     [undefined, [undefined], "device-wrong", ["dispose undefined"]],
     ["kept", ["kept"], "device-lost", ["dispose kept"]],
   ] as const) {

@@ -1,7 +1,8 @@
 /**
  * An engine that computes nothing for a device which fails the self-test. The test runs beside the first compile, so that a
  * start does not wait for both. A tuning that was kept from an earlier start may be what is wrong, after a driver's update
- * for one: it is forgotten, and the device tested once more without it, before it is condemned.
+ * for one: it is barred, and the device tested once more without it, before it is condemned. The engine that follows takes what
+ * was tested then, and looks for nothing else.
  */
 import { HeddleError } from "../base/assert.ts";
 import type { Engine } from "../tensor/engine.ts";
@@ -12,8 +13,8 @@ export interface ProveOptions {
   create(tuned: string | undefined): Promise<Engine>;
   /** Rejects with HeddleError "device-wrong" when the device computes wrong numbers. */
   test(tuned: string | undefined): Promise<void>;
-  /** Throws the kept tuning away. */
-  forget(): Promise<void>;
+  /** Throws the kept tuning away, and sees to it that engines made from now on do not find it again. */
+  bar(): Promise<void>;
 }
 
 export interface Proved {
@@ -22,7 +23,7 @@ export interface Proved {
   readonly verdict: Promise<void>;
 }
 
-export async function proveEngine({ tuned, create, test, forget }: ProveOptions): Promise<Proved> {
+export async function proveEngine({ tuned, create, test, bar }: ProveOptions): Promise<Proved> {
   let engine = await create(tuned);
   let disposed = false;
   const judge = async (): Promise<void> => {
@@ -32,7 +33,7 @@ export async function proveEngine({ tuned, create, test, forget }: ProveOptions)
       if (tuned === undefined || !(error instanceof HeddleError && error.code === "device-wrong")) {
         throw error;
       }
-      await forget();
+      await bar();
       await test(undefined);
       engine[Symbol.dispose]();
       engine = await create(undefined);

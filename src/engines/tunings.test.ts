@@ -10,23 +10,14 @@ test("openTunings() reads what was written for an adapter, also in the next sess
   expect(await openTunings(keys).read("vendor model 8")).toBeUndefined();
 });
 
-test("openTunings() forgets what was kept for one adapter, and no other's", async () => {
-  const tunings = openTunings(createMemoryStore().keys);
-  await tunings.write("a", "text of a");
-  await tunings.write("b", "text of b");
-  await tunings.forget("a");
-  expect([await tunings.read("a"), await tunings.read("b")]).toEqual([undefined, "text of b"]);
-});
-
 test("openTunings() takes nothing that is too long, and a store that fails for an empty one", async () => {
   const { keys } = createMemoryStore();
   const tunings = openTunings(keys);
   await tunings.write("a", "x".repeat(20_000));
   expect(await tunings.read("a")).toBeUndefined();
   const refuse = (): Promise<never> => Promise.reject(new Error("no"));
-  const broken = { ...keys, get: refuse, set: refuse, delete: refuse };
+  const broken = { ...keys, get: refuse, set: refuse };
   await openTunings(broken).write("a", "text");
-  await openTunings(broken).forget("a");
   expect(await openTunings(broken).read("a")).toBeUndefined();
   await keys.set((await keys.list("tuning/"))[0] ?? "", Uint8Array.of(0xff, 0xfe) as Bytes);
   expect(await tunings.read("a")).toBe("\ufffd\ufffd");

@@ -12,8 +12,6 @@ export interface Tunings {
   /** What was kept for this adapter; undefined when nothing was, or it cannot be read. */
   read(adapter: string): Promise<string | undefined>;
   write(adapter: string, text: string): Promise<void>;
-  /** Throws away what was kept for this adapter. */
-  forget(adapter: string): Promise<void>;
 }
 
 export function openTunings(keys: Keys): Tunings {
@@ -26,7 +24,5 @@ export function openTunings(keys: Keys): Tunings {
     },
     // One that cannot be written costs the next start its search, and no more.
     write: (adapter, text) => keys.set(keyOf(adapter), new TextEncoder().encode(text)).catch(() => undefined),
-    // One that cannot be thrown away fails the next start's self-test again, and is then done without again.
-    forget: (adapter) => keys.delete(keyOf(adapter)).catch(() => undefined),
   };
 }

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { circumstancesOf, exportTried, importTried, KERNEL_TEXTS } from "./tried.ts";
+import { barredHere, circumstancesOf, exportTried, importTried, isBarred, KERNEL_TEXTS } from "./tried.ts";
 import type { AnyRung, Trial } from "./trials.ts";
 
 const here = { adapter: "nvidia ampere", browser: "Chrome/156", kernels: "a digest" };
@@ -41,6 +41,13 @@ test("exportTried() keeps the last sizes only", () => {
   expect([...(importTried(exportTried(many, here), here) ?? [])].map(([trial]) => trial)).toEqual(
     [...many.keys()].slice(36),
   );
+});
+
+test("isBarred() takes what barredHere() wrote in the same circumstances, and nothing else", () => {
+  expect(isBarred(barredHere(here), here)).toBe(true);
+  expect(isBarred(barredHere(here), { ...here, browser: "Chrome/157" })).toBe(false);
+  expect(isBarred(exportTried(tried, here), here)).toBe(false);
+  expect(isBarred("", here)).toBe(false);
 });
 
 test("circumstancesOf() digests every text that a candidate is made of", () => {

@@ -76,6 +76,16 @@ export function exportTried(tried: Tried, { adapter, browser, kernels }: Circums
   return JSON.stringify({ version: VERSION, adapter, browser, kernels, rungs });
 }
 
+/** A text for where kernels that a search found compute wrong numbers: it holds until the circumstances change. */
+export function barredHere(here: Circumstances): string {
+  return exportTried(new Map(), here);
+}
+
+/** Whether `text` is one of those, and of the same circumstances. */
+export function isBarred(text: string, here: Circumstances): boolean {
+  return importTried(text, here)?.size === 0;
+}
+
 /** What was tried according to `text`, or undefined if that was elsewhere or it is not one of ours: then tune anew. */
 export function importTried(text: string, { adapter, browser, kernels }: Circumstances): Tried | undefined {
   let parsed: unknown;

@@ -2,6 +2,7 @@
  * Makes the engine that this machine should use, the same way in browsers, Deno and Node: what `choose.ts` decides, with the
  * engines of `gpu/` and `wasm/`. A GPU has to pass the self-test before anything is computed on it.
  */
+import { HeddleError } from "../base/assert.ts";
 import { atOnce, type InTurn } from "../base/turn.ts";
 import { createGpuEngine, probeGpu, type GpuEngineOptions } from "../gpu/engine.ts";
 import { selfTest } from "../gpu/self-test.ts";
@@ -30,7 +31,8 @@ export interface OpenEngineOptions {
   readonly gpu?: GPU | null;
   /**
    * A Program and one of its outputs: "auto" then takes the GPU only where it runs it faster than WASM does, and the self-test
-   * runs beside the first compile, which rejects when the device fails it. `instead` is measured on what has no room for it.
+   * runs beside the first compile, which rejects when the device fails it; the search for kernels comes after the test.
+   * `instead` is measured on what has no room for it.
    */
   readonly work?: Pick<MeasureOptions, "program" | "instead" | "output">;
   readonly gpuOptions?: Omit<GpuEngineOptions, "gpu" | "adapter">;
@@ -93,6 +95,14 @@ function choicesFor({
       const here = circumstancesOf(identity);
       /** Kernels that a search found here computed wrong numbers: there is none any more. */
       let barred = kept !== undefined && isBarred(kept, here);
+      // The self-test computes as well; who waits for it does so before the turn, so that others compute meanwhile.
+      const searchInTurn: InTurn = async (search) => {
+        await verdict;
+        if (barred) {
+          throw new HeddleError("device-wrong", "Cannot search for kernels: those that a search found here were wrong");
+        }
+        return inTurn(search);
+      };
       const { engine, verdict } = await proveEngine({
         tuned: barred ? undefined : kept,
         create: async (tuned) => {
@@ -101,8 +111,8 @@ function choicesFor({
           // An engine that is thrown away with its tuning has no more to say.
           const onTuned = async (text: string): Promise<void> => (barred ? undefined : tunings?.write(identity, text));
           const searching = barred ? { tuneMsMax: 0 } : {};
-          const options = { ...withTuning(tuned), onTuned, ...gpuOptions, ...searching, gpu: found, ...first, inTurn };
-          return createGpuEngine(options);
+          const own = { ...withTuning(tuned), onTuned, ...gpuOptions, ...searching };
+          return createGpuEngine({ ...own, gpu: found, ...first, inTurn: searchInTurn });
         },
         test: (tuned) => testDevice({ ...withTuning(tuned), ...gpuOptions, gpu: found }, work?.program),
         bar: async () => {

@@ -1,8 +1,8 @@
 /**
  * An engine that computes nothing for a device which fails the self-test. The test runs beside the first compile, so that a
- * start does not wait for both. A tuning that was kept from an earlier start may be what is wrong, after a driver's update
- * for one: it is barred, and the device tested once more without it, before it is condemned. The engine that follows takes what
- * was tested then, and looks for nothing else.
+ * start does not wait for both; what that compile times may wait for the verdict, which waits for no compile. A tuning that was
+ * kept from an earlier start may be what is wrong, after a driver's update for one: it is barred, and the device tested once
+ * more without it, before it is condemned. The engine that follows takes what was tested then, and looks for nothing else.
  */
 import { HeddleError } from "../base/assert.ts";
 import type { Engine } from "../tensor/engine.ts";

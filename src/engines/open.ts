@@ -3,10 +3,10 @@
  * engines of `gpu/` and `wasm/`. A GPU has to pass the self-test before anything is computed on it.
  */
 import { HeddleError } from "../base/assert.ts";
-import { atOnce, type InTurn } from "../base/turn.ts";
+import { atOnce, createTurn, type InTurn } from "../base/turn.ts";
 import { createGpuEngine, probeGpu, type GpuEngineOptions } from "../gpu/engine.ts";
 import { selfTest } from "../gpu/self-test.ts";
-import { barredHere, circumstancesOf, isBarred } from "../gpu/tried.ts";
+import { barredHere, circumstancesOf, isBarred, mergeTried } from "../gpu/tried.ts";
 import type { Engine } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
 import { createWasmEngine, type WasmEngineOptions } from "../wasm/engine.ts";
@@ -68,6 +68,9 @@ function explained({ engine, sentence }: ChosenEngine, { onPlan }: OpenEngineOpt
   return { engine: onPlan === undefined ? engine : explainPlans(engine, onPlan), sentence };
 }
 
+/** Two engines on one adapter, for training and for writing, keep what they tried in the same place. */
+const keepingInTurn = createTurn();
+
 interface Found extends GpuFound {
   readonly gpu: GPU;
   readonly adapter: GPUAdapter;
@@ -95,6 +98,11 @@ function choicesFor({
       const here = circumstancesOf(identity);
       /** Kernels that a search found here computed wrong numbers: there is none any more. */
       let barred = kept !== undefined && isBarred(kept, here);
+      const keep = (text: string): Promise<void> =>
+        keepingInTurn(async () => {
+          const now = await tunings?.read(identity);
+          await tunings?.write(identity, now === undefined ? text : mergeTried(text, now, here));
+        });
       // The self-test computes as well; who waits for it does so before the turn, so that others compute meanwhile.
       const searchInTurn: InTurn = async (search) => {
         await verdict;
@@ -109,7 +117,7 @@ function choicesFor({
           const first = opened.has(adapter) ? {} : { adapter };
           opened.add(adapter);
           // An engine that is thrown away with its tuning has no more to say.
-          const onTuned = async (text: string): Promise<void> => (barred ? undefined : tunings?.write(identity, text));
+          const onTuned = async (text: string): Promise<void> => (barred ? undefined : keep(text));
           const searching = barred ? { tuneMsMax: 0 } : {};
           const own = { ...withTuning(tuned), onTuned, ...gpuOptions, ...searching };
           return createGpuEngine({ ...own, gpu: found, ...first, inTurn: searchInTurn });
@@ -117,7 +125,7 @@ function choicesFor({
         test: (tuned) => testDevice({ ...withTuning(tuned), ...gpuOptions, gpu: found }, work?.program),
         bar: async () => {
           barred = true;
-          await tunings?.write(identity, barredHere(here));
+          await keepingInTurn(async () => tunings?.write(identity, barredHere(here)));
         },
       });
       void verdict.then(

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { barredHere, circumstancesOf, exportTried, importTried, isBarred, KERNEL_TEXTS } from "./tried.ts";
+import { barredHere, circumstancesOf, exportTried, importTried, isBarred, KERNEL_TEXTS, mergeTried } from "./tried.ts";
 import type { AnyRung, Trial } from "./trials.ts";
 
 const here = { adapter: "nvidia ampere", browser: "Chrome/156", kernels: "a digest" };
@@ -48,6 +48,27 @@ test("isBarred() takes what barredHere() wrote in the same circumstances, and no
   expect(isBarred(barredHere(here), { ...here, browser: "Chrome/157" })).toBe(false);
   expect(isBarred(exportTried(tried, here), here)).toBe(false);
   expect(isBarred("", here)).toBe(false);
+});
+
+test("mergeTried() takes of each trial the list that got further, and leaves what is barred or from elsewhere", () => {
+  const mine = new Map<Trial, readonly AnyRung[]>([
+    ["nn 26", ["tiled-64x64", "register"]],
+    ["nt 9", ["subgroup-8x4", "register"]],
+    ["nn 5", ["register"]],
+  ]);
+  const theirs = new Map([...tried, ["nn 5", ["register", "tiled-64x64"]] as const]);
+  const merged = mergeTried(exportTried(mine, here), exportTried(theirs, here), here);
+  expect([...(importTried(merged, here) ?? [])]).toEqual([
+    ["attention 20", ["flash-64"]],
+    ["attentionBackward 21", ["rows", "flash-16"]],
+    ["nn 5", ["register", "tiled-64x64"]],
+    ["nn 26", ["tiled-64x64", "register"]],
+    ["nt 9", ["subgroup-8x4", "register"]],
+  ]);
+  const text = exportTried(mine, here);
+  expect(mergeTried(text, barredHere(here), here)).toBe(barredHere(here));
+  expect(mergeTried(text, exportTried(tried, { ...here, adapter: "another" }), here)).toBe(text);
+  expect(mergeTried(text, "", here)).toBe(text);
 });
 
 test("circumstancesOf() digests every text that a candidate is made of", () => {

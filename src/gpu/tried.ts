@@ -76,6 +76,28 @@ export function exportTried(tried: Tried, { adapter, browser, kernels }: Circums
   return JSON.stringify({ version: VERSION, adapter, browser, kernels, rungs });
 }
 
+/**
+ * `text` with what else was tried according to `kept`, which another engine may have written since; of a trial that both have,
+ * the list that got further. A place that is barred stays so.
+ */
+export function mergeTried(text: string, kept: string, here: Circumstances): string {
+  const [mine, theirs] = [importTried(text, here), importTried(kept, here)];
+  if (mine === undefined || theirs === undefined) {
+    return text;
+  }
+  if (theirs.size === 0) {
+    return kept;
+  }
+  const merged = new Map(theirs);
+  for (const [trial, rungs] of mine) {
+    if (rungs.length >= (theirs.get(trial)?.length ?? 0)) {
+      merged.delete(trial); // it comes last: it is the newest
+      merged.set(trial, rungs);
+    }
+  }
+  return exportTried(merged, here);
+}
+
 /** A text for where kernels that a search found compute wrong numbers: it holds until the circumstances change. */
 export function barredHere(here: Circumstances): string {
   return exportTried(new Map(), here);

@@ -71,6 +71,18 @@ function explained({ engine, sentence }: ChosenEngine, { onPlan }: OpenEngineOpt
 /** Two engines on one adapter, for training and for writing, keep what they tried in the same place. */
 const keepingInTurn = createTurn();
 
+/** A search, which others wait for, and a new engine wait for the store so long: one that never answers must not hold them. */
+const KEEP_MS_MAX = 300;
+
+/** Keeps something when its turn comes; resolves when that is done, or takes too long. */
+async function keepPatiently(keep: () => Promise<void>): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, KEEP_MS_MAX);
+  });
+  await Promise.race([keepingInTurn(keep), late]).finally(() => clearTimeout(timer));
+}
+
 interface Found extends GpuFound {
   readonly gpu: GPU;
   readonly adapter: GPUAdapter;
@@ -99,7 +111,7 @@ function choicesFor({
       /** Kernels that a search found here computed wrong numbers: there is none any more. */
       let barred = kept !== undefined && isBarred(kept, here);
       const keep = (text: string): Promise<void> =>
-        keepingInTurn(async () => {
+        keepPatiently(async () => {
           const now = await tunings?.read(identity);
           await tunings?.write(identity, now === undefined ? text : mergeTried(text, now, here));
         });
@@ -125,7 +137,7 @@ function choicesFor({
         test: (tuned) => testDevice({ ...withTuning(tuned), ...gpuOptions, gpu: found }, work?.program),
         bar: async () => {
           barred = true;
-          await keepingInTurn(async () => tunings?.write(identity, barredHere(here)));
+          await keepPatiently(async () => tunings?.write(identity, barredHere(here)));
         },
       });
       void verdict.then(

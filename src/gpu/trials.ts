@@ -22,6 +22,8 @@ export type Tried = ReadonlyMap<Trial, readonly AnyRung[]>;
 
 /** What is larger is cut to this: it is read back, and more of the same workgroups tell nothing new. */
 const OUTPUT_ELEMENTS_MAX = 2 ** 22;
+/** Multiply-adds of one that is cut: tens of milliseconds on a slow GPU, and a fast one repeats it. */
+const WORK_MAX = 2 ** 31;
 /** Random numbers before the inputs repeat themselves; a prime, so that no two rows or columns are alike. */
 const PERIOD = 4093;
 
@@ -83,7 +85,10 @@ function workOfProduct(op: OpOf<"matmul">, shape: ShapeOf): number {
 function productAlone(op: OpOf<"matmul">, shape: ShapeOf): Program {
   const { transA, transB } = op;
   const [m, n] = cut(shape(op.out));
-  const k = shape(op.a)[transA ? 0 : 1] as number;
+  let k = shape(op.a)[transA ? 0 : 1] as number;
+  while (m * n * k > WORK_MAX) {
+    k = half(k);
+  }
   const r = record(`tuning ${formOf(op)}`);
   r.matmul(r.input("a", transA ? [k, m] : [m, k]), r.input("b", transB ? [n, k] : [k, n]), { transA, transB });
   return r.finish(["product"]);
@@ -98,7 +103,9 @@ function workOfAttention(subject: Subject, { batch, time, heads, headDim }: Head
 function attentionAlone(subject: Subject, op: HeadShape): Program {
   const { heads, kvHeads, headDim } = op;
   let { batch, time } = op;
-  while (batch * time * heads * headDim > OUTPUT_ELEMENTS_MAX && time > 1) {
+  const isLarge = (): boolean =>
+    batch * time * heads * headDim > OUTPUT_ELEMENTS_MAX || workOfAttention(subject, { ...op, batch, time }) > WORK_MAX;
+  while (isLarge() && time > 1) {
     [batch, time] = batch > 1 ? [Math.floor(batch / 2), time] : [1, Math.floor(time / 2)];
   }
   const shape = { batch, time, heads, kvHeads, headDim };
@@ -119,10 +126,14 @@ function attentionAlone(subject: Subject, op: HeadShape): Program {
   return r.finish(["dq", "dk", "dv"]);
 }
 
-/** `shape` with its longer side halved until it is small enough; what a side leaves beyond a multiple of 4 stays. */
+/** Half of `length`; what it leaves beyond a multiple of 4 stays. */
+function half(length: number): number {
+  return Math.floor(length / 8) * 4 + (length % 4);
+}
+
+/** `shape` with its longer side halved until it is small enough. */
 function cut(shape: readonly number[]): [number, number] {
   let [m, n] = shape as [number, number];
-  const half = (length: number): number => Math.floor(length / 8) * 4 + (length % 4);
   while (m * n > OUTPUT_ELEMENTS_MAX) {
     [m, n] = m > n ? [half(m), n] : [m, half(n)];
   }

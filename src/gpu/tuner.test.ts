@@ -188,14 +188,23 @@ test("tune() cuts a product that is too large to be read back", async () => {
   expect(state.compiled).toEqual(["tuning nn [4,1026] tiled-64x64"]);
 });
 
-test("tune() cuts attention that is too large to be read back: batches first, then time", async () => {
+test("tune() cuts the sums of a product that takes too long, which keeps its name", async () => {
+  const r = record("deep");
+  r.matmul(r.input("x", [2048, 8195]), r.input("w", [8195, 2048]));
+  const { state, tried, found } = options(() => 20, 1);
+  await found(r.finish([]));
+  expect(state.compiled).toEqual(["tuning nn [259,2048] tiled-64x64"]);
+  expect([...tried.keys()]).toEqual(["nn 35"]);
+});
+
+test("tune() cuts attention that is too large to be read back or takes too long: batches first, then time", async () => {
   const r = record("long");
   const shape = { batch: 4, time: 6000, heads: 16, kvHeads: 16, headDim: 64 };
   const [q, k, v] = ["q", "k", "v"].map((name) => r.input(name, [24_000, 1024])) as [number, number, number];
   r.attention(q, k, v, shape);
   const { state, found } = options(() => 20, 1);
   await found(r.finish([]));
-  expect(state.compiled).toEqual(["tuning attention [3000,1024] flash-16"]);
+  expect(state.compiled).toEqual(["tuning attention [750,1024] flash-16"]);
 });
 
 test.each([0.45, 2, 15, 103])(

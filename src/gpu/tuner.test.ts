@@ -320,6 +320,17 @@ test("createTuner() searches where candidates are left, each trial once, and tel
   expect(tuner.tuningFor(program())).toEqual({ nt: "register", nn: "blocks-8x4" });
 });
 
+test("createTuner() tells the trial last that was tried last", async () => {
+  const given = new Map([
+    ["nn 13", ["register"]],
+    ["nt 9", ["register", "blocks-8x4"]],
+  ] as const);
+  const search: Search = (_, { keep }) => keep("nn 13", ["register", "blocks-8x4"]);
+  const tuner = createTuner({ given, candidates, search });
+  await tuner.learn(program());
+  expect([...tuner.tried().keys()]).toEqual(["nt 9", "nn 13"]);
+});
+
 test("createTuner() takes for one size what was fastest for the nearest, and searches for its own", async () => {
   let searches = 0;
   const given = new Map([

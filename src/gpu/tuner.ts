@@ -275,6 +275,7 @@ export function createTuner({ given, candidates, search, onTried }: KnownOptions
   const tried = new Map(given);
   const looked = new Set<Trial>();
   const keep = async (trial: Trial, rungs: readonly AnyRung[]): Promise<void> => {
+    tried.delete(trial); // the newest is the last
     tried.set(trial, rungs);
     await onTried?.(tried);
   };

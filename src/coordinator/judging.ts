@@ -95,9 +95,7 @@ export function takeMeasurement(draft: Draft, contribution: ContributionId, loss
   } else {
     decide(draft, contribution, { verdict: verdictOn(draft.state, found, losses), by: "relay", losses });
   }
-  const { judgeUntilMs, refereeUntilMs } = draft.state.live;
-  // After a sleep this may be the first event past both; the referee's time begins when it has what validators leave.
-  if (judgeUntilMs === Number.POSITIVE_INFINITY && draft.nowMs >= refereeUntilMs) {
+  if (draft.nowMs >= draft.state.live.refereeUntilMs) {
     undecided(draft.state).forEach((one) => judgeUnmeasured(draft, one));
   }
 }
@@ -154,7 +152,7 @@ function drawValidators(draft: Draft): void {
   }
   const loose = OrderedSet(open.filter((one) => !pairs.has(one)).map(({ id }) => id));
   const judgeUntilMs = draft.nowMs + charter.round.judgeMs + REPORT_GRACE_MS;
-  setLive(draft, { drawMs: null, judgeUntilMs, refereeUntilMs: judgeUntilMs + charter.round.judgeMs, loose });
+  setLive(draft, { drawMs: null, judgeUntilMs, loose });
   for (const [contribution, session] of pairs) {
     const assignment = validateAssignment(draft.state, contribution, draft.rng);
     setJudging(draft, contribution.id, { type: "validator", session: session.id });
@@ -172,6 +170,7 @@ function callReferee(draft: Draft): void {
   if (draft.nowMs < draft.state.live.judgeUntilMs) {
     return;
   }
+  // Its time begins now, however late: this machine may have slept.
   const refereeUntilMs = draft.nowMs + draft.state.charter.round.judgeMs;
   setLive(draft, { judgeUntilMs: Number.POSITIVE_INFINITY, refereeUntilMs });
   for (const { id } of undecided(draft.state)) {

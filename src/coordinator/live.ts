@@ -73,7 +73,7 @@ export interface LiveState {
   readonly judging: PersistentMap<ContributionId, Judging>;
   /** Validators are waited for until here; infinite where there are none. */
   readonly judgeUntilMs: number;
-  /** What still waits for the referee when it has measured something after this is refused as busy; infinite while validators are not drawn. */
+  /** What still waits for the referee when it has measured something after this is refused as busy; infinite while validators are waited for. */
   readonly refereeUntilMs: number;
   /** Contributions without a verdict that have no validator, or whose validator has left them; the referee is to look. */
   readonly loose: OrderedSet<ContributionId>;

@@ -23,6 +23,25 @@ import type { DeviceKind } from "./device.ts";
 import { read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import { f32, u32, unroll, type Constants } from "./shader.ts";
 
+/** The texts of all rungs: what is known of their speed is void when one changes (`tried.ts`). */
+export const ATTENTION_TEXTS: readonly string[] = [
+  attentionBackwardKvNaive,
+  attentionBackwardKvRows,
+  attentionBackwardKvStaged,
+  attentionBackwardKvSubgroup,
+  attentionBackwardKv,
+  attentionBackwardQNaive,
+  attentionBackwardQRows,
+  attentionBackwardQStaged,
+  attentionBackwardQSubgroup,
+  attentionBackwardQ,
+  attentionNaive,
+  attentionRows,
+  attentionStaged,
+  attentionSubgroup,
+  attention,
+];
+
 /** Rows that one invocation owns, of the rungs that are named after them. */
 const SUBGROUP_ROWS = { "subgroup-1": 1, "subgroup-2": 2, "subgroup-4": 4 } as const;
 

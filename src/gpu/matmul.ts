@@ -15,6 +15,18 @@ import type { DeviceKind } from "./device.ts";
 import { addend, at, optional, read, share, write, type Binding, type Dispatch } from "./dispatch.ts";
 import { bool, inValues, u32, unroll, type Access, type Width } from "./shader.ts";
 
+/** The texts of all rungs: what is known of their speed is void when one changes (`tried.ts`). */
+export const MATMUL_TEXTS: readonly string[] = [
+  matmulBlocks,
+  matmulLanes,
+  matmulNaive,
+  matmulPut,
+  matmulRegister,
+  matmulSubgroup,
+  matmulSum,
+  matmul,
+];
+
 /** Blocks of 4 × 4 that one invocation owns, rows × columns, of the rungs that are named after them. */
 const BLOCKS = {
   "blocks-4x4": [1, 1],

@@ -2,58 +2,13 @@
  * What a tuner tried, as a text that an entry point keeps between starts. It is void where anything else would be fastest: on
  * another adapter, in another version of a browser, with other kernels.
  */
-import attentionBackwardKvNaive from "../../shaders/attention-backward-kv-naive.wgsl" with { type: "text" };
-import attentionBackwardKvRows from "../../shaders/attention-backward-kv-rows.wgsl" with { type: "text" };
-import attentionBackwardKvStaged from "../../shaders/attention-backward-kv-staged.wgsl" with { type: "text" };
-import attentionBackwardKvSubgroup from "../../shaders/attention-backward-kv-subgroup.wgsl" with { type: "text" };
-import attentionBackwardKv from "../../shaders/attention-backward-kv.wgsl" with { type: "text" };
-import attentionBackwardQNaive from "../../shaders/attention-backward-q-naive.wgsl" with { type: "text" };
-import attentionBackwardQRows from "../../shaders/attention-backward-q-rows.wgsl" with { type: "text" };
-import attentionBackwardQStaged from "../../shaders/attention-backward-q-staged.wgsl" with { type: "text" };
-import attentionBackwardQSubgroup from "../../shaders/attention-backward-q-subgroup.wgsl" with { type: "text" };
-import attentionBackwardQ from "../../shaders/attention-backward-q.wgsl" with { type: "text" };
-import attentionNaive from "../../shaders/attention-naive.wgsl" with { type: "text" };
-import attentionRows from "../../shaders/attention-rows.wgsl" with { type: "text" };
-import attentionStaged from "../../shaders/attention-staged.wgsl" with { type: "text" };
-import attentionSubgroup from "../../shaders/attention-subgroup.wgsl" with { type: "text" };
-import attention from "../../shaders/attention.wgsl" with { type: "text" };
-import matmulBlocks from "../../shaders/matmul-blocks.wgsl" with { type: "text" };
-import matmulLanes from "../../shaders/matmul-lanes.wgsl" with { type: "text" };
-import matmulNaive from "../../shaders/matmul-naive.wgsl" with { type: "text" };
-import matmulPut from "../../shaders/matmul-put.wgsl" with { type: "text" };
-import matmulRegister from "../../shaders/matmul-register.wgsl" with { type: "text" };
-import matmulSubgroup from "../../shaders/matmul-subgroup.wgsl" with { type: "text" };
-import matmulSum from "../../shaders/matmul-sum.wgsl" with { type: "text" };
-import matmul from "../../shaders/matmul.wgsl" with { type: "text" };
-import { digestOf } from "../base/bytes.ts";
+import { digestOf, type Digest } from "../base/bytes.ts";
+import { ATTENTION_TEXTS } from "./attention.ts";
+import { MATMUL_TEXTS } from "./matmul.ts";
 import { fits, type AnyRung, type Trial, type Tried } from "./trials.ts";
 
 /** Every text that a candidate is made of. */
-export const KERNEL_TEXTS: readonly string[] = [
-  attentionBackwardKvNaive,
-  attentionBackwardKvRows,
-  attentionBackwardKvStaged,
-  attentionBackwardKvSubgroup,
-  attentionBackwardKv,
-  attentionBackwardQNaive,
-  attentionBackwardQRows,
-  attentionBackwardQStaged,
-  attentionBackwardQSubgroup,
-  attentionBackwardQ,
-  attentionNaive,
-  attentionRows,
-  attentionStaged,
-  attentionSubgroup,
-  attention,
-  matmulBlocks,
-  matmulLanes,
-  matmulNaive,
-  matmulPut,
-  matmulRegister,
-  matmulSubgroup,
-  matmulSum,
-  matmul,
-];
+export const KERNEL_TEXTS: readonly string[] = [...MATMUL_TEXTS, ...ATTENTION_TEXTS];
 
 /** Of the texts that `exportTried` writes. It is raised when kernels change elsewhere than in their WGSL. */
 const VERSION = 3;
@@ -127,10 +82,13 @@ export function importTried(text: string, { adapter, browser, kernels }: Circums
   return entries.every(isTrial) ? new Map(entries as [Trial, AnyRung[]][]) : undefined;
 }
 
+let kernels: Digest | undefined;
+
 /** `adapter`: its identity. */
 export function circumstancesOf(adapter: string): Circumstances {
   const browser = /(Firefox|Chrome|Version|Deno|Node\.js)\/\d+/.exec(globalThis.navigator?.userAgent ?? "")?.[0] ?? "";
-  return { adapter, browser, kernels: digestOf(new TextEncoder().encode(KERNEL_TEXTS.join())) };
+  kernels ??= digestOf(new TextEncoder().encode(KERNEL_TEXTS.join()));
+  return { adapter, browser, kernels };
 }
 
 function isTrial([trial, rungs]: readonly [string, unknown]): boolean {

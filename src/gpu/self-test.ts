@@ -8,10 +8,11 @@ import { HeddleError, present } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
 import type { Engine, Outputs } from "../tensor/engine.ts";
 import { grad } from "../tensor/grad.ts";
-import { elementCount, tensorNamed, writesOf, type Op, type Program, type TensorId } from "../tensor/program.ts";
+import { tensorNamed, writesOf, type Op, type Program, type TensorId } from "../tensor/program.ts";
 import { record, sortTokens } from "../tensor/record.ts";
 import { createTwin } from "../tensor/twin.ts";
 import type { KernelChoice } from "./kernels.ts";
+import { inputsOf } from "./trials.ts";
 
 /**
  * Largest difference allowed, as a share of the tensor's largest element, by how values are kept. Devices stay below 1e-5
@@ -225,7 +226,7 @@ async function trainOn(engine: Engine, program: Program, steps = STEPS): Promise
 /** What is tested at the size that it is for. */
 export interface SizeTest {
   readonly program: Program;
-  readonly inputs: Readonly<Record<string, Float32Array>>;
+  readonly inputs: ReadonlyMap<string, Float32Array>;
   /** By op and output, the largest difference from what is right, as a share of the largest. */
   differences(outputs: Outputs<string>): Promise<ReadonlyMap<string, number>>;
 }
@@ -242,7 +243,7 @@ export async function testSize(
   tolerance: number,
 ): Promise<void> {
   using plan = await engine.compile(program);
-  Object.entries(inputs).forEach(([name, values]) => plan.write(name, values));
+  inputs.forEach((values, name) => plan.write(name, values));
   for (const [where, difference] of await differences(await plan.run(program.outputs))) {
     if (!(difference <= tolerance)) {
       throw wrong(where, difference, tolerance);
@@ -268,9 +269,9 @@ function productTest({ form, transA, transB }: (typeof FORMS)[number]): SizeTest
     for (const columns of COLUMNS) {
       const rng = createRng("self-test", "signs", columns);
       const signs = new Float64Array(columns).map(() => (rng.uint32() % 2 === 0 ? 1 : -1));
-      const w = present(inputs[`w ${columns}`], "w");
+      const w = present(inputs.get(`w ${columns}`), "w");
       const weights = timesVector(w, signs, { rows: TERMS, transposed: transB });
-      const expected = timesVector(present(inputs["x"], "x"), weights, { rows: ROWS, transposed: transA });
+      const expected = timesVector(present(inputs.get("x"), "x"), weights, { rows: ROWS, transposed: transA });
       const product = present(outputs[`product ${columns}`], "product");
       const got = timesVector(product, signs, { rows: ROWS, transposed: false });
       const where = `op "matmul" (${form}, ${ROWS}×${columns}×${TERMS})`;
@@ -313,11 +314,14 @@ function attentionTest(headDim: number): SizeTest {
   r.push({ type: "attentionBackward", q, k, v, out, lse: out + 1, dout, delta, dq, dk, dv, ...shape });
   const program = r.finish(["attended", "dq", "dk", "dv"]);
   const inputs = inputsOf(program);
-  inputs["q"] = present(inputs["q"], "q").map((value) => QUERY_SCALE * value);
+  inputs.set(
+    "q",
+    present(inputs.get("q"), "q").map((value) => QUERY_SCALE * value),
+  );
   const differences = async (outputs: Outputs<string>): Promise<Map<string, number>> => {
     using twin = createTwin();
     using plan = await twin.compile(program);
-    Object.entries(inputs).forEach(([name, values]) => plan.write(name, values));
+    inputs.forEach((values, name) => plan.write(name, values));
     const expected = Object.entries(await plan.run<string>(program.outputs));
     return new Map(
       expected.map(([name, values]) => [
@@ -327,15 +331,4 @@ function attentionTest(headDim: number): SizeTest {
     );
   };
   return { program, inputs, differences };
-}
-
-/** Uniform in ±1/2, from a seed that is the tensor's name. */
-function inputsOf({ tensors }: Program): Record<string, Float32Array> {
-  const inputs = tensors.filter(({ role }) => role === "input");
-  return Object.fromEntries(
-    inputs.map(({ name, shape }) => {
-      const rng = createRng("self-test", name);
-      return [name, new Float32Array(elementCount(shape)).map(() => rng.float() - 0.5)];
-    }),
-  );
 }

@@ -36,11 +36,12 @@ describe("the contributor page", () => {
     expect(page.workers().length).toBeGreaterThan(0);
     expect(await page.locator("#device-facts").innerText()).toContain("WebRTC");
     await expect.poll(() => page.locator("heddle-chart").innerText()).toContain("the newest");
-    // The area under the curve is filled, faintly; lines are not.
+    // The area under the curve is filled, faintly; lines are not. Asked in one turn of the page: a chart is drawn anew at each version.
     const fills = page
-      .locator("heddle-chart path")
-      .evaluateAll((paths) =>
-        paths.map(
+      .locator("heddle-chart")
+      .evaluate((chart) =>
+        Array.from(
+          chart.querySelectorAll("path"),
           (path) => `${path.getAttribute("class")}: ${getComputedStyle(path).fill === "none" ? "line" : "filled"}`,
         ),
       );

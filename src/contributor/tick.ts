@@ -10,7 +10,7 @@
  */
 import { equalBytes, type Bytes } from "../base/bytes.ts";
 import type { Rng } from "../base/rng.ts";
-import { BEAT_MS, NONCE_BYTES, PIECES_AHEAD, PROTOCOL_VERSION, UPDATES_KEPT } from "../protocol/limits.ts";
+import { BEAT_MS, NONCE_BYTES, PROTOCOL_VERSION, UPDATES_KEPT } from "../protocol/limits.ts";
 import type { Assignment, RelayMessage, VersionInfo } from "../protocol/messages.ts";
 import { REASONS, verdictSentence, type Reason, type Verdict } from "../protocol/verdict.ts";
 import { advance } from "./advance.ts";
@@ -28,7 +28,6 @@ import {
   SPEED_MS,
   SPEED_SAMPLES_MAX,
   isThere,
-  sendingOf,
   STALL_MS,
   type Assigned,
   type ContributorEvent,
@@ -38,6 +37,7 @@ import {
   type Outcome,
   type Pending,
 } from "./state.ts";
+import { takeConfirmation } from "./upload.ts";
 
 export interface Ticked {
   readonly state: ContributorState;
@@ -337,23 +337,6 @@ function takeRemembered(draft: Draft, { pending, late }: Pick<ContributorState, 
     if (heard !== undefined) {
       takeVerdict(draft, one.id, heard.verdict);
     }
-  }
-}
-
-/** The relay has `pieces` of the upload: the next ones follow. The same number again: what came next was damaged. */
-function takeConfirmation(draft: Draft, id: Pending["id"], pieces: number): void {
-  const { upload } = draft.state;
-  const sending = sendingOf(draft.state);
-  if (sending?.id !== id || upload?.id !== id || (upload.held !== null && pieces < upload.held)) {
-    return;
-  }
-  const again = pieces === upload.held;
-  const from = again ? pieces : Math.max(pieces, upload.sent);
-  const to = Math.min(sending.pieces, pieces + PIECES_AHEAD);
-  const movedMs = again ? upload.movedMs : draft.nowMs;
-  set(draft, { upload: { ...upload, held: pieces, sent: Math.max(from, to), movedMs } });
-  if (from < to) {
-    draft.effects.push({ type: "pieces", id, lane: upload.lane, from, to });
   }
 }
 

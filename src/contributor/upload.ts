@@ -1,0 +1,23 @@
+/**
+ * What a relay says of an upload: how far the contribution is that is being sent, and which pieces follow.
+ */
+import { PIECES_AHEAD } from "../protocol/limits.ts";
+import { set, type Draft } from "./draft.ts";
+import { sendingOf, type Pending } from "./state.ts";
+
+/** The relay has `pieces` of the upload: the next ones follow. The same number again: what came next was damaged. */
+export function takeConfirmation(draft: Draft, id: Pending["id"], pieces: number): void {
+  const { upload } = draft.state;
+  const sending = sendingOf(draft.state);
+  if (sending?.id !== id || upload?.id !== id || (upload.held !== null && pieces < upload.held)) {
+    return;
+  }
+  const again = pieces === upload.held;
+  const from = again ? pieces : Math.max(pieces, upload.sent);
+  const to = Math.min(sending.pieces, pieces + PIECES_AHEAD);
+  const movedMs = again ? upload.movedMs : draft.nowMs;
+  set(draft, { upload: { ...upload, held: pieces, sent: Math.max(from, to), movedMs } });
+  if (from < to) {
+    draft.effects.push({ type: "pieces", id, lane: upload.lane, from, to });
+  }
+}

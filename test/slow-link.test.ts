@@ -1,15 +1,19 @@
 /**
- * Control messages on a link whose line is slow, in virtual time: what two large transfers have on their way is bounded by the
- * window, which fits the line, so a ping waits for that at most, whatever is queued behind it.
+ * A link whose line is slow, in virtual time. Control messages: what two large transfers have on their way is bounded by the
+ * window, which fits the line, so a ping waits for that at most, whatever is queued behind it. One upload, of which a piece takes longer than
+ * an upload may stall and a relay may hear nothing: neither end gives up one that gets on, and both one that does not.
  */
 import { describe, expect, test } from "vitest";
 import type { Bytes } from "../src/base/bytes.ts";
+import { STALL_MS, type ContributorEvent, type Pending } from "../src/contributor/state.ts";
+import { wakeMs } from "../src/contributor/tick.ts";
+import { digest, pending, Walk } from "../src/contributor/walk.fixture.ts";
 import { createFramedLink, WAIT_MS, WINDOW_BYTES, WINDOW_BYTES_MIN, type FramedEnd } from "../src/net/framed-link.ts";
 import { SMALL_BYTES_MAX } from "../src/net/link.ts";
 import { decodeContributorMessage, decodeRelayMessage, encodeMessage } from "../src/protocol/codec.ts";
-import { DEAD_MS, PIECE_BYTES, PIECES_AHEAD } from "../src/protocol/limits.ts";
+import { BEAT_MS, DEAD_MS, PIECE_BYTES, PIECES_AHEAD, PING_MS } from "../src/protocol/limits.ts";
 import type { ContributionId } from "../src/base/bytes.ts";
-import { createVirtualClock } from "../src/sim/clock.ts";
+import { createVirtualClock, type VirtualClock } from "../src/sim/clock.ts";
 
 const DELAY_MS = 30;
 const PIECES = 20;
@@ -24,6 +28,19 @@ interface Measured {
   readonly goodput: number;
 }
 
+/** Sends frames over a line of so many bytes a second, as long as it is open. */
+function lineOf(
+  clock: VirtualClock,
+  { bytesPerS, to, isOpen = () => true }: { bytesPerS: number; to: () => FramedEnd; isOpen?: () => boolean },
+): (frame: Bytes) => void {
+  let freeMs = 0;
+  return (frame) => {
+    freeMs = Math.max(clock.nowMs(), freeMs) + (1_000 * frame.length) / bytesPerS;
+    const bytes = frame.slice();
+    clock.after(freeMs + DELAY_MS - clock.nowMs(), () => (isOpen() ? to().receive(bytes) : undefined));
+  };
+}
+
 /** Two uploads at once over a line of so many bytes a second each way; a ping every 500 ms, a `ready` in the middle. */
 async function measure(bytesPerS: number): Promise<Measured> {
   const clock = createVirtualClock();
@@ -31,17 +48,9 @@ async function measure(bytesPerS: number): Promise<Measured> {
   let pinged: number | undefined;
   let [readied, answerMs, doneMs] = [0, 0, 0];
   const pings: number[] = [];
-  const line = (to: () => FramedEnd): ((frame: Bytes) => void) => {
-    let freeMs = 0;
-    return (frame) => {
-      freeMs = Math.max(clock.nowMs(), freeMs) + (1_000 * frame.length) / bytesPerS;
-      const bytes = frame.slice();
-      clock.after(freeMs + DELAY_MS - clock.nowMs(), () => to().receive(bytes));
-    };
-  };
   const here: FramedEnd = createFramedLink({
     nowMs,
-    channel: { lane: "ws", send: line(() => there), close: () => undefined },
+    channel: { lane: "ws", send: lineOf(clock, { bytesPerS, to: () => there }), close: () => undefined },
     attach: () => ({
       message: (bytes) => {
         const read = decodeRelayMessage(bytes);
@@ -61,7 +70,7 @@ async function measure(bytesPerS: number): Promise<Measured> {
   const held = new Map<ContributionId, number>();
   const there: FramedEnd = createFramedLink({
     nowMs,
-    channel: { lane: "ws", send: line(() => here), close: () => undefined },
+    channel: { lane: "ws", send: lineOf(clock, { bytesPerS, to: () => here }), close: () => undefined },
     attach: (link) => ({
       message: (bytes) => {
         const read = decodeContributorMessage(bytes);
@@ -128,4 +137,138 @@ describe("two uploads at once over a slow line", () => {
       expect(goodput).toBeGreaterThan(0.7 * megabits);
     });
   }
+});
+
+interface Uploaded {
+  /** When the relay had all of it; null: never. */
+  readonly doneMs: number | null;
+  /** What either end gave up, and when. */
+  readonly givenUp: readonly { readonly reason: string; readonly timeMs: number }[];
+}
+
+/**
+ * One contribution of so many bytes over a line of so many a second up, which may carry nothing from `cutMs` on. The contributor is the
+ * state machine itself, the relay confirms pieces, pings, and counts the beats in which it hears no byte, as a session's peer does.
+ */
+async function upload(bytes: number, bytesPerS: number, cutMs = Number.POSITIVE_INFINITY): Promise<Uploaded> {
+  const clock = createVirtualClock();
+  const nowMs = (): number => clock.nowMs();
+  const givenUp: { reason: string; timeMs: number }[] = [];
+  const giveUp = (reason: string): unknown => givenUp.push({ reason, timeMs: nowMs() });
+  const pieces = Math.ceil(bytes / PIECE_BYTES);
+  const made: Pending = { ...pending, pieces };
+  const walk = new Walk();
+  walk.connect();
+  const begunMs = walk.nowMs;
+  let wakes = 0;
+  const dispatch = (event: ContributorEvent): void => {
+    const effects = walk.on(event, begunMs + nowMs() - walk.nowMs);
+    for (const effect of effects) {
+      if (effect.type === "send") {
+        here.link.send(encodeMessage(effect.message));
+      } else if (effect.type === "upload" && pieces > 1) {
+        const [header, signature] = [new Uint8Array(300), new Uint8Array(64)];
+        here.link.send(encodeMessage({ type: "offer", header, signature, pieces: new Uint8Array(32 * pieces) }));
+      } else if (effect.type === "upload") {
+        const [header, signature, payload] = [new Uint8Array(300), new Uint8Array(64), new Uint8Array(bytes)];
+        here.link.send(encodeMessage({ type: "contribute", header, signature, payload }));
+      } else if (effect.type === "pieces") {
+        for (let index = effect.from; index < effect.to; index += 1) {
+          const piece = new Uint8Array(Math.min(PIECE_BYTES, bytes - index * PIECE_BYTES));
+          here.link.send(encodeMessage({ type: "piece", contribution: made.id, index, bytes: piece }));
+        }
+      } else if (effect.type === "hangUp" || effect.type === "closeRtc") {
+        giveUp(effect.reason);
+      }
+    }
+    const wake = wakeMs(walk.state, walk.nowMs);
+    const mine = (wakes += 1);
+    if (wake !== null) {
+      clock.after(wake - walk.nowMs, () => (mine === wakes ? dispatch({ type: "woke" }) : undefined));
+    }
+  };
+  const { dial } = walk.state;
+  const here: FramedEnd = createFramedLink({
+    nowMs,
+    channel: {
+      lane: "ws",
+      send: lineOf(clock, { bytesPerS, to: () => there, isOpen: () => nowMs() < cutMs }),
+      close: () => undefined,
+    },
+    attach: () => ({
+      message: (message) => {
+        const read = decodeRelayMessage(message);
+        expect(read.ok).toBe(true);
+        if (read.ok) {
+          dispatch({ type: "received", dial, lane: "ws", message: read.value });
+        }
+      },
+      taken: () => dispatch({ type: "carried", dial, lane: "ws" }),
+      closed: giveUp,
+    }),
+  });
+  let [held, doneMs]: [number, number | null] = [0, null];
+  const there: FramedEnd = createFramedLink({
+    nowMs,
+    channel: { lane: "ws", send: lineOf(clock, { bytesPerS: 1e6, to: () => here }), close: () => undefined },
+    attach: (link) => ({
+      message: (message) => {
+        const read = decodeContributorMessage(message);
+        const type = read.ok ? read.value.type : "ping";
+        held += type === "piece" || type === "contribute" ? 1 : 0;
+        if (type === "offer" || type === "piece" || type === "contribute") {
+          link.send(encodeMessage({ type: "have", contribution: made.id, pieces: held }));
+          doneMs = held === pieces ? nowMs() : null;
+        }
+      },
+      closed: giveUp,
+    }),
+  });
+  let [heard, silentBeats, beats] = [-1, 0, 0]; // there was a handshake
+  const beat = (): void => {
+    silentBeats = there.link.bytesReceived === heard ? silentBeats + 1 : 0;
+    heard = there.link.bytesReceived;
+    if (silentBeats === DEAD_MS / BEAT_MS - 1) {
+      giveUp("The relay hears nothing");
+    }
+    beats += 1;
+    if (beats % (PING_MS / BEAT_MS) === 0) {
+      there.link.send(encodeMessage({ type: "ping" }));
+    }
+    clock.after(BEAT_MS, beat);
+  };
+  beat();
+  dispatch({ type: "prepared", pending: made, late: null });
+  dispatch({ type: "fetched", version: 0, digest: digest("0") });
+  await clock.run(600_000, () => doneMs !== null || givenUp.length > 1);
+  return { doneMs, givenUp };
+}
+
+describe("an upload over a slow line", () => {
+  for (const [what, bytes] of [
+    ["in pieces", 4 * PIECE_BYTES],
+    ["that is sent whole", 111_000],
+    ["that is one piece", PIECE_BYTES],
+  ] as const) {
+    test.each([48, 64, 128])(`${what} arrives at %i kbit/s, and neither end gives it up`, async (kilobits) => {
+      const { doneMs, givenUp } = await upload(bytes, kilobits * 125);
+      expect(givenUp).toEqual([]);
+      expect(doneMs).toBeGreaterThan((8 * bytes) / kilobits);
+      expect(doneMs).toBeLessThan((1.05 * 8 * bytes) / kilobits + 1_000);
+    });
+  }
+
+  test("whose line carries nothing any more is given up by both ends in time", async () => {
+    const cutMs = 60_000;
+    const { doneMs, givenUp } = await upload(4 * PIECE_BYTES, 8_000, cutMs);
+    expect(doneMs).toBeNull();
+    expect(givenUp.map(({ reason }) => reason).toSorted()).toEqual([
+      "The relay hears nothing",
+      "The upload has stalled",
+    ]);
+    for (const { timeMs } of givenUp) {
+      expect(timeMs).toBeGreaterThanOrEqual(cutMs);
+      expect(timeMs).toBeLessThanOrEqual(cutMs + Math.max(STALL_MS, DEAD_MS));
+    }
+  });
 });

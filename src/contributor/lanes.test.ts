@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Bytes } from "../base/bytes.ts";
-import type { Link } from "../net/link.ts";
+import type { Attach, Link, LinkHandlers } from "../net/link.ts";
 import { createMemoryPair } from "../net/memory.ts";
 import { decodeContributorMessage, encodeMessage, rtcProof, sessionProof } from "../protocol/codec.ts";
 import type { IceServer } from "../protocol/ice.ts";
@@ -8,7 +8,7 @@ import { PROTOCOL_VERSION } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage, RtcSignal } from "../protocol/messages.ts";
 import { createKeyRegistry } from "../sim/keys.ts";
 import { Lanes } from "./lanes.ts";
-import { createState, type ContributorEvent } from "./state.ts";
+import { createState, type ContributorEvent, type ContributorState } from "./state.ts";
 
 const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 const nonce = new Uint8Array(32).fill(3);
@@ -146,6 +146,22 @@ describe("Lanes", () => {
     rtcEnds[0]?.send(encodeMessage({ type: "ping" }));
     await settle();
     expect(rtcGot).toEqual([{ type: "pong" }]);
+  });
+
+  test("tell when the other end has taken more of what was sent, and on which lane", () => {
+    const events: ContributorEvent[] = [];
+    const handlers: LinkHandlers[] = [];
+    const take = (attach: Attach): Promise<Link> => {
+      handlers.push(attach({} as Link));
+      return new Promise(() => {});
+    };
+    const state = (): ContributorState => null as never;
+    const dispatch = (event: ContributorEvent): unknown => events.push(event);
+    const lanes = new Lanes({ key, verify, state, dispatch, dial: take, openRtc: ({ attach }) => take(attach) });
+    void lanes.dial(3);
+    void lanes.openRtc(3);
+    handlers.forEach(({ taken }) => taken?.());
+    expect(events).toEqual(["ws", "rtc"].map((lane) => ({ type: "carried", dial: 3, lane })));
   });
 
   test("prove nothing to a relay that does not have the key it names", async () => {

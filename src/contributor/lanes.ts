@@ -80,6 +80,7 @@ export class Lanes {
   async dial(dial: number): Promise<void> {
     const attach: Attach = (link) => ({
       message: (bytes) => this.#receive(bytes, { dial, lane: "ws", link }),
+      taken: () => this.#options.dispatch({ type: "carried", dial, lane: "ws" }),
       closed: (reason) => {
         if (this.#link === link) {
           this.#forgetLink();
@@ -107,6 +108,7 @@ export class Lanes {
     const exchange = (offer: string): Promise<string> => this.#exchange(offer);
     const attach: Attach = (link) => ({
       message: (bytes) => this.#receive(bytes, { dial, lane: "rtc", link }),
+      taken: () => this.#options.dispatch({ type: "carried", dial, lane: "rtc" }),
       closed: (reason) => {
         if (this.#rtc === link) {
           this.#forgetRtc();

@@ -45,7 +45,7 @@ export const ANSWER_MS = 20_000;
 export const EARLY_MS = 250;
 /** What is left of that after a contribution that was accepted: now and then it finds out whether it is needed still. */
 export const EARLY_KEPT = 0.9;
-/** An upload of which the relay confirms nothing for this long goes on by another lane. */
+/** An upload of which the relay takes and confirms nothing for this long goes on by another lane. */
 export const STALL_MS = 15_000;
 /** Pause after a failed download, after a refusal without a time, and before another engine is tried. */
 export const RETRY_MS = 1_000;
@@ -102,7 +102,7 @@ export interface Upload {
   readonly id: ContributionId;
   readonly dial: number;
   readonly lane: SessionLane;
-  /** When it was begun, or the relay last confirmed a piece. */
+  /** When it was begun, the relay last confirmed a piece, or the lane last brought a frame of one over. */
   readonly movedMs: number;
   /** Pieces that the relay has confirmed; null before it has said anything. */
   readonly held: number | null;
@@ -225,6 +225,8 @@ export type ContributorEvent =
   /** A dial failed or a link ended. */
   | { readonly type: "linkEnded"; readonly dial: number; readonly reason: string }
   | { readonly type: "received"; readonly dial: number; readonly lane: SessionLane; readonly message: RelayMessage }
+  /** The other end of a lane has taken more of what was sent. */
+  | { readonly type: "carried"; readonly dial: number; readonly lane: SessionLane }
   /** The relay has the key that it names. */
   | { readonly type: "proven"; readonly dial: number; readonly relay: Bytes }
   /** What arrived is no message of this protocol, or not the relay's. */

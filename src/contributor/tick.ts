@@ -37,7 +37,7 @@ import {
   type Outcome,
   type Pending,
 } from "./state.ts";
-import { takeConfirmation } from "./upload.ts";
+import { takeConfirmation, takeProgress } from "./upload.ts";
 
 export interface Ticked {
   readonly state: ContributorState;
@@ -110,6 +110,9 @@ function take(draft: Draft, event: ContributorEvent): void {
         set(draft, event.lane === "ws" ? { silentBeats: 0 } : { rtcSilentBeats: 0 });
         receive(draft, event.message);
       }
+      return;
+    case "carried":
+      takeProgress(draft, event);
       return;
     case "proven":
       if (event.dial === state.dial) {

@@ -55,6 +55,29 @@ describe("an update in pieces", () => {
     expect(types(walk.on({ type: "woke" }, 10))).toContain("hangUp");
   });
 
+  test("is not stalled while its lane brings frames over, and only that lane and link", () => {
+    const walk = offered();
+    have(walk, 0);
+    const { dial } = walk.state;
+    for (let i = 0; i < 8; i += 1) {
+      expect(types(walk.on({ type: "carried", dial, lane: "ws" }, STALL_MS - 1))).not.toContain("hangUp");
+      walk.receive({ type: "pong" });
+    }
+    walk.on({ type: "carried", dial, lane: "rtc" }, STALL_MS - 3);
+    walk.on({ type: "carried", dial: dial - 1, lane: "ws" });
+    expect(walk.state.upload?.movedMs).toBe(walk.nowMs + 1 - STALL_MS);
+    expect(types(walk.effects)).not.toContain("hangUp");
+    expect(types(walk.on({ type: "woke" }))).toContain("hangUp");
+  });
+
+  test("that is there waits for its verdict no longer because its lane is busy", () => {
+    const walk = offered();
+    have(walk, 10);
+    const before = walk.state.upload;
+    walk.on({ type: "carried", dial: walk.state.dial, lane: "ws" });
+    expect(walk.state.upload).toEqual(before);
+  });
+
   test("is offered again when a relay without room says", () => {
     const walk = offered();
     walk.receive({ type: "refused", reason: "busy", retryMs: 4_000 });

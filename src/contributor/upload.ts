@@ -1,9 +1,20 @@
 /**
- * What a relay says of an upload: how far the contribution is that is being sent, and which pieces follow.
+ * What a relay says of an upload, and what its lane does: how far the contribution is that is being sent, and which pieces follow.
  */
 import { PIECES_AHEAD } from "../protocol/limits.ts";
 import { set, type Draft } from "./draft.ts";
-import { sendingOf, type Pending } from "./state.ts";
+import { isThere, sendingOf, type ContributorEvent, type Pending } from "./state.ts";
+
+/** A piece may take longer than an upload may stall: on a slow line its frames count, too. */
+export function takeProgress(
+  draft: Draft,
+  { dial, lane }: Extract<ContributorEvent, { readonly type: "carried" }>,
+): void {
+  const { upload } = draft.state;
+  if (dial === draft.state.dial && upload?.lane === lane && !isThere(draft.state)) {
+    set(draft, { upload: { ...upload, movedMs: draft.nowMs } });
+  }
+}
 
 /** The relay has `pieces` of the upload: the next ones follow. The same number again: what came next was damaged. */
 export function takeConfirmation(draft: Draft, id: Pending["id"], pieces: number): void {

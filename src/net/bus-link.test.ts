@@ -4,7 +4,7 @@ import type { Bus } from "../store/bus.ts";
 import { createMemoryHub, type MemoryHub } from "../store/bus-memory.ts";
 import { acceptEdges, openEdge, randomEdge, type Edge, type AttachFrom, type EdgeAcceptor } from "./bus-link.ts";
 import { LINK_CASES, recorder, type Recorder } from "./contract.ts";
-import type { Attach, Link } from "./link.ts";
+import { FRAME_HEADER_BYTES, type Attach, type Link } from "./link.ts";
 import { createMemoryPair, type MemoryPair } from "./memory.ts";
 
 const LIMITS = { epoch: 1, messageBytesMax: 100_000 };
@@ -118,6 +118,19 @@ test("a message that the bus loses ends its link at both ends and no other", asy
   whole.a.send(Uint8Array.of(4));
   expect(await place.ends[1]?.next()).toEqual(Uint8Array.of(4));
   expect([place.ends[0]?.count(), place.acceptor.links()]).toEqual([0, 1]);
+});
+
+test("the leader hears of a message that still arrives at the edge, so that it takes nobody on a slow line for dead", async () => {
+  const { edge, links, ends } = await placeOf();
+  const handlers = edge.attach(createMemoryPair({ attachA: recorder().attach, attachB: recorder().attach }).a, {
+    prefix: null,
+  });
+  await vi.waitFor(() => expect(ends.length).toBe(1));
+  expect(links[0]?.bytesReceived).toBe(0);
+  handlers.arriving?.();
+  await vi.waitFor(() => expect(links[0]?.bytesReceived).toBe(FRAME_HEADER_BYTES));
+  handlers.message(Uint8Array.of(1));
+  expect(await ends[0]?.next()).toEqual(Uint8Array.of(1));
 });
 
 test("an interrupted bus ends all links at both ends, and new ones are carried", async () => {

@@ -143,6 +143,7 @@ export async function openEdge(options: EdgeOptions): Promise<Edge> {
     lines.set(id, line);
     return {
       message: (bytes) => line.end.link.send(bytes),
+      arriving: () => line.end.stir(), // else the leader takes a slow one for dead: it hears of whole messages only
       closed: (reason) => line.end.link.close(reason),
     };
   };

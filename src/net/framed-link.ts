@@ -12,7 +12,15 @@ import { messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { FRAME_BYTES_MAX, MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
 import { ackFrame, closeFrame, createAssembler, dataFrame, readFrame, type Assembler } from "./frames.ts";
-import { checkMessageBytes, SMALL_BYTES_MAX, type Attach, type Lane, type Link, type LinkHandlers } from "./link.ts";
+import {
+  checkMessageBytes,
+  PROGRESS_MS,
+  SMALL_BYTES_MAX,
+  type Attach,
+  type Lane,
+  type Link,
+  type LinkHandlers,
+} from "./link.ts";
 
 /** Unacknowledged bytes at which the pieces of large messages wait, at most and at least. */
 export const WINDOW_BYTES = 1_048_576;
@@ -25,7 +33,10 @@ const SAMPLE_MS = 20;
 export const SMALL_WINDOW_BYTES = 2 * WINDOW_BYTES;
 /** Waiting and unacknowledged bytes below which `drained` resolves. */
 export const LOW_WATER_BYTES = 262_144;
-/** Taken bytes after which a receiver acknowledges; less than the low-water mark, so that `drained` needs no timer. */
+/**
+ * Taken bytes after which a receiver acknowledges; less than the low-water mark, so that `drained` needs no timer. Where they take longer than
+ * PROGRESS_MS, each frame of a large message is acknowledged: its sender sees that it gets on.
+ */
 export const ACK_BYTES = 131_072;
 /** Messages waiting to be sent, beyond one of the largest kind, before the link gives up. */
 export const QUEUE_BYTES_MAX = 64 * 1_048_576;
@@ -52,6 +63,8 @@ export interface FramedEnd {
   receive(frame: Uint8Array): void;
   /** The channel ended. */
   ended(reason: string): void;
+  /** Lets the other end hear of this one, though there is nothing to say. */
+  stir(): void;
 }
 
 export interface FramedLinkOptions {
@@ -71,7 +84,12 @@ export function createFramedLink({
 }: FramedLinkOptions): FramedEnd {
   const link = new FramedLink(channel, messageBytesMax, nowMs);
   link.attach(attach);
-  return { link, receive: (frame) => link.receive(frame), ended: (reason) => link.end(reason) };
+  return {
+    link,
+    receive: (frame) => link.receive(frame),
+    ended: (reason) => link.end(reason),
+    stir: () => link.acknowledge(),
+  };
 }
 
 class FramedLink implements Link {
@@ -95,6 +113,10 @@ class FramedLink implements Link {
   #sampleBytes = 0;
   #sampleMs: number | undefined;
   #takenBytes = 0;
+  /** When the last acknowledgement was sent, and when the handlers last heard of progress either way. */
+  #acknowledgedMs = Number.NEGATIVE_INFINITY;
+  #takenMs = Number.NEGATIVE_INFINITY;
+  #arrivingMs = Number.NEGATIVE_INFINITY;
   #drainWaiters: (() => void)[] = [];
   /** Where large messages' frames are made, one after the other. */
   #memory: Bytes | undefined;
@@ -174,12 +196,19 @@ class FramedLink implements Link {
     const frame = readFrame(bytes);
     switch (frame.type) {
       case "data": {
-        this.#acknowledge(bytes.length);
+        const isPart = frame.total > frame.payload.length;
+        this.#takenBytes += bytes.length;
+        if (this.#takenBytes >= ACK_BYTES || (isPart && this.#isDue(this.#acknowledgedMs))) {
+          this.acknowledge();
+        }
         const assembled = this.#assembler.push(frame);
         if (assembled.type === "message") {
           this.#handlers?.message(assembled.bytes);
         } else if (assembled.type === "malformed") {
           this.close(assembled.sentence);
+        } else if (this.#isDue(this.#arrivingMs)) {
+          this.#arrivingMs = this.#nowMs();
+          this.#handlers?.arriving?.();
         }
         return;
       }
@@ -188,8 +217,11 @@ class FramedLink implements Link {
           this.close(`Cannot take an acknowledgement: got ${frame.bytes} bytes, sent ${this.#unackedBytes}`);
           return;
         }
-        this.#unackedBytes -= frame.bytes;
-        this.#fitWindow(frame.bytes);
+        if (frame.bytes > 0) {
+          this.#unackedBytes -= frame.bytes;
+          this.#fitWindow(frame.bytes);
+          this.#tellTaken();
+        }
         this.#pump();
         if (this.#isDrained()) {
           this.#wakeDrained();
@@ -276,12 +308,22 @@ class FramedLink implements Link {
     }
   }
 
-  #acknowledge(bytes: number): void {
-    this.#takenBytes += bytes;
-    if (this.#takenBytes >= ACK_BYTES) {
-      this.#sendFrame(ackFrame(this.#takenBytes));
-      this.#takenBytes = 0;
+  /** Tells the other end what was taken since the last time, which may be nothing. */
+  acknowledge(): void {
+    this.#sendFrame(ackFrame(this.#takenBytes));
+    this.#takenBytes = 0;
+    this.#acknowledgedMs = this.#nowMs();
+  }
+
+  #tellTaken(): void {
+    if (this.#isDue(this.#takenMs)) {
+      this.#takenMs = this.#nowMs();
+      this.#handlers?.taken?.();
     }
+  }
+
+  #isDue(lastMs: number): boolean {
+    return this.#nowMs() - lastMs >= PROGRESS_MS;
   }
 
   #nextTransfer(): number {

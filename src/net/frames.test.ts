@@ -4,6 +4,7 @@ import { concatBytes, type Bytes } from "../base/bytes.ts";
 import { FRAME_BYTES_MAX, TRANSFERS_MAX } from "../protocol/limits.ts";
 import { recorder } from "./contract.ts";
 import {
+  ACK_BYTES,
   createFramedLink,
   QUEUE_BYTES_MAX,
   QUEUE_MESSAGES_MAX,
@@ -12,7 +13,7 @@ import {
   WINDOW_BYTES_MIN,
 } from "./framed-link.ts";
 import { ackFrame, closeFrame, createAssembler, dataFrame, readFrame, REASON_BYTES_MAX, type Frame } from "./frames.ts";
-import { FRAME_HEADER_BYTES, SMALL_BYTES_MAX } from "./link.ts";
+import { FRAME_HEADER_BYTES, PROGRESS_MS, SMALL_BYTES_MAX } from "./link.ts";
 
 function data(transfer: number, total: number, offset: number, payloadBytes: number): Extract<Frame, { type: "data" }> {
   return { type: "data", transfer, total, offset, payload: new Uint8Array(payloadBytes) };
@@ -225,6 +226,63 @@ describe("createFramedLink()", () => {
     acknowledge(onWay() - FRAME_BYTES_MAX, 10);
     acknowledge(step, 60_000); // after a pause with next to nothing on the way
     expect(onWay()).toBe(WINDOW_BYTES);
+  });
+
+  test("createFramedLink() acknowledges each frame of a large message that comes slowly, and says that it gets on once in PROGRESS_MS", () => {
+    let nowMs = 0;
+    const acknowledgements: [number, number][] = [];
+    let arriving = 0;
+    const { receive } = createFramedLink({
+      channel: {
+        lane: "ws",
+        send: (frame) => {
+          const read = readFrame(frame);
+          acknowledgements.push([nowMs, read.type === "ack" ? read.bytes : -1]);
+        },
+        close: () => undefined,
+      },
+      attach: () => ({ message: () => undefined, closed: () => undefined, arriving: () => (arriving += 1) }),
+      messageBytesMax: 8 * 1_048_576,
+      nowMs: () => nowMs,
+    });
+    const large = new Uint8Array(16 * SMALL_BYTES_MAX);
+    const step = (index: number, afterMs: number): void => {
+      nowMs += afterMs;
+      receive(dataFrame(1, large, index * SMALL_BYTES_MAX));
+    };
+    [0, 1, 2].forEach((index) => step(index, 2 * PROGRESS_MS));
+    expect(acknowledgements).toEqual([1, 2, 3].map((i) => [2 * i * PROGRESS_MS, FRAME_BYTES_MAX]));
+    expect(arriving).toBe(3);
+    [3, 4, 5, 6].forEach((index) => step(index, 1)); // a fast lane: after ACK_BYTES
+    expect(acknowledgements.slice(3).map(([, bytes]) => bytes)).toEqual([ACK_BYTES, ACK_BYTES]);
+    expect(arriving).toBe(3);
+    for (let i = 0; i < 10; i += 1) {
+      nowMs += PROGRESS_MS;
+      receive(dataFrame(2 + i, new Uint8Array(10), 0)); // whole at once
+    }
+    expect(acknowledgements).toHaveLength(5);
+  });
+
+  test("createFramedLink() tells what is taken once in PROGRESS_MS, and nothing when nothing was", () => {
+    let [nowMs, taken] = [0, 0];
+    const { link, receive, stir } = createFramedLink({
+      channel: { lane: "ws", send: () => undefined, close: () => undefined },
+      attach: () => ({ message: () => undefined, closed: () => undefined, taken: () => (taken += 1) }),
+      nowMs: () => nowMs,
+    });
+    link.send(new Uint8Array(4 * SMALL_BYTES_MAX));
+    stir();
+    receive(ackFrame(0)); // what `stir` of the other end sends
+    expect(taken).toBe(0);
+    for (const [afterMs, times] of [
+      [0, 1],
+      [PROGRESS_MS - 1, 1],
+      [1, 2],
+    ] as const) {
+      nowMs += afterMs;
+      receive(ackFrame(100));
+      expect(taken).toBe(times);
+    }
   });
 
   test("createFramedLink() ends a link whose other end acknowledges more than it was sent", () => {

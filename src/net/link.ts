@@ -12,12 +12,20 @@ import { FRAME_BYTES_MAX } from "../protocol/limits.ts";
 export const FRAME_HEADER_BYTES = 16;
 /** A message of up to this many bytes fits one frame and overtakes larger ones. */
 export const SMALL_BYTES_MAX = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
+/** How often a link says that a large message gets on, at most. */
+export const PROGRESS_MS = 1_000;
 
 export type Lane = "memory" | "ws" | "rtc";
 
 export interface LinkHandlers {
   /** A whole message arrived. */
   message(bytes: Bytes): void;
+  /**
+   * More of what was sent has been taken, and more of a message that is not whole yet has arrived: signs of life on a slow line, said once in
+   * PROGRESS_MS at the most, and only where messages are cut into frames.
+   */
+  taken?(): void;
+  arriving?(): void;
   /**
    * The link ended; nothing arrives after this. Called once on each end: on the end that closes before its `close` returns,
    * on the other when it learns of it. `reason` is one sentence, the same on both ends where the lane could still carry it.

@@ -35,6 +35,21 @@ test("linkFromPort() hears of the end of a link that the other end closes, and o
   expect(await a.closed()).toBe("The relay is stopping");
 });
 
+test("linkFromPort() hears that the page's link gets on with a large message", async () => {
+  const { port1, port2 } = new MessageChannel();
+  const taken = Promise.withResolvers<void>();
+  linkFromPort(port1, () => ({ ...recorder().attach({} as Link), taken: taken.resolve }));
+  createMemoryPair({
+    attachA: (link) => {
+      const handlers = serveLink(link, port2);
+      handlers.taken?.();
+      return handlers;
+    },
+    attachB: recorder().attach,
+  });
+  await taken.promise;
+});
+
 test("dialRtcFromWorker() has the page dial, carries its signalling and its messages", async () => {
   const { port1, port2 } = new MessageChannel();
   const [a, b] = [recorder(), recorder()];

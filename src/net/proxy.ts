@@ -20,6 +20,7 @@ type ToWorker =
   | { readonly type: "message"; readonly bytes: Bytes; readonly counters: Counters }
   /** `upTo`: how many bytes of messages the page's link has nearly finished sending. */
   | { readonly type: "progress"; readonly upTo: number; readonly counters: Counters }
+  | { readonly type: "taken" }
   | { readonly type: "closed"; readonly reason: string }
   | { readonly type: "offer"; readonly sdp: string }
   | { readonly type: "accepted"; readonly sdp: string }
@@ -67,6 +68,7 @@ export function serveLink(link: Link, port: MessagePort): LinkHandlers {
   };
   return {
     message: (bytes) => tell(port, { type: "message", bytes, counters: counters() }, [bytes.buffer]),
+    taken: () => tell(port, { type: "taken" }),
     closed: (reason) => {
       clearInterval(timer);
       tell(port, { type: "closed", reason });
@@ -164,6 +166,8 @@ class PortLink implements Link {
     } else if (told.type === "message") {
       this.#count(told.counters);
       this.#handlers?.message(told.bytes);
+    } else if (told.type === "taken") {
+      this.#handlers?.taken?.();
     } else if (told.type === "progress") {
       this.#count(told.counters);
       this.#waitingBytes = this.#postedBytes - told.upTo;

@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { present } from "../base/assert.ts";
 import { digestOf, type Bytes, type ContributionId } from "../base/bytes.ts";
+import { decodeHeader, encodeMessage } from "../protocol/codec.ts";
 import { PING_MS } from "../protocol/limits.ts";
 import type { ContributionHeader, ContributorMessage } from "../protocol/messages.ts";
 import { digestPieces, pieceAt } from "../protocol/pieces.ts";
@@ -375,6 +377,44 @@ describe("Uploads", () => {
     expect(await offer("new", "192.0.2.0/24")).toBe(true);
     expect(uploads.all().filter(({ prefix }) => prefix === "192.0.2.0/24")).toHaveLength(51);
     expect(await admitted("own", null)).toBe(UPLOADS_MAX - 1); // beside the one that does not rest
+  });
+
+  test("leave what took the place of one that is erased only now, though that was further", async () => {
+    for (const other of [true, false]) {
+      const { world, ada, upload } = await begun();
+      const { keys } = createMemoryStore({ disk: world.disk });
+      const uploads = uploadsOn(keys);
+      const early = other ? await uploadOf(ada, pack(honestDelta(ada.base, 0.3))) : upload;
+      const begin = async ({ offer }: Upload) => {
+        const header = decodeHeader(offer.header);
+        return present(header.ok ? await uploads.begin(offer, header.value, null) : null, "an upload");
+      };
+      const before = await begin(upload);
+      for (const index of [0, 1, 2]) {
+        await uploads.add(before, index, upload.piece(index).bytes);
+      }
+      uploads.forget(before); // by a tidy: to be erased in its turn
+      const after = await begin(early);
+      for (const index of [0, 1]) {
+        expect(await uploads.add(after, index, early.piece(index).bytes)).toEqual({ type: "held" });
+      }
+      await uploads.erase(before);
+      expect(await uploads.payload(after)).toEqual(early.payload.slice(0, 2 * early.piece(0).bytes.length));
+      expect(await keys.list("upload/")).toHaveLength(3);
+    }
+  });
+
+  test("count no piece of another contribution of the device as theirs, nor one of a version that named none", async () => {
+    const { world, ada, upload } = await begun();
+    const { keys } = createMemoryStore({ disk: world.disk });
+    await upload.send(upload.offer, upload.piece(0), upload.piece(1));
+    const second = await uploadOf(ada, pack(honestDelta(ada.base, 0.3)));
+    await keys.set(`upload/${ada.id}`, encodeMessage(second.offer)); // the process died before it had erased the first
+    await keys.set(`upload/${ada.id}/0`, second.piece(0).bytes);
+    const uploads = uploadsOn(keys);
+    await uploads.read();
+    expect(uploads.of(ada.id)).toMatchObject({ contribution: second.id, held: 0 });
+    expect(await keys.list("upload/")).toEqual([`upload/${ada.id}`]);
   });
 
   test("leave the offer that took the place of one that is erased only now", async () => {

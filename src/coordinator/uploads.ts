@@ -70,8 +70,8 @@ export class Uploads {
     const { keys, nowMs } = this.#options;
     const names = new Set(await keys.list(PREFIX));
     for (const name of names) {
-      const [contributor = "", index] = name.slice(PREFIX.length).split("/");
-      const bytes = index === undefined ? await keys.get(name) : undefined;
+      const [contributor = "", contribution] = name.slice(PREFIX.length).split("/");
+      const bytes = contribution === undefined ? await keys.get(name) : undefined;
       const upload = bytes === undefined ? null : uploadIn(bytes, contributor as ContributorId, nowMs());
       if (upload !== null) {
         while (upload.held < upload.count && names.has(pieceKey(upload, upload.held))) {
@@ -80,11 +80,10 @@ export class Uploads {
         this.#uploads.set(upload.contributor, upload);
       }
     }
+    const kept = new Set(this.all().flatMap(keysOf));
     for (const name of names) {
-      const [contributor = "", index = "0"] = name.slice(PREFIX.length).split("/");
-      const upload = this.#uploads.get(contributor as ContributorId);
-      if (upload === undefined || Number(index) >= upload.count) {
-        await keys.delete(name);
+      if (!kept.has(name)) {
+        await keys.delete(name); // also pieces under the keys of versions before, which named no contribution
       }
     }
   }
@@ -168,14 +167,16 @@ export class Uploads {
   }
 
   /**
-   * Deletes what is stored of it: the offer first, so that a process that dies meanwhile leaves only what the next one deletes. An offer
-   * that has taken its place stays.
+   * Deletes what is stored of it: the offer first, so that a process that dies meanwhile leaves only what the next one deletes. What has
+   * taken its place stays, even if that is the same contribution again.
    */
   async erase(upload: Upload): Promise<void> {
-    if (!this.#uploads.has(upload.contributor)) {
+    const present = this.#uploads.get(upload.contributor);
+    if (present === undefined) {
       await this.#options.keys.delete(offerKey(upload));
     }
-    for (let index = 0; index < upload.held; index += 1) {
+    const from = present?.contribution === upload.contribution ? present.held : 0;
+    for (let index = from; index < upload.held; index += 1) {
       await this.#options.keys.delete(pieceKey(upload, index));
     }
   }
@@ -243,6 +244,13 @@ function offerKey({ contributor }: Upload): string {
   return `${PREFIX}${contributor}`;
 }
 
+/** Of the contribution, too: what another one of the device has left, and is erased only later, is not taken for its own. */
 function pieceKey(upload: Upload, index: number): string {
-  return `${offerKey(upload)}/${index}`;
+  return `${offerKey(upload)}/${upload.contribution}/${index}`;
+}
+
+/** Those that may be in the store for it. */
+function keysOf(upload: Upload): readonly string[] {
+  const pieces = Array.from({ length: upload.held }, (_, index) => pieceKey(upload, index));
+  return [offerKey(upload), ...pieces];
 }

@@ -92,7 +92,7 @@ export function pieceEnd(payload: Bytes, keys: Keys): PieceEnd {
   const finish = async (upload: Upload): Promise<void> => {
     const begun = performance.now();
     const whole = await uploads.payload(upload);
-    assert((await hashBytes(whole)) === upload.header.payload.digest, "Expected what was sent");
+    assert(whole !== null && (await hashBytes(whole)) === upload.header.payload.digest, "Expected what was sent");
     wholeMs.push(performance.now() - begun);
     uploads.forget(upload);
     await uploads.erase(upload);

@@ -28,7 +28,6 @@ describe("an update in pieces", () => {
     });
     expect(have(walk, 10)).toEqual([]);
     expect(viewOf(walk.state, counters).status).toBe("waiting");
-    expect(have(walk, 3)).toEqual([]); // overtaken by those before
     expect(walk.receive({ type: "have", contribution: digest("d") as never, pieces: 0 })).toEqual([]);
   });
 
@@ -41,6 +40,23 @@ describe("an update in pieces", () => {
     expect(have(walk, 4)).toEqual(pieces(4, 7));
     expect(have(walk, 4)).toEqual(pieces(4, 7)); // asked for again
     expect(have(walk, 5)).toEqual(pieces(7, 8));
+  });
+
+  test("goes back to what the relay has lost, also where it had all of it, and one that went whole becomes a piece", () => {
+    const walk = offered();
+    have(walk, 0);
+    have(walk, 7);
+    expect(have(walk, 1)).toEqual(pieces(1, 4));
+    expect(have(walk, 2)).toEqual(pieces(4, 5));
+    have(walk, 10);
+    expect(have(walk, 9)).toEqual(pieces(9, 10));
+    expect(viewOf(walk.state, counters).status).toBe("uploading");
+    const other = new Walk();
+    other.settle(0, pending);
+    const haveWhole = (held: number) => other.receive({ type: "have", contribution: pending.id, pieces: held });
+    expect(haveWhole(1)).toEqual([]);
+    expect(haveWhole(0)).toEqual([{ type: "pieces", id: pending.id, lane: "ws", from: 0, to: 1 }]);
+    expect(haveWhole(1)).toEqual([]);
   });
 
   test("is not stalled while the relay confirms, however long it takes", () => {

@@ -16,15 +16,19 @@ export function takeProgress(
   }
 }
 
-/** The relay has `pieces` of the upload: the next ones follow. The same number again: what came next was damaged. */
+/**
+ * The relay has `pieces` of the upload: the next ones follow. The same number again: what came next was damaged. Fewer than before: it has
+ * lost some, since a link brings its messages in order.
+ */
 export function takeConfirmation(draft: Draft, id: Pending["id"], pieces: number): void {
   const { upload } = draft.state;
   const sending = sendingOf(draft.state);
-  if (sending?.id !== id || upload?.id !== id || (upload.held !== null && pieces < upload.held)) {
+  if (sending?.id !== id || upload?.id !== id) {
     return;
   }
   const again = pieces === upload.held;
-  const from = again ? pieces : Math.max(pieces, upload.sent);
+  const back = upload.held !== null && pieces <= upload.held;
+  const from = back ? pieces : Math.max(pieces, upload.sent);
   const to = Math.min(sending.pieces, pieces + PIECES_AHEAD);
   const movedMs = again ? upload.movedMs : draft.nowMs;
   set(draft, { upload: { ...upload, held: pieces, sent: Math.max(from, to), movedMs } });

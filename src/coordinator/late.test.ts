@@ -171,7 +171,7 @@ async function turns(): Promise<void> {
 }
 
 describe("what arrives between two rounds", () => {
-  for (const way of ["as it is", "sent in judging", "its relay is killed", "its link breaks"]) {
+  for (const way of ["as it is", "sent in judging", "its relay is killed", "its link breaks", "its piece is lost"]) {
     test(`waits for the next one and is merged with it: ${way}`, async () => {
       const { world, ada, bob, sent } = await bobsWorld();
       const wanted = way === "sent in judging" ? "judging" : "gathering";
@@ -192,8 +192,16 @@ describe("what arrives between two rounds", () => {
       } else if (way.includes("link")) {
         bob.pair.cut("cut");
         await bob.connect();
+      } else if (way.includes("piece")) {
+        const { keys } = createMemoryStore({ disk: world.disk });
+        await keys.delete((await keys.list("upload/")).find((name) => name.endsWith("/0")) ?? "");
       }
       await toNext(world, ada, bob);
+      if (way.includes("piece")) {
+        expect(bob.last("have")).toEqual({ type: "have", contribution: sent.id, pieces: 0 });
+        bob.send({ type: "piece", contribution: sent.id, index: 0, bytes: sent.message.payload });
+        await calm(world.host);
+      }
       expect(world.host.head().version).toBe(1);
       if (way.includes("link")) {
         bob.send(sent.message);

@@ -228,6 +228,26 @@ describe("a contribution in pieces", () => {
     expect(stored(world)).toBe(0);
   });
 
+  test("of which the store has lost a piece is asked for that and what follows, and not refused", async () => {
+    const { world, ada, upload } = await begun();
+    await upload.send(upload.offer, upload.piece(0), upload.piece(1), upload.piece(2));
+    const { keys } = createMemoryStore({ disk: world.disk });
+    const name = present(
+      (await keys.list("upload/")).find((one) => one.endsWith("/1")),
+      "its key",
+    );
+    await keys.delete(name);
+    await upload.send(upload.piece(3));
+    expect(upload.confirmed()).toEqual([0, 1, 2, 3, 1]);
+    expect(world.logged.at(-1)).toMatch(/piece 1 of 4 is lost; it is asked for again/);
+    expect(stored(world)).toBe(2);
+    await upload.send(upload.piece(1), upload.piece(2), upload.piece(3));
+    expect(upload.confirmed()).toEqual([2, 3, 4]);
+    await world.pass(1_000);
+    expect(ada.verdictOn(upload.id)).toBe("accepted");
+    expect(stored(world)).toBe(0);
+  });
+
   test("is forgotten when nothing of it comes for long, also by the next process", async () => {
     const long = { ...charter, round: { ...charter.round, trainMs: 10 * UPLOAD_IDLE_MS } };
     const { world, ada, upload } = await begun({ charter: long });

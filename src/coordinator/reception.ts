@@ -379,27 +379,36 @@ export class Reception {
   }
 
   #finish(peer: Peer, upload: Upload): Decision {
+    let mine = false;
     const read = async (): Promise<Whole | null> => {
       if (this.#uploads.of(upload.contributor) !== upload || upload.taken) {
         return null; // done already
       }
       upload.taken = true;
+      const payload = await this.#uploads.payload(upload);
+      if (payload === null) {
+        upload.taken = false;
+        this.#host.log(`Session ${peer.id}: piece ${upload.held} of ${upload.count} is lost; it is asked for again`);
+        this.#confirm(peer, upload);
+        return null;
+      }
+      mine = true;
       const { header, signature } = upload.offer;
-      return { header, signature, payload: await this.#uploads.payload(upload) };
+      return { header, signature, payload };
     };
     return this.#takeWhole(peer, read, {
       pieces: upload.count,
       bytes: upload.header.payload.bytes,
       wireBytes: ({ payload }) => encodeMessage(upload.offer).length + payload.length,
       wait: () => {
-        upload.taken = false;
+        [upload.taken, mine] = [false, false];
         this.#waiting.set(upload, peer);
         peer.send({ type: "have", contribution: upload.contribution, pieces: upload.count });
       },
       done: (gone) => {
-        if (gone) {
+        if (mine && gone) {
           upload.taken = false; // its sender will come back and offer it again
-        } else if (upload.taken) {
+        } else if (mine) {
           this.#drop(upload);
         }
       },

@@ -150,11 +150,18 @@ export class Uploads {
     return { type: "held" };
   }
 
-  /** All pieces, put together. */
-  async payload(upload: Upload): Promise<Bytes> {
+  /** All pieces, put together. Null where the store has lost one: then the upload goes back to that, and those after it come again, too. */
+  async payload(upload: Upload): Promise<Bytes | null> {
     const pieces: Bytes[] = [];
     for (let index = 0; index < upload.held; index += 1) {
-      pieces.push((await this.#options.keys.get(pieceKey(upload, index))) ?? new Uint8Array());
+      const piece = await this.#options.keys.get(pieceKey(upload, index));
+      if (piece === undefined) {
+        await this.#deletePieces(upload, index + 1);
+        upload.held = index;
+        upload.movedMs = this.#options.nowMs();
+        return null;
+      }
+      pieces.push(piece);
     }
     return concatBytes(pieces);
   }
@@ -175,7 +182,10 @@ export class Uploads {
     if (present === undefined) {
       await this.#options.keys.delete(offerKey(upload));
     }
-    const from = present?.contribution === upload.contribution ? present.held : 0;
+    await this.#deletePieces(upload, present?.contribution === upload.contribution ? present.held : 0);
+  }
+
+  async #deletePieces(upload: Upload, from: number): Promise<void> {
     for (let index = from; index < upload.held; index += 1) {
       await this.#options.keys.delete(pieceKey(upload, index));
     }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { floatBytes, digestOf, type Bytes, type ContributionId } from "../base/bytes.ts";
 import { BUSY_RETRY_MS } from "./live.ts";
+import { digestPieces, pieceAt } from "../protocol/pieces.ts";
 import { createMemoryStore } from "../store/memory.ts";
 import type { Keys } from "../store/store.ts";
 import { applyUpdate } from "../update/delta.ts";
@@ -215,6 +216,42 @@ describe("what arrives between two rounds", () => {
       expect(world.failures).toEqual([]);
     });
   }
+
+  test("may have been begun before: an upload that takes longer than its round is merged with the next, one that takes two is late", async () => {
+    for (const rounds of [1, 2]) {
+      const { world, ada, bob, sent } = await bobsWorld();
+      const { header, signature, payload } = sent.message;
+      const count = 6;
+      const send = async (index: number): Promise<void> => {
+        const { start, end } = pieceAt(index, { bytes: payload.length, count });
+        bob.send({ type: "piece", contribution: sent.id, index, bytes: payload.slice(start, end) });
+        await calm(world.host);
+      };
+      bob.send({ type: "offer", header, signature, pieces: digestPieces(payload, count) });
+      await calm(world.host);
+      await send(0);
+      for (let looks = 0; looks < 1_000 && world.host.view().phase !== "judging"; looks += 1) {
+        await world.pass(100);
+      }
+      await send(1);
+      await toNext(world, ada, bob);
+      expect(world.host.head().version).toBe(1);
+      await send(2);
+      const own = await ada.contribute();
+      if (rounds === 2) {
+        await world.pass(trainMs + graceMs);
+        expect(bob.verdictOn(sent.id)).toBe("late");
+        expect(world.disk.values.size).toBe(0);
+        continue;
+      }
+      for (const index of [3, 4, 5]) {
+        await send(index);
+        expect(bob.last("have")).toEqual({ type: "have", contribution: sent.id, pieces: index + 1 });
+      }
+      await world.pass(2 * (trainMs + graceMs) + BUSY_RETRY_MS);
+      expect([bob.verdictOn(sent.id), ada.verdictOn(own)]).toEqual(["accepted", "accepted"]);
+    }
+  });
 
   test("is one contribution of each: others are refused, and whoever goes on with them is shown out", async () => {
     const { world, bob, sent } = await bobsWorld();

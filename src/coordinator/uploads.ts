@@ -15,8 +15,8 @@ export const UPLOADS_MAX = 256;
 export const UPLOAD_BYTES_MAX = 1_073_741_824;
 /** An upload of which no piece has come for so long is forgotten. */
 export const UPLOAD_IDLE_MS = 600_000;
-/** One that has rested for so long gives way where there is no room for another: a piece takes 2 s at 1 Mbit/s. */
-export const UPLOAD_REST_MS = 30_000;
+/** One that has rested for so long gives way where there is no room for another: a piece takes 2 s at 1 Mbit/s, and 44 s at 48 kbit/s. */
+export const UPLOAD_REST_MS = 60_000;
 
 export type Offer = Extract<ContributorMessage, { readonly type: "offer" }>;
 export type Hash = (bytes: Bytes) => Promise<Digest>;

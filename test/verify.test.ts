@@ -67,7 +67,7 @@ async function look(served: Served, changes: { seen?: SeenEntry; verify?: null }
     fetchBlob: async (digest, bytesMax) => {
       const bytes = served.blobs.get(digest);
       if (bytes === undefined) {
-        throw new HeddleError("unreachable", "the relay does not have it");
+        throw new HeddleError("absent", "the relay does not have it");
       }
       if (bytes.length > bytesMax || digestOf(bytes) !== digest) {
         throw new HeddleError("integrity", "the bytes that arrived have another digest");

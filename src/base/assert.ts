@@ -31,6 +31,7 @@ export type ErrorCode =
   | "device-lost" // the GPU went away
   | "device-wrong" // the device computes wrong numbers (conformance self-test)
   | "unreachable" // the relay does not answer
+  | "absent" // the relay answers, and does not have what it was asked for
   | "taken" // an address or port of this machine cannot be had
   | "refused" // the relay does not let this device take part
   | "changed" // another relay or run than before is served there; another start takes part in that

@@ -1,8 +1,9 @@
 /**
  * How a device gets a version of the shared base: by the updates since the one that it holds, where these are known and smaller, from its
- * checkpoint otherwise.
+ * checkpoint otherwise. A relay that cannot be asked now is asked again: what it sheds load for, or is not there for, does not become
+ * a download many times as large.
  */
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, type ErrorCode } from "../base/assert.ts";
 import { bytesToFloats, digestOf, floatBytes, type Digest } from "../base/bytes.ts";
 import type { FetchBlob } from "../net/link.ts";
 import type { Charter } from "../protocol/charter.ts";
@@ -19,7 +20,10 @@ interface FetchBaseOptions {
   readonly fetchCheckpoint: FetchBlob;
 }
 
-/** The parameters [P] of `head`. Rejects with HeddleError "integrity" when what came is something else. */
+/** Why an update is not to be had at another try either: it is not there, or is something else. */
+const LOST: readonly ErrorCode[] = ["absent", "integrity", "limit"];
+
+/** The parameters [P] of `head`. Rejects with HeddleError "integrity" when what came is something else, and as the fetch does. */
 export async function fetchBase(head: VersionInfo, options: FetchBaseOptions): Promise<Float32Array<ArrayBuffer>> {
   const { held, earlier, charter, fetchBlob, fetchCheckpoint } = options;
   if (head.digest === held?.digest) {
@@ -40,7 +44,7 @@ export async function fetchBase(head: VersionInfo, options: FetchBaseOptions): P
   return params;
 }
 
-/** `params` [P] after all updates; null where one cannot be fetched or read: the checkpoint is left. */
+/** `params` [P] after all updates; null where one is lost or cannot be read: the checkpoint is left. Rejects where another try may bring it. */
 async function followUpdates(
   updates: readonly Update[],
   params: Float32Array<ArrayBuffer>,
@@ -49,7 +53,7 @@ async function followUpdates(
   const limits = { parameters: params.length, keepMax: charter.downlink.keep };
   let next = params;
   for (const { digest, bytes } of updates) {
-    const packed = await fetchBlob(digest, bytes).catch(() => null);
+    const packed = await fetchBlob(digest, bytes).catch(nullIfLost);
     const update = packed === null ? null : unpackUpdate(packed, limits);
     if (update?.ok !== true) {
       return null;
@@ -57,6 +61,13 @@ async function followUpdates(
     next = applyUpdate(next, update.value);
   }
   return next;
+}
+
+function nullIfLost(error: unknown): null {
+  if (error instanceof HeddleError && LOST.includes(error.code)) {
+    return null;
+  }
+  throw error;
 }
 
 type Update = NonNullable<VersionInfo["update"]>;

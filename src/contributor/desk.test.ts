@@ -70,7 +70,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
     terms: faults.terms,
     pieceBytes: PIECE_BYTES,
     hash: async (bytes) => digestOf(bytes),
-    fetchBlob: async (digest) => served.get(digest) ?? Promise.reject(new HeddleError("unreachable", "gone")),
+    fetchBlob: async (digest) => served.get(digest) ?? Promise.reject(new HeddleError("absent", "gone")),
     store: { ...store, keys, blobs },
     createWork: async () => ({
       train: async ({ stepsMax, id }: TrainAssignment, from: Float32Array, { firstStep }: TrainOptions) => {

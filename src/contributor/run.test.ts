@@ -85,6 +85,26 @@ describe("createContributor()", () => {
     expect(stage.fetched.at(-1)).toBe(stage.head.digest);
   });
 
+  test("asks again for the updates while the relay is away, and for no checkpoint", async () => {
+    const stage = new Stage();
+    stage.contributor.start();
+    await stage.pass(500);
+    stage.fetched.length = 0;
+    stage.unreachable = true;
+    const next = stage.advance();
+    stage.say({ type: "version", head: stage.head });
+    await stage.pass(2_500);
+    expect(stage.contributor.view()).toMatchObject({
+      version: 0,
+      sentence: expect.stringContaining("does not answer"),
+    });
+    stage.unreachable = false;
+    await stage.pass(1_500);
+    expect(stage.contributor.parameters()).toEqual(next);
+    expect(stage.fetched.length).toBe(4);
+    expect(new Set(stage.fetched)).toEqual(new Set([stage.head.update?.digest]));
+  });
+
   test.each([
     ["by the updates that it missed", true],
     ["by the checkpoint where it does not know them", false],

@@ -34,8 +34,8 @@ import type { CreateWork, EngineInUse, JobOptions } from "./work.ts";
 
 export type { OpenRtc } from "./lanes.ts";
 
-/** What may be over at the next try: the relay is away, the GPU was taken, a proxy has changed what came. */
-const PASSING: readonly ErrorCode[] = ["unreachable", "device-lost", "integrity"];
+/** What may be over at the next try: the relay is away or has moved on, the GPU was taken, a proxy has changed what came. */
+const PASSING: readonly ErrorCode[] = ["unreachable", "absent", "device-lost", "integrity"];
 /** The person's page is told at most this often: drawing takes a frame's time on slow machines, and one in twenty may be late. */
 const VIEW_MS = 500;
 

@@ -390,7 +390,7 @@ async function fetchAs(fetchBlob: FetchBlob, digest: Digest, bytesMax: number): 
   try {
     return { type: "bytes", bytes: await fetchBlob(digest, bytesMax) };
   } catch (error) {
-    if (error instanceof HeddleError && error.code === "unreachable") {
+    if (error instanceof HeddleError && (error.code === "absent" || error.code === "unreachable")) {
       return { type: "gone" };
     }
     if (error instanceof HeddleError && (error.code === "integrity" || error.code === "limit")) {

@@ -171,7 +171,25 @@ describe("createBlobFetcher()", () => {
     };
     await expect(fetcher({ triesMax: 3 })(digest, blob.length)).rejects.toMatchObject({ code: "unreachable" });
     expect(requests).toBe(3);
-    await expect(fetcher()(digestOf(Uint8Array.of(7)), 1)).rejects.toMatchObject({ code: "unreachable" });
+  });
+
+  test("createBlobFetcher() tells what is not there from a relay that does not answer, at the first answer", async () => {
+    let requests = 0;
+    let status = 404;
+    intercept = (_, response) => {
+      requests += 1;
+      response.writeHead(status).end();
+      return true;
+    };
+    await expect(fetcher()(digest, blob.length)).rejects.toMatchObject({ code: "absent" });
+    status = 410;
+    await expect(fetcher()(digest, blob.length)).rejects.toMatchObject({ code: "absent" });
+    expect(requests).toBe(2);
+    server.close();
+    server.closeAllConnections();
+    await expect(fetcher()(digest, blob.length)).rejects.toMatchObject({ code: "unreachable" });
+    server.listen(Number(new URL(origin).port), "127.0.0.1");
+    await once(server, "listening");
   });
 
   test("createBlobFetcher() gives up on a relay that goes silent or brings nothing new", async () => {

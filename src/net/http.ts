@@ -47,7 +47,7 @@ interface Download {
 
 /**
  * The fetch rejects with HeddleError: "limit" when the blob is larger than `bytesMax`, "integrity" when it has another
- * SHA-256, "unreachable" when the relay does not have it or cannot be reached.
+ * SHA-256, "absent" when the relay does not have it, "unreachable" when it cannot be reached or has no room to answer.
  */
 export function createBlobFetcher({
   origin,
@@ -134,8 +134,8 @@ async function fetchPiece({ url, fetch, chunkBytes, stallMs }: PieceOptions, dow
 /** Checks an answer's head, takes memory at the first one, and returns where in the blob its body begins. */
 function beginPiece(response: Response, download: Download): number {
   const { digest, bytesMax } = download;
-  if (response.status === 404) {
-    throw new HeddleError("unreachable", `Cannot fetch blob ${digest}: the relay does not have it`);
+  if (response.status === 404 || response.status === 410) {
+    throw new HeddleError("absent", `Cannot fetch blob ${digest}: the relay does not have it`);
   }
   if (saysLater(response)) {
     throw new Later(response);

@@ -116,12 +116,14 @@ export function createNetwork(clock: Clock, rng: Rng, faults: NetworkFaults, opt
     fetchBlob: async (from, digest, bytesMax) => {
       onCrossing?.({ process: from, way: "up", bytes: request.upBytes, blob: digest });
       await sleep(from.clock, pipes.take(from, "up", { bytes: request.upBytes, urgent: true }) + delayMs());
-      const bytes = chance(faults.failShare) ? undefined : await network.listener?.blob(digest);
+      const listener = chance(faults.failShare) ? null : network.listener;
+      const bytes = await listener?.blob(digest);
       const weight = request.downBytes + (bytes === undefined ? 0 : weigh(bytes, "blob", "down"));
       onCrossing?.({ process: from, way: "down", bytes: weight, blob: digest });
       await sleep(from.clock, pipes.take(from, "down", { bytes: weight, urgent: false }) + delayMs());
       if (bytes === undefined || bytes.length > bytesMax) {
-        throw new HeddleError("unreachable", `Cannot fetch ${digest}: the relay does not serve it now`);
+        const code = listener === null ? "unreachable" : "absent";
+        throw new HeddleError(code, `Cannot fetch ${digest}: the relay does not serve it now`);
       }
       if (digestOf(bytes) !== digest) {
         throw new HeddleError("integrity", `Cannot fetch ${digest}: the bytes have another digest`);

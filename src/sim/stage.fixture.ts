@@ -1,5 +1,6 @@
 /** A relay that does what a test says, and a contributor of it: the session runner over the twin, memory links and a virtual clock. */
 import { expect } from "vitest";
+import { HeddleError } from "../base/assert.ts";
 import { digestOf, floatBytes, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
 import { createCorpus } from "../data/corpus.ts";
@@ -94,6 +95,8 @@ export class Stage {
     [firstHead.digest, floatBytes(initial)],
   ]);
   readonly fetched: Digest[] = [];
+  /** No blob can be fetched meanwhile. */
+  unreachable = false;
   readonly views: ContributorView[] = [];
   /** What arrived, as messages, as bytes, and on which lane. */
   readonly got: { readonly message: ContributorMessage; readonly bytes: Bytes; readonly lane: "ws" | "rtc" }[] = [];
@@ -108,9 +111,12 @@ export class Stage {
       ...(options.rtc === true ? { openRtc: ({ attach }) => Promise.resolve(this.#pair(attach, "rtc")) } : {}),
       fetchBlob: async (digest) => {
         this.fetched.push(digest);
+        if (this.unreachable) {
+          throw new HeddleError("unreachable", "The relay does not answer");
+        }
         const bytes = this.blobs.get(digest);
         if (bytes === undefined) {
-          throw new Error("No such blob");
+          throw new HeddleError("absent", "No such blob");
         }
         return bytes;
       },

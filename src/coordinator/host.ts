@@ -5,7 +5,6 @@
  */
 import { HeddleError } from "../base/assert.ts";
 import { digestOf, floatBytes, fromHex, type Bytes, type ContributorId, type Digest } from "../base/bytes.ts";
-import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
 import type { Attach, Lane, Link } from "../net/link.ts";
 import { charterDigest, checkCharter } from "../protocol/charter-codec.ts";
@@ -25,7 +24,7 @@ import { Door, type AttachArrival, type DoorHost } from "./door.ts";
 import type { Fact } from "./fact.ts";
 import { createGate, PREFIX_SHARE, type GateOptions } from "./gate.ts";
 import { Introductions } from "./introductions.ts";
-import { openJournal, type Journal } from "./journal.ts";
+import { openJournal, type Journal, type JournalOptions } from "./journal.ts";
 import {
   hasWork,
   startState,
@@ -46,17 +45,14 @@ import { Workbench } from "./workbench.ts";
 
 export type { Referee } from "./base.ts";
 
-export interface CoordinatorOptions {
+export interface CoordinatorOptions extends Omit<JournalOptions, "log"> {
   readonly store: Store;
   readonly charter: Charter;
   /** Parameters [P] of version 0; used when the run begins. */
   readonly initial: () => Float32Array<ArrayBuffer>;
-  readonly clock: Clock;
   readonly rng: Rng;
   /** The relay's: signs the ledger, and the relay's part of a session. */
   readonly key: DeviceKey;
-  /** Of the lease that this process holds among several that share the store; absent where no other can write. */
-  readonly epoch?: number;
   readonly verify: VerifySignature;
   /** SHA-256 of what arrives, off the main path where it is many megabytes. */
   readonly hash?: Hash;
@@ -115,13 +111,12 @@ export interface CoordinatorHost {
  * for a charter that cannot be used, "store" for a store of another run or relay, "integrity" for a damaged one.
  */
 export async function createCoordinatorHost(options: CoordinatorOptions): Promise<CoordinatorHost> {
-  const { store, charter, clock, key, epoch } = options;
-  const lead = epoch === undefined ? {} : { epoch };
+  const { store, charter, clock } = options;
   const valid = checkCharter(charter);
   if (!valid.ok) {
     throw new HeddleError("bad-input", `Cannot begin a run: ${valid.detail}`);
   }
-  const { journal, durable: found, superfluous, entries } = await openJournal({ log: store.log, key, clock, ...lead });
+  const { journal, durable: found, superfluous, entries } = await openJournal({ ...options, log: store.log });
   entries.forEach((entry) => options.onEntry?.(entry));
   if (found !== null && found.run !== charterDigest(charter)) {
     throw new HeddleError("store", `Cannot go on with the run: the store holds run ${found.run}, not this charter's`);

@@ -1,8 +1,10 @@
 import { expect, test } from "vitest";
-import { digestOf, type ContributionId } from "../base/bytes.ts";
+import { digestOf, type Bytes, type ContributionId } from "../base/bytes.ts";
+import { verifyChain } from "../protocol/chain.ts";
 import { countingBytes } from "../protocol/examples.ts";
-import { createMemoryStore } from "../store/memory.ts";
-import { openJournal } from "./journal.ts";
+import { createMemoryDisk, createMemoryStore } from "../store/memory.ts";
+import type { Log } from "../store/store.ts";
+import { followJournal, openJournal, type Fold } from "./journal.ts";
 import { TestClock } from "./rehearsal.fixture.ts";
 import { GOOD, Stage } from "./stage.fixture.ts";
 import { ROUNDS_KEPT } from "./state.ts";
@@ -36,4 +38,108 @@ test("openJournal() does not call superfluous what the last merge let go and a c
   const { superfluous } = await open();
   expect(superfluous).not.toContain(payload.digest);
   expect(superfluous.length).toBeGreaterThan(0);
+});
+
+/** Some rounds, and what opens a copy of their ledger and counts the entries that are read. */
+async function ledger() {
+  const stage = new Stage(() => undefined);
+  stage.join("ada");
+  for (let round = 1; round <= ROUNDS_KEPT + 2; round += 1) {
+    stage.ready("ada");
+    const id = stage.contribute("ada");
+    stage.ready("ada");
+    stage.measure(id, GOOD);
+    stage.merge();
+  }
+  const key = { publicKey: countingBytes(32), sign: async () => countingBytes(64) };
+  const disk = createMemoryDisk();
+  const { log } = createMemoryStore({ disk });
+  const { journal } = await openJournal({ log, key, clock: new TestClock() });
+  for (const { event, timeMs } of stage.log) {
+    await journal.append([event], timeMs);
+  }
+  /** Opens a copy of the ledger with what is known of it, for the process of this epoch. */
+  const open = async (known: Fold | null, entries: readonly Bytes[] = disk.entries) => {
+    const copy = createMemoryDisk();
+    copy.entries.push(...entries);
+    const { log: inner } = createMemoryStore({ disk: copy });
+    let read = 0;
+    const counted: Log = {
+      ...inner,
+      read: async (from, count) => {
+        const got = await inner.read(from, count);
+        read += got.length;
+        return got;
+      },
+    };
+    const opened = await openJournal({ log: counted, key, epoch: 1, known, clock: new TestClock() });
+    await opened.journal.append([{ type: "paused" }], 9);
+    const { ok } = await verifyChain(copy.entries, { verify: null });
+    return { read, ok, written: copy.entries.slice(entries.length), opened };
+  };
+  /** What a follower knows that has read the first entries. */
+  const foldOf = async (entries: readonly Bytes[]): Promise<Fold> => {
+    const begun = createMemoryDisk();
+    begun.entries.push(entries[0] as Bytes);
+    const follower = await followJournal(createMemoryStore({ disk: begun }).log);
+    follower.take(entries.slice(1));
+    return follower.fold();
+  };
+  return { entries: disk.entries, open, foldOf };
+}
+
+test("openJournal() reads what is not known alone, and comes to the same as from the whole ledger", async () => {
+  const { entries, open, foldOf } = await ledger();
+  const whole = await open(null);
+  expect([whole.read, whole.ok, entries.length > 20]).toEqual([entries.length, true, true]);
+  expect(whole.opened.superfluous.length).toBeGreaterThan(0);
+  for (let length = 1; length <= entries.length; length += 1) {
+    const known = await foldOf(entries.slice(0, length));
+    const { read, ok, written, opened } = await open(known);
+    expect({ read, ok, written }).toEqual({ read: entries.length - length + 1, ok: true, written: whole.written });
+    expect([opened.durable, opened.superfluous]).toEqual([whole.opened.durable, whole.opened.superfluous]);
+    expect(known, "what is handed on stays what it was").toEqual(await foldOf(entries.slice(0, length)));
+  }
+});
+
+test("openJournal() reads all where the log does not hold what is known: never stored, lost, or another's", async () => {
+  const { entries, open, foldOf } = await ledger();
+  const known = await foldOf(entries);
+  const short = await open(known, entries.slice(0, -1));
+  expect([short.read, short.ok]).toEqual([entries.length - 1, true]);
+  const { written } = await open(null, entries.slice(0, -1)); // another entry in the place of the last one
+  const other = [...entries.slice(0, -1), written[1] as Bytes];
+  await expect(open(known, other)).rejects.toMatchObject({ code: "integrity" }); // as whoever reads all says
+  const forged = await foldOf([...entries, ...(await open(null)).written]);
+  const { read, ok } = await open(forged);
+  expect([read, ok]).toEqual([entries.length, true]);
+});
+
+test("openJournal() reads what a leader of before still writes once, and not the rest again", async () => {
+  const { entries, foldOf } = await ledger();
+  const disk = createMemoryDisk();
+  disk.entries.push(...entries);
+  const { log } = createMemoryStore({ disk });
+  const key = { publicKey: countingBytes(32), sign: async () => countingBytes(64) };
+  const before = await openJournal({ log, key, epoch: 1, clock: new TestClock() });
+  const known = await foldOf(entries);
+  let [read, late] = [0, 3];
+  const racing: Log = {
+    ...log,
+    read: async (from, count) => {
+      const got = await log.read(from, count);
+      read += got.length;
+      return got;
+    },
+    append: async (after, written) => {
+      if (late > 0) {
+        late -= 1;
+        await before.journal.append([{ type: late % 2 === 0 ? "paused" : "resumed" }], 9);
+      }
+      return log.append(after, written);
+    },
+  };
+  const { journal, durable } = await openJournal({ log: racing, key, epoch: 2, known, clock: new TestClock() });
+  expect([read, durable?.epoch, durable?.paused, journal.length()]).toEqual([5, 2, true, entries.length + 5]);
+  await expect(before.journal.append([{ type: "resumed" }], 9)).rejects.toMatchObject({ code: "store" });
 });

@@ -2,17 +2,18 @@
  * The ledger on its store: read and folded when the relay starts, appended to ever after. An entry is durable before
  * `append` resolves, and nobody is told of an event earlier. A second process that writes to the same log is noticed and
  * stops this one; processes that take turns (`store/lease.ts`) enter it when they begin, so that the one of before is stopped.
+ * Who has followed the ledger until then hands on what it knows, and only what came after that is read.
  */
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, present } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
-import { equalBytes, type Bytes, type Digest } from "../base/bytes.ts";
+import { digestOf, equalBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { appendEntry, EMPTY_CHAIN, linkEntry, type ChainHead, type SignedEntry } from "../protocol/chain.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
 import { entriesOf, type Log } from "../store/store.ts";
 import { applyEvent, blobsOf, type DurableState } from "./state.ts";
 
-/** How often the log is read to get ahead of a leader that is still writing. */
+/** How often the log is read on to get ahead of a leader that is still writing. */
 const READINGS_MAX = 100;
 
 export interface Journal {
@@ -22,11 +23,21 @@ export interface Journal {
   length(): number;
 }
 
+/** What the first entries of a ledger come to: a function of these alone. Nothing of it is ever changed, so it can be shared. */
+export interface Fold {
+  readonly chain: ChainHead;
+  readonly durable: DurableState | null;
+  /** Before the last merge or skip, which has made some of its blobs superfluous; null before the first. */
+  readonly before: DurableState | null;
+}
+
 export interface JournalOptions {
   readonly log: Log;
   readonly key: DeviceKey;
-  /** Of this process among several that share the store; absent where no other can write. */
+  /** Of the lease that this process holds among several that share the store; absent where no other can write. */
   readonly epoch?: number;
+  /** Of what this process has read of the same log, however long ago. Not believed where the log has other entries. */
+  readonly known?: Fold | null;
   readonly clock: Clock;
 }
 
@@ -41,20 +52,31 @@ export interface OpenJournal {
 }
 
 /**
- * Reads the whole log and, where there is an epoch, enters that this process leads: from then on nothing that a leader of
- * before still appends is taken. Rejects with HeddleError "integrity" when the log's chain is broken, "store" when another
- * key wrote it or a later epoch is in it.
+ * Reads the log, all or what is not `known`, and, where there is an epoch, enters that this process leads: from then on nothing
+ * that a leader of before still appends is taken. Rejects with HeddleError "integrity" when the log's chain is broken, "store"
+ * when another key wrote it or a later epoch is in it.
  */
 export async function openJournal(options: JournalOptions): Promise<OpenJournal> {
-  const { epoch, clock } = options;
+  const { log, epoch, known = null, clock } = options;
+  let fold = known !== null && (await beginsWith(log, known)) ? known : NOTHING_READ;
   for (let reading = 0; reading < READINGS_MAX; reading += 1) {
-    const { chain, durable, superfluous } = await readLog(options);
+    for await (const bytes of entriesOf(log, fold.chain.length)) {
+      ({ fold } = foldEntry(fold, bytes));
+    }
+    const { chain, durable } = fold;
     const writer = new Writer(options, chain);
     const journal: Journal = {
       append: (events, timeMs) => writer.append(events, timeMs),
       length: () => writer.length,
     };
-    if (durable === null || epoch === undefined) {
+    if (durable === null) {
+      return { journal, durable, superfluous: [], entries: [] };
+    }
+    if (!equalBytes(durable.relay, options.key.publicKey)) {
+      throw new HeddleError("store", "Cannot open the ledger: it belongs to another relay's key");
+    }
+    const superfluous = superfluousAfter(fold);
+    if (epoch === undefined) {
       return { journal, durable, superfluous, entries: [] };
     }
     if (epoch <= durable.epoch) {
@@ -73,56 +95,46 @@ export async function openJournal(options: JournalOptions): Promise<OpenJournal>
   throw new HeddleError("store", "Cannot lead the run: another process goes on writing its ledger");
 }
 
-interface ReadLog {
-  readonly chain: ChainHead;
-  readonly durable: DurableState | null;
-  readonly superfluous: readonly Digest[];
-}
+const NOTHING_READ: Fold = { chain: EMPTY_CHAIN, durable: null, before: null };
 
-async function readLog({ log, key }: JournalOptions): Promise<ReadLog> {
-  let fold: Fold = NOTHING_READ;
-  let before = new Set<Digest>();
-  for await (const bytes of entriesOf(log)) {
-    const next = foldEntry(fold, bytes);
-    const { type } = next.entry.event;
-    if (fold.durable !== null && (type === "merged" || type === "skipped")) {
-      before = blobsOf(fold.durable);
-    }
-    fold = next;
-  }
-  const { chain, durable } = fold;
-  if (durable !== null && !equalBytes(durable.relay, key.publicKey)) {
-    throw new HeddleError("store", "Cannot open the ledger: it belongs to another relay's key");
-  }
-  const kept = durable === null ? new Set<Digest>() : blobsOf(durable); // what was let go may have come again since
-  const superfluous = [...before].filter((digest) => !kept.has(digest));
-  return { chain, durable, superfluous };
+/**
+ * Whether the log's first entries are those of `fold`: the last one's digest says so, since each entry holds that of the one before.
+ * Entries that were only told of (`relay/news.ts`) may never have been stored, and a store may have lost some.
+ */
+async function beginsWith(log: Log, { chain }: Fold): Promise<boolean> {
+  const [last] = chain.length === 0 ? [] : await log.read(chain.length - 1, 1);
+  return last !== undefined && digestOf(last) === chain.digest;
 }
-
-/** What the entries so far come to. */
-interface Fold {
-  readonly chain: ChainHead;
-  readonly durable: DurableState | null;
-}
-
-const NOTHING_READ: Fold = { chain: EMPTY_CHAIN, durable: null };
 
 /** Takes the next entry in. Throws HeddleError "integrity" when it does not continue the chain. */
 function foldEntry(
-  { chain, durable }: Fold,
+  { chain, durable, before }: Fold,
   bytes: Bytes,
-): Fold & { readonly durable: DurableState; readonly entry: SignedEntry } {
+): { readonly fold: Fold; readonly entry: SignedEntry } {
   const linked = linkEntry(chain, bytes);
   if (!linked.ok) {
     throw new HeddleError("integrity", `Cannot open the ledger: entry ${chain.length}: ${linked.detail}`);
   }
-  const { event, timeMs } = linked.value.entry;
-  return { entry: linked.value.entry, chain: linked.value.chain, durable: applyEvent(durable, event, timeMs) };
+  const { entry, chain: next } = linked.value;
+  const { event, timeMs } = entry;
+  const endsRound = event.type === "merged" || event.type === "skipped";
+  const fold = { chain: next, durable: applyEvent(durable, event, timeMs), before: endsRound ? durable : before };
+  return { entry, fold };
+}
+
+function superfluousAfter({ durable, before }: Fold): Digest[] {
+  if (durable === null || before === null) {
+    return [];
+  }
+  const kept = blobsOf(durable); // what was let go may have come again since
+  return [...blobsOf(before)].filter((digest) => !kept.has(digest));
 }
 
 /** The ledger as one reads it who does not write: the leader's, in another process. */
 export interface Follower {
-  /** The fold of what has been read. */
+  /** What has been read, to be handed on. */
+  fold(): Fold;
+  /** The fold's state. */
   durable(): DurableState;
   /** Entries taken in. */
   length(): number;
@@ -137,7 +149,7 @@ export async function followJournal(log: Log): Promise<Follower> {
   let fold: Fold = NOTHING_READ;
   const takeOne = (bytes: Bytes): SignedEntry => {
     const next = foldEntry(fold, bytes);
-    fold = next;
+    ({ fold } = next);
     return next.entry;
   };
   const catchUp = async (): Promise<readonly SignedEntry[]> => {
@@ -152,7 +164,8 @@ export async function followJournal(log: Log): Promise<Follower> {
     throw new HeddleError("store", "Cannot follow the ledger: no run has begun");
   }
   return {
-    durable: () => fold.durable as DurableState,
+    fold: () => fold,
+    durable: () => present(fold.durable, "the ledger's start"),
     length: () => fold.chain.length,
     take: (entries) => entries.map(takeOne),
     catchUp,

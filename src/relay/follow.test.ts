@@ -147,6 +147,22 @@ test("a new leader ends the links of the one before; a deposed one is not heard 
   expect([run.leader(), after.reasons()]).toEqual(["process 3 on c", []]);
 });
 
+test("follow() hands on what it has read to whoever takes the lead, who reads the rest alone", async () => {
+  const world = await worldOf();
+  expect(world.following.fold()).toBeNull();
+  await world.beat(BEAT, () => world.runs.length === 1);
+  world.following.turnAway();
+  await world.journal.append([{ type: "paused" }, { type: "resumed" }, { type: "paused" }], 2);
+  const read = vi.spyOn(world.store.log, "read");
+  const known = world.following.fold();
+  const { durable } = await openJournal({ ...world.journalOptions, epoch: 2, known });
+  expect([known?.chain.length, durable?.paused, durable?.epoch]).toEqual([2, true, 2]);
+  expect(read.mock.calls).toEqual([
+    [1, 1],
+    [2, 3],
+  ]);
+});
+
 test("follow() would take the lead, until it is closed", async () => {
   const world = await worldOf();
   const ask = (): Promise<Bytes> => world.leader.request(CANDIDATE_SUBJECT, new Uint8Array(), 200);

@@ -5,7 +5,7 @@
  */
 import { createTurn } from "../base/turn.ts";
 import { HeddleError } from "../base/assert.ts";
-import { followJournal, type Follower } from "../coordinator/journal.ts";
+import { followJournal, type Fold, type Follower } from "../coordinator/journal.ts";
 import { startState } from "../coordinator/live.ts";
 import { operatorViewOf, createPublicRecord, viewOf, type OperatorView } from "../coordinator/view.ts";
 import { openEdge, randomEdge, type AnswerRtc, type Edge } from "../net/bus-link.ts";
@@ -50,6 +50,8 @@ export interface FollowedRun extends Source {
 export interface Following {
   /** Takes no heed of leaders any more, its own beats among them; links go on. */
   turnAway(): void;
+  /** What has been read of the ledger; null where no leader was heard yet. */
+  fold(): Fold | null;
   /** Ends all links with `reason`, and follows no more. */
   close(reason: string): Promise<void>;
 }
@@ -77,6 +79,7 @@ export async function follow(options: FollowOptions): Promise<Following> {
   const turnAway = (): void => unsubscribe.splice(0).forEach((end) => end());
   return {
     turnAway,
+    fold: () => following.fold(),
     close: async (reason) => {
       turnAway();
       await following.close(reason);
@@ -136,6 +139,10 @@ class Followed {
     } else {
       await this.#catchUp();
     }
+  }
+
+  fold(): Fold | null {
+    return this.#run?.ledger.fold() ?? null;
   }
 
   async close(reason: string): Promise<void> {

@@ -3,6 +3,7 @@
  * lease: then it takes the links that edges carry to it, and says on the bus what they need to know.
  */
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
+import type { Fold } from "../coordinator/journal.ts";
 import { initialParameters, parameterLayout } from "../model/layout.ts";
 import { acceptEdges, type AnswerRtc, type EdgeAcceptor } from "../net/bus-link.ts";
 import { verifySignature } from "../net/device-key.ts";
@@ -39,8 +40,13 @@ export interface LeadOptions {
   readonly key: DeviceKey;
   /** Answers offers that came over this relay's own links. */
   readonly answerRtc: AnswerRtc;
-  /** The other relays of this run; null where there are none. */
-  readonly among: { readonly bus: Bus; readonly lease: Lease; readonly name: string } | null;
+  /** The other relays of this run, and what following one of them has read of the ledger; null where there are none. */
+  readonly among: {
+    readonly bus: Bus;
+    readonly lease: Lease;
+    readonly name: string;
+    readonly known: Fold | null;
+  } | null;
   /** The run has changed, and `version` is new. */
   readonly onChange: (version: VersionView | null) => void;
   readonly onDrained: () => void;
@@ -97,7 +103,7 @@ async function open(
     clock: systemClock,
     rng: createSecretRng(),
     key,
-    ...(among === null ? {} : { epoch: among.lease.epoch }),
+    ...(among === null ? {} : { epoch: among.lease.epoch, known: among.known }),
     verify: verifySignature,
     hash: hashBytes,
     gate: { prefixShare: config.prefixShare, relays: () => 1 + (edges?.edges() ?? 0) },

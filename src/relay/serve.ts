@@ -144,7 +144,7 @@ export class Relay {
       this.#fail(new Error(reason));
     });
     const key = await loadStoredKey(store.keys, KEY_FILE);
-    await this.#lead({ store, key, among: { bus, lease, name: this.#name } });
+    await this.#lead({ store, key, among: { bus, lease, name: this.#name, known: following.fold() } });
     await following.close("This relay leads the run now; come back");
   }
 

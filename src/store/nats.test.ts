@@ -38,10 +38,13 @@ async function damage(nats: Nats, name: string, digest: Digest): Promise<void> {
   await nats.manage(async (manager) => {
     const piece = await manager.streams.getMessage(stream, { last_by_subj: subject });
     await manager.jetstream().publish(subject, new Uint8Array(piece?.data.length ?? 0));
-    await vi.waitUntil(async () => {
-      const { cluster } = await manager.streams.info(stream);
-      return (cluster?.replicas ?? []).every(({ current, lag = 0 }) => current && lag === 0);
-    });
+    await vi.waitUntil(
+      async () => {
+        const { cluster } = await manager.streams.info(stream);
+        return (cluster?.replicas ?? []).every(({ current, lag = 0 }) => current && lag === 0);
+      },
+      { timeout: 30_000, interval: 50 },
+    );
   });
 }
 

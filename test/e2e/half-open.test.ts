@@ -37,7 +37,7 @@ test("relay and contributor each notice within 15 s that the other is stopped, a
   const back = later((event) => event["lane"] === "rtc", 60_000);
   process.kill(relay.pid, "SIGCONT");
   await back;
-  expect(await connected()).toBe(1);
+  await expect.poll(connected, { timeout: 5_000 }).toBe(1);
 
   process.kill(contributor.pid, "SIGSTOP");
   await expect.poll(connected, { timeout: DEAD_MS + SLACK_MS, interval: 200 }).toBe(0);

@@ -64,7 +64,7 @@ async function goesOver(gpu: Running): Promise<void> {
 describe("a running run", () => {
   test("accepts a second contributor on Node, over WebRTC", async () => {
     const node = await joins("node", ["--threads", "1", "--engine", "wasm"]);
-    expect(node.events.some(({ lane }) => lane === "rtc")).toBe(true);
+    await node.waitFor(({ lane }) => lane === "rtc");
   });
 
   test("accepts one on Node that was told to use the WebSocket", async () => {

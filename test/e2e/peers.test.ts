@@ -44,7 +44,7 @@ async function join(
     ...args,
   ]);
   running.push(joined);
-  await joined.waitFor(({ status }) => status === "training", 30_000);
+  await joined.waitFor(({ status }) => status === "training");
   const read = await readMetrics(dir);
   return { http: http(read) - before, read, joined };
 }

@@ -73,7 +73,7 @@ test("relays that share a run carry its contributors; killed or drained, nothing
   const goesOn = async (): Promise<void> => {
     const before = contributors.map((contributor) => acceptedOf(contributor).length);
     await vi.waitUntil(() => contributors.every((one, i) => acceptedOf(one).length > (before[i] ?? 0)), {
-      timeout: 25_000,
+      timeout: 60_000,
       interval: 50,
     });
   };
@@ -100,7 +100,7 @@ test("relays that share a run carry its contributors; killed or drained, nothing
   expect((await adminOf(fourth.dir)("pause")).code).toBe(0);
   const runOf = async ({ port }: Relay): Promise<RunView> =>
     (await (await fetch(`http://127.0.0.1:${port}/api/run`)).json()) as RunView;
-  await vi.waitUntil(async () => (await runOf(fourth)).phase === "paused", { timeout: 10_000 });
+  await vi.waitUntil(async () => (await runOf(fourth)).phase === "paused", { timeout: 30_000 });
   const store = await openNatsStore(nats.address());
   const entries = (await store.log.read(0, await store.log.length())).map((bytes) => {
     const entry = decodeEntry(bytes);
@@ -111,7 +111,7 @@ test("relays that share a run carry its contributors; killed or drained, nothing
     event.type === "judged" && event.verdict.type === "accepted" ? [event.contribution as string] : [],
   );
   const merges = entries.filter((event) => event.type === "merged");
-  await vi.waitUntil(() => contributors.flatMap(acceptedOf).length >= accepted.length, { timeout: 5_000 });
+  await vi.waitUntil(() => contributors.flatMap(acceptedOf).length >= accepted.length, { timeout: 30_000 });
   expect(contributors.flatMap(acceptedOf).sort(), "told = accepted").toEqual([...accepted].sort());
   expect(merges.flatMap(({ contributions }) => contributions as readonly string[]).sort(), "merged once").toEqual(
     [...accepted].sort(),

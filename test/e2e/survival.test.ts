@@ -26,7 +26,7 @@ test("a page goes on contributing after the browser's GPU process has crashed", 
   await beginContributing(page);
   const facts = page.locator("#device-facts");
   await expect
-    .poll(() => facts.innerText(), { timeout: 20_000 })
+    .poll(() => facts.innerText(), { timeout: 60_000 })
     .toContain("processor trains while the GPU gets ready");
   await expect.poll(() => facts.innerText(), { timeout: 120_000 }).toContain("GPU, by WebGPU");
   // One of the processor's may still be judged; the next is the GPU's.

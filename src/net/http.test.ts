@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
 import { createMemoryDisk, createMemoryStore } from "../store/memory.ts";
-import { createBlobFetcher } from "./http.ts";
+import { createBlobFetcher, LEFT_MS } from "./http.ts";
 import { serveBlob } from "./serve-blob.ts";
 
 const rng = createRng("http");
@@ -32,8 +32,7 @@ beforeEach(async () => {
       void serveBlob({ request, response, digest: request.url?.slice(6) ?? "", blobs, isPublic, onSent });
     }
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
+  await listen(0);
   origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 });
 afterEach(async () => {
@@ -41,6 +40,11 @@ afterEach(async () => {
   server.close();
   await once(server, "close");
 });
+
+async function listen(port: number): Promise<void> {
+  server.listen(port, "127.0.0.1");
+  await once(server, "listening");
+}
 
 function fetcher(options: Partial<Parameters<typeof createBlobFetcher>[0]> = {}) {
   return createBlobFetcher({ origin, chunkBytes: 1_000_000, wait: () => Promise.resolve(), ...options });
@@ -130,13 +134,111 @@ describe("createBlobFetcher()", () => {
       response.writeHead(429, { "retry-after": ["2", "9999", "soon"][refusals - 1] ?? "" }).end();
       return true;
     };
-    expect(digestOf(await fetcher({ wait })(digest, blob.length))).toBe(digest);
-    expect(waits).toEqual([2_000, 5_000, 1_000]);
+    const random = (): number => 0.5;
+    expect(digestOf(await fetcher({ wait, random })(digest, blob.length))).toBe(digest);
+    expect(waits).toEqual([2_500, 6_250, 1_000]);
     intercept = (_, response) => {
       response.writeHead(503).end();
       return true;
     };
     await expect(fetcher({ wait })(digest, blob.length)).rejects.toMatchObject({ code: "unreachable" });
+  });
+
+  test.each([
+    ["in the same fetch", 1_500, 1],
+    ["and of pauses between fetches", 2_500, 2],
+    ["and of pauses between fetches", 60_000, 15],
+  ])("createBlobFetcher() goes on after a restart of the relay, %s, down for %i ms", async (_, downMs, fetchesMax) => {
+    const ranges: (string | undefined)[] = [];
+    let [elapsedMs, sentBefore, fetches] = [0, 0, 0];
+    intercept = (request, response) => {
+      ranges.push(request.headers.range);
+      if (ranges.length !== 2) {
+        return false;
+      }
+      sentBefore = sentBytes + 500_000;
+      response.writeHead(206, { "content-range": "bytes 1000000-1999999/2500000", "content-length": 1_000_000 });
+      response.write(blob.slice(1_000_000, 1_500_000), () => {
+        server.close();
+        server.closeAllConnections();
+      });
+      return true;
+    };
+    const wait = async (ms: number): Promise<void> => {
+      elapsedMs += ms;
+      if (elapsedMs >= downMs && !server.listening) {
+        await listen(Number(new URL(origin).port));
+      }
+    };
+    const fetchBlob = fetcher({ wait, random: () => 0.9 });
+    let bytes: Bytes | undefined;
+    while (bytes === undefined) {
+      fetches += 1;
+      bytes = await fetchBlob(digest, blob.length).catch(async (error: unknown) => {
+        expect(error).toMatchObject({ code: "unreachable" });
+        await wait(1_000); // as a contributor does
+        return undefined;
+      });
+    }
+    expect(digestOf(bytes)).toBe(digest);
+    expect(fetches).toBeLessThanOrEqual(fetchesMax);
+    const resumedAt = Number(/^bytes=(\d+)-/.exec(ranges[2] ?? "")?.[1]);
+    expect(resumedAt).toBeGreaterThanOrEqual(1_000_000);
+    expect(sentBefore + sentBytes - 1_000_000).toBeLessThanOrEqual(blob.length + 1_500_000 - resumedAt);
+  });
+
+  test("createBlobFetcher() keeps the last two downloads that it gave up, for some minutes, and no damaged one", async () => {
+    const wanted = [1, 2, 3].map((value) => new Uint8Array(1_000).fill(value));
+    const [first, second, third] = wanted.map(digestOf) as [Digest, Digest, Digest];
+    const asked: string[] = [];
+    let [down, nowMs, damaged] = [true, 0, 0];
+    const fetchBlob = fetcher({
+      triesMax: 1,
+      nowMs: () => nowMs,
+      fetch: async (address, init) => {
+        const whole = wanted.find((one) => String(address).endsWith(digestOf(one))) as Bytes;
+        const range = new Headers(init?.headers).get("range") as string;
+        asked.push(range);
+        const from = Number(/\d+/.exec(range)?.[0]);
+        const pieces = [whole.slice(from, from + 100), whole.slice(from + 100).map((byte) => byte ^ damaged)];
+        const body = new ReadableStream(
+          {
+            pull: (stream) => {
+              const piece = pieces.shift();
+              if (piece === undefined) {
+                stream.close();
+              } else if (pieces.length === 0 && down) {
+                stream.error(new Error("the connection broke"));
+              } else {
+                stream.enqueue(piece);
+              }
+            },
+          },
+          { highWaterMark: 0 },
+        );
+        return new Response(body, { status: 206, headers: { "content-range": `bytes ${from}-999/1000` } });
+      },
+    });
+    const startOf = async (name: Digest, code?: string): Promise<string | undefined> => {
+      const result = fetchBlob(name, 1_000);
+      await (code === undefined
+        ? expect(result).resolves.toHaveLength(1_000)
+        : expect(result).rejects.toMatchObject({ code }));
+      return /\d+/.exec(asked.at(-1) ?? "")?.[0];
+    };
+    expect(await startOf(first, "unreachable")).toBe("0");
+    expect(await startOf(second, "unreachable")).toBe("0");
+    expect(await startOf(first, "unreachable")).toBe("100");
+    expect(await startOf(third, "unreachable")).toBe("0"); // for which the second is let go
+    down = false;
+    expect(await startOf(second)).toBe("0");
+    nowMs = LEFT_MS - 1;
+    expect(await startOf(first)).toBe("200");
+    nowMs = LEFT_MS;
+    expect(await startOf(third)).toBe("0");
+    damaged = 1;
+    expect(await startOf(third, "integrity")).toBe("0");
+    expect(await startOf(third, "integrity")).toBe("0");
   });
 
   test("createBlobFetcher() takes a whole answer from a server that knows no ranges", async () => {
@@ -188,8 +290,7 @@ describe("createBlobFetcher()", () => {
     server.close();
     server.closeAllConnections();
     await expect(fetcher()(digest, blob.length)).rejects.toMatchObject({ code: "unreachable" });
-    server.listen(Number(new URL(origin).port), "127.0.0.1");
-    await once(server, "listening");
+    await listen(Number(new URL(origin).port));
   });
 
   test("createBlobFetcher() gives up on a relay that goes silent or brings nothing new", async () => {

@@ -1,7 +1,7 @@
 /**
  * Fetches blobs by digest over HTTP: `GET <origin>/blob/<digest>` in ranges, so that a broken connection costs the rest of a
- * piece and not the blob. The announced size is checked before memory is taken, the SHA-256 at the end. `serve-blob.ts` is
- * the other side.
+ * piece and not the blob. A fetch that is given up while the relay is away leaves what has arrived to the next one of the same
+ * blob. The announced size is checked before memory is taken, the SHA-256 at the end. `serve-blob.ts` is the other side.
  */
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
@@ -9,6 +9,7 @@ import { BLOB_BYTES_MAX } from "../protocol/limits.ts";
 import { hashBytes } from "../store/hash.ts";
 import { laterMs, pause, saysLater } from "./later.ts";
 import type { FetchBlob } from "./link.ts";
+import { systemClock } from "./system-clock.ts";
 
 export interface BlobFetcherOptions {
   /** Scheme, host and port of the relay. */
@@ -22,9 +23,19 @@ export interface BlobFetcherOptions {
   readonly stallMs?: number;
   /** Waits before another try; tests pass their own. */
   readonly wait?: (ms: number) => Promise<void>;
+  readonly nowMs?: () => number;
+  /** From 0 up to 1, for the waits. */
+  readonly random?: () => number;
 }
 
-const FIRST_WAIT_MS = 250;
+/** Before another try a random share of this, then of twice as much and so on: whoever lost the relay at the same moment does not come back so. */
+const FIRST_WAIT_MS = 500;
+/** Who is told when to come back comes later than that by a random share of the wait, at most of this much of it. */
+const LATER_SPREAD = 0.5;
+/** Unfinished downloads that are kept: a checkpoint, and a text that was fetched beside it. */
+const LEFT_MAX = 2;
+/** And for how long; after that their memory is given back when the next blob is asked for. */
+export const LEFT_MS = 600_000;
 /** The longest time that a relay may have us wait: a download cannot be stopped meanwhile, and whoever gives it up comes back to it. */
 const RETRY_MS_MAX = 5_000;
 
@@ -47,7 +58,8 @@ interface Download {
 
 /**
  * The fetch rejects with HeddleError: "limit" when the blob is larger than `bytesMax`, "integrity" when it has another
- * SHA-256, "absent" when the relay does not have it, "unreachable" when it cannot be reached or has no room to answer.
+ * SHA-256, "absent" when the relay does not have it, "unreachable" when it cannot be reached or has no room to answer; then
+ * what has arrived is kept for the next fetch of that blob.
  */
 export function createBlobFetcher({
   origin,
@@ -56,9 +68,12 @@ export function createBlobFetcher({
   triesMax = 4,
   stallMs = 15_000,
   wait = pause,
+  nowMs = systemClock.nowMs,
+  random = Math.random,
 }: BlobFetcherOptions): FetchBlob {
+  const left = new Left(nowMs);
   return async (digest, bytesMax) => {
-    const download: Download = { digest, bytesMax: Math.min(bytesMax, BLOB_BYTES_MAX), bytes: undefined, filled: 0 };
+    const download = left.take(digest, Math.min(bytesMax, BLOB_BYTES_MAX));
     const url = `${origin.replace(/\/$/, "")}/blob/${digest}`;
     let failures = 0;
     while (download.bytes === undefined || download.filled < download.bytes.length) {
@@ -72,10 +87,12 @@ export function createBlobFetcher({
         }
         failures = download.filled > before ? 1 : failures + 1;
         if (failures >= triesMax) {
+          left.add(download);
           const sentence = `Cannot fetch blob ${digest}: the connection failed ${triesMax} times in a row`;
           throw new HeddleError("unreachable", sentence, { cause: error });
         }
-        await wait(Math.max(error instanceof Later ? error.retryMs : 0, FIRST_WAIT_MS * 2 ** (failures - 1)));
+        const askedMs = error instanceof Later ? error.retryMs * (1 + LATER_SPREAD * random()) : 0;
+        await wait(Math.max(askedMs, FIRST_WAIT_MS * 2 ** (failures - 1) * random()));
       }
     }
     if ((await hashBytes(download.bytes)) !== digest) {
@@ -83,6 +100,41 @@ export function createBlobFetcher({
     }
     return download.bytes;
   };
+}
+
+/** Downloads that were given up and may go on; a class because it holds memory. What is under way is not among them. */
+class Left {
+  readonly #nowMs: () => number;
+  /** Oldest first. */
+  readonly #downloads = new Map<Digest, { readonly download: Download; readonly sinceMs: number }>();
+
+  constructor(nowMs: () => number) {
+    this.#nowMs = nowMs;
+  }
+
+  /** The download of `digest` as it was left, or a new one. */
+  take(digest: Digest, bytesMax: number): Download {
+    for (const [old, { sinceMs }] of this.#downloads) {
+      if (this.#nowMs() - sinceMs >= LEFT_MS) {
+        this.#downloads.delete(old);
+      }
+    }
+    const kept = this.#downloads.get(digest)?.download;
+    this.#downloads.delete(digest);
+    const fits = kept?.bytes !== undefined && kept.bytes.length <= bytesMax;
+    return fits ? { ...kept, bytesMax } : { digest, bytesMax, bytes: undefined, filled: 0 };
+  }
+
+  add(download: Download): void {
+    if (download.filled === 0) {
+      return;
+    }
+    this.#downloads.delete(download.digest);
+    this.#downloads.set(download.digest, { download, sinceMs: this.#nowMs() });
+    for (const oldest of [...this.#downloads.keys()].slice(0, -LEFT_MAX)) {
+      this.#downloads.delete(oldest);
+    }
+  }
 }
 
 interface PieceOptions {

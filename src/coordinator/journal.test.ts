@@ -40,6 +40,20 @@ test("openJournal() does not call superfluous what the last merge let go and a c
   expect(superfluous.length).toBeGreaterThan(0);
 });
 
+/** The log, and how many entries have been read of it. */
+function counting(inner: Log): { readonly log: Log; readonly count: () => number } {
+  let read = 0;
+  const log: Log = {
+    ...inner,
+    read: async (from, count) => {
+      const got = await inner.read(from, count);
+      read += got.length;
+      return got;
+    },
+  };
+  return { log, count: () => read };
+}
+
 /** Some rounds, and what opens a copy of their ledger and counts the entries that are read. */
 async function ledger() {
   const stage = new Stage(() => undefined);
@@ -63,19 +77,11 @@ async function ledger() {
     const copy = createMemoryDisk();
     copy.entries.push(...entries);
     const { log: inner } = createMemoryStore({ disk: copy });
-    let read = 0;
-    const counted: Log = {
-      ...inner,
-      read: async (from, count) => {
-        const got = await inner.read(from, count);
-        read += got.length;
-        return got;
-      },
-    };
+    const { log: counted, count } = counting(inner);
     const opened = await openJournal({ log: counted, key, epoch: 1, known, clock: new TestClock() });
     await opened.journal.append([{ type: "paused" }], 9);
     const { ok } = await verifyChain(copy.entries, { verify: null });
-    return { read, ok, written: copy.entries.slice(entries.length), opened };
+    return { read: count(), ok, written: copy.entries.slice(entries.length), opened };
   };
   /** What a follower knows that has read the first entries. */
   const foldOf = async (entries: readonly Bytes[]): Promise<Fold> => {
@@ -123,14 +129,10 @@ test("openJournal() reads what a leader of before still writes once, and not the
   const key = { publicKey: countingBytes(32), sign: async () => countingBytes(64) };
   const before = await openJournal({ log, key, epoch: 1, clock: new TestClock() });
   const known = await foldOf(entries);
-  let [read, late] = [0, 3];
+  const { log: counted, count } = counting(log);
+  let late = 3;
   const racing: Log = {
-    ...log,
-    read: async (from, count) => {
-      const got = await log.read(from, count);
-      read += got.length;
-      return got;
-    },
+    ...counted,
     append: async (after, written) => {
       if (late > 0) {
         late -= 1;
@@ -140,6 +142,6 @@ test("openJournal() reads what a leader of before still writes once, and not the
     },
   };
   const { journal, durable } = await openJournal({ log: racing, key, epoch: 2, known, clock: new TestClock() });
-  expect([read, durable?.epoch, durable?.paused, journal.length()]).toEqual([5, 2, true, entries.length + 5]);
+  expect([count(), durable?.epoch, durable?.paused, journal.length()]).toEqual([5, 2, true, entries.length + 5]);
   await expect(before.journal.append([{ type: "resumed" }], 9)).rejects.toMatchObject({ code: "store" });
 });

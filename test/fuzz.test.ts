@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { exampleContributorMessages } from "../src/protocol/examples.ts";
 import { decodeContributorMessage, encodeMessage } from "../src/protocol/codec.ts";
+import { BUSES } from "./fuzz/buses.ts";
 import { fuzz, outcomeOf, type Target } from "./fuzz/fuzz.ts";
 import { PEERS } from "./fuzz/peers.ts";
 import { READERS } from "./fuzz/readers.ts";
@@ -8,7 +9,7 @@ import { SESSIONS } from "./fuzz/sessions.ts";
 
 const SEED = 7;
 
-test.each([...READERS, ...PEERS, ...SESSIONS])(
+test.each([...READERS, ...PEERS, ...BUSES, ...SESSIONS])(
   "$name: malformed input is taken or refused with a reason",
   async (target) => {
     const report = await fuzz(target, { seed: SEED, inputs: target.inputsInTest });

@@ -127,6 +127,20 @@ test("follow() takes news without reading, reads what it missed, and knows old n
   expect([run.operatorView().paused, world.failures]).toEqual([false, []]);
 });
 
+test("follow() takes no entry that does not come next from the bus, and goes on from the store", async () => {
+  const world = await worldOf();
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  const entries = await world.store.log.read(0, 2);
+  await world.journal.append([{ type: "paused" }], 2);
+  world.leader.publish(NEWS_SUBJECT, encode([2, [...entries, Uint8Array.of(1)]]));
+  await vi.waitUntil(() => run.operatorView().paused);
+  world.leader.publish(NEWS_SUBJECT, encode([3, [Uint8Array.of(1)]]));
+  await world.journal.append([{ type: "resumed" }], 3);
+  await world.beat({ ...BEAT, version: 1 }, () => !run.operatorView().paused);
+  expect(world.failures).toEqual([]);
+});
+
 test("a new leader ends the links of the one before; a deposed one is not heard any more", async () => {
   const world = await worldOf();
   const heard: Bytes[] = [];

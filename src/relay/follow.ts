@@ -5,6 +5,7 @@
  */
 import { createTurn } from "../base/turn.ts";
 import { HeddleError } from "../base/assert.ts";
+import type { Bytes } from "../base/bytes.ts";
 import { followJournal, type Fold, type Follower } from "../coordinator/journal.ts";
 import { startState } from "../coordinator/live.ts";
 import { operatorViewOf, createPublicRecord, viewOf, type OperatorView } from "../coordinator/view.ts";
@@ -134,10 +135,24 @@ class Followed {
     if (ledger === undefined || this.#closed || after < ledger.length()) {
       return;
     }
-    if (this.#reading === null && after === ledger.length()) {
-      this.#tellChange(ledger.take(entries));
-    } else {
-      await this.#catchUp();
+    if (this.#reading === null && after === ledger.length() && this.#takeNews(ledger, entries)) {
+      return;
+    }
+    await this.#catchUp();
+  }
+
+  /** False where one does not come next in the ledger, as damaged news would: then the store has the word. */
+  #takeNews(ledger: Follower, entries: readonly Bytes[]): boolean {
+    try {
+      for (const entry of entries) {
+        this.#tellChange(ledger.take([entry]));
+      }
+      return true;
+    } catch (error) {
+      if (error instanceof HeddleError && error.code === "integrity") {
+        return false;
+      }
+      throw error;
     }
   }
 

@@ -1,13 +1,15 @@
 /**
  * How fast a large update crosses WebRTC, beside a raw data channel: `npm run bench transfer`, or with megabytes (default 50), rounds
  * (default 10) and "chromium": `npm run bench transfer 10 5 chromium`. The near end is this process, or headless Chromium, the
- * far end a process as a relay is one; over loopback. Prints JSON.
+ * far end a process as a relay is one; over loopback. Prints JSON. `npm run bench transfer 10 10 node 50`: each packet is late, so
+ * that the round trip takes 50 ms.
  *
  * Up is towards the far end, down is back. In a round the raw channel and the link take turns, up and down, each over one connection
  * that stays open. The link carries what a contribution does: the offer, pieces, their confirmations; a transfer is over when
  * the last piece has been checked and kept, in memory, or, in "onDiskUpMBPerS", as the relay does. `wholeMs` more are taken to
  * put the whole together and check its SHA-256, too. Ratios are formed within a round; the spread is half the distance between
- * the quartiles. `processorMsPerMB` is this process' processor time. `overheadPercent`: all bytes that the link carried, both ways, beyond the payload.
+ * the quartiles, and `trend` the median of the last three transfers' speeds over that of the first three. `processorMsPerMB` is this
+ * process' processor time, the delay's included. `overheadPercent`: all bytes that the link carried, both ways, beyond the payload.
  */
 import { fork } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -18,7 +20,9 @@ import { assert } from "../src/base/assert.ts";
 import { median, quantile } from "../src/base/statistics.ts";
 import type { Link } from "../src/net/link.ts";
 import { dialRtcNode } from "../src/net/rtc-node.ts";
+import { withoutCandidates } from "../src/net/sdp.ts";
 import { createMemoryStore } from "../src/store/memory.ts";
+import { FAIR, openLine } from "../test/fixtures/line.ts";
 import { payloadOf, pieceEnd, type PieceEnd } from "./transfers/ends.ts";
 import type { Question } from "./transfers/far.ts";
 import { dialRaw } from "./transfers/node.ts";
@@ -32,6 +36,11 @@ assert(
 );
 const near = process.argv[4] ?? "node";
 assert(near === "node" || near === "chromium", `Cannot measure: got "${near}", need "node" or "chromium"`);
+const roundTripMs = Number(process.argv[5] ?? 0);
+assert(roundTripMs >= 0 && roundTripMs < 1_000, "Cannot measure: need a round trip of less than 1,000 ms");
+assert(roundTripMs === 0 || near === "node", "Cannot measure: a browser's packets do not come from loopback's address");
+const line = roundTripMs === 0 ? undefined : await openLine({ ports: () => [] });
+line?.set({ ...FAIR, delayMs: roundTripMs / 2 });
 const payload = payloadOf(megabytes * 1_000_000);
 const dir = mkdtempSync(join(tmpdir(), "heddle-bench-"));
 const far = fork(join(import.meta.dirname, "transfers/far.ts"), [String(payload.length), dir]);
@@ -42,9 +51,10 @@ try {
   await new Promise<string>((resolve) => answers.set(0, resolve));
   const machine = { cpu: cpus()[0]?.model, cores: cpus().length, load: loadavg().map(rounded) };
   const measured = near === "chromium" ? await inChromium() : await inNode();
-  const printed = { ...machine, near, megabytes, rounds, ...measured };
+  const printed = { ...machine, near, megabytes, rounds, roundTripMs, ...measured };
   process.stdout.write(`${JSON.stringify(printed, null, 2)}\n`);
 } finally {
+  line?.close();
   far.kill();
   await new Promise((resolve) => far.once("exit", resolve));
   rmSync(dir, { recursive: true });
@@ -119,12 +129,14 @@ async function compare(transfer: (which: Which, way: Way) => Promise<number>): P
   return { up: summed(link.send, raw.send), down: summed(link.receive, raw.receive) };
 }
 
-function ask(kind: Question["kind"], offer: string): Promise<string> {
-  return new Promise((resolve) => {
-    const question: Question = { id: answers.size, kind, offer };
+async function ask(kind: Question["kind"], offer: string): Promise<string> {
+  const asked = line === undefined ? offer : withoutCandidates(offer); // else the far end would find a way around the line
+  const answer = await new Promise<string>((resolve) => {
+    const question: Question = { id: answers.size, kind, offer: asked };
     answers.set(question.id, resolve);
     far.send(question);
   });
+  return line?.bend(answer) ?? answer;
 }
 
 async function dialLink(kind: "memory" | "disk"): Promise<PieceEnd & { readonly link: Link }> {
@@ -154,7 +166,10 @@ function summed(link: readonly number[], raw: readonly number[]): object {
     rawMBPerS: rounded(median(raw)),
     ratio: rounded(median(ratios)),
     spread: rounded((quantile(ratios, 0.75) - quantile(ratios, 0.25)) / 2),
+    trend: rounded(median(link.slice(-3)) / median(link.slice(0, 3))),
+    trendRaw: rounded(median(raw.slice(-3)) / median(raw.slice(0, 3))),
     inTheirOrder: link.map(rounded),
+    rawInTheirOrder: raw.map(rounded),
   };
 }
 

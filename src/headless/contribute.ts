@@ -196,7 +196,7 @@ interface Printer {
   view(view: ContributorView): void;
 }
 
-/** One line for each change of status, each contribution and each verdict. */
+/** One line for each change of status, each contribution and each verdict; as JSON also for each version of the base that it has. */
 function printer(json: boolean, print: (text: string) => void): Printer {
   let [shown, computing, exchanged] = ["", "", ""];
   const outage = new Set<string>();
@@ -244,7 +244,7 @@ function printer(json: boolean, print: (text: string) => void): Printer {
         /^Connecting again(?: in \d+ s)?/,
         "No connection yet; trying until there is one",
       );
-      const key = `${view.status} ${sentence} ${view.lane}`;
+      const key = `${view.status} ${sentence} ${view.lane} ${json ? view.version : ""}`;
       if (view.status !== "connecting") {
         outage.clear();
       }

@@ -122,7 +122,9 @@ test("relays that share a run carry its contributors; killed or drained, nothing
   expect(versions.at(-1)?.digest).toBe(head);
   const checkpoint = await fetch(`http://127.0.0.1:${fourth.port}/blob/${head}`);
   expect(digestOf(new Uint8Array(await checkpoint.arrayBuffer()))).toBe(head);
+  const { version } = versions.at(-1) ?? {};
   for (const [i, contributor] of contributors.entries()) {
+    await contributor.waitFor((said) => said.event === "status" && said["version"] === version); // written down before it ends
     expect(await contributor.stop("SIGINT")).toBe(0);
     const kept = await openEmbeddedStore(join(folder.path, NAMES[i] as string));
     const { base } = await openNotebook(kept, run).read();

@@ -11,6 +11,7 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import { jetstreamManager, type JetStreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
+import { messageIn } from "../base/assert.ts";
 import { parseNatsAddress, type NatsAddress } from "./nats-address.ts";
 
 const DEBIAN_PATH = "/usr/sbin/nats-server";
@@ -47,13 +48,30 @@ export interface NatsFixtureOptions {
   readonly jetStream?: string;
 }
 
+/** A server that is one of several says the second after the first. */
+const READY = "Server is ready";
+const ROUTED = "Listening for route connections";
+/** Ports that were free may be taken before the servers have them. */
+const STARTS_MAX = 5;
+
 /** Starts servers that know each other, each with JetStream. */
-export async function startNats({
-  dir,
-  servers: count = 1,
-  config = "",
-  jetStream = "",
-}: NatsFixtureOptions): Promise<Nats> {
+export async function startNats(options: NatsFixtureOptions): Promise<Nats> {
+  for (let starts = 1; ; starts += 1) {
+    const nats = await placeNats(options);
+    const begun = await Promise.allSettled(nats.servers.map((server) => server.start()));
+    const failed = begun.find((one) => one.status === "rejected");
+    if (failed === undefined) {
+      return nats;
+    }
+    await nats.close();
+    if (starts === STARTS_MAX || !messageIn(failed.reason).includes("address already in use")) {
+      throw failed.reason;
+    }
+  }
+}
+
+/** Gives each server its ports and a folder; none runs yet. */
+async function placeNats({ dir, servers: count = 1, config = "", jetStream = "" }: NatsFixtureOptions): Promise<Nats> {
   const ports = await freePorts(3 * count);
   const routes = ports.slice(count, 2 * count).map((port) => `nats-route://127.0.0.1:${port}`);
   const servers = Array.from({ length: count }, (_, i) => {
@@ -70,9 +88,9 @@ export async function startNats({
       config,
     ];
     writeFileSync(file, lines.join("\n"));
-    return natsServer(`test-${i}`, { port: ports[i] as number, monitor: ports[2 * count + i] as number, file });
+    const [port, monitor] = [ports[i] as number, ports[2 * count + i] as number];
+    return natsServer(`test-${i}`, { port, monitor, file, signs: count === 1 ? [READY] : [READY, ROUTED] });
   });
-  await Promise.all(servers.map((server) => server.start()));
   const url = (name = "heddle"): string => `nats://${servers.map(({ port }) => `127.0.0.1:${port}`).join()}/${name}`;
   const close = async (): Promise<void> => {
     await Promise.all(servers.map((server) => server.kill()));
@@ -99,9 +117,11 @@ interface ServerFiles {
   /** Port of its own metrics. */
   readonly monitor: number;
   readonly file: string;
+  /** What it says once it has all its ports. */
+  readonly signs: readonly string[];
 }
 
-function natsServer(name: string, { port, monitor, file }: ServerFiles): NatsServer {
+function natsServer(name: string, { port, monitor, file, signs }: ServerFiles): NatsServer {
   let child: ChildProcess | undefined;
   return {
     name,
@@ -111,12 +131,14 @@ function natsServer(name: string, { port, monitor, file }: ServerFiles): NatsSer
       const started = spawn(path, ["-c", file], { stdio: ["ignore", "ignore", "pipe"] });
       child = started;
       const said: string[] = [];
+      const missing = new Set(signs);
       await new Promise<void>((settle, reject) => {
         started.once("error", reject);
-        started.once("exit", (code) => reject(new Error(`nats-server ended (${code}):\n${said.join("\n")}`)));
+        started.once("close", (code) => reject(new Error(`nats-server ended (${code}):\n${said.join("\n")}`)));
         createInterface(started.stderr).on("line", (line) => {
           said.push(line);
-          if (line.includes("Server is ready")) {
+          missing.forEach((sign) => line.includes(sign) && missing.delete(sign));
+          if (missing.size === 0) {
             settle();
           }
         });

@@ -54,7 +54,7 @@ describe("an operator", () => {
     relay.stderr.on("data", (chunk: Buffer) => {
       errors += chunk.toString();
     });
-    expect(await new Promise((settle) => relay.once("exit", settle))).toBe(0);
+    expect(await new Promise((settle) => relay.once("close", settle))).toBe(0);
     expect(errors).toBe("");
   });
 

@@ -2,10 +2,11 @@
  * Starts real relays and contributors as child processes for the end-to-end tests, and reads what they print as JSON lines.
  * Every child is stopped by its process id; nothing listens beyond loopback.
  */
-import { spawn, type ChildProcess } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { messageIn } from "../../src/base/assert.ts";
 import { runAdmin } from "../../src/relay/admin.ts";
 
 export const ROOT = resolve(import.meta.dirname, "../..");
@@ -22,7 +23,7 @@ export interface Running {
   readonly events: readonly PrintedEvent[];
   /** The first event, past or future, that fits. Rejects when the process ends or `timeoutMs` passes before it. */
   waitFor(fits: (event: PrintedEvent) => boolean, timeoutMs?: number): Promise<PrintedEvent>;
-  /** Sends a signal and resolves with the exit code (null when it was killed). */
+  /** Sends a signal and resolves with the exit code (null when it was killed), when all that it printed has been read. */
   stop(signal: NodeJS.Signals): Promise<number | null>;
   readonly exited: Promise<number | null>;
   /** Everything on standard error, and what a relay's log calls an error, for messages of failing tests. */
@@ -33,6 +34,12 @@ export interface RunningRelay extends Running {
   readonly origin: string;
   readonly demoOrigin: string;
 }
+
+/** What a process has printed is read to the end, but for so long at most: those that it started may hold its output open. */
+const HEIRS_MS = 2_000;
+/** A port that was had before may be taken for a while, by a connection of this machine. */
+const PORT_MS = 10_000;
+const PORT_PAUSE_MS = 250;
 
 /** A charter small enough that a round takes about two seconds, so that a test sees several. */
 export const QUICK_CHARTER = {
@@ -58,11 +65,27 @@ export interface RelayOptions {
   readonly port?: number;
 }
 
-/** Starts a relay and waits until it serves its run. */
-export async function startRelay(options: RelayOptions): Promise<RunningRelay> {
-  const running = launchRelay(options);
-  const listening = await running.waitFor(({ event }) => event === "listening", 60_000);
-  return { ...running, origin: String(listening["url"]), demoOrigin: String(listening["demo"] ?? "") };
+/** Starts a relay and waits until it serves its run; where it asks for a port, until that is free, too. */
+export function startRelay(options: RelayOptions): Promise<RunningRelay> {
+  return untilFree(async () => {
+    const running = launchRelay(options);
+    const listening = await running.waitFor(({ event }) => event === "listening", 60_000);
+    return { ...running, origin: String(listening["url"]), demoOrigin: String(listening["demo"] ?? "") };
+  });
+}
+
+/** Starts what listens again while its port is taken. */
+export async function untilFree<T>(begin: () => Promise<T>): Promise<T> {
+  for (const patienceMs = Date.now() + PORT_MS; ;) {
+    try {
+      return await begin();
+    } catch (error) {
+      if (!messageIn(error).includes("Cannot listen on ") || Date.now() > patienceMs) {
+        throw error;
+      }
+    }
+    await new Promise((settle) => setTimeout(settle, PORT_PAUSE_MS));
+  }
 }
 
 export function launchRelay({ dir, charter = QUICK_CHARTER, args = [], env = {}, port = 0 }: RelayOptions): Running {
@@ -91,13 +114,21 @@ export function start(args: readonly string[], env: Readonly<Record<string, stri
   const waiting = new Set<() => void>();
   let errors = "";
   let rest = "";
+  let ending: string | null = null;
   const exited = new Promise<number | null>((settle) => {
-    child.once("exit", (code) => {
+    const end = (code: number | null, signal: NodeJS.Signals | null): void => {
+      ending = String(code ?? signal);
       settle(code);
       for (const wake of waiting) {
         wake();
       }
+    };
+    // It may have ended before its last words are here.
+    child.once("exit", (code, signal) => {
+      const heirs = setTimeout(() => end(code, signal), HEIRS_MS);
+      child.once("close", () => clearTimeout(heirs));
     });
+    child.once("close", end);
   });
   child.stderr.on("data", (chunk: Buffer) => {
     errors += chunk.toString();
@@ -119,7 +150,8 @@ export function start(args: readonly string[], env: Readonly<Record<string, stri
     events,
     exited,
     errors: () => errors,
-    waitFor: (fits, timeoutMs = 60_000) => waitForEvent(child, events, waiting, fits, timeoutMs, () => errors),
+    waitFor: (fits, timeoutMs = 60_000) =>
+      waitForEvent({ events, waiting, ending: () => ending, errors: () => errors }, fits, timeoutMs),
     stop: async (signal) => {
       child.kill(signal);
       return exited;
@@ -127,13 +159,19 @@ export function start(args: readonly string[], env: Readonly<Record<string, stri
   };
 }
 
+interface Heard {
+  readonly events: readonly PrintedEvent[];
+  /** Called when there is more, and at the end. */
+  readonly waiting: Set<() => void>;
+  /** Exit code or signal, once nothing more is to come. */
+  ending(): string | null;
+  errors(): string;
+}
+
 function waitForEvent(
-  child: ChildProcess,
-  events: readonly PrintedEvent[],
-  waiting: Set<() => void>,
+  { events, waiting, ending, errors }: Heard,
   fits: (event: PrintedEvent) => boolean,
   timeoutMs: number,
-  errors: () => string,
 ): Promise<PrintedEvent> {
   return new Promise((settle, reject) => {
     const done = (act: () => void): void => {
@@ -145,10 +183,8 @@ function waitForEvent(
       const found = events.find(fits);
       if (found !== undefined) {
         done(() => settle(found));
-      } else if (child.exitCode !== null || child.signalCode !== null) {
-        done(() =>
-          reject(new Error(`The process ended (${child.exitCode ?? child.signalCode}) before the event.\n${errors()}`)),
-        );
+      } else if (ending() !== null) {
+        done(() => reject(new Error(`The process ended (${ending()}) before the event.\n${errors()}`)));
       }
     };
     const timer = setTimeout(() => {

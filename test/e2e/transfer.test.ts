@@ -7,7 +7,7 @@ import process from "node:process";
 import type { Contributor } from "../../src/contributor/run.ts";
 import { PIECE_BYTES, PIECES_AHEAD } from "../../src/protocol/limits.ts";
 import { createBareContributor } from "../fixtures/bare-run.ts";
-import { start, temporaryFolder, type Running } from "./processes.ts";
+import { start, temporaryFolder, untilFree, type Running } from "./processes.ts";
 
 /** 8 bytes each and a little more: 12 MB, and 50 MB in a sweep. */
 const PARAMETERS = process.env["HEDDLE_SWEEP"] === "1" ? 6_240_000 : 1_500_000;
@@ -74,9 +74,11 @@ test("an upload goes on over the WebSocket, with a reason, when WebRTC carries n
   expect(sent() - bytes).toBeLessThan(1_000_000); // what was on its way
 });
 
-async function startRelay(port: number, parameters = PARAMETERS): Promise<number> {
-  relay = start(["test/fixtures/bare-relay.ts", folder.path, String(parameters), String(port)]);
-  return Number((await relay.waitFor(({ event }) => event === "listening"))["port"]);
+function startRelay(port: number, parameters = PARAMETERS): Promise<number> {
+  return untilFree(async () => {
+    relay = start(["test/fixtures/bare-relay.ts", folder.path, String(parameters), String(port)]);
+    return Number((await relay.waitFor(({ event }) => event === "listening"))["port"]);
+  });
 }
 
 function sent(): number {

@@ -46,6 +46,15 @@ export async function rowsOf(page: Page): Promise<string[]> {
   return rows.map((row) => row.replaceAll(/\s+/g, " ").trim());
 }
 
+/** How many contributions "This device" lists, with those that it shows only when it is asked for all. */
+export async function listedOn(page: Page): Promise<number> {
+  return page
+    .locator("heddle-contributions")
+    .evaluate((list) =>
+      Number(/Show all (\d+)/.exec(list.textContent)?.[1] ?? list.querySelectorAll(".rows > li").length),
+    );
+}
+
 /** How many contributions the page says were accepted since its start; of the rows it shows the newest few. */
 export async function acceptedOn(page: Page): Promise<number> {
   const facts = await page.locator("#device-facts").innerText();

@@ -69,8 +69,14 @@ function flipLastBit(digest: Digest): void {
 
 /** Verifies, and returns what the page says in the end, and of each subject. */
 async function verify(): Promise<{ readonly state: string; readonly rows: readonly string[] }> {
+  // Stop is there while it verifies, which may be over before anybody has looked.
+  await page.locator("#stop").evaluate((stop) => {
+    stop.removeAttribute("data-shown");
+    const note = (): void => void (stop.hasAttribute("hidden") || stop.setAttribute("data-shown", ""));
+    new MutationObserver(note).observe(stop, { attributeFilter: ["hidden"] });
+  });
   await page.locator("#verify").click();
-  await page.locator("#stop").waitFor({ state: "visible" });
+  await page.locator("#stop[data-shown]").waitFor({ state: "attached" });
   await page.locator("#verify").waitFor({ state: "visible", timeout: 30_000 });
   const rows = await page.locator("#findings > li").allInnerTexts();
   return {

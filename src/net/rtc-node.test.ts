@@ -120,7 +120,7 @@ test("createRtcAnswerer() gives up a connection that does not open in openMs", a
     timeoutMs: 300,
   });
   await expect(gone).rejects.toMatchObject({ code: "unreachable" });
-  expect(relay.connections()).toBe(0);
+  await expect.poll(() => relay.connections()).toBe(0);
 });
 
 test("dialRtcNode() rejects when the exchange fails or its answer cannot be used", async () => {

@@ -190,20 +190,22 @@ test("startBeats() says changes of a rush together, and goes on while the bus is
   const [bus, other] = [hub.connect(), hub.connect()];
   const heard: (Beat | null)[] = [];
   await other.subscribe(BEAT_SUBJECT, (bytes) => heard.push(readBeat(bytes)));
+  vi.useFakeTimers();
+  closing.push(() => vi.useRealTimers());
   let round = 0;
   const beats = startBeats(bus, () => ({ ...BEAT, round }));
   closing.push(() => beats.stop());
   for (round = 1; round < 10; round += 1) {
     beats.tell();
   }
-  await vi.waitUntil(() => heard.length === 2);
+  await vi.advanceTimersByTimeAsync(100);
   expect(heard).toEqual([
     { ...BEAT, round: 0 },
     { ...BEAT, round: 10 },
   ]);
   await bus.close();
   beats.tell();
-  await new Promise((settle) => setTimeout(settle, 50));
+  await vi.advanceTimersByTimeAsync(5_000);
   expect(heard.length).toBe(2);
 });
 

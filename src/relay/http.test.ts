@@ -88,7 +88,8 @@ test.runIf(process.platform === "linux")("createHttpFace() keeps no file open fo
   for (let i = 0; i < 40; i += 1) {
     await ask(port, PIPELINED_MAX, 1);
   }
-  expect((await descriptors()) - before).toBeLessThan(20);
+  // What is being read for one that has gone is read to its end.
+  await expect.poll(async () => (await descriptors()) - before, { timeout: 10_000 }).toBeLessThan(20);
 });
 
 test("createHttpFace() answers requests of one connection in turn, and cuts it off when too many wait", async () => {
@@ -140,14 +141,21 @@ test("createHttpFace() tells listeners of many changes once, with the last state
     return `event: change\ndata: ${JSON.stringify({ run: digest, round, phase, connected, head: versions.at(-1) })}\n\n`;
   };
   await until(change(1));
-  for (let i = 0; i < 1_000; i += 1) {
-    face.announce(null);
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    for (let i = 0; i < 1_000; i += 1) {
+      face.announce(null);
+    }
+    face.announce({ version: 7 } as Parameters<HttpFace["announce"]>[0]);
+    await until('event: version\ndata: {"version":7}\n\n');
+    vi.advanceTimersByTime(RUN_PAUSE_MS - 1);
+    expect(views()).toBe(1);
+    expect(text).not.toContain(change(2));
+    vi.advanceTimersByTime(1);
+    await until(change(2));
+  } finally {
+    vi.useRealTimers();
   }
-  face.announce({ version: 7 } as Parameters<HttpFace["announce"]>[0]);
-  const announcedMs = performance.now();
-  await until('event: version\ndata: {"version":7}\n\n');
-  expect(performance.now() - announcedMs).toBeLessThan(RUN_PAUSE_MS);
-  await until(change(2));
   expect(views()).toBe(2);
   expect(text.length).toBeLessThan(2_000); // of a record of 250 kB
   await reader.cancel();
@@ -188,11 +196,12 @@ test("createHttpFace() gives one network its share of the event streams, and wha
   const other = await listenFrom("198.51.100.7");
   expect(other.status).toBe(200);
   await held.pop()?.body?.cancel();
-  await vi.waitUntil(async () => {
+  const isLetIn = async (): Promise<boolean> => {
     const response = await listenFrom("203.0.113.200");
     held.push(response);
     return response.ok;
-  });
+  };
+  await vi.waitUntil(isLetIn, { timeout: 10_000 });
   for (const { body } of [...held, other]) {
     await body?.cancel();
   }

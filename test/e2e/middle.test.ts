@@ -72,7 +72,7 @@ async function offerThrough(change: { readonly offer: Change; readonly answer: C
       events.push(event);
       wakers.splice(0).forEach((wake) => wake());
     },
-    openRtc: (options) => dialRtcNode({ ...options, timeoutMs: 5_000 }),
+    openRtc: (options) => dialRtcNode({ ...options, timeoutMs: 30_000 }),
     dial: async (attach) =>
       createMemoryPair({
         attachA: (link) => {

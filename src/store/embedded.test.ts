@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -14,7 +14,7 @@ import { CONTRACT_BLOB_BYTES_MAX, STORE_CASES } from "./contract.ts";
 import { fileBlobs } from "./blob-files.ts";
 import { rowBlobs } from "./blob-rows.ts";
 import { embeddedBlobs, ROW_BYTES_MAX } from "./embedded-blobs.ts";
-import { openEmbeddedStore } from "./embedded.ts";
+import { openEmbeddedCopy, openEmbeddedStore } from "./embedded.ts";
 import { Gate } from "./gate.ts";
 import { DATABASE, openLocked } from "./locked.ts";
 import { roundBytes } from "./writer.fixture.ts";
@@ -246,4 +246,25 @@ describe("backup()", () => {
     expect(await store.blobs.list()).toEqual([]);
     await store.close();
   });
+});
+
+test("openEmbeddedCopy() reads a copy, and neither writes there nor leaves anything", async () => {
+  const store = await openEmbeddedStore(join(dir, "store"));
+  const [small, large] = [Uint8Array.of(1), new Uint8Array(ROW_BYTES_MAX + 1)];
+  const digests = [await store.blobs.put(small), await store.blobs.put(large)].sort();
+  await store.log.append(0, [small]);
+  await store.keys.set("key", small);
+  const to = join(dir, "a copy, 50% of it?");
+  await store.backup(to);
+  await store.close();
+  const names = await readdir(to, { recursive: true });
+  const copy = await openEmbeddedCopy(to);
+  expect([await copy.log.read(0, 2), await copy.keys.get("key")]).toEqual([[small], small]);
+  expect(await copy.blobs.list()).toEqual(digests);
+  expect(await copy.blobs.get(digestOf(large))).toEqual(large);
+  await expect(copy.keys.set("key", large)).rejects.toMatchObject({ code: "store" });
+  expect(await readdir(to, { recursive: true })).toEqual(names);
+  await copy.close();
+  expect(await readdir(to, { recursive: true })).toEqual(names);
+  await expect(openEmbeddedCopy(join(dir, "nowhere"))).rejects.toMatchObject({ code: "store" });
 });

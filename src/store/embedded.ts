@@ -5,9 +5,10 @@
  */
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { backup, type DatabaseSync } from "node:sqlite";
+import { backup, DatabaseSync } from "node:sqlite";
 import { setImmediate, setTimeout } from "node:timers/promises";
-import { HeddleError } from "../base/assert.ts";
+import { pathToFileURL } from "node:url";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import { equalBytes, type Bytes } from "../base/bytes.ts";
 import { fileBlobs, type FileBlobs } from "./blob-files.ts";
 import { rowBlobs } from "./blob-rows.ts";
@@ -46,24 +47,44 @@ export async function openEmbeddedStore(
   dir: string,
   { blobBytesMax = BLOB_STORED_BYTES_MAX }: EmbeddedOptions = {},
 ): Promise<EmbeddedStore> {
-  const database = openDatabase(dir);
+  const { store, parts } = storeOf(openDatabase(dir), dir, blobBytesMax);
+  try {
+    await parts.files.prepare();
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+  return { ...store, backup: (to) => copyStore(parts, to) };
+}
+
+/**
+ * Opens the copy that `backup` made in `dir`, to be read only: nothing is written there, also when the process is killed, and
+ * nobody else may write there meanwhile. Calls that would write reject. Throws HeddleError "store" when it cannot be read.
+ */
+export async function openEmbeddedCopy(dir: string): Promise<Store> {
+  const url = pathToFileURL(join(dir, DATABASE));
+  url.searchParams.set("immutable", "1"); // else SQLite makes files of its own beside it
+  try {
+    return storeOf(new DatabaseSync(url, { readOnly: true }), dir, BLOB_STORED_BYTES_MAX).store;
+  } catch (error) {
+    throw new HeddleError("store", `Cannot open the copy in "${dir}": ${messageIn(error)}`, { cause: error });
+  }
+}
+
+/** The store in a database that has its tables, and the blobs beside it. */
+function storeOf(
+  database: DatabaseSync,
+  dir: string,
+  blobBytesMax: number,
+): { readonly store: Store; readonly parts: OpenParts } {
   const gate = new Gate(() => database.close());
   const sql: Sql = (action, work) => gate.run(action, async () => work(database));
   const rows = rowBlobs(database, gate);
   const files = fileBlobs({ dir: join(dir, "blobs"), blobBytesMax, gate: (action, work) => gate.run(action, work) });
   const blobs = embeddedBlobs(rows, files, blobBytesMax);
-  try {
-    await files.prepare();
-  } catch (error) {
-    await gate.close();
-    throw error;
-  }
   return {
-    log: sqliteLog(database, sql),
-    keys: sqliteKeys(sql),
-    blobs,
-    backup: (to) => copyStore({ database, gate, rows, files, hold: () => blobs.hold(), blobBytesMax }, to),
-    close: () => gate.close(),
+    store: { log: sqliteLog(database, sql), keys: sqliteKeys(sql), blobs, close: () => gate.close() },
+    parts: { database, gate, rows, files, hold: () => blobs.hold(), blobBytesMax },
   };
 }
 

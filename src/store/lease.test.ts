@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { createVirtualClock, type VirtualClock } from "../sim/clock.ts";
-import { acquireLease, LEASE_MS, type Lease } from "./lease.ts";
+import { acquireLease, closeLease, LEASE_MS, lookAtLease, openLease, type Lease } from "./lease.ts";
 import { createMemoryStore } from "./memory.ts";
 import type { Keys, Store } from "./store.ts";
 
@@ -131,4 +131,23 @@ test("acquireLease() refuses a key that holds something else", async () => {
       code: "integrity",
     });
   }
+});
+
+test("a lease that is closed is had by nobody until it is opened, and goes on after the epoch that was said then", async () => {
+  const [clock, { keys }] = [createVirtualClock(), createMemoryStore()];
+  expect(await lookAtLease(keys, "lease")).toEqual({ type: "new" });
+  expect(await closeLease(keys, "lease", "it is being filled")).toBe(true);
+  expect(await closeLease(keys, "lease", "it is being filled")).toBe(false);
+  expect(await lookAtLease(keys, "lease")).toEqual({ type: "closed", why: "it is being filled" });
+  const refused = acquireLease({ keys, key: "lease", clock, holder: "ada" });
+  await expect(refused).rejects.toMatchObject({ code: "store", message: "Cannot lead the run: it is being filled" });
+  expect(await openLease(keys, "lease", { why: "another reason", epoch: 7 })).toBe(false);
+  expect(await openLease(keys, "lease", { why: "it is being filled", epoch: 7 })).toBe(true);
+  expect(await lookAtLease(keys, "lease")).toEqual({ type: "released" });
+  const bob = wait(keys, clock, "bob");
+  await pass(clock, 10);
+  expect(bob.held?.epoch).toBe(8);
+  expect(await lookAtLease(keys, "lease")).toEqual({ type: "held", holder: "bob" });
+  expect(await closeLease(keys, "lease", "too late")).toBe(false);
+  await bob.held?.release();
 });

@@ -49,7 +49,14 @@ interface LeaseRecord {
   readonly beat: number;
 }
 
-/** Waits until this process holds the lease. Rejects with HeddleError "integrity" when the key holds something else. */
+interface ClosedRecord {
+  readonly closed: string;
+}
+
+/**
+ * Waits until this process holds the lease. Rejects with HeddleError "store" when it is closed, "integrity" when the key holds
+ * something else.
+ */
 export async function acquireLease(options: LeaseOptions): Promise<Lease> {
   const { keys, key, clock, holder, onWait } = options;
   let seen: { readonly bytes: Bytes; readonly holder: string; readonly sinceMs: number } | undefined;
@@ -58,6 +65,9 @@ export async function acquireLease(options: LeaseOptions): Promise<Lease> {
     const bytes = await keys.get(key);
     const nowMs = clock.nowMs();
     const record = bytes === undefined ? undefined : readRecord(bytes, key);
+    if (record !== undefined && "closed" in record) {
+      throw new HeddleError("store", `Cannot lead the run: ${record.closed}`);
+    }
     const other = record?.holder ?? null;
     const same = seen !== undefined && equalBytes(seen.bytes, bytes ?? new Uint8Array()) && nowMs - askedMs < LATE_MS;
     if (other === null || (same && seen !== undefined && nowMs - seen.sinceMs >= LEASE_MS)) {
@@ -73,6 +83,41 @@ export async function acquireLease(options: LeaseOptions): Promise<Lease> {
     }
     await sleep(clock, POLL_MS);
   }
+}
+
+/**
+ * How it is with a lease: nobody has had it, some process had it and gave it up, or `holder` has it or was killed; or it is closed,
+ * as `closeLease` did for `why`.
+ */
+export type LeaseSeen =
+  | { readonly type: "new" | "released" }
+  | { readonly type: "held"; readonly holder: string }
+  | { readonly type: "closed"; readonly why: string };
+
+/** Rejects with HeddleError "integrity" when the key holds something else. */
+export async function lookAtLease(keys: Keys, key: string): Promise<LeaseSeen> {
+  const bytes = await keys.get(key);
+  if (bytes === undefined) {
+    return { type: "new" };
+  }
+  const record = readRecord(bytes, key);
+  if ("closed" in record) {
+    return { type: "closed", why: record.closed };
+  }
+  return record.holder === null ? { type: "released" } : { type: "held", holder: record.holder };
+}
+
+/**
+ * Keeps every process from a lease that nobody has had, until `openLease`, however this one ends; who wants it is told `why`.
+ * Resolves to false where somebody was faster.
+ */
+export function closeLease(keys: Keys, key: string, why: string): Promise<boolean> {
+  return keys.compareAndSet(key, undefined, encodeRecord({ closed: why }));
+}
+
+/** Lets processes have the lease that was closed for `why`, from `epoch` + 1 on. Resolves to false where it is closed no more. */
+export function openLease(keys: Keys, key: string, { why, epoch }: { why: string; epoch: number }): Promise<boolean> {
+  return keys.compareAndSet(key, encodeRecord({ closed: why }), encodeRecord({ epoch, holder: null, beat: 0 }));
 }
 
 function hold({ keys, key, clock }: LeaseOptions, first: LeaseRecord): Lease {
@@ -114,18 +159,21 @@ function hold({ keys, key, clock }: LeaseOptions, first: LeaseRecord): Lease {
   };
 }
 
-function encodeRecord(record: LeaseRecord): Bytes {
+function encodeRecord(record: LeaseRecord | ClosedRecord): Bytes {
   return new TextEncoder().encode(JSON.stringify(record));
 }
 
-function readRecord(bytes: Bytes, key: string): LeaseRecord {
-  let record: Partial<Record<keyof LeaseRecord, unknown>> | null;
+function readRecord(bytes: Bytes, key: string): LeaseRecord | ClosedRecord {
+  let record: Partial<Record<keyof (LeaseRecord & ClosedRecord), unknown>> | null;
   try {
-    record = JSON.parse(new TextDecoder().decode(bytes)) as Partial<LeaseRecord> | null;
+    record = JSON.parse(new TextDecoder().decode(bytes)) as typeof record;
   } catch {
     record = null;
   }
-  const { epoch, holder, beat } = record ?? {};
+  const { epoch, holder, beat, closed } = record ?? {};
+  if (typeof closed === "string") {
+    return { closed };
+  }
   if (!isCount(epoch) || !isCount(beat) || !(holder === null || typeof holder === "string")) {
     throw new HeddleError("integrity", `Cannot wait for the lease: the key "${key}" does not hold one`);
   }

@@ -185,14 +185,27 @@ export interface CheckedLedger {
 
 /** Checks a whole ledger. Throws HeddleError "integrity", which names the first entry that does not hold. */
 export async function checkLedger(entries: AsyncIterable<Bytes>, verify: VerifySignature): Promise<CheckedLedger> {
-  let check = beginCheck();
+  const { chain, durable, signed, unknown } = await checkEntries(beginCheck(), entries, verify);
+  if (durable === null || chain.relay === null) {
+    throw new HeddleError("integrity", "Cannot read ledger: it has no entries");
+  }
+  return { entries: chain.length, digest: chain.digest, relay: toHex(chain.relay), signed, unknown, durable };
+}
+
+/** Checks that `entries` continue what `check` knows, as `checkPage` does. Throws HeddleError "integrity" like `checkLedger`. */
+export async function checkEntries(
+  check: LedgerCheck,
+  entries: AsyncIterable<Bytes>,
+  verify: VerifySignature | null,
+): Promise<LedgerCheck> {
+  let next = check;
   const take = async (page: readonly Bytes[]): Promise<void> => {
-    const checked = await checkPage(check, page, verify);
+    const checked = await checkPage(next, page, verify);
     if (!checked.ok) {
       const { entry, detail } = checked.fault;
       throw new HeddleError("integrity", `Cannot read ledger: entry ${entry}: ${detail}`);
     }
-    check = checked.value;
+    next = checked.value;
   };
   let page: Bytes[] = [];
   for await (const entry of entries) {
@@ -203,9 +216,5 @@ export async function checkLedger(entries: AsyncIterable<Bytes>, verify: VerifyS
     }
   }
   await take(page);
-  const { chain, durable, signed, unknown } = check;
-  if (durable === null || chain.relay === null) {
-    throw new HeddleError("integrity", "Cannot read ledger: it has no entries");
-  }
-  return { entries: chain.length, digest: chain.digest, relay: toHex(chain.relay), signed, unknown, durable };
+  return next;
 }

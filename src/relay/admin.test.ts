@@ -5,11 +5,11 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { openEmbeddedStore } from "../store/embedded.ts";
 import { runAdmin } from "./admin.ts";
-import { KEY_FILE } from "./backup.ts";
 import { createMetrics } from "./metrics.ts";
 import { operationsOfEdge } from "./operations.ts";
 import { createOperatorFace, notLeading } from "./operator-face.ts";
 import { listenOnSocket, PROCESS_HEADER } from "./operator-socket.ts";
+import { KEY_FILE } from "./place.ts";
 
 let dir: string;
 const relays: Server[] = [];

@@ -16,12 +16,12 @@ import type { OperatorCommand } from "../coordinator/live.ts";
 import { CHECKPOINTS_KEPT } from "../coordinator/state.ts";
 import { verifySignature } from "../net/device-key.ts";
 import { readLedger, writeLedger } from "../protocol/ledger-file.ts";
-import { restore } from "./backup.ts";
+import { backUp, restore, restoreInto, type BackupReport } from "./backup.ts";
 import { runCommand, TERMINAL, type Terminal } from "./command-line.ts";
 import { tallyContributors } from "./tally.ts";
 import { bytes } from "./log.ts";
 import { operationsAtRest, type Operations } from "./operations.ts";
-import { PLACE_OPTIONS } from "./place.ts";
+import { openPlace, PLACE_OPTIONS, readPlace, showPlace, type Place } from "./place.ts";
 import { isCheckpoints, type PruneOptions } from "./prune.ts";
 import { connectOperations, type RunningOperations } from "./operator-socket.ts";
 import { contributorLines, statusLines } from "./admin-print.ts";
@@ -38,12 +38,13 @@ const USAGE = `npm run admin -- COMMAND [--dir FOLDER]
   ledger export FILE            write the ledger to a file that anybody can check
   ledger verify [FILE]          check numbers, digests, signatures and sense of the ledger, or of such a file
   backup DIR                    copy ledger, keys, blobs and the relay's key into a new folder, while the relay runs
-  restore DIR                   check a backup and make the folder of --dir from it
-                                (a run on NATS: "nats account backup DIR" and "nats account restore DIR" instead)
+  restore DIR                   check a backup and make the folder of --dir from it, or fill the store of --nats
   blobs prune                   delete blobs that neither the run's state nor a data set needs
 
   --dir FOLDER                  the relay's folder (default .heddle/relay); a run on NATS is operated through the folder
                                 of the relay that serves it now
+  --nats ADDRESS                with backup and restore: the run on NATS at the address that relays are given, which
+                                must hold nothing before a restore
   --checkpoints N               with blobs prune: keep N whole checkpoints (1 to ${CHECKPOINTS_KEPT}; default ${CHECKPOINTS_KEPT})
   --dry-run                     with blobs prune: only say what would be deleted
   --json                        with status and contributors: print JSON
@@ -70,16 +71,16 @@ export function runAdmin(args: readonly string[], surroundings: AdminSurrounding
   return runCommand(surroundings, {
     usage: USAGE,
     parse: () => parseAdmin(args),
-    carryOut: ({ command, dir }) => carryOut(command, dir, surroundings),
+    carryOut: ({ command, place }) => carryOut(command, place, surroundings),
   });
 }
 
-function parseAdmin(args: readonly string[]): { readonly command: Command; readonly dir: string } | "help" {
+function parseAdmin(args: readonly string[]): { readonly command: Command; readonly place: Place } | "help" {
   const { values, positionals } = parseArgs({
     args: [...args],
     allowPositionals: true,
     options: {
-      dir: PLACE_OPTIONS.dir,
+      ...PLACE_OPTIONS,
       reason: { type: "string" },
       checkpoints: { type: "string" },
       "dry-run": { type: "boolean" },
@@ -90,7 +91,7 @@ function parseAdmin(args: readonly string[]): { readonly command: Command; reado
   if (values.help) {
     return "help";
   }
-  const { dir, reason, json = false, checkpoints = CHECKPOINTS_KEPT, "dry-run": dryRun = false } = values;
+  const { reason, json = false, checkpoints = CHECKPOINTS_KEPT, "dry-run": dryRun = false } = values;
   const command = readWords(positionals, { reason, json, dryRun, checkpoints: Number(checkpoints) });
   if (command === null) {
     throw new HeddleError("bad-input", `Cannot do "${positionals.join(" ")}": it is none of the commands`);
@@ -103,15 +104,16 @@ function parseAdmin(args: readonly string[]): { readonly command: Command; reado
       );
     }
   }
-  return { command, dir };
+  return { command, place: readPlace(values) };
 }
 
 /** Flags that few commands know, and their first words: whoever asks others for a dry run must not get a real one. */
-const FLAG_WORDS: readonly (readonly ["reason" | "checkpoints" | "dry-run" | "json", readonly string[]])[] = [
+const FLAG_WORDS: readonly (readonly ["reason" | "checkpoints" | "dry-run" | "json" | "nats", readonly string[]])[] = [
   ["reason", ["ban"]],
   ["checkpoints", ["blobs"]],
   ["dry-run", ["blobs"]],
   ["json", ["status", "contributors"]],
+  ["nats", ["backup", "restore"]],
 ];
 
 interface Flags {
@@ -173,13 +175,20 @@ function readDevice(text: string | undefined): ContributorId {
   return text as string as ContributorId;
 }
 
-async function carryOut(command: Command, dir: string, surroundings: AdminSurroundings): Promise<void> {
+async function carryOut(command: Command, place: Place, surroundings: AdminSurroundings): Promise<void> {
   const { print } = surroundings;
+  const { dir } = place;
   if (command.type === "restore") {
-    const { ledger, blobs } = await restore(command.folder, dir);
-    print(
-      `Restored ${ledger.entries} ledger entries and ${blobs} blobs into "${dir}"; start the relay with --dir ${dir}`,
-    );
+    await restoreTo(place, command.folder, surroundings);
+    return;
+  }
+  if (command.type === "backup" && place.nats !== null) {
+    const store = await openPlace(place, surroundings.printError);
+    try {
+      sayBackup(await backUp(store, dir, resolve(command.folder)), print);
+    } finally {
+      await store.close();
+    }
     return;
   }
   if (command.type === "verify" && command.file !== null) {
@@ -232,11 +241,7 @@ async function work(
       await verify(operations.entries(), print);
       return;
     case "backup": {
-      const report = await operations.backUp(resolve(command.folder));
-      print(`Backed up the ledger and ${report.blobs} blobs (${bytes(report.bytes)}) into "${report.to}"`);
-      print(
-        "It holds the relay's key: whoever has it can go on with this ledger. Keep it as secret as the relay's folder.",
-      );
+      sayBackup(await operations.backUp(resolve(command.folder)), print);
       return;
     }
     case "prune": {
@@ -248,6 +253,23 @@ async function work(
     default:
       command satisfies never;
   }
+}
+
+async function restoreTo(place: Place, from: string, { print, printError }: Terminal): Promise<void> {
+  const shown = showPlace(place);
+  const { ledger, blobs } =
+    place.nats === null
+      ? await restore(from, place.dir)
+      : await restoreInto(from, { open: () => openPlace(place, printError), shown });
+  const start = place.nats === null ? `--dir ${place.dir}` : "the same --nats";
+  print(`Restored ${ledger.entries} ledger entries and ${blobs} blobs into "${shown}"; start the relay with ${start}`);
+}
+
+function sayBackup({ to, blobs, bytes: size }: BackupReport, print: (line: string) => void): void {
+  print(`Backed up the ledger and ${blobs} blobs (${bytes(size)}) into "${to}"`);
+  print(
+    "It holds the relay's key: whoever has it can go on with this ledger. Keep it as secret as the relay's folder.",
+  );
 }
 
 const SENTENCES: Readonly<Record<OperatorCommand["type"], string>> = {

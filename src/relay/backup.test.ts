@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { openEmbeddedStore } from "../store/embedded.ts";
-import { backUp, KEY_FILE, restore } from "./backup.ts";
+import { backUp, restore } from "./backup.ts";
+import { KEY_FILE } from "./place.ts";
 
 let folder: string;
 beforeEach(() => {

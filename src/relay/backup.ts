@@ -1,23 +1,39 @@
 /**
- * Backups of a relay's folder and their way back: ledger, keys and blobs as the store copies them, and the relay's own key,
- * without which nobody can go on with the ledger. A backup is a folder that a relay could serve as it is. It is made inside of
- * `.partial` in that folder, which may be a mounted one, and its database takes its place last: what has none is no backup.
+ * Backups of a relay's run and their way back: ledger, keys and blobs, and the relay's own key, without which nobody can go on
+ * with the ledger. A backup is a folder that a relay could serve as it is, wherever the run was kept: so it is the way from a
+ * folder to NATS and back. It is made inside of `.partial` in that folder, which may be a mounted one, and its database takes its
+ * place last: what has none is no backup. NATS has nothing like that; there no relay gets the lease until all is in its place.
  */
-import { chmod, copyFile, cp, mkdir, open, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
+import {
+  chmod,
+  copyFile,
+  cp,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  rmdir,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import { equalBytes } from "../base/bytes.ts";
 import { checkLedger, type CheckedLedger } from "../coordinator/check.ts";
 import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
-import { openEmbeddedStore, type EmbeddedStore } from "../store/embedded.ts";
-import { DATABASE } from "../store/locked.ts";
-import { entriesOf } from "../store/store.ts";
-import type { PlacedStore } from "./place.ts";
+import { openEmbeddedCopy, openEmbeddedStore } from "../store/embedded.ts";
+import { closeLease, lookAtLease, openLease } from "../store/lease.ts";
+import { DATABASE, PROCESS_FILE } from "../store/locked.ts";
+import { entriesOf, type Store } from "../store/store.ts";
+import { copyRun } from "./copy.ts";
+import { KEY_FILE, LEADER_KEY, type PlacedStore } from "./place.ts";
 import { reachableBlobs } from "./prune.ts";
 import { readCharter } from "./run.ts";
 
-export const KEY_FILE = "relay.key";
 const PARTIAL = ".partial";
 /** What a folder may hold and be empty: what an attempt that was killed has left, and what file systems put there. */
 const OF_NOBODY = [PARTIAL, "lost+found"];
@@ -30,12 +46,17 @@ export interface BackupReport {
   readonly bytes: number;
 }
 
-/** Backs `store`, open in the folder `dir`, up into the folder `to`, which must be absent or empty. Throws HeddleError. */
-export async function backUp({ backup }: PlacedStore, dir: string, to: string): Promise<BackupReport> {
+/**
+ * Backs `store` up into the folder `to`, which must be absent or empty, while the run goes on. `dir` is the relay's folder, in
+ * which an embedded store lies. Throws HeddleError.
+ */
+export async function backUp(store: PlacedStore, dir: string, to: string): Promise<BackupReport> {
+  const { backup } = store;
   if (backup === undefined) {
-    const sentence =
-      'Cannot back up: this run is kept on NATS, whose own tool copies it: "nats account backup FOLDER" writes every stream';
-    throw new HeddleError("bad-input", sentence);
+    return fillPlace({ from: null, to, action: "back up" }, async (partial) => ({
+      to: resolve(to),
+      ...(await copyInto(partial, store)),
+    }));
   }
   return fillPlace({ from: dir, to, action: "back up" }, async (partial) => {
     const copied = await backup(partial);
@@ -45,6 +66,26 @@ export async function backUp({ backup }: PlacedStore, dir: string, to: string): 
     });
     return { to: resolve(to), ...copied };
   });
+}
+
+/** Makes the folder `partial` from a store that has the relay's key in it. */
+async function copyInto(partial: string, from: Store): Promise<{ readonly blobs: number; readonly bytes: number }> {
+  const copy = await openEmbeddedStore(partial);
+  try {
+    const { durable, blobs, bytes } = await copyRun(from, copy);
+    const pkcs8 = await from.keys.get(KEY_FILE);
+    await files("back up", async () => {
+      await writeFile(join(partial, KEY_FILE), pkcs8 ?? new Uint8Array(), { mode: 0o600 });
+    });
+    const key = await loadDeviceKey(join(partial, KEY_FILE));
+    if (!equalBytes(key.publicKey, durable.relay)) {
+      throw new HeddleError("integrity", "Cannot back up: the store's key is not the one that signed its ledger");
+    }
+    return { blobs, bytes };
+  } finally {
+    await copy.close();
+    await files("back up", () => rm(join(partial, PROCESS_FILE), { force: true }));
+  }
 }
 
 export interface RestoreReport {
@@ -57,14 +98,7 @@ export interface RestoreReport {
  * needs have been checked. Throws HeddleError "integrity" when something is damaged or missing.
  */
 export async function restore(from: string, to: string): Promise<RestoreReport> {
-  const names: readonly string[] = await readdir(from).catch(() => []);
-  if (!names.includes(DATABASE) || !names.includes(KEY_FILE)) {
-    throw new HeddleError("bad-input", `Cannot restore: there is no backup in "${from}"`);
-  }
-  if (names.includes(`${DATABASE}-wal`)) {
-    const sentence = `Cannot restore: "${from}" is a relay's own folder; start a relay with it, or back it up first`;
-    throw new HeddleError("bad-input", sentence);
-  }
+  await checkBackup(from);
   return fillPlace({ from, to, action: "restore" }, async (partial) => {
     await files("restore", async () => {
       await mkdir(partial, { mode: 0o700 });
@@ -83,7 +117,81 @@ export async function restore(from: string, to: string): Promise<RestoreReport> 
   });
 }
 
-async function checkCopy(store: EmbeddedStore, dir: string): Promise<RestoreReport> {
+export interface RestoreTarget {
+  /** Opened once the backup was found to be whole. */
+  readonly open: () => Promise<Store>;
+  /** Names it to people. */
+  readonly shown: string;
+}
+
+/**
+ * Fills a store that several relays can share, and which must be empty, from the backup in `from`, checked as by `restore`. No
+ * relay gets the lease there before all is in its place: where this was interrupted, it is called with the same backup again, and
+ * goes on. Throws HeddleError "bad-input" when there is something else in the store, or a relay.
+ */
+export async function restoreInto(from: string, { open: openTarget, shown }: RestoreTarget): Promise<RestoreReport> {
+  await checkBackup(from);
+  const copy = await openEmbeddedCopy(from);
+  try {
+    const report = await checkCopy(copy, from);
+    const { digest, durable } = report.ledger;
+    const why = `the restore of a backup, whose last ledger entry is ${digest}, did not come to its end here; it goes on when it is run again`;
+    const key = await files("restore", () => readFile(join(from, KEY_FILE)));
+    const target = await openTarget();
+    try {
+      await reserve(target, { shown, why });
+      await target.keys.set(KEY_FILE, new Uint8Array(key));
+      await copyRun(copy, target);
+      if (!(await openLease(target.keys, LEADER_KEY, { why, epoch: durable.epoch }))) {
+        throw new HeddleError("store", `Cannot restore: somebody else has restored into "${shown}" meanwhile`);
+      }
+    } finally {
+      await target.close();
+    }
+    return report;
+  } finally {
+    await copy.close();
+  }
+}
+
+/** Keeps relays out of an empty store, or of one that was reserved for the same reason before. */
+async function reserve(store: Store, { shown, why }: { readonly shown: string; readonly why: string }): Promise<void> {
+  const refusal = (reason: string): HeddleError =>
+    new HeddleError("bad-input", `Cannot restore: ${reason}; name another store at the end of the address`);
+  const lease = await lookAtLease(store.keys, LEADER_KEY);
+  if (lease.type === "closed") {
+    if (lease.why !== why) {
+      throw refusal(`"${shown}" is for another backup (${lease.why})`);
+    }
+    return;
+  }
+  if (lease.type !== "new") {
+    const who = lease.type === "held" ? `: ${lease.holder}, which runs or was killed` : ", which has ended";
+    throw refusal(`"${shown}" is a relay's${who}`);
+  }
+  const [entries, keys, blobs] = [await store.log.length(), await store.keys.list(""), await store.blobs.list()];
+  if (entries + keys.length + blobs.length > 0) {
+    const found = `${entries} ledger entries, ${keys.length} keys and ${blobs.length} blobs`;
+    throw refusal(`"${shown}" is not empty, it holds ${found}`);
+  }
+  if (!(await closeLease(store.keys, LEADER_KEY, why))) {
+    throw refusal(`a relay or another restore has begun in "${shown}" meanwhile`);
+  }
+}
+
+/** Throws HeddleError "bad-input" when `from` is no backup. */
+async function checkBackup(from: string): Promise<void> {
+  const names: readonly string[] = await readdir(from).catch(() => []);
+  if (!names.includes(DATABASE) || !names.includes(KEY_FILE)) {
+    throw new HeddleError("bad-input", `Cannot restore: there is no backup in "${from}"`);
+  }
+  if (names.includes(`${DATABASE}-wal`)) {
+    const sentence = `Cannot restore: "${from}" is a relay's own folder; start a relay with it, or back it up first`;
+    throw new HeddleError("bad-input", sentence);
+  }
+}
+
+async function checkCopy(store: Store, dir: string): Promise<RestoreReport> {
   const ledger = await checkLedger(entriesOf(store.log), verifySignature);
   const key = await loadDeviceKey(join(dir, KEY_FILE));
   if (!equalBytes(key.publicKey, ledger.durable.relay)) {
@@ -100,7 +208,8 @@ async function checkCopy(store: EmbeddedStore, dir: string): Promise<RestoreRepo
 }
 
 interface Copy {
-  readonly from: string;
+  /** The folder that is copied; null: it comes from elsewhere. */
+  readonly from: string | null;
   /** Absent or empty. */
   readonly to: string;
   readonly action: string;
@@ -119,7 +228,7 @@ async function fillPlace<T>({ from, to, action }: Copy, fill: (partial: string) 
     throw new HeddleError("bad-input", `Cannot ${action}: "${path}" exists and is no empty folder; name another`);
   }
   const place = await realpath(path).catch(() => path);
-  if (isWithin(await realpath(from), place)) {
+  if (from !== null && isWithin(await realpath(from), place)) {
     throw new HeddleError("bad-input", `Cannot ${action}: what is to be copied is in "${path}"; name another folder`);
   }
   await files(action, async () => {

@@ -22,8 +22,8 @@ import type { RunView, VersionView } from "../protocol/run-view.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
 import { DATABASE } from "../store/locked.ts";
 import { entriesOf, type Store } from "../store/store.ts";
-import { backUp, KEY_FILE, type BackupReport } from "./backup.ts";
-import type { PlacedStore } from "./place.ts";
+import { backUp, type BackupReport } from "./backup.ts";
+import { KEY_FILE, type PlacedStore } from "./place.ts";
 import { pruneBlobs, type PruneOptions, type PruneReport } from "./prune.ts";
 import { readCharter } from "./run.ts";
 
@@ -151,7 +151,7 @@ export async function operationsAtRest(dir: string): Promise<Operations> {
     const key = await loadDeviceKey(join(dir, KEY_FILE));
     const { journal, durable } = await openJournal({ log: store.log, key, clock: systemClock });
     if (durable === null) {
-      throw new HeddleError("bad-input", "Cannot read the run: none has begun in this folder");
+      throw new HeddleError("bad-input", "Cannot read the run: none has begun here");
     }
     return { journal, charter, durable, state: startState(charter, durable, Date.now()) };
   };

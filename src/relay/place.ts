@@ -11,7 +11,12 @@ export interface Place {
   readonly nats: NatsAddress | null;
 }
 
-/** The store of a place. Only the embedded one can be backed up; NATS brings tools of its own. */
+/** The relay's own key: in a folder a file beside the store, on NATS one of the store's keys. */
+export const KEY_FILE = "relay.key";
+/** Under this key of a store on NATS is the lease of who leads. */
+export const LEADER_KEY = "leader";
+
+/** The store of a place. The embedded one copies itself faster than `copy.ts` could. */
 export type PlacedStore = Store & Partial<Pick<EmbeddedStore, "backup">>;
 
 /** Options for parseArgs(); `readPlace` reads what they gave. */

@@ -79,7 +79,7 @@ async function beginRun(store: Store, config: RelayConfig, found: Bytes | undefi
 export async function readCharter(store: Store): Promise<Charter> {
   const stored = (await store.log.length()) === 0 ? undefined : await store.keys.get(CHARTER_KEY);
   if (stored === undefined) {
-    throw new HeddleError("bad-input", "Cannot read the run: none has begun in this folder");
+    throw new HeddleError("bad-input", "Cannot read the run: none has begun here");
   }
   return readStored(stored);
 }

@@ -14,7 +14,6 @@ import type { RunView, VersionView } from "../protocol/run-view.ts";
 import { openNatsBus } from "../store/bus-nats.ts";
 import type { Bus } from "../store/bus.ts";
 import { acquireLease } from "../store/lease.ts";
-import { KEY_FILE } from "./backup.ts";
 import type { Closers } from "./closers.ts";
 import type { RelayConfig } from "./config.ts";
 import { CANDIDATE_SUBJECT, follow, type FollowedRun, type Following } from "./follow.ts";
@@ -26,7 +25,7 @@ import { createMetrics, type Watched } from "./metrics.ts";
 import { createOperatorFace, notLeading, operationsIn, whyUnready, type Standing } from "./operator-face.ts";
 import { operationsOf, operationsOfEdge } from "./operations.ts";
 import { listenOnSocket } from "./operator-socket.ts";
-import { openPlace, type PlacedStore } from "./place.ts";
+import { KEY_FILE, LEADER_KEY, openPlace, type PlacedStore } from "./place.ts";
 
 /** An operator who has the relay drained gets an answer before it ends. */
 const ANSWER_MS = 1_000;
@@ -126,7 +125,7 @@ export class Relay {
     this.#role = following;
     const lease = await acquireLease({
       keys: store.keys,
-      key: "leader",
+      key: LEADER_KEY,
       clock: systemClock,
       holder: this.#name,
       onWait: (leader) => {

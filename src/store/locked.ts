@@ -11,6 +11,8 @@ import { HeddleError } from "../base/assert.ts";
 const SQLITE_BUSY = 5;
 /** The file's name in its folder. */
 export const DATABASE = "heddle.sqlite";
+/** Beside it, the process that has or had it open. */
+export const PROCESS_FILE = "process";
 
 /**
  * Opens `heddle.sqlite` in folder `dir`, which is made when absent, and keeps everyone else out until the database is closed or
@@ -25,7 +27,7 @@ export function openLocked(dir: string, action: string): DatabaseSync {
   } catch (error) {
     throw new HeddleError("store", `Cannot ${action}: folder "${dir}" cannot be made or written`, { cause: error });
   }
-  const pidPath = join(dir, "process");
+  const pidPath = join(dir, PROCESS_FILE);
   let database: DatabaseSync | undefined;
   try {
     database = new DatabaseSync(join(dir, DATABASE));

@@ -1,5 +1,5 @@
 /** What experiments are made of and what is said of them: the catalogue, comparisons, table, plot, stored results. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -169,6 +169,27 @@ test("openResults() gives back what was written while the arm is what it was", (
     expect(results.read(job)).toBeUndefined();
   } finally {
     rmSync(dir, { recursive: true, force: true });
+  }
+});
+
+test("every run that is kept in docs/experiments is of an arm that the catalogue has now", () => {
+  const dir = join(import.meta.dirname, "..", "docs", "experiments");
+  const results = openResults(dir);
+  const made = new Set(["results.json"]);
+  const kept = readdirSync(dir, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .flatMap(({ name }) => readdirSync(join(dir, name)).map((file) => ({ name, file })))
+    .filter(({ file }) => file.endsWith(".json") && !file.endsWith(".host.json") && !made.has(file));
+  expect(kept.length).toBeGreaterThan(20);
+  for (const { name, file } of kept) {
+    const { experiment: of, arm, seed } = JSON.parse(readFileSync(join(dir, name, file), "utf8")) as RunRecord;
+    expect([of, `${arm.name}-${seed}.json`]).toEqual([name, file]);
+    const now = EXPERIMENTS.find((each) => each.name === name)?.arms.find((each) => each.name === arm.name);
+    // Else `--report` would leave it out without a word.
+    expect(
+      now === undefined ? undefined : results.read({ experiment: name, arm: now, seed }),
+      `${name}/${file}`,
+    ).toBeDefined();
   }
 });
 

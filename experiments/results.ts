@@ -23,7 +23,7 @@ export interface HostRecord {
   readonly remembered: number;
   readonly node: string;
   readonly processor: string;
-  /** Digest of the sources that ran. */
+  /** Digest of what ran (`codeDigest`): says whether two runs are of the same sources, not of which commit. */
   readonly code: string;
 }
 

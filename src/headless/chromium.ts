@@ -4,7 +4,7 @@
  */
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { chromium, type Page } from "playwright-core";
+import { chromium, type Locator, type Page } from "playwright-core";
 import { HeddleError } from "../base/assert.ts";
 import type { ContributeConfig } from "./config.ts";
 
@@ -101,18 +101,38 @@ async function openPage(page: Page, config: ContributeConfig): Promise<void> {
   }
 }
 
-/** What a person does: the main button, then the agreement if it is asked for. */
+/**
+ * What a person does: presses the main button, and agrees where that is asked, until the page has begun. Pressed as the page changes, a
+ * button may do nothing, and a busy machine takes its time to ask: so what is to be pressed is looked up anew each time.
+ */
 async function press(page: Page): Promise<void> {
-  await page
-    .locator("#main:not([hidden])")
-    .click({ timeout: 30_000 })
-    .catch(async (error: unknown) => {
-      const words = `Cannot contribute on the relay's page. It says: ${await textOf(page, "#state")}`;
-      throw new HeddleError("unreachable", words, { cause: error });
+  const begun = page.locator(BEGUN);
+  const isThere = (what: Locator): Promise<boolean> =>
+    what.isVisible().catch((error: unknown) => {
+      throw new HeddleError("device-lost", "The page in Chromium ended before it had begun", { cause: error });
     });
   const agree = page.getByRole("button", { name: "Agree and start" });
-  await agree.click({ timeout: 3_000 }).catch(() => undefined); // remembered from an earlier start
+  const giveUpMs = Date.now() + PRESS_MS;
+  while (!(await isThere(begun))) {
+    if (Date.now() > giveUpMs) {
+      const words = `Cannot contribute on the relay's page. It says: ${await textOf(page, "#state")}`;
+      throw new HeddleError("unreachable", words);
+    }
+    const next = (await isThere(agree)) ? agree : page.locator(BEGINS);
+    await next.click({ timeout: 1_000 }).catch(() => undefined);
+    await agree
+      .or(begun)
+      .first()
+      .waitFor({ timeout: 1_000 })
+      .catch(() => undefined);
+  }
 }
+
+/** The main button while a press on it begins the work, or tries to. */
+const BEGINS = '#main:not([hidden]):is([data-act="contribute"], [data-act="retry"])';
+/** What there is to press once the page has begun. */
+const BEGUN = '#other[data-act="stop"]:not([hidden])';
+const PRESS_MS = 60_000;
 
 /** Prints the page's state whenever its words change, until `stop` resolves or the page cannot go on by itself. */
 async function follow(

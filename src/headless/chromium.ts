@@ -80,7 +80,9 @@ export async function contributeInChromium(
     if (config.peers) {
       await page.locator("#peers-input").check();
     }
-    await press(page);
+    const begun = press(page);
+    begun.catch(() => undefined); // where `stop` is first, the page is closed under it
+    await Promise.race([begun, stop]);
     await follow(page, config, stop, print);
   } finally {
     await context.close().catch(() => undefined); // Chromium may have ended by itself
@@ -105,7 +107,7 @@ async function openPage(page: Page, config: ContributeConfig): Promise<void> {
  * What a person does: presses the main button, and agrees where that is asked, until the page has begun. Pressed as the page changes, a
  * button may do nothing, and a busy machine takes its time to ask: so what is to be pressed is looked up anew each time.
  */
-async function press(page: Page): Promise<void> {
+export async function press(page: Page): Promise<void> {
   const begun = page.locator(BEGUN);
   const isThere = (what: Locator): Promise<boolean> =>
     what.isVisible().catch((error: unknown) => {
@@ -113,13 +115,21 @@ async function press(page: Page): Promise<void> {
     });
   const agree = page.getByRole("button", { name: "Agree and start" });
   const giveUpMs = Date.now() + PRESS_MS;
+  let pressed = false;
   while (!(await isThere(begun))) {
     if (Date.now() > giveUpMs) {
       const words = `Cannot contribute on the relay's page. It says: ${await textOf(page, "#state")}`;
       throw new HeddleError("unreachable", words);
     }
+    if (pressed && (await isThere(page.locator(GIVEN_UP)))) {
+      return; // it began and failed while nobody looked: `follow` says so
+    }
     const next = (await isThere(agree)) ? agree : page.locator(BEGINS);
-    await next.click({ timeout: 1_000 }).catch(() => undefined);
+    const clicked = await next.click({ timeout: 1_000 }).then(
+      () => true,
+      () => false,
+    );
+    pressed ||= clicked;
     await agree
       .or(begun)
       .first()
@@ -128,8 +138,8 @@ async function press(page: Page): Promise<void> {
   }
 }
 
-/** The main button while a press on it begins the work, or tries to. */
-const BEGINS = '#main:not([hidden]):is([data-act="contribute"], [data-act="retry"])';
+/** The main button while a press on it begins the work. */
+const BEGINS = '#main:not([hidden])[data-act="contribute"]';
 /** What there is to press once the page has begun. */
 const BEGUN = '#other[data-act="stop"]:not([hidden])';
 const PRESS_MS = 60_000;

@@ -216,14 +216,13 @@ export const EXPERIMENTS: readonly Experiment[] = [
       })),
     ),
   },
-  {
-    name: "small-long",
-    question:
-      "Small model, batches of 32, four times as many rounds: does the distance to data parallel shrink as training goes on?",
+  ...([120, 480] as const).map((rounds) => ({
+    name: rounds === 120 ? "small-long" : "small-longest",
+    question: `Small model, batches of 32, ${rounds} rounds: does the distance to data parallel shrink as training goes on?`,
     seeds: SEEDS,
     reference: "synchronous",
-    arms: five({ ...SMALL_BATCH, rounds: 120 }),
-  },
+    arms: five({ ...SMALL_BATCH, rounds }),
+  })),
   ...[128, 512].map((batch) => ({
     name: `small-batch-${batch}`,
     question: `Small model, batches of ${batch}: does the distance to data parallel shrink as a contributor's own gradient is less noisy?`,

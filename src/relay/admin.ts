@@ -247,7 +247,8 @@ async function work(
     case "prune": {
       const report = await operations.prune(command.options);
       const what = `${report.superfluous} superfluous blobs (${bytes(report.bytes)})`;
-      print(`${report.deleted ? "Deleted" : "There are"} ${what}; ${report.kept} are needed`);
+      const cutOff = report.cutOff === 0 ? "" : `, and the rests of ${report.cutOff} that were cut off`;
+      print(`${report.deleted ? "Deleted" : "There are"} ${what}${cutOff}; ${report.kept} are needed`);
       return;
     }
     default:

@@ -2,6 +2,7 @@
  * A relay that leads its run: store, coordinator and referee wired together. Alone, or as the one among several that holds the
  * lease: then it takes the links that edges carry to it, and says on the bus what they need to know.
  */
+import { messageIn } from "../base/assert.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
 import type { Fold } from "../coordinator/journal.ts";
 import { initialParameters, parameterLayout } from "../model/layout.ts";
@@ -15,6 +16,7 @@ import type { VersionView } from "../protocol/run-view.ts";
 import type { Bus } from "../store/bus.ts";
 import { hashBytes } from "../store/hash.ts";
 import type { Lease } from "../store/lease.ts";
+import { CUT_OFF_MS } from "../store/store.ts";
 import { startBeats, type Beats } from "./beat.ts";
 import type { RelayConfig } from "./config.ts";
 import type { Source } from "./front.ts";
@@ -129,6 +131,10 @@ async function open(
   closing(() => host.close());
   if (among !== null) {
     const { bus, lease, name } = among;
+    const sweeping = setInterval(() => {
+      store.sweep?.(CUT_OFF_MS).catch((error: unknown) => log.debug(messageIn(error)));
+    }, CUT_OFF_MS);
+    closing(() => clearInterval(sweeping));
     edges = await acceptEdges({
       bus,
       epoch: lease.epoch,

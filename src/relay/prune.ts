@@ -6,7 +6,7 @@ import { HeddleError } from "../base/assert.ts";
 import type { Digest } from "../base/bytes.ts";
 import { blobsOf, CHECKPOINTS_KEPT, type DurableState } from "../coordinator/state.ts";
 import type { Charter } from "../protocol/charter.ts";
-import { deleteBlobs, type Store } from "../store/store.ts";
+import { CUT_OFF_MS, deleteBlobs, type Store } from "../store/store.ts";
 import { listDatasets } from "./data.ts";
 
 /** The blobs of the run's state with so many checkpoints, its charter and data, and of the data sets that runs could choose. */
@@ -41,6 +41,8 @@ export interface PruneReport {
   readonly superfluous: number;
   /** Of the superfluous ones. */
   readonly bytes: number;
+  /** Writes that were cut off, what was left of which has been deleted. */
+  readonly cutOff: number;
   readonly deleted: boolean;
 }
 
@@ -59,8 +61,10 @@ export async function pruneBlobs(store: Store, { dryRun, entries, ...facts }: Pr
   if ((await store.log.length()) !== entries) {
     throw new HeddleError("store", "Cannot prune: another relay leads the run by now; nothing was deleted");
   }
+  let cutOff = 0;
   if (!dryRun) {
     await deleteBlobs(store.blobs, superfluous);
+    cutOff = (await store.sweep?.(CUT_OFF_MS)) ?? 0;
   }
-  return { kept: all.length - superfluous.length, superfluous: superfluous.length, bytes, deleted: !dryRun };
+  return { kept: all.length - superfluous.length, superfluous: superfluous.length, bytes, cutOff, deleted: !dryRun };
 }

@@ -19,11 +19,12 @@ export class Bodies {
     this.#pieces = pieces;
   }
 
-  async write(action: string, subject: string, bytes: Bytes): Promise<Required<Message>> {
+  /** `owner` begins the name of the pieces, if there are any. */
+  async write(action: string, subject: string, bytes: Bytes, owner = ""): Promise<Required<Message>> {
     if (bytes.length <= this.#inlineBytesMax) {
       return { subject, payload: bytes, headers: {} };
     }
-    const id = nuid.next();
+    const id = owner + nuid.next();
     await this.#pieces.put(action, id, bytes);
     return { subject, payload: new Uint8Array(), headers: { [PIECES_HEADER]: id } };
   }

@@ -155,6 +155,45 @@ describe("one server", () => {
     await store.close();
   });
 
+  test.concurrent("sweep() removes what is left of a put and a set that were cut off, and nothing else", async () => {
+    const address = nats.address("swept");
+    const proxy = await startProxy(nats.servers[0]?.port as number);
+    const cut = await openNatsStore(parseNatsAddress(`nats://127.0.0.1:${proxy.port}/swept`), { patienceMs: 500 });
+    const store = await openNatsStore(address);
+    const [whole, large] = [entry(1, 600_000), entry(2, 1_500_000)];
+    const digest = await store.blobs.put(whole);
+    await store.keys.set("large", large);
+    expect(await store.log.append(0, [large])).toBe(true);
+    const parts = (): Promise<string[]> =>
+      nats.manage(async ({ streams }) => {
+        const { state } = await streams.info("swept-pieces", { subjects_filter: ">" });
+        return Object.keys(state.subjects ?? {}).sort();
+      });
+    const before = await parts();
+
+    proxy.deafen(60_000); // of eight pieces nothing is heard, and no more are sent
+    const put = expect(cut.blobs.put(entry(3, 5_000_000))).rejects.toThrow("has not answered");
+    await vi.waitUntil(async () => (await parts()).length === before.length + 8, { timeout: 15_000 });
+    await proxy.close();
+    await put;
+    await cut.close();
+    // Of sets: one was cut off before its size, and one before its key.
+    for (const part of ["key-part.0", "key-lost.0", "key-lost.size"]) {
+      const size = '{"bytes":2,"pieceBytes":2}';
+      await nats.manage((manager) => manager.jetstream().publish(`swept.value.${part}`, size));
+    }
+
+    expect([await store.blobs.list(), await store.keys.list("")]).toEqual([[digest], ["large"]]);
+    expect(await store.sweep?.(60_000), "it may be under way").toBe(0);
+    expect((await parts()).length).toBe(before.length + 11);
+    expect(await store.sweep?.(0)).toBe(3);
+    expect(await parts()).toEqual(before);
+    expect(digestOf((await store.blobs.get(digest)) as Bytes)).toBe(digest);
+    expect(digestOf((await store.keys.get("large")) as Bytes)).toBe(digestOf(large));
+    expect((await store.log.read(0, 9)).map(digestOf)).toEqual([digestOf(large)]);
+    await store.close();
+  });
+
   test.concurrent("a full stream refuses with a sentence and keeps what it has", async () => {
     await nats.manage(({ streams }) =>
       streams.add({ name: "full-log", subjects: ["full.log"], max_bytes: 20_000, discard: "new" }),

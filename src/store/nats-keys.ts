@@ -13,6 +13,8 @@ import { checkKey, checkValue, type Keys } from "./store.ts";
 const RACES_MAX = 1_000;
 /** The key has no value any more. */
 const DELETED_HEADER = "Heddle-Deleted";
+/** Begins the names of values' pieces. */
+const OWNER = "key-";
 
 export class NatsKeys implements Keys {
   readonly #stream: string;
@@ -47,6 +49,17 @@ export class NatsKeys implements Keys {
     await this.#run("delete a key", key, (action) =>
       this.#change(action, key, null, (present) => present !== undefined),
     );
+  }
+
+  /** Which of the pieces that were written for values are one's now. */
+  async pieces(action: string): Promise<(name: string) => boolean> {
+    const subjects = await this.#jetStream.subjects(action, this.#stream, `${this.#prefix}*`);
+    const used = new Set<string | undefined>();
+    await inWindow(subjects.length, async (i) => {
+      const stored = await this.#jetStream.last(action, this.#stream, subjects[i] as string);
+      used.add(stored?.header(PIECES_HEADER));
+    });
+    return (name) => !name.startsWith(OWNER) || used.has(name);
   }
 
   list(prefix: string): Promise<string[]> {
@@ -105,7 +118,7 @@ export class NatsKeys implements Keys {
       const message: Required<Message> =
         copy === undefined
           ? { subject, payload: new Uint8Array(), headers: { [DELETED_HEADER]: "1" } }
-          : await this.#bodies.write(action, subject, copy);
+          : await this.#bodies.write(action, subject, copy, OWNER);
       const written = await this.#jetStream.write(action, message, { stream: this.#stream, sequence });
       if (written !== undefined) {
         if (copy === undefined) {

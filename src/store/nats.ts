@@ -5,7 +5,8 @@
  * `<name>-log` (`nats-log.ts`), `<name>-keys` (`nats-keys.ts`), and `<name>-pieces` (`pieces.ts`) for blobs and for entries and
  * values larger than a message.
  *
- * What an interrupted append or set of more than a message leaves in pieces is not collected.
+ * A put, append or set of more than a message that is cut off leaves pieces without a size, which nobody sees and `sweep` removes; where
+ * it was cut off after the size, a blob is whole, a value's pieces are removed, and those of an append stay.
  */
 import { isDigest } from "../base/bytes.ts";
 import { hashBytes } from "./hash.ts";
@@ -54,7 +55,8 @@ export async function openNatsStore(
   const stream = `${name}-pieces`;
   const pieces = (kind: string, bytesMax: number): Pieces =>
     new Pieces({ jetStream, stream, kind: `${name}.${kind}`, bytesMax });
-  const bodies = new Bodies(jetStream, pieces("value", APPEND_BYTES_MAX));
+  const [blobs, values] = [pieces("blob", blobBytesMax), pieces("value", APPEND_BYTES_MAX)];
+  const bodies = new Bodies(jetStream, values);
   try {
     await Promise.all([
       jetStream.prepareStream({
@@ -74,11 +76,18 @@ export async function openNatsStore(
   } catch (error) {
     await jetStream.gate.close();
     throw error;
+  const keys = new NatsKeys(name, jetStream, bodies);
+  const action = "remove what was cut off";
   }
   return {
     log: new NatsLog(name, jetStream, bodies),
-    keys: new NatsKeys(name, jetStream, bodies),
-    blobs: natsBlobs(jetStream, pieces("blob", blobBytesMax), blobBytesMax),
+    keys,
+    blobs: natsBlobs(jetStream, blobs, blobBytesMax),
+    sweep: (ageMs) =>
+      jetStream.gate.run(action, async () => {
+        const isNeeded = await keys.pieces(action);
+        return (await blobs.sweep(action, ageMs, () => true)) + (await values.sweep(action, ageMs, isNeeded));
+      }),
     close: () => jetStream.gate.close(),
   };
 }

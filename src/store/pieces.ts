@@ -103,6 +103,35 @@ export class Pieces {
     return subjects.map((subject) => subject.slice(kind.length + 1, -".size".length)).sort();
   }
 
+  /**
+   * Removes what is not whole, and what `isNeeded` says no to, where nothing was added to it for `ageMs`: it is of a write that was cut
+   * off. What is written anew meanwhile stays. Resolves to how many were removed.
+   */
+  async sweep(action: string, ageMs: number, isNeeded: (name: string) => boolean): Promise<number> {
+    const { jetStream, stream, kind } = this.#options;
+    const parts = (await jetStream.subjects(action, stream, this.#subject("*", "*"))).map((subject) =>
+      subject.slice(kind.length + 1).split("."),
+    );
+    const whole = new Set(parts.filter(([, part]) => part === "size").map(([name]) => name));
+    const names = [...new Set(parts.map(([name = ""]) => name))];
+    const left = names.filter((name) => !whole.has(name) || !isNeeded(name));
+    let removed = 0;
+    await inWindow(left.length, async (i) => {
+      const name = left[i] as string;
+      const subject = this.#subject(name, "*");
+      const last = await jetStream.last(action, stream, subject);
+      // A listing of many pages may have missed it.
+      if (isNeeded(name) && (await jetStream.last(action, stream, this.#subject(name, "size"))) !== undefined) {
+        return;
+      }
+      if (last !== undefined && Date.now() - last.timeMs >= ageMs) {
+        await jetStream.remove(action, stream, subject, last.sequence);
+        removed += 1;
+      }
+    });
+    return removed;
+  }
+
   async #size(action: string, name: string): Promise<Size | undefined> {
     const { jetStream, stream, bytesMax } = this.#options;
     const subject = this.#subject(name, "size");

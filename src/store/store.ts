@@ -16,8 +16,16 @@ export interface Store {
   readonly log: Log;
   readonly keys: Keys;
   readonly blobs: Blobs;
+  /**
+   * Removes what writes that were cut off have left, where for `ageMs` nothing was added to it; resolves to how many those were. Absent
+   * where opening the store does that.
+   */
+  sweep?(ageMs: number): Promise<number>;
   close(): Promise<void>;
 }
+
+/** Longer than any write that is under way says nothing, and than clocks differ. */
+export const CUT_OFF_MS = 3_600_000;
 
 export interface Log {
   length(): Promise<number>;

@@ -183,7 +183,7 @@ async function carryOut(command: Command, place: Place, surroundings: AdminSurro
     return;
   }
   if (command.type === "backup" && place.nats !== null) {
-    const store = await openPlace(place, surroundings.printError);
+    const store = await openPlace(place, { onWarning: surroundings.printError, existing: true });
     try {
       sayBackup(await backUp(store, dir, resolve(command.folder)), print);
     } finally {
@@ -261,7 +261,7 @@ async function restoreTo(place: Place, from: string, { print, printError }: Term
   const { ledger, blobs } =
     place.nats === null
       ? await restore(from, place.dir)
-      : await restoreInto(from, { open: () => openPlace(place, printError), shown });
+      : await restoreInto(from, { open: () => openPlace(place, { onWarning: printError }), shown });
   const start = place.nats === null ? `--dir ${place.dir}` : "the same --nats";
   print(`Restored ${ledger.entries} ledger entries and ${blobs} blobs into "${shown}"; start the relay with ${start}`);
 }

@@ -1,7 +1,7 @@
 /** Where a relay keeps its run: the embedded store in a folder, or a NATS server or cluster. */
 import { openEmbeddedStore, type EmbeddedStore } from "../store/embedded.ts";
 import { parseNatsAddress, type NatsAddress } from "../store/nats-address.ts";
-import { openNatsStore } from "../store/nats.ts";
+import { openNatsStore, type NatsOptions } from "../store/nats.ts";
 import type { Store } from "../store/store.ts";
 
 export interface Place {
@@ -31,8 +31,11 @@ export function readPlace({ dir, nats }: { readonly dir: string; readonly nats?:
 }
 
 /** Throws HeddleError "store" with a sentence when the place cannot be had. `onWarning` is told what an operator should change. */
-export function openPlace({ dir, nats }: Place, onWarning?: (sentence: string) => void): Promise<PlacedStore> {
-  return nats === null ? openEmbeddedStore(dir) : openNatsStore(nats, onWarning === undefined ? {} : { onWarning });
+export function openPlace(
+  { dir, nats }: Place,
+  options: Pick<NatsOptions, "onWarning" | "existing"> = {},
+): Promise<PlacedStore> {
+  return nats === null ? openEmbeddedStore(dir) : openNatsStore(nats, options);
 }
 
 /** For people, without passwords. */

@@ -81,7 +81,7 @@ export class Relay {
       await listen(operators, config.metricsPort, config.metricsHost, "--metrics-port");
       closers.add(() => shut(operators, ANSWER_MS));
     }
-    const place = await openPlace(config, (sentence) => log.warn("store", {}, sentence));
+    const place = await openPlace(config, { onWarning: (sentence) => log.warn("store", {}, sentence) });
     closers.add(() => place.close());
     const store = metrics.watchStore(place);
     const socket = createOperatorFace({ metrics, unready, operations: () => operationsIn(this.#standing) });

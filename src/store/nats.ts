@@ -10,7 +10,7 @@
  */
 import { isDigest } from "../base/bytes.ts";
 import { hashBytes } from "./hash.ts";
-import { JetStream } from "./jetstream.ts";
+import { JetStream, type StreamChoice } from "./jetstream.ts";
 import type { NatsAddress } from "./nats-address.ts";
 import { Bodies } from "./nats-body.ts";
 import { NatsKeys } from "./nats-keys.ts";
@@ -32,6 +32,8 @@ export interface NatsOptions {
   readonly patienceMs?: number;
   /** Told, in a sentence, what an operator should change. */
   readonly onWarning?: (sentence: string) => void;
+  /** Nothing is made: a store that is not there is HeddleError "bad-input". */
+  readonly existing?: boolean;
 }
 
 const PATIENCE_MS = 30_000;
@@ -45,7 +47,7 @@ const FORGETFUL =
  */
 export async function openNatsStore(
   address: NatsAddress,
-  { blobBytesMax = BLOB_STORED_BYTES_MAX, patienceMs = PATIENCE_MS, onWarning }: NatsOptions = {},
+  { blobBytesMax = BLOB_STORED_BYTES_MAX, patienceMs = PATIENCE_MS, onWarning, existing = false }: NatsOptions = {},
 ): Promise<Store> {
   const { name } = address;
   const jetStream = await JetStream.open(address, patienceMs);
@@ -58,27 +60,24 @@ export async function openNatsStore(
   const [blobs, values] = [pieces("blob", blobBytesMax), pieces("value", APPEND_BYTES_MAX)];
   const bodies = new Bodies(jetStream, values);
   try {
+    const prepare = (choice: StreamChoice): Promise<void> => jetStream.prepareStream(choice, existing);
     await Promise.all([
-      jetStream.prepareStream({
+      prepare({
         name: `${name}-log`,
         subjects: [`${name}.log`],
         max_msgs_per_subject: -1,
         deny_delete: true,
         deny_purge: true,
       }),
-      jetStream.prepareStream({ name: `${name}-keys`, subjects: [`${name}.key.*`], max_msgs_per_subject: 1 }),
-      jetStream.prepareStream({
-        name: stream,
-        subjects: [`${name}.blob.*.*`, `${name}.value.*.*`],
-        max_msgs_per_subject: 1,
-      }),
+      prepare({ name: `${name}-keys`, subjects: [`${name}.key.*`], max_msgs_per_subject: 1 }),
+      prepare({ name: stream, subjects: [`${name}.blob.*.*`, `${name}.value.*.*`], max_msgs_per_subject: 1 }),
     ]);
   } catch (error) {
     await jetStream.gate.close();
     throw error;
+  }
   const keys = new NatsKeys(name, jetStream, bodies);
   const action = "remove what was cut off";
-  }
   return {
     log: new NatsLog(name, jetStream, bodies),
     keys,

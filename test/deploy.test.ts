@@ -1,5 +1,7 @@
-import { readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { expect, test, vi } from "vitest";
 import { parse } from "yaml";
@@ -84,6 +86,34 @@ test("compose.yaml starts three relays of one run with flags that they take, eac
 test("every service of compose.yaml is started again however it ended, so that a reboot leaves none behind", () => {
   const { services } = compose();
   expect(new Set(Object.values(services).map(({ restart }) => restart))).toEqual(new Set(["always"]));
+});
+
+const SYSTEMD = "/usr/bin/systemd-analyze";
+
+test("systemd finds nothing wrong with the unit, but for the folder of the checkout", ({ skip }) => {
+  skip(!existsSync(SYSTEMD), `there is no ${SYSTEMD} here, which the system package systemd has`);
+  const dir = mkdtempSync(join(tmpdir(), "heddle-unit-"));
+  const verify = (unit: string): { code: number | null; said: string } => {
+    const file = join(dir, "heddle-relay.service");
+    writeFileSync(file, unit);
+    const { status, stderr, stdout } = spawnSync(SYSTEMD, ["verify", file], { encoding: "utf8" });
+    return { code: status, said: stdout + stderr };
+  };
+  try {
+    const unit = read("heddle-relay.service").replaceAll("/opt/heddle/", `${root}/`);
+    expect(unit).toContain(`ExecStart=${root}/node_modules/.bin/node `);
+    expect(verify(unit)).toEqual({ code: 0, said: "" });
+    expect(verify(unit.replace("Restart=", "Restarts=")).said, "what is wrong is seen").toContain("Restarts");
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+});
+
+test("the unit starts a relay of this tree with flags that it takes", () => {
+  const [, start = ""] = /^ExecStart=(.*)$/m.exec(read("heddle-relay.service").replaceAll("\\\n", " ")) ?? [];
+  const flags = start.split(/\s+/);
+  const config = parseRelayConfig(flags.slice(flags.indexOf("src/relay/main.ts") + 1), {}, false) as RelayConfig;
+  expect(config).toMatchObject({ host: "127.0.0.1", dir: "/var/lib/heddle/relay", contributor: false, log: "json" });
 });
 
 test("the proxy asks relays whether they serve for the ledger's length, and for no entry", async () => {

@@ -314,7 +314,7 @@ function buildApp() {
   });
 }
 
-/** The tests need two browsers, a software Vulkan driver, a NATS and a TURN server; everything else comes from npm. */
+/** The tests need two browsers, a software Vulkan driver, a NATS and a TURN server and a proxy; everything else comes from npm. */
 function systemPackages() {
   const needed = [
     { path: "/usr/bin/chromium", name: "chromium" },
@@ -322,6 +322,7 @@ function systemPackages() {
     { path: "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json", name: "mesa-vulkan-drivers" },
     { path: "/usr/sbin/nats-server", name: "nats-server" },
     { path: "/usr/bin/turnserver", name: "coturn" },
+    { path: "/usr/bin/caddy", name: "caddy" },
   ].filter(({ path }) => !existsSync(path));
   if (needed.length === 0) {
     return;

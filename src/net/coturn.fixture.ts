@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
+import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
@@ -11,7 +12,7 @@ export const RELAY_PORTS = { min: 21_000, max: 21_099 } as const;
 const DEBIAN_PATH = "/usr/bin/turnserver";
 
 export interface Coturn {
-  /** turn:host:port */
+  /** turn:host:port, with ?transport=tcp where that is how it is reached. */
   readonly url: string;
   /** Bytes that it has taken from its client `username` so far, as it logs them every 2,048 packets and at the end. */
   bytesFrom(username: string): number;
@@ -24,18 +25,21 @@ export interface CoturnOptions {
   readonly secret: string;
   /** One client more, with a password of its own: name:password. */
   readonly user?: string;
+  /** How clients reach it; nothing else is taken. */
+  readonly transport?: "udp" | "tcp";
 }
 
-export async function startCoturn({ dir, secret, user }: CoturnOptions): Promise<Coturn> {
-  const port = await freePort();
+export async function startCoturn({ dir, secret, user, transport = "udp" }: CoturnOptions): Promise<Coturn> {
+  const port = await freePort(transport);
   const own = ["--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1", "--listening-port", String(port)];
   const login =
     user === undefined ? ["--use-auth-secret", "--static-auth-secret", secret] : ["--lt-cred-mech", "--user", user];
   const quiet = ["--no-tls", "--no-dtls", "--no-cli", "--no-multicast-peers", "--allow-loopback-peers"];
+  const other = transport === "udp" ? "--no-tcp" : "--no-udp";
   const peers = ["--denied-peer-ip", "0.0.0.0-255.255.255.255", "--allowed-peer-ip", "127.0.0.1"];
   const ports = ["--min-port", String(RELAY_PORTS.min), "--max-port", String(RELAY_PORTS.max)];
   const files = ["--log-file", "stdout", "--pidfile", join(dir, "pid"), "--userdb", join(dir, "users")];
-  const args = ["-n", "-v", "--realm", "heddle.test", ...own, ...ports, ...peers, ...login, ...quiet, ...files];
+  const args = ["-n", "-v", "--realm", "heddle.test", ...own, ...ports, ...peers, ...login, other, ...quiet, ...files];
   const server = spawn(DEBIAN_PATH, args, { stdio: ["ignore", "pipe", "pipe"] });
   const said: string[] = [];
   await new Promise<void>((settle, reject) => {
@@ -44,14 +48,14 @@ export async function startCoturn({ dir, secret, user }: CoturnOptions): Promise
     for (const stream of [server.stdout, server.stderr]) {
       createInterface(stream).on("line", (line) => {
         said.push(line);
-        if (/UDP listener opened on/i.test(line)) {
+        if (line.includes(`${transport.toUpperCase()} listener opened on`)) {
           settle();
         }
       });
     }
   });
   return {
-    url: `turn:127.0.0.1:${port}`,
+    url: `turn:127.0.0.1:${port}${transport === "tcp" ? "?transport=tcp" : ""}`,
     bytesFrom: (username) =>
       said.reduce((sum, line) => {
         const usage = line.includes(`username=<${username}>`) && !line.includes("peer usage");
@@ -67,11 +71,11 @@ export async function startCoturn({ dir, secret, user }: CoturnOptions): Promise
   };
 }
 
-async function freePort(): Promise<number> {
-  const socket = createSocket("udp4");
-  socket.bind(0, "127.0.0.1");
+async function freePort(transport: "udp" | "tcp"): Promise<number> {
+  const socket =
+    transport === "udp" ? createSocket("udp4").bind(0, "127.0.0.1") : createServer().listen(0, "127.0.0.1");
   await once(socket, "listening");
-  const { port } = socket.address();
+  const { port } = socket.address() as AddressInfo;
   socket.close();
   await once(socket, "close");
   return port;

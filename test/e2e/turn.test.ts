@@ -94,18 +94,38 @@ test("dialRtcNode() by TURN brings 5 MB there and back, with a username that end
   await expectRelayed(context, await echoThrough(servers), servers[0]?.username ?? "");
 });
 
-test("dialRtc() in Chromium by TURN brings 5 MB there and back", async (context) => {
-  const later = { ...systemClock, nowMs: () => systemClock.nowMs() + 60_000 }; // a username of its own
-  const servers = await handedOut(SECRET, later);
+/** From a real page, to a server of its own that takes nothing else. */
+async function echoInChromium(transport: "udp" | "tcp", look: (echo: Promise<Echo>, at: At) => Promise<unknown>) {
+  const own = mkdtempSync(join(tmpdir(), "heddle-"));
+  const server = await startCoturn({ dir: own, secret: SECRET, transport });
+  const servers = await handedOut(SECRET, systemClock, server.url);
   const browser = await openBrowserPage(new URL("../../src/net/browser.page.ts", import.meta.url));
   try {
     await browser.page.exposeFunction("answerOffer", exchange);
-    const echo = await browser.page.evaluate((given) => globalThis.echoByTurn(given), servers);
-    await expectRelayed(context, echo, servers[0]?.username ?? "");
+    const echo = browser.page.evaluate((given) => globalThis.echoByTurn(given), servers);
+    await look(echo, { server, username: servers[0]?.username ?? "" });
   } finally {
     await browser.close();
+    await server.close();
+    rmSync(own, { recursive: true });
   }
-});
+}
+
+interface At {
+  readonly server: Coturn;
+  readonly username: string;
+}
+
+test("dialRtc() in Chromium by TURN brings 5 MB there and back", (context) =>
+  echoInChromium("udp", async (echo, { server, username }) => expectRelayed(context, await echo, username, server)));
+
+// Chromium 156 signs its checks there with an ICE tie-breaker of zero, which libjuice (node-datachannel 0.33.4) takes for none and answers with 400. When one of
+// the two has changed this fails, and docs/operating.md can say that it works.
+test("dialRtc() in Chromium by TURN over TCP is let in and carried, and gets no link", () =>
+  echoInChromium("tcp", async (echo, { server, username }) => {
+    await expect(echo).rejects.toThrow("no channel opened within");
+    await expect.poll(() => server.bytesFrom(username)).toBeGreaterThan(100);
+  }));
 
 test("nothing gets through that firewall without a TURN server", async () => {
   await expect(echoThrough([], 3_000)).rejects.toMatchObject({ code: "unreachable" });

@@ -12,9 +12,10 @@ export function statusLines(status: Status, nowMs: number): string[] {
     head === null
       ? "none"
       : `${head.version}, evaluation loss ${head.evalLoss.toFixed(4)}, ${ago(nowMs - head.timeMs)} ago`;
+  const one = status.process === null ? "does not run" : `runs as process ${status.process}`;
   const present = `${sessions.length}, of these ${doing("train")} train, ${doing("validate")} validate (${lanes.rtc} rtc, ${lanes.ws} ws)`;
   return [
-    `relay       ${status.process === null ? "does not run" : `runs as process ${status.process}`}${flags.map((flag) => `, ${flag}`).join("")}`,
+    `relay       ${status.leader === null ? one : `led by ${status.leader}`}${flags.map((flag) => `, ${flag}`).join("")}`,
     `run         ${status.run} "${printable(status.name)}"`,
     `model       ${status.parameters.toLocaleString("en")} parameters`,
     `version     ${version}`,

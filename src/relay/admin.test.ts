@@ -5,9 +5,6 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { openEmbeddedStore } from "../store/embedded.ts";
 import { runAdmin } from "./admin.ts";
-import { createMetrics } from "./metrics.ts";
-import { operationsOfEdge } from "./operations.ts";
-import { createOperatorFace, notLeading } from "./operator-face.ts";
 import { listenOnSocket, PROCESS_HEADER } from "./operator-socket.ts";
 import { KEY_FILE } from "./place.ts";
 
@@ -103,26 +100,6 @@ test("ledger export leaves nothing behind when the relay ends in the middle of i
   await listenOnSocket(relay, dir);
   const code = await admin(`ledger export ${join(dir, "ledger")}`);
   expect({ code, said }).toEqual({ code: 1, said: [expect.stringMatching(/^The relay ended in the middle of/)] });
-  expect(readdirSync(dir)).toEqual(["operator.sock"]);
-});
-
-test("an edge says who leads, whatever else it is asked for", async () => {
-  const leader = notLeading("process 7 on b");
-  const edge = createOperatorFace({
-    metrics: createMetrics(),
-    unready: async () => null,
-    operations: () =>
-      operationsOfEdge(
-        () => undefined,
-        () => leader,
-      ),
-  });
-  relays.push(edge);
-  await listenOnSocket(edge, dir);
-  for (const words of ["status", "contributors", `ledger export ${join(dir, "ledger")}`, "ledger verify", "pause"]) {
-    said.length = 0;
-    expect({ words, code: await admin(words), said }).toEqual({ words, code: 1, said: [leader.message] });
-  }
   expect(readdirSync(dir)).toEqual(["operator.sock"]);
 });
 

@@ -42,7 +42,7 @@ const USAGE = `npm run admin -- COMMAND [--dir FOLDER]
   blobs prune                   delete blobs that neither the run's state nor a data set needs
 
   --dir FOLDER                  the relay's folder (default .heddle/relay); a run on NATS is operated through the folder
-                                of the relay that serves it now
+                                of any relay that serves it
   --nats ADDRESS                with backup and restore: the run on NATS at the address that relays are given, which
                                 must hold nothing before a restore
   --checkpoints N               with blobs prune: keep N whole checkpoints (1 to ${CHECKPOINTS_KEPT}; default ${CHECKPOINTS_KEPT})

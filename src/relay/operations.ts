@@ -42,6 +42,8 @@ export interface Operations {
 export interface Status extends OperatorView {
   /** Of the relay; null when none runs. */
   readonly process: number | null;
+  /** Names the process that leads the run, where another relay of it was asked. */
+  readonly leader: string | null;
   readonly run: Digest;
   readonly name: string;
   readonly parameters: number;
@@ -72,6 +74,7 @@ async function statusOf({ view, operatorView, store, ...rest }: StatusParts): Pr
   return {
     ...operatorView,
     ...rest,
+    leader: null,
     run,
     name: charter.name,
     parameters,
@@ -124,25 +127,10 @@ export function operationsOf({ dir, host, store, charter, handOver }: RunningPar
   };
 }
 
-/** The operations of a relay that does not lead its run: it can be drained; all else makes `refusal`. */
-export function operationsOfEdge(drain: () => void, refusal: () => HeddleError): Operations {
-  const refuse = (): Promise<never> => Promise.reject(refusal());
-  return {
-    status: refuse,
-    entries: () => {
-      throw refusal();
-    },
-    operate: (command) => (command.type === "drain" ? Promise.resolve(drain()) : refuse()),
-    backUp: refuse,
-    prune: refuse,
-    close: async () => undefined,
-  };
-}
-
 /** The operations of a folder in which no relay runs. Throws HeddleError when there is no run in it, or it is in use. */
 export async function operationsAtRest(dir: string): Promise<Operations> {
   if (!(await isFile(join(dir, DATABASE))) || !(await isFile(join(dir, KEY_FILE)))) {
-    const hint = "name its folder with --dir (of a run on NATS: that of the relay that serves it now)";
+    const hint = "name its folder with --dir (of a run on NATS: that of a relay that serves it)";
     throw new HeddleError("bad-input", `Cannot find a relay's run in "${dir}"; ${hint}`);
   }
   const store = await openEmbeddedStore(dir);

@@ -45,18 +45,13 @@ export function operationsIn(standing: Standing): Operations {
     case "loading":
       throw new HeddleError("unreachable", "Cannot operate: the run is being loaded; ask again in a moment");
     case "waiting":
-      throw notLeading(standing.leader);
+      throw new HeddleError(
+        "unreachable",
+        `Cannot operate: this relay does not lead the run, and has not heard the one that does, ${standing.leader}`,
+      );
     default:
       return standing.operations;
   }
-}
-
-/** Why a relay that does not lead its run refuses what only the leader can do. */
-export function notLeading(leader: string): HeddleError {
-  return new HeddleError(
-    "unreachable",
-    `Cannot operate: this relay does not lead the run; ask the one that does, ${leader}`,
-  );
 }
 
 /** Asks both halves of the store, ledger and blobs; a store that fails is a sentence, too. */

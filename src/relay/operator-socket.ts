@@ -84,32 +84,45 @@ export async function answerOperator(
 ): Promise<boolean> {
   const asked = `${incoming.method} ${incoming.url}`;
   try {
-    switch (asked) {
-      case "GET /status":
-        answer(response, 200, await operations().status());
-        return true;
-      case "GET /ledger":
-        await sendLedger(operations(), response);
-        return true;
-      case "POST /operate":
-        await operations().operate(readCommand(await readBody(incoming)));
-        answer(response, 200, {});
-        return true;
-      case "POST /backup":
-        answer(response, 200, await operations().backUp(readText(await readBody(incoming), "to")));
-        return true;
-      case "POST /prune":
-        answer(response, 200, await operations().prune(readPruneOptions(await readBody(incoming))));
-        return true;
-      default:
-        return false;
+    if (asked === "GET /ledger") {
+      await sendLedger(operations(), response);
+      return true;
     }
+    const value = await carryOut(asked, () => readPieces(incoming), operations);
+    if (value !== null) {
+      answer(response, 200, value);
+    }
+    return value !== null;
   } catch (error) {
     if (!(error instanceof HeddleError)) {
       throw error;
     }
     answer(response, 400, { code: error.code, error: error.message });
     return true;
+  }
+}
+
+/**
+ * Does what is asked for by method and path, and resolves to the answer; null for what is not known. `body` gives the request's JSON.
+ * Throws HeddleError where it cannot be done.
+ */
+export async function carryOut(
+  asked: string,
+  body: () => string | Promise<string>,
+  operations: () => Operations,
+): Promise<object | null> {
+  switch (asked) {
+    case "GET /status":
+      return operations().status();
+    case "POST /operate":
+      await operations().operate(readCommand(readBody(await body())));
+      return {};
+    case "POST /backup":
+      return operations().backUp(readText(readBody(await body()), "to"));
+    case "POST /prune":
+      return operations().prune(readPruneOptions(readBody(await body())));
+    default:
+      return null;
   }
 }
 
@@ -126,8 +139,8 @@ function answer(response: ServerResponse, status: number, value: object): void {
 
 type Body = Readonly<Record<string, unknown>>;
 
-async function readBody(incoming: IncomingMessage): Promise<Body> {
-  const value: unknown = parse(await readPieces(incoming));
+function readBody(text: string): Body {
+  const value: unknown = parse(text);
   if (typeof value !== "object" || value === null) {
     throw new HeddleError("bad-input", "Cannot read the request: need a JSON object");
   }

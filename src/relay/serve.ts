@@ -22,8 +22,9 @@ import { listen, shut } from "./http.ts";
 import { lead, type LeadOptions, type Leading } from "./lead.ts";
 import type { Log } from "./log.ts";
 import { createMetrics, type Watched } from "./metrics.ts";
-import { createOperatorFace, notLeading, operationsIn, whyUnready, type Standing } from "./operator-face.ts";
-import { operationsOf, operationsOfEdge } from "./operations.ts";
+import { createOperatorFace, operationsIn, whyUnready, type Standing } from "./operator-face.ts";
+import { operationsOf } from "./operations.ts";
+import { answerOperators, operationsOfEdge } from "./operator-bus.ts";
 import { listenOnSocket } from "./operator-socket.ts";
 import { KEY_FILE, LEADER_KEY, openPlace, type PlacedStore } from "./place.ts";
 
@@ -113,7 +114,7 @@ export class Relay {
       store,
       name: this.#name,
       answerRtc: this.#answerRtc,
-      onReady: (run) => this.#follow(store, run),
+      onReady: (run) => this.#follow(store, bus, run),
       onChange: (version) => {
         if (version !== null) {
           log.version(version);
@@ -148,19 +149,20 @@ export class Relay {
   }
 
   /** A leader was heard: this relay is an edge. */
-  async #follow(store: PlacedStore, run: FollowedRun): Promise<void> {
+  async #follow(store: PlacedStore, bus: Bus, run: FollowedRun): Promise<void> {
     if (this.#role !== null && "host" in this.#role) {
       return;
     }
     this.#watch({ view: run.view, operatorView: run.operatorView, countTraffic: () => undefined });
+    const { dir } = this.#options.config;
     const drain = (): void => this.#stopSoon("the relay is drained");
-    const operations = operationsOfEdge(drain, () => notLeading(run.leader()));
+    const operations = operationsOfEdge({ bus, store, dir, drain, leader: run.leader });
     this.#standing = { type: "serving", host: run, store, operations };
     await this.#serveFrom(store, run, false);
   }
 
   async #lead({ store, key, among }: Pick<LeadOptions, "store" | "key" | "among">): Promise<void> {
-    const { config, log, stop } = this.#options;
+    const { config, closers, log, stop } = this.#options;
     const leading = await lead({
       config,
       log,
@@ -192,6 +194,7 @@ export class Relay {
     const operations = operationsOf({ dir: config.dir, host, store, charter, handOver });
     this.#standing = { type: "serving", host, store, operations };
     if (among !== null) {
+      closers.add(await answerOperators(among.bus, () => operations));
       log.say("leading", { epoch: among.lease.epoch }, "This relay leads the run now.");
     }
     await this.#serveFrom(store, leading, leading.kept);

@@ -9,7 +9,7 @@ import { createRng } from "../../src/base/rng.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../../src/contributor/run.ts";
 import { createPair, deviceKeyOf, verifySignature } from "../../src/net/device-key.ts";
 import { createBlobFetcher } from "../../src/net/http.ts";
-import type { Attach } from "../../src/net/link.ts";
+import type { Attach, Link } from "../../src/net/link.ts";
 import { dialRtcNode } from "../../src/net/rtc-node.ts";
 import { systemClock } from "../../src/net/system-clock.ts";
 import { dialWebSocket } from "../../src/net/ws-client.ts";
@@ -53,6 +53,8 @@ export interface Crowd {
   goesOn(timeoutMs: number): Promise<number>;
   /** Resolves with the next message of this type, whoever gets or sends it. */
   next(type: Heard): Promise<void>;
+  /** The longest that anybody had no open link to a relay since the last call, in milliseconds. */
+  apartMs(): number;
   replicas(): Replica[];
   close(): Promise<void>;
 }
@@ -75,12 +77,26 @@ interface Heardings {
   /** When what was last accepted of each contributor had been sent. */
   readonly answered: Map<ContributorId, number>;
   readonly waiting: Set<(type: Heard) => void>;
+  /** Each one's newest link. */
+  readonly links: Map<ContributorId, Link>;
+  /** Whose newest link has ended, and when; who had another then was without one for so long. */
+  readonly alone: Map<ContributorId, number>;
+  readonly gapsMs: number[];
 }
 
 /** Starts contributors, each over a line of its own and with another relay first; every other one has no WebRTC. */
 export async function startCrowd(options: CrowdOptions): Promise<Crowd> {
-  const heard: Heardings = { told: [], diaries: [], begun: new Map(), answered: new Map(), waiting: new Set() };
-  const { waiting } = heard;
+  const heard: Heardings = {
+    told: [],
+    diaries: [],
+    begun: new Map(),
+    answered: new Map(),
+    waiting: new Set(),
+    links: new Map(),
+    alone: new Map(),
+    gapsMs: [],
+  };
+  const { waiting, alone, gapsMs } = heard;
   const indices = Array.from({ length: options.members }, (_, index) => index);
   const members = await Promise.all(indices.map((index) => createMember(index, options, heard)));
   members.forEach(({ contributor }) => contributor.start());
@@ -99,6 +115,10 @@ export async function startCrowd(options: CrowdOptions): Promise<Crowd> {
         };
         waiting.add(wake);
       }),
+    apartMs: () => {
+      const nowMs = performance.now();
+      return Math.max(0, ...gapsMs.splice(0), ...[...alone.values()].map((sinceMs) => nowMs - sinceMs));
+    },
     replicas: () =>
       members.map(({ id, contributor }) => {
         const params = contributor.parameters() ?? new Float32Array(0);
@@ -128,7 +148,10 @@ async function createMember(index: number, { seed, ports }: CrowdOptions, heard:
     line.overUdp(dialRtcNode, { ...options, attach: listening(options.attach), timeoutMs: 15_000 });
   const engine = await createWasmEngine({ threads: 1 });
   const contributor = createContributor({
-    dial: (attach) => dialWebSocket({ url: `${line.origin.replace("http", "ws")}/link`, attach: listening(attach) }),
+    dial: (attach) => {
+      const url = `${line.origin.replace("http", "ws")}/link`;
+      return dialWebSocket({ url, attach: timed(listening(attach), id, heard) });
+    },
     ...(index % 2 === 0 ? { openRtc } : {}),
     fetchBlob: createBlobFetcher({ origin: line.origin }),
     store: createMemoryStore({ disk: diskWithDiary(diary) }),
@@ -228,6 +251,28 @@ function tapped(attach: Attach, { received, sent }: Ears): Attach {
           received(read.value);
         }
         handlers.message(bytes);
+      },
+    };
+  };
+}
+
+/** The same link, with an eye on when there is none. */
+function timed(attach: Attach, id: ContributorId, { links, alone, gapsMs }: Heardings): Attach {
+  return (link) => {
+    links.set(id, link);
+    const sinceMs = alone.get(id);
+    if (sinceMs !== undefined) {
+      gapsMs.push(performance.now() - sinceMs);
+    }
+    alone.delete(id);
+    const handlers = attach(link);
+    return {
+      ...handlers,
+      closed: (reason) => {
+        if (links.get(id) === link) {
+          alone.set(id, performance.now());
+        }
+        handlers.closed(reason);
       },
     };
   };

@@ -3,7 +3,9 @@
  * rest, so a seed says where to look and not what will be found there.
  */
 import process from "node:process";
-import type { Rng } from "../../src/base/rng.ts";
+import { assert } from "../../src/base/assert.ts";
+import { permutation, type Rng } from "../../src/base/rng.ts";
+import { LASTED_MS } from "../../src/contributor/state.ts";
 import type { Crowd, Heard } from "./crowd.ts";
 import { FAIR, type HalfOpen, type Line, type Weather } from "../fixtures/line.ts";
 import { until, type Relay, type Stage, type StageOptions } from "./stage.ts";
@@ -22,6 +24,8 @@ export interface Recovery {
   readonly leadMs?: number;
   /** Until every contributor knows of accepted work that it sent after the fault. */
   readonly againMs: number;
+  /** The longest that a contributor had no relay, where that is looked at. */
+  readonly apartMs?: number;
 }
 
 export interface Kind {
@@ -34,6 +38,8 @@ export interface Kind {
 }
 
 const AGAIN_MS = 60_000;
+/** A contributor whose relay ends dials again after a random share of 0.1 s, and where that is not the last in a row of twice as much. */
+const APART_MS_MAX = 2_000;
 const MOMENT_MS_MAX = 1_500;
 /** After a message that a moment waits for. */
 const SOON_MS_MAX = 30;
@@ -69,6 +75,29 @@ async function killLeader(world: World): Promise<Recovery> {
   const next = stage.nextLeader(leader);
   await all(again, next, stage.launch(leader.name));
   return { leadMs: (await next) - killedMs, againMs: await again };
+}
+
+/** Every relay is asked to end and started again, one after the other, as an update does it; nobody may be without one meanwhile. */
+async function restartAll(world: World): Promise<Recovery> {
+  const { stage, crowd, rng, say } = world;
+  const took = { againMs: 0, leadMs: 0 };
+  crowd.apartMs(); // what was before
+  const relays = stage.relays();
+  for (const i of permutation(relays.length, rng)) {
+    const relay = relays[i] as Relay;
+    await moment(world);
+    const [leads, atMs] = [relay === stage.leader(), Date.now()];
+    const again = crowd.goesOn(AGAIN_MS);
+    const next = leads ? stage.nextLeader(relay) : Promise.resolve(atMs);
+    await all(again, next, stage.restart(relay));
+    took.leadMs = Math.max(took.leadMs, (await next) - atMs);
+    took.againMs = Math.max(took.againMs, await again);
+    await sleep(LASTED_MS); // an operator looks whether it is back, and those waits begin anew
+  }
+  const apartMs = crowd.apartMs();
+  say(`nobody without a relay for longer than ${Math.round(apartMs)} ms`);
+  assert(apartMs <= APART_MS_MAX, `Somebody had no relay for ${Math.round(apartMs)} ms, need at most ${APART_MS_MAX}`);
+  return { ...took, apartMs };
 }
 
 async function killAlone(world: World): Promise<Recovery> {
@@ -199,6 +228,7 @@ const LARGE: StageOptions = { ...ALONE, channels: 32 };
 export const KINDS: readonly Kind[] = [
   { name: "edge", what: "kill -9 of a relay that does not lead", act: killEdge, stage: SEVERAL },
   { name: "leader", what: "kill -9 of the relay that leads", act: killLeader, stage: SEVERAL },
+  { name: "rolling", what: "SIGTERM and a new start of every relay in turn", act: restartAll, stage: SEVERAL },
   {
     name: "nats",
     what: "kill -9 of one of three NATS servers",

@@ -26,6 +26,7 @@ function percentiles(ms: readonly number[]): string {
 
 function printRow({ kind, acts, accepted, refused, failures, recoveries, counts, ends, seconds }: Report): void {
   const leads = recoveries.flatMap(({ leadMs }) => (leadMs === undefined ? [] : [leadMs]));
+  const apart = recoveries.flatMap(({ apartMs }) => (apartMs === undefined ? [] : [apartMs]));
   const packets =
     counts.packets === 0
       ? ""
@@ -39,6 +40,7 @@ function printRow({ kind, acts, accepted, refused, failures, recoveries, counts,
     leads.length,
     percentiles(leads),
     percentiles(recoveries.map(({ againMs }) => againMs)),
+    percentiles(apart),
     packets,
     ends.length,
     Math.round(seconds),
@@ -68,7 +70,7 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
 process.once("uncaughtException", (error) => void end(error.stack ?? error.message));
 const failures: string[] = [];
 process.stdout.write(
-  "| kind | faults | told accepted | told refused | failures | new leads | until one leads, s: p50 / p90 / p99 / most | until all go on, s | WebRTC packets | relays ended | s |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+  "| kind | faults | told accepted | told refused | failures | new leads | until one leads, s: p50 / p90 / p99 / most | until all go on, s | longest without a relay, s | WebRTC packets | relays ended | s |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
 );
 for (const { what, ...options } of orders) {
   const report = await runCampaign(what, { ...options, onAct: (sentence) => process.stderr.write(`${sentence}\n`) });

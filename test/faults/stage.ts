@@ -31,6 +31,8 @@ export interface Relay {
   readonly process: Running;
   /** 0 before it listens. */
   port: number;
+  /** It was asked to end. */
+  leaving?: boolean;
 }
 
 export interface StageOptions {
@@ -140,6 +142,14 @@ export class Stage {
     return atMs;
   }
 
+  /** Asks it to end, which it has to do with exit code 0, and starts it again in its place. */
+  async restart(relay: Relay): Promise<void> {
+    relay.leaving = true;
+    const code = await relay.process.stop("SIGTERM");
+    assert(code === 0, `${relay.name} ended with ${code}, need 0: ${relay.process.errors().trim()}`);
+    await this.launch(relay.name, relay.port);
+  }
+
   /** Whether every relay is there and listens, and one of them leads. */
   isWhole(): boolean {
     const led = this.#nats === null || newest(this.relays()) !== undefined;
@@ -223,6 +233,9 @@ export class Stage {
       return;
     }
     this.#relays.delete(relay.name);
+    if (relay.leaving === true) {
+      return;
+    }
     this.ends.push(`${relay.name} ended by itself (${code}): ${relay.process.errors().trim()}`);
     if (this.#options.mayEnd === true && code === 1) {
       void this.launch(relay.name).catch((error: unknown) => this.ends.push(String(error)));

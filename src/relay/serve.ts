@@ -6,6 +6,8 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { endingOf, exitCodeOf, HeddleError, messageIn } from "../base/assert.ts";
+import { sleep } from "../base/clock.ts";
+import { createStop } from "../base/stop.ts";
 import { createTurn } from "../base/turn.ts";
 import type { AnswerRtc } from "../net/bus-link.ts";
 import { loadDeviceKey, loadStoredKey } from "../net/device-key-node.ts";
@@ -32,6 +34,8 @@ import { KEY_FILE, LEADER_KEY, openPlace, type PlacedStore } from "./place.ts";
 const ANSWER_MS = 1_000;
 /** Another relay has so long to say that it would take the lead. */
 const CANDIDATE_MS = 1_000;
+/** A relay that ends waits so long for itself to have the lead, which it then gives up: else the next would wait for a lease that nobody renews. */
+const TAKING_MS_MAX = 3_000;
 const STOPPING = "The relay is stopping; it will be back";
 
 /** Why the relay ends. */
@@ -67,6 +71,9 @@ export class Relay {
   #standing: Standing = { type: "loading" };
   #front: Front | null = null;
   #role: Leading | Following | null = null;
+  readonly #ending = createStop();
+  /** Settles when this relay has the lead that it is taking, or takes none. */
+  #taking: Promise<unknown> = Promise.resolve();
 
   constructor(options: RelayOptions) {
     this.#options = options;
@@ -77,16 +84,16 @@ export class Relay {
     const { config, closers, log } = this.#options;
     const metrics = this.#metrics;
     const unready = (): Promise<string | null> => whyUnready(this.#standing);
+    const operators = createOperatorFace({ metrics, unready });
     if (config.metricsPort !== 0) {
-      const operators = createOperatorFace({ metrics, unready });
       await listen(operators, config.metricsPort, config.metricsHost, "--metrics-port");
-      closers.add(() => shut(operators, ANSWER_MS));
     }
     const place = await openPlace(config, { onWarning: (sentence) => log.warn("store", {}, sentence) });
     closers.add(() => place.close());
     const store = metrics.watchStore(place);
     const socket = createOperatorFace({ metrics, unready, operations: () => operationsIn(this.#standing) });
-    closers.add(() => shut(socket, ANSWER_MS));
+    closers.add(() => shut(socket, ANSWER_MS)); // late: who has it drained takes that for its end
+    closers.add(() => shut(operators, ANSWER_MS));
     await listenOnSocket(socket, config.dir).catch((error: unknown) => {
       // The run does not depend on it: a folder's path may be too long, a system may have no such sockets.
       log.warn("operator", {}, `${endingOf(error).sentence}; "npm run admin" cannot reach this relay`);
@@ -95,7 +102,7 @@ export class Relay {
     closers.add(() => bus?.close());
     // Links end with a sentence, and the lease is given up, before the ports are gone: whoever takes over must not wait.
     closers.add(() => this.#front?.close(STOPPING));
-    closers.add(() => this.#role?.close(STOPPING));
+    closers.add(() => this.#leave());
     closers.add(() => this.#front?.shut(STOPPING));
     await (bus === null ? this.#serveAlone(store) : this.#serveAmong(store, bus));
   }
@@ -103,6 +110,13 @@ export class Relay {
   async #serveAlone(store: PlacedStore): Promise<void> {
     const key = await loadDeviceKey(join(this.#options.config.dir, KEY_FILE));
     await this.#lead({ store, key, among: null });
+  }
+
+  /** Gives up its part in the run, and one that it is about to have. */
+  async #leave(): Promise<void> {
+    this.#ending.abort();
+    await Promise.race([this.#taking, sleep(systemClock, TAKING_MS_MAX)]);
+    await this.#role?.close(STOPPING);
   }
 
   /** Follows whoever leads until this relay has the lease. */
@@ -124,11 +138,12 @@ export class Relay {
       onFailure: (error) => this.#fail(error),
     });
     this.#role = following;
-    const lease = await acquireLease({
+    const acquiring = acquireLease({
       keys: store.keys,
       key: LEADER_KEY,
       clock: systemClock,
       holder: this.#name,
+      stop: this.#ending,
       onWait: (leader) => {
         log.say(
           "following",
@@ -138,13 +153,17 @@ export class Relay {
         this.#standing = this.#standing.type === "loading" ? { type: "waiting", leader } : this.#standing;
       },
     });
-    following.turnAway();
-    void lease.lost.then((reason) => {
-      this.#metrics.lead(false);
-      this.#fail(new Error(reason));
+    const leading = acquiring.then(async (lease) => {
+      following.turnAway();
+      void lease.lost.then((reason) => {
+        this.#metrics.lead(false);
+        this.#fail(new Error(reason));
+      });
+      const key = await loadStoredKey(store.keys, KEY_FILE);
+      await this.#lead({ store, key, among: { bus, lease, name: this.#name, known: following.fold() } });
     });
-    const key = await loadStoredKey(store.keys, KEY_FILE);
-    await this.#lead({ store, key, among: { bus, lease, name: this.#name, known: following.fold() } });
+    this.#taking = leading.catch(() => undefined);
+    await leading;
     await following.close("This relay leads the run now; come back");
   }
 
@@ -176,6 +195,9 @@ export class Relay {
       onFailure: (error) => this.#fail(error),
     });
     this.#role = leading;
+    if (this.#ending.aborted) {
+      return;
+    }
     const { host } = leading;
     const { charter } = leading.view();
     this.#watch({

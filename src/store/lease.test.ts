@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { createStop } from "../base/stop.ts";
 import { createVirtualClock, type VirtualClock } from "../sim/clock.ts";
 import { acquireLease, closeLease, LEASE_MS, lookAtLease, openLease, type Lease } from "./lease.ts";
 import { createMemoryStore } from "./memory.ts";
@@ -150,4 +151,20 @@ test("a lease that is closed is had by nobody until it is opened, and goes on af
   expect(await lookAtLease(keys, "lease")).toEqual({ type: "held", holder: "bob" });
   expect(await closeLease(keys, "lease", "too late")).toBe(false);
   await bob.held?.release();
+});
+
+test("acquireLease() that is stopped has no lease, also where its holder gives it up just then", async () => {
+  const [clock, { keys }] = [createVirtualClock(), createMemoryStore()];
+  const held = acquireLease({ keys, key: "lease", clock, holder: "ada" });
+  await pass(clock, 10);
+  const stop = createStop();
+  const waiting = expect(acquireLease({ keys, key: "lease", clock, holder: "bob", stop })).rejects.toThrow(
+    "this process ends",
+  );
+  await pass(clock, 1_000);
+  stop.abort();
+  await (await held).release();
+  await waiting;
+  await pass(clock, 10 * LEASE_MS);
+  expect(await lookAtLease(keys, "lease")).toEqual({ type: "released" });
 });

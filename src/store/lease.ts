@@ -10,7 +10,7 @@
 import { HeddleError, messageIn } from "../base/assert.ts";
 import { equalBytes, type Bytes } from "../base/bytes.ts";
 import { sleep, type Clock } from "../base/clock.ts";
-import { createStop } from "../base/stop.ts";
+import { createStop, type StopSignal } from "../base/stop.ts";
 import type { Keys } from "./store.ts";
 
 /** Without a renewal for so long, the lease is anyone's. */
@@ -30,6 +30,8 @@ export interface LeaseOptions {
   readonly holder: string;
   /** Called when another process holds the lease, and when yet another does. */
   readonly onWait?: (holder: string) => void;
+  /** Nobody waits any more. */
+  readonly stop?: StopSignal;
 }
 
 export interface Lease {
@@ -54,11 +56,11 @@ interface ClosedRecord {
 }
 
 /**
- * Waits until this process holds the lease. Rejects with HeddleError "store" when it is closed, "integrity" when the key holds
- * something else.
+ * Waits until this process holds the lease. Rejects with HeddleError "store" when it is closed, or stopped before it has it,
+ * "integrity" when the key holds something else.
  */
 export async function acquireLease(options: LeaseOptions): Promise<Lease> {
-  const { keys, key, clock, holder, onWait } = options;
+  const { keys, key, clock, holder, onWait, stop } = options;
   let seen: { readonly bytes: Bytes; readonly holder: string; readonly sinceMs: number } | undefined;
   for (;;) {
     const askedMs = clock.nowMs();
@@ -67,6 +69,9 @@ export async function acquireLease(options: LeaseOptions): Promise<Lease> {
     const record = bytes === undefined ? undefined : readRecord(bytes, key);
     if (record !== undefined && "closed" in record) {
       throw new HeddleError("store", `Cannot lead the run: ${record.closed}`);
+    }
+    if (stop?.aborted === true) {
+      throw new HeddleError("store", "Cannot lead the run: this process ends");
     }
     const other = record?.holder ?? null;
     const same = seen !== undefined && equalBytes(seen.bytes, bytes ?? new Uint8Array()) && nowMs - askedMs < LATE_MS;
@@ -81,7 +86,7 @@ export async function acquireLease(options: LeaseOptions): Promise<Lease> {
       }
       seen = { bytes, holder: other, sinceMs: nowMs };
     }
-    await sleep(clock, POLL_MS);
+    await sleep(clock, POLL_MS, stop);
   }
 }
 

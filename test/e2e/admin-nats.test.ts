@@ -4,7 +4,10 @@ import { get } from "node:http";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { afterEach, expect, test, vi } from "vitest";
-import { startNats } from "../../src/store/nats-server.fixture.ts";
+import { LEADER_KEY } from "../../src/relay/place.ts";
+import { lookAtLease } from "../../src/store/lease.ts";
+import { openNatsStore } from "../../src/store/nats.ts";
+import { startNats, type Nats } from "../../src/store/nats-server.fixture.ts";
 import {
   adminOf,
   isVersion,
@@ -30,21 +33,31 @@ function ask(dir: string, path: string): Promise<string> {
   });
 }
 
+interface Launched {
+  readonly dir: string;
+  readonly relay: Running;
+}
+
+/** Starts a relay, and resolves when it says `event`. */
+async function launchOn(nats: Nats, folder: string, { name, event, args }: Launch): Promise<Launched> {
+  const dir = join(folder, name);
+  mkdirSync(dir, { recursive: true });
+  const relay = launchRelay({ dir, args: ["--nats", nats.url(), ...args], charter: QUICK_CHARTER });
+  running.add(relay);
+  await relay.waitFor((said) => said.event === event);
+  return { dir, relay };
+}
+
+interface Launch {
+  readonly name: string;
+  readonly event: string;
+  readonly args: readonly string[];
+}
+
 test("on NATS, an operator works with the relay that leads, and what was done outlives it", async () => {
   using folder = temporaryFolder();
   await using nats = await startNats({ dir: folder.path });
-  const launch = async (
-    name: string,
-    event: string,
-    ...args: string[]
-  ): Promise<{ readonly dir: string; readonly relay: Running }> => {
-    const dir = join(folder.path, name);
-    mkdirSync(dir, { recursive: true });
-    const relay = launchRelay({ dir, args: ["--nats", nats.url(), ...args], charter: QUICK_CHARTER });
-    running.add(relay);
-    await relay.waitFor((said) => said.event === event);
-    return { dir, relay };
-  };
+  const launch = (name: string, event: string, ...args: string[]) => launchOn(nats, folder.path, { name, event, args });
   const first = await launch("first", "leading");
   const second = await launch("second", "listening");
   await first.relay.waitFor(isVersion(2));
@@ -116,4 +129,26 @@ test("on NATS, an operator works with the relay that leads, and what was done ou
   await second.relay.waitFor(isVersion(3));
   expect((await next("ledger", "verify")).code).toBe(0);
   expect(await second.relay.stop("SIGTERM")).toBe(0);
+});
+
+test("a relay that is asked to end while it takes the lead gives the lease up", async () => {
+  using folder = temporaryFolder();
+  await using nats = await startNats({ dir: folder.path });
+  const [event, args] = ["listening", ["--no-contributor"]] as const;
+  const first = await launchOn(nats, folder.path, { name: "first", event, args });
+  const second = await launchOn(nats, folder.path, { name: "second", event, args });
+  const { keys, close } = await openNatsStore(nats.address());
+  await first.relay.stop("SIGKILL");
+  const name = `process ${second.relay.pid} on `;
+  await vi.waitUntil(
+    async () => {
+      const lease = await lookAtLease(keys, LEADER_KEY);
+      return lease.type === "held" && lease.holder.startsWith(name);
+    },
+    { timeout: 10_000, interval: 1 },
+  );
+  expect(await second.relay.stop("SIGTERM")).toBe(0);
+  expect(second.relay.events.some(({ event }) => event === "leading")).toBe(false);
+  expect(await lookAtLease(keys, LEADER_KEY)).toEqual({ type: "released" });
+  await close();
 });

@@ -16,7 +16,7 @@ import { createRtcAnswerer, dialRtcNode, type RtcAnswerer } from "../../src/net/
 import { systemClock } from "../../src/net/system-clock.ts";
 import type { IceServer } from "../../src/protocol/ice.ts";
 import { openIce, readIce } from "../../src/relay/ice.ts";
-import { openBrowserPage } from "../../src/store/browser.fixture.ts";
+import { askFirefox, openBrowserPage } from "../../src/store/browser.fixture.ts";
 
 const SECRET = "long, and known to the relay and to coturn";
 const ME = "0123456789abcdef".repeat(4) as ContributorId;
@@ -94,18 +94,16 @@ test("dialRtcNode() by TURN brings 5 MB there and back, with a username that end
   await expectRelayed(context, await echoThrough(servers), servers[0]?.username ?? "");
 });
 
-/** From a real page, to a server of its own that takes nothing else. */
-async function echoInChromium(transport: "udp" | "tcp", look: (echo: Promise<Echo>, at: At) => Promise<unknown>) {
+const PAGE = new URL("../../src/net/browser.page.ts", import.meta.url);
+
+/** A server of its own that takes nothing else; its client of the moment. */
+async function withCoturn(transport: "udp" | "tcp", work: (at: At) => Promise<unknown>): Promise<void> {
   const own = mkdtempSync(join(tmpdir(), "heddle-"));
   const server = await startCoturn({ dir: own, secret: SECRET, transport });
-  const servers = await handedOut(SECRET, systemClock, server.url);
-  const browser = await openBrowserPage(new URL("../../src/net/browser.page.ts", import.meta.url));
   try {
-    await browser.page.exposeFunction("answerOffer", exchange);
-    const echo = browser.page.evaluate((given) => globalThis.echoByTurn(given), servers);
-    await look(echo, { server, username: servers[0]?.username ?? "" });
+    const servers = await handedOut(SECRET, systemClock, server.url);
+    await work({ server, servers, username: servers[0]?.username ?? "" });
   } finally {
-    await browser.close();
     await server.close();
     rmSync(own, { recursive: true });
   }
@@ -113,17 +111,36 @@ async function echoInChromium(transport: "udp" | "tcp", look: (echo: Promise<Ech
 
 interface At {
   readonly server: Coturn;
+  readonly servers: readonly IceServer[];
   readonly username: string;
 }
 
-test("dialRtc() in Chromium by TURN brings 5 MB there and back", (context) =>
-  echoInChromium("udp", async (echo, { server, username }) => expectRelayed(context, await echo, username, server)));
+async function echoInChromium(servers: readonly IceServer[]): Promise<Echo> {
+  const browser = await openBrowserPage(PAGE);
+  try {
+    await browser.page.exposeFunction("answerOffer", exchange);
+    return await browser.page.evaluate((given) => globalThis.echoByTurn(given), servers);
+  } finally {
+    await browser.close();
+  }
+}
 
-// Chromium 156 signs its checks there with an ICE tie-breaker of zero, which libjuice (node-datachannel 0.33.4) takes for none and answers with 400. When one of
-// the two has changed this fails, and docs/operating.md can say that it works.
+test("dialRtc() in Chromium by TURN brings 5 MB there and back", (context) =>
+  withCoturn("udp", async ({ server, servers, username }) =>
+    expectRelayed(context, await echoInChromium(servers), username, server),
+  ));
+
+test("dialRtc() in Firefox by TURN over TCP brings 5 MB there and back", (context) =>
+  withCoturn("tcp", async ({ server, servers, username }) => {
+    const echo = JSON.parse(await askFirefox(PAGE, JSON.stringify(servers), exchange)) as Echo;
+    await expectRelayed(context, echo, username, server);
+  }));
+
+// Chromium 156 signs its checks there with an ICE tie-breaker of zero, which libjuice (node-datachannel 0.33.4) takes for none and answers
+// with 400. When one of the two has changed this fails, and docs/operating.md can say that it works.
 test("dialRtc() in Chromium by TURN over TCP is let in and carried, and gets no link", () =>
-  echoInChromium("tcp", async (echo, { server, username }) => {
-    await expect(echo).rejects.toThrow("no channel opened within");
+  withCoturn("tcp", async ({ server, servers, username }) => {
+    await expect(echoInChromium(servers)).rejects.toThrow("no channel opened within");
     await expect.poll(() => server.bytesFrom(username)).toBeGreaterThan(100);
   }));
 

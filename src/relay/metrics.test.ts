@@ -143,7 +143,7 @@ test("createOperatorFace() is healthy at once, ready when the run is loaded and 
   made.lead(false);
   expect(await ask("/readyz")).toBe("503 This relay waits for process 1 on a, which leads the run");
   expect(await ask("/ledger")).toMatch(
-    /^400 .*Cannot operate: this relay does not lead the run; ask the one that does, process 1 on a"/,
+    /^400 .*Cannot operate: this relay does not lead the run, and has not heard the one that does, process 1 on a"/,
   );
   expect(await valueOf(made, "heddle_leading")).toBe(0);
   made.lead(true);

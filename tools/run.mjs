@@ -341,6 +341,8 @@ function systemPackages() {
     DEBIAN_FRONTEND: "noninteractive",
     RUNLEVEL: "1",
   });
+  const services = names.filter((packageName) => existsSync(`/lib/systemd/system/${packageName}.service`));
+  spawnSync("systemctl", ["--quiet", "disable", ...services], { stdio: "ignore" }); // nor at the next boot, where there is systemd
 }
 
 /** Gets Mesa 25. Where that fails it says why, and the tests that need it fail; the others run. */

@@ -1,35 +1,42 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { HeddleError } from "../base/assert.ts";
 import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
+import { countPieces, DIGEST_BYTES, digestPieces } from "../protocol/pieces.ts";
 import { createMemoryDisk, createMemoryStore } from "../store/memory.ts";
-import { createBlobFetcher, LEFT_MS } from "./http.ts";
+import { BlobPieces } from "./blob-pieces.ts";
+import { LEFT_MS } from "./download.ts";
+import { createBlobFetcher } from "./http.ts";
 import { serveBlob } from "./serve-blob.ts";
 
 const rng = createRng("http");
 const blob: Bytes = Uint8Array.from({ length: 2_500_000 }, () => rng.below(256));
 const disk = createMemoryDisk();
 const { blobs } = createMemoryStore({ disk });
+const pieces = new BlobPieces(blobs);
+const piecesBytes = countPieces(blob.length) * DIGEST_BYTES;
 const digest = await blobs.put(blob);
 const empty = await blobs.put(new Uint8Array(0));
 const hidden = await blobs.put(Uint8Array.of(1));
+const hiddenLarge = await blobs.put(new Uint8Array(2_500_000));
 
 let server: Server;
 let origin = "";
 let sentBytes = 0;
-/** May take a request over, to play a relay that misbehaves. */
+/** May take a request for a blob over, to play a relay that misbehaves. */
 let intercept: (request: IncomingMessage, response: ServerResponse) => boolean;
 
 beforeEach(async () => {
   intercept = () => false;
   sentBytes = 0;
   server = createServer((request, response) => {
-    if (!intercept(request, response)) {
-      const isPublic = (wanted: Digest): boolean => wanted !== hidden;
+    if (request.url?.endsWith("/pieces") === true || !intercept(request, response)) {
+      const isPublic = (wanted: Digest): boolean => wanted !== hidden && wanted !== hiddenLarge;
       const onSent = (bytes: number): void => void (sentBytes += bytes);
-      void serveBlob({ request, response, digest: request.url?.slice(6) ?? "", blobs, isPublic, onSent });
+      void serveBlob({ request, response, name: request.url?.slice(6) ?? "", blobs, pieces, isPublic, onSent });
     }
   });
   await listen(0);
@@ -91,6 +98,39 @@ describe("serveBlob()", () => {
     for (const name of [digestOf(Uint8Array.of(9)), hidden, "..%2f..%2fetc%2fpasswd", "", digest.toUpperCase()]) {
       expect((await fetch(`${origin}/blob/${name}`)).status).toBe(404);
     }
+  });
+});
+
+describe("serveBlob(), of pieces,", () => {
+  test("serves the digests of a large blob's pieces, which nobody should keep", async () => {
+    const response = await fetch(`${origin}/blob/${digest}/pieces`);
+    expect(Object.fromEntries(response.headers)).toMatchObject({
+      "access-control-allow-origin": "*",
+      "cache-control": "no-store",
+      "content-length": `${piecesBytes}`,
+      etag: `"${digest}/pieces"`,
+    });
+    expect(new Uint8Array(await response.arrayBuffer())).toEqual(digestPieces(blob, 10));
+    expect(sentBytes).toBe(piecesBytes);
+  });
+
+  test.each([
+    ["small", `${empty}/pieces`],
+    ["not public", `${hiddenLarge}/pieces`],
+    ["absent", `${digestOf(Uint8Array.of(9))}/pieces`],
+    ["no blob", "/pieces"],
+    ["no blob at all", "pieces"],
+    ["asked for twice", `${digest}/pieces/pieces`],
+    ["asked for otherwise", `${digest}/pieces/`],
+  ])("answers 404 for what is %s", async (_, name) => {
+    expect((await fetch(`${origin}/blob/${name}`)).status).toBe(404);
+  });
+
+  test("tells who asks to come back when too many blobs are being read for it", async () => {
+    const busy = vi.spyOn(pieces, "of").mockRejectedValueOnce(new HeddleError("limit", "Cannot read the pieces"));
+    const response = await fetch(`${origin}/blob/${digest}/pieces`);
+    expect([response.status, response.headers.get("retry-after")]).toEqual([503, "1"]);
+    busy.mockRestore();
   });
 });
 
@@ -184,7 +224,8 @@ describe("createBlobFetcher()", () => {
     expect(fetches).toBeLessThanOrEqual(fetchesMax);
     const resumedAt = Number(/^bytes=(\d+)-/.exec(ranges[2] ?? "")?.[1]);
     expect(resumedAt).toBeGreaterThanOrEqual(1_000_000);
-    expect(sentBefore + sentBytes - 1_000_000).toBeLessThanOrEqual(blob.length + 1_500_000 - resumedAt);
+    const again = 1_500_000 - resumedAt + 2 * piecesBytes; // what is said of the pieces, too
+    expect(sentBefore + sentBytes - 1_000_000).toBeLessThanOrEqual(blob.length + again);
   });
 
   test("createBlobFetcher() keeps the last two downloads that it gave up, for some minutes, and no damaged one", async () => {

@@ -1,26 +1,33 @@
 /**
  * Fetches blobs by digest over HTTP: `GET <origin>/blob/<digest>` in ranges, so that a broken connection costs the rest of a
- * piece and not the blob. A fetch that is given up while the relay is away leaves what has arrived to the next one of the same
- * blob. The announced size is checked before memory is taken, the SHA-256 at the end. `serve-blob.ts` is the other side.
+ * piece and not the blob, and a wrong byte the piece that it is in. A fetch that is given up while the relay is away leaves what has
+ * arrived to the next one of the same blob. The announced size is checked before memory is taken, the SHA-256 of each piece of a large
+ * blob as it arrives, that of the whole at the end. `serve-blob.ts` is the other side.
  */
-import { HeddleError } from "../base/assert.ts";
-import type { Bytes, Digest } from "../base/bytes.ts";
+import { HeddleError, messageIn, type ErrorCode } from "../base/assert.ts";
+import type { Digest } from "../base/bytes.ts";
 import { BLOB_BYTES_MAX } from "../protocol/limits.ts";
+import { countPieces, DIGEST_BYTES } from "../protocol/pieces.ts";
 import { hashBytes } from "../store/hash.ts";
+import { Left, type Download, type Wanted } from "./download.ts";
 import { laterMs, pause, saysLater } from "./later.ts";
-import type { FetchBlob } from "./link.ts";
+import type { FetchBlob, FetchPieces } from "./link.ts";
 import { systemClock } from "./system-clock.ts";
 
-export interface BlobFetcherOptions {
+/** Where blobs are asked for. */
+export interface BlobSource {
   /** Scheme, host and port of the relay. */
   readonly origin: string;
   readonly fetch?: typeof globalThis.fetch;
+  /** Silence after which an answer counts as failed. */
+  readonly stallMs?: number;
+}
+
+export interface BlobFetcherOptions extends BlobSource {
   /** Bytes asked for at a time. */
   readonly chunkBytes?: number;
   /** Failures in a row, without one byte of progress between them, before the fetch is given up. */
   readonly triesMax?: number;
-  /** Silence after which a piece counts as failed. */
-  readonly stallMs?: number;
   /** Waits before another try; tests pass their own. */
   readonly wait?: (ms: number) => Promise<void>;
   readonly nowMs?: () => number;
@@ -28,179 +35,183 @@ export interface BlobFetcherOptions {
   readonly random?: () => number;
 }
 
+const STALL_MS = 15_000;
 /** Before another try a random share of this, then of twice as much and so on: whoever lost the relay at the same moment does not come back so. */
 const FIRST_WAIT_MS = 500;
 /** Who is told when to come back comes later than that by a random share of the wait, at most of this much of it. */
 const LATER_SPREAD = 0.5;
-/** Unfinished downloads that are kept: a checkpoint, and a text that was fetched beside it. */
-const LEFT_MAX = 2;
-/** And for how long; after that their memory is given back when the next blob is asked for. */
-export const LEFT_MS = 600_000;
 /** The longest time that a relay may have us wait: a download cannot be stopped meanwhile, and whoever gives it up comes back to it. */
 const RETRY_MS_MAX = 5_000;
 
-/** The relay wants to be asked later. */
-class Later extends Error {
+/** Another try may do; `code` is what the fetch rejects with when none did. */
+class Failure extends Error {
+  readonly code: ErrorCode;
   readonly retryMs: number;
-  constructor(response: Response) {
-    super(`the relay answered with status ${response.status}`);
-    this.retryMs = Math.min(RETRY_MS_MAX, laterMs(response));
+  constructor(message: string, { code = "unreachable", retryMs = 0 }: Partial<Pick<Failure, "code" | "retryMs">> = {}) {
+    super(message);
+    this.code = code;
+    this.retryMs = retryMs;
   }
-}
-
-/** A blob on its way. */
-interface Download {
-  readonly digest: Digest;
-  readonly bytesMax: number;
-  bytes: Bytes | undefined;
-  filled: number;
 }
 
 /**
  * The fetch rejects with HeddleError: "limit" when the blob is larger than `bytesMax`, "integrity" when it has another
- * SHA-256, "absent" when the relay does not have it, "unreachable" when it cannot be reached or has no room to answer; then
- * what has arrived is kept for the next fetch of that blob.
+ * SHA-256, or a piece of it arrives damaged again and again, "absent" when the relay does not have it, "unreachable" when it cannot be
+ * reached or has no room to answer. After a number of failures what has arrived is kept for the next fetch of that blob.
  */
 export function createBlobFetcher({
-  origin,
-  fetch = (input, init) => globalThis.fetch(input, init),
   chunkBytes = 4 * 1_048_576,
   triesMax = 4,
-  stallMs = 15_000,
   wait = pause,
   nowMs = systemClock.nowMs,
   random = Math.random,
+  ...source
 }: BlobFetcherOptions): FetchBlob {
   const left = new Left(nowMs);
-  return async (digest, bytesMax) => {
-    const download = left.take(digest, Math.min(bytesMax, BLOB_BYTES_MAX));
-    const url = `${origin.replace(/\/$/, "")}/blob/${digest}`;
-    let failures = 0;
-    while (download.bytes === undefined || download.filled < download.bytes.length) {
+  const fetchPieces = createPiecesFetcher(source);
+  return async (digest, bytesMax, begun) => {
+    const download = left.take(digest, Math.min(bytesMax, BLOB_BYTES_MAX), begun);
+    for (let failures = 0; ;) {
+      await download.check(fetchPieces);
+      const wanted = download.wanted(chunkBytes);
+      if (wanted === null) {
+        break;
+      }
       const before = download.filled;
       try {
-        await fetchPiece({ url, fetch, chunkBytes, stallMs }, download);
+        await fetchRange(source, download, wanted);
         failures = 0;
       } catch (error) {
         if (error instanceof HeddleError) {
           throw error;
         }
+        const failure = error instanceof Failure ? error : new Failure(messageIn(error));
         failures = download.filled > before ? 1 : failures + 1;
         if (failures >= triesMax) {
           left.add(download);
-          const sentence = `Cannot fetch blob ${digest}: the connection failed ${triesMax} times in a row`;
-          throw new HeddleError("unreachable", sentence, { cause: error });
+          const sentence = `Cannot fetch blob ${digest}: it failed ${triesMax} times in a row, the last time because ${failure.message}`;
+          throw new HeddleError(failure.code, sentence, { cause: error });
         }
-        const askedMs = error instanceof Later ? error.retryMs * (1 + LATER_SPREAD * random()) : 0;
+        const askedMs = failure.retryMs * (1 + LATER_SPREAD * random());
         await wait(Math.max(askedMs, FIRST_WAIT_MS * 2 ** (failures - 1) * random()));
       }
     }
-    if ((await hashBytes(download.bytes)) !== digest) {
+    const { bytes } = download;
+    if (bytes === undefined || (await hashBytes(bytes)) !== digest) {
       throw new HeddleError("integrity", `Cannot use blob ${digest}: the bytes that arrived have another digest`);
     }
-    return download.bytes;
+    return bytes;
   };
 }
 
-/** Downloads that were given up and may go on; a class because it holds memory. What is under way is not among them. */
-class Left {
-  readonly #nowMs: () => number;
-  /** Oldest first. */
-  readonly #downloads = new Map<Digest, { readonly download: Download; readonly sinceMs: number }>();
-
-  constructor(nowMs: () => number) {
-    this.#nowMs = nowMs;
-  }
-
-  /** The download of `digest` as it was left, or a new one. */
-  take(digest: Digest, bytesMax: number): Download {
-    for (const [old, { sinceMs }] of this.#downloads) {
-      if (this.#nowMs() - sinceMs >= LEFT_MS) {
-        this.#downloads.delete(old);
+/** The fetch never rejects: a relay that says nothing of pieces is one that does not know them. */
+export function createPiecesFetcher(source: BlobSource): FetchPieces {
+  return async (digest, bytes) => {
+    const digests = new Uint8Array(countPieces(Math.min(bytes, BLOB_BYTES_MAX)) * DIGEST_BYTES);
+    const fetching = whileAlive(source, async (fetch, alive) => {
+      const response = await fetch(`${addressOf(source, digest)}/pieces`);
+      let filled = 0;
+      for await (const value of bodyOf(response)) {
+        alive();
+        if (response.status !== 200 || filled + value.length > digests.length) {
+          return null;
+        }
+        digests.set(value, filled);
+        filled += value.length;
       }
-    }
-    const kept = this.#downloads.get(digest)?.download;
-    this.#downloads.delete(digest);
-    const fits = kept?.bytes !== undefined && kept.bytes.length <= bytesMax;
-    return fits ? { ...kept, bytesMax } : { digest, bytesMax, bytes: undefined, filled: 0 };
-  }
-
-  add(download: Download): void {
-    if (download.filled === 0) {
-      return;
-    }
-    this.#downloads.delete(download.digest);
-    this.#downloads.set(download.digest, { download, sinceMs: this.#nowMs() });
-    for (const oldest of [...this.#downloads.keys()].slice(0, -LEFT_MAX)) {
-      this.#downloads.delete(oldest);
-    }
-  }
+      return filled === digests.length ? digests : null;
+    });
+    return fetching.catch(() => null);
+  };
 }
 
-interface PieceOptions {
-  readonly url: string;
-  readonly fetch: typeof globalThis.fetch;
-  readonly chunkBytes: number;
-  readonly stallMs: number;
+function addressOf({ origin }: BlobSource, digest: Digest): string {
+  return `${origin.replace(/\/$/, "")}/blob/${digest}`;
 }
 
-/** Fetches the next piece into the download; what arrived before a failure stays. */
-async function fetchPiece({ url, fetch, chunkBytes, stallMs }: PieceOptions, download: Download): Promise<void> {
+/** Calls `work` with a fetch that fails when `alive` has not been called for `stallMs`, and that ends with `work`. */
+async function whileAlive<T>(
+  { fetch = (input, init) => globalThis.fetch(input, init), stallMs = STALL_MS }: BlobSource,
+  work: (fetch: (address: string, init?: RequestInit) => Promise<Response>, alive: () => void) => Promise<T>,
+): Promise<T> {
   const abort = new AbortController();
   const stalled = (): void => abort.abort(new Error(`nothing arrived for ${stallMs} ms`));
   let timer = setTimeout(stalled, stallMs);
+  const alive = (): void => {
+    clearTimeout(timer);
+    timer = setTimeout(stalled, stallMs);
+  };
   try {
-    const last = download.filled + chunkBytes - 1;
-    const range = `bytes=${download.filled}-${Math.min(last, (download.bytes?.length ?? Infinity) - 1)}`;
-    const response = await fetch(url, { headers: { range }, signal: abort.signal });
-    const start = beginPiece(response, download);
-    const bytes = download.bytes as Bytes | undefined;
-    if (bytes === undefined || response.body === null) {
-      return;
-    }
-    const before = download.filled;
-    const reader = response.body.getReader(); // not every browser iterates over streams
-    for (let at = start; ;) {
-      const { done, value } = await reader.read();
-      if (done) {
-        break;
-      }
-      clearTimeout(timer);
-      timer = setTimeout(stalled, stallMs);
-      if (at + value.length > bytes.length) {
-        throw new HeddleError("integrity", `Cannot use blob ${download.digest}: more bytes arrived than announced`);
-      }
-      bytes.set(value, at);
-      at += value.length;
-      download.filled = Math.max(download.filled, at);
-    }
-    if (download.filled === before && bytes.length > 0) {
-      throw new Error("the answer brought nothing new");
-    }
+    return await work((address, init) => fetch(address, { ...init, signal: abort.signal }), alive);
   } finally {
     clearTimeout(timer);
     abort.abort(); // ends a body that was not read to its end
   }
 }
 
+/** What arrives; not every browser iterates over streams. */
+async function* bodyOf({ body }: Response): AsyncGenerator<Uint8Array> {
+  const reader = body?.getReader();
+  for (let read = await reader?.read(); read?.done === false; read = await reader?.read()) {
+    yield read.value;
+  }
+}
+
+/** Fetches what is wanted into the download; what arrived before a failure stays. */
+async function fetchRange(source: BlobSource, download: Download, { start, end, again }: Wanted): Promise<void> {
+  await whileAlive(source, async (fetch, alive) => {
+    const headers = { range: `bytes=${start}-${end - 1}` };
+    // A damaged piece may have been kept on its way, and would come from there again.
+    const init: RequestInit = again === null ? { headers } : { headers, cache: "reload" };
+    const response = await fetch(addressOf(source, download.digest), init);
+    let at = beginRange(response, download, start);
+    const { bytes, filled } = download;
+    if (bytes === undefined) {
+      return;
+    }
+    const until = again === null ? bytes.length : end;
+    for await (const value of bodyOf(response)) {
+      alive();
+      if (at + value.length > bytes.length) {
+        throw new HeddleError("integrity", `Cannot use blob ${download.digest}: more bytes arrived than announced`);
+      }
+      // A server that knows no ranges sends what is here already, too.
+      bytes.set(value.subarray(Math.max(0, start - at), Math.max(0, until - at)), Math.max(start, at));
+      at += value.length;
+      if (again === null) {
+        download.filled = Math.max(download.filled, at);
+      } else if (at >= until) {
+        break;
+      }
+    }
+    if (again === null ? download.filled === filled && bytes.length > 0 : at < until) {
+      throw new Failure("the answer brought nothing new");
+    }
+  });
+  if (again !== null && !(await download.look(again))) {
+    throw new Failure(`bytes ${start} to ${end} arrived damaged`, { code: "integrity" });
+  }
+}
+
 /** Checks an answer's head, takes memory at the first one, and returns where in the blob its body begins. */
-function beginPiece(response: Response, download: Download): number {
+function beginRange(response: Response, download: Download, from: number): number {
   const { digest, bytesMax } = download;
   if (response.status === 404 || response.status === 410) {
     throw new HeddleError("absent", `Cannot fetch blob ${digest}: the relay does not have it`);
   }
+  const says = `the relay answered with status ${response.status}`;
   if (saysLater(response)) {
-    throw new Later(response);
+    throw new Failure(says, { retryMs: Math.min(RETRY_MS_MAX, laterMs(response)) });
   }
   const isEmpty = response.status === 416 && response.headers.get("content-range") === "bytes */0";
   if (response.status !== 200 && response.status !== 206 && !isEmpty) {
-    throw new Error(`the relay answered with status ${response.status}`);
+    throw new Failure(says);
   }
   const [start, total] = isEmpty ? [0, 0] : placeOf(response);
   if (total > bytesMax) {
     throw new HeddleError("limit", `Cannot fetch blob ${digest}: it has ${total} bytes, expected at most ${bytesMax}`);
   }
-  if ((download.bytes !== undefined && download.bytes.length !== total) || start > download.filled) {
+  if ((download.bytes !== undefined && download.bytes.length !== total) || start > from) {
     throw new HeddleError("integrity", `Cannot fetch blob ${digest}: the relay's answers contradict each other`);
   }
   download.bytes ??= new Uint8Array(total);
@@ -217,5 +228,5 @@ function placeOf(response: Response): readonly [start: number, total: number] {
   if (response.status === 200 && length !== null) {
     return [0, Number(length)]; // a server that knows no ranges
   }
-  throw new Error("the relay did not say how large the blob is");
+  throw new Failure("the relay did not say how large the blob is");
 }

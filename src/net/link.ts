@@ -54,8 +54,20 @@ export interface Link {
 /** How an end is attached: handlers are given once, when the link is made, so that no message can be missed. */
 export type Attach = (link: Link) => LinkHandlers;
 
-/** Fetches a blob by digest (HTTP range requests, memory in tests): checks its size against `bytesMax` and its SHA-256. */
-export type FetchBlob = (digest: Digest, bytesMax: number) => Promise<Bytes>;
+/**
+ * Fetches a blob by digest (HTTP range requests, memory in tests): checks its size against `bytesMax` and its SHA-256. It may go on with what
+ * has been `begun`, whose memory is its own from then on.
+ */
+export type FetchBlob = (digest: Digest, bytesMax: number, begun?: Begun | null) => Promise<Bytes>;
+
+/** A blob of which the first `filled` bytes are there, as another source sent them. */
+export interface Begun {
+  readonly bytes: Bytes;
+  readonly filled: number;
+}
+
+/** What the relay says the SHA-256 of each piece of a blob of `bytes` bytes is; null where it does not say. Nothing vouches for it. */
+export type FetchPieces = (digest: Digest, bytes: number) => Promise<Bytes | null>;
 
 /** Throws HeddleError "limit" when a message is larger than its link carries. */
 export function checkMessageBytes(bytes: number, bytesMax: number): void {

@@ -1,25 +1,32 @@
 /**
  * Serves blobs by digest over HTTP (RFC 9110): single ranges, HEAD, entity tags, and caching for ever, since a digest never
- * stands for other bytes. Any web page may read them. Bytes go out in pieces as the peer takes them; nothing is read ahead.
+ * stands for other bytes. Any web page may read them. Bytes go out in pieces as the peer takes them, and nothing is read ahead but
+ * the first piece: what cannot be read is refused before a length is promised. Of a large blob the digests of its pieces, too.
  */
-import { messageIn } from "../base/assert.ts";
+import { HeddleError, messageIn } from "../base/assert.ts";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { isDigest, type Digest } from "../base/bytes.ts";
+import { isDigest, type Bytes, type Digest } from "../base/bytes.ts";
+import { UNCUT_BYTES_MAX } from "../protocol/limits.ts";
 import type { Blobs } from "../store/store.ts";
+import type { BlobPieces } from "./blob-pieces.ts";
 
 export interface ServeBlobOptions {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
-  /** What the path says after `/blob/`, as it came. */
-  readonly digest: string;
+  /** What the path says after `/blob/`, as it came: a digest, or a digest and PIECES. */
+  readonly name: string;
   readonly blobs: Blobs;
+  readonly pieces: BlobPieces;
   /** Blobs that may not be read by everyone are answered as if they did not exist. */
   readonly isPublic?: (digest: Digest) => boolean | Promise<boolean>;
   /** Told once, at the end, how many bytes of the body went out. */
   readonly onSent?: (bytes: number) => void;
 }
 
+/** Behind a blob's digest: the digests of its pieces are asked for. */
+const PIECES = "/pieces";
 const PIECE_BYTES = 262_144;
+const RETRY_S = 1;
 
 const OPEN_TO_ALL = {
   "access-control-allow-origin": "*",
@@ -27,21 +34,34 @@ const OPEN_TO_ALL = {
   "cross-origin-resource-policy": "cross-origin",
 };
 
+/** What is served under a name. */
+interface Content {
+  readonly size: number;
+  readonly cacheControl: string;
+  /** Undefined when it is gone. */
+  slice(start: number, end: number): Promise<Bytes | undefined>;
+}
+
 /** Answers the request and resolves when the answer is sent or the peer is gone. Never rejects. */
 export async function serveBlob(options: ServeBlobOptions): Promise<void> {
+  const { response } = options;
   try {
     await answer(options);
   } catch (error) {
-    if (options.response.headersSent) {
-      options.response.destroy(); // the length that was promised cannot be kept
+    if (response.headersSent) {
+      response.destroy(); // the length that was promised cannot be kept
     } else {
-      const sentence = messageIn(error);
-      options.response.writeHead(500, { ...OPEN_TO_ALL, "content-type": "text/plain" }).end(sentence);
+      const isBusy = error instanceof HeddleError && error.code === "limit";
+      if (isBusy) {
+        response.setHeader("retry-after", RETRY_S);
+      }
+      response.writeHead(isBusy ? 503 : 500, { ...OPEN_TO_ALL, "content-type": "text/plain" }).end(messageIn(error));
     }
   }
 }
 
-async function answer({ request, response, digest, blobs, isPublic, onSent }: ServeBlobOptions): Promise<void> {
+async function answer(options: ServeBlobOptions): Promise<void> {
+  const { request, response, name, onSent } = options;
   if (request.method === "OPTIONS") {
     const allowed = { "access-control-allow-methods": "GET, HEAD", "access-control-allow-headers": "range" };
     response.writeHead(204, { ...OPEN_TO_ALL, ...allowed, "access-control-max-age": "86400" }).end();
@@ -51,17 +71,18 @@ async function answer({ request, response, digest, blobs, isPublic, onSent }: Se
     response.writeHead(405, { ...OPEN_TO_ALL, allow: "GET, HEAD, OPTIONS" }).end();
     return;
   }
-  const size = isDigest(digest) && ((await isPublic?.(digest)) ?? true) ? await blobs.size(digest) : undefined;
-  if (!isDigest(digest) || size === undefined) {
-    response.writeHead(404, { ...OPEN_TO_ALL, "cache-control": "no-store" }).end();
+  const content = await contentOf(options);
+  if (content === undefined) {
+    refuseAbsent(response);
     return;
   }
-  const etag = `"${digest}"`;
+  const { size } = content;
+  const etag = `"${name}"`;
   const headers = {
     ...OPEN_TO_ALL,
     etag,
     "accept-ranges": "bytes",
-    "cache-control": "public, max-age=31536000, immutable",
+    "cache-control": content.cacheControl,
     "content-type": "application/octet-stream",
     "x-content-type-options": "nosniff",
   };
@@ -77,14 +98,46 @@ async function answer({ request, response, digest, blobs, isPublic, onSent }: Se
     return;
   }
   const [start, end] = range === "whole" ? [0, size] : range;
+  const stop = request.method === "HEAD" ? start : end;
+  const first = await content.slice(start, Math.min(stop, start + PIECE_BYTES));
+  if (first === undefined) {
+    refuseAbsent(response);
+    return;
+  }
   response.writeHead(range === "whole" ? 200 : 206, {
     ...headers,
     "content-length": end - start,
     ...(range === "whole" ? {} : { "content-range": `bytes ${start}-${end - 1}/${size}` }),
   });
-  const sent = request.method === "HEAD" ? 0 : await sendBytes({ response, blobs, digest, start, end });
+  const sent = await sendBytes({ response, content, first, start, end: stop });
   response.end();
   onSent?.(sent);
+}
+
+/** What is public under the name, or undefined. */
+async function contentOf({ name, blobs, pieces, isPublic }: ServeBlobOptions): Promise<Content | undefined> {
+  const asksForPieces = name.endsWith(PIECES);
+  const digest = asksForPieces ? name.slice(0, -PIECES.length) : name;
+  const size = isDigest(digest) && ((await isPublic?.(digest)) ?? true) ? await blobs.size(digest) : undefined;
+  if (!isDigest(digest) || size === undefined) {
+    return undefined;
+  }
+  if (!asksForPieces) {
+    const cacheControl = "public, max-age=31536000, immutable";
+    return { size, cacheControl, slice: (start, end) => blobs.slice(digest, start, end) };
+  }
+  const digests = size > UNCUT_BYTES_MAX ? await pieces.of(digest, size) : undefined;
+  return (
+    digests && {
+      size: digests.length,
+      cacheControl: "no-store", // nothing says whether they are right
+      slice: async (start, end) => digests.subarray(start, end),
+    }
+  );
+}
+
+function refuseAbsent(response: ServerResponse): void {
+  response.writeHead(404, { ...OPEN_TO_ALL, "cache-control": "no-store" }).end();
 }
 
 /** Start and end (exclusive) of one range; several ranges, other units and nonsense ask for the whole, as the RFC allows. */
@@ -107,21 +160,23 @@ function readRange(header: string | undefined, size: number): readonly [number, 
 /** Returns how many bytes went out: fewer than asked for when the peer left. */
 async function sendBytes({
   response,
-  blobs,
-  digest,
+  content,
+  first,
   start,
   end,
 }: {
   readonly response: ServerResponse;
-  readonly blobs: Blobs;
-  readonly digest: Digest;
+  readonly content: Content;
+  /** The bytes from `start` on, as many as are sent at a time. */
+  readonly first: Bytes;
   readonly start: number;
   readonly end: number;
 }): Promise<number> {
   const gone = new Promise((resolve) => response.once("close", resolve));
   let at = start;
+  let piece: Bytes | undefined = first;
   while (at < end && !response.destroyed) {
-    const piece = await blobs.slice(digest, at, Math.min(end, at + PIECE_BYTES));
+    piece ??= await content.slice(at, Math.min(end, at + PIECE_BYTES));
     if (piece === undefined || piece.length === 0) {
       response.destroy(); // deleted meanwhile: the length that was promised cannot be kept
       break;
@@ -130,6 +185,7 @@ async function sendBytes({
     if (!response.write(piece)) {
       await Promise.race([new Promise((resolve) => response.once("drain", resolve)), gone]);
     }
+    piece = undefined;
   }
   return at - start;
 }

@@ -19,6 +19,8 @@ export const PIECES_AHEAD = 3;
 export const MESSAGE_BYTES_MAX = PIECE_BYTES + 4_096;
 /** Anything fetched by digest. */
 export const BLOB_BYTES_MAX = 1_073_741_824;
+/** What has so many bytes at most is checked whole and no other way; of what has more, each piece is checked, too. */
+export const UNCUT_BYTES_MAX = 1_048_576;
 /** Messages being reassembled on one link at a time. */
 export const TRANSFERS_MAX = 4;
 /** Text fields: agent, device, name. */

@@ -1,6 +1,7 @@
 /**
- * How a packed update is cut into pieces: all of one length but the last, which is shorter by less than their number, so that no
- * piece overtakes another on a link. Whoever knows the length and the number of pieces knows where each begins.
+ * How a packed update on its way up, and a large blob on its way down, are cut into pieces: all of one length but the last, which is
+ * shorter by less than their number, so that no piece overtakes another on a link. Whoever knows the length and the number of pieces
+ * knows where each begins.
  */
 import { digestOf, fromHex, toHex, type Bytes, type Digest } from "../base/bytes.ts";
 import { PIECE_BYTES, PIECES_MAX } from "./limits.ts";

@@ -6,6 +6,7 @@ import { createBuckets, type Rate } from "../base/bucket.ts";
 import type { Digest } from "../base/bytes.ts";
 import type { AttachArrival } from "../coordinator/door.ts";
 import { PREFIXES_MAX } from "../coordinator/gate.ts";
+import { BlobPieces } from "../net/blob-pieces.ts";
 import type { Attach, Lane } from "../net/link.ts";
 import { createRtcAnswerer } from "../net/rtc-node.ts";
 import { serveBlob } from "../net/serve-blob.ts";
@@ -63,6 +64,7 @@ export async function openFront(options: FrontOptions): Promise<Front> {
   let shutReason: string | null = null;
   const rtc = await createRtcAnswerer(config.rtcPort === 0 ? {} : { port: config.rtcPort });
   const requests = createBuckets(REQUEST_RATE, PREFIXES_MAX);
+  const pieces = new BlobPieces(store.blobs);
   const face = createHttpFace({
     proxyHeader: config.proxyHeader,
     prefixShare: config.prefixShare,
@@ -70,12 +72,13 @@ export async function openFront(options: FrontOptions): Promise<Front> {
     dist,
     view: () => source.view(),
     log: store.log,
-    blob: (request, response, digest) => {
+    blob: (request, response, name) => {
       void serveBlob({
         request,
         response,
-        digest,
+        name,
         blobs: store.blobs,
+        pieces,
         isPublic: (wanted) => source.isPublic(wanted),
         onSent: (bytes) => {
           onDownload(bytes);

@@ -48,7 +48,7 @@ export interface HttpOptions {
   readonly dist: string;
   readonly view: () => RunView;
   readonly log: Pick<Log, "length" | "read">;
-  readonly blob: (request: IncomingMessage, response: ServerResponse, digest: string) => void;
+  readonly blob: (request: IncomingMessage, response: ServerResponse, name: string) => void;
 }
 
 export interface HttpFace {

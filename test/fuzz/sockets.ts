@@ -9,11 +9,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HeddleError } from "../../src/base/assert.ts";
 import { concatBytes, textBytes, type Bytes } from "../../src/base/bytes.ts";
+import { BlobPieces } from "../../src/net/blob-pieces.ts";
 import { createRtcAnswerer, dialRtcNode } from "../../src/net/rtc-node.ts";
 import { serveBlob } from "../../src/net/serve-blob.ts";
 import { dialWebSocket } from "../../src/net/ws-client.ts";
 import { acceptWebSockets } from "../../src/net/ws-server.ts";
 import type { Attach } from "../../src/net/link.ts";
+import { UNCUT_BYTES_MAX } from "../../src/protocol/limits.ts";
 import { sampleRun } from "../fixtures/ui/samples.ts";
 import { createHttpFace, listen, shut } from "../../src/relay/http.ts";
 import type { Operations } from "../../src/relay/operations.ts";
@@ -70,7 +72,9 @@ async function httpSubject(): Promise<Subject> {
   const dist = await mkdtemp(join(tmpdir(), "heddle-fuzz-"));
   await writeFile(join(dist, "index.html"), "<p>page");
   const store = createMemoryStore();
+  const pieces = new BlobPieces(store.blobs);
   const digest = await store.blobs.put(new Uint8Array(1_000));
+  const large = await store.blobs.put(new Uint8Array(UNCUT_BYTES_MAX + 1));
   await store.log.append(0, [new Uint8Array(100), new Uint8Array(200)]);
   const face = createHttpFace({
     proxyHeader: null,
@@ -80,7 +84,7 @@ async function httpSubject(): Promise<Subject> {
     view: () => sampleRun(1),
     log: store.log,
     blob: (incoming, response, name) =>
-      void serveBlob({ request: incoming, response, digest: name, blobs: store.blobs }),
+      void serveBlob({ request: incoming, response, name, blobs: store.blobs, pieces }),
   });
   const port = await listen(face.server, 0, "127.0.0.1");
   const upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"];
@@ -95,6 +99,7 @@ async function httpSubject(): Promise<Subject> {
       request("GET /api/events", "Accept: text/event-stream"),
       request(`GET /blob/${digest}`, "Range: bytes=10-20", `If-Range: "${digest}"`),
       request(`HEAD /blob/${digest}`, `If-None-Match: "${digest}", "x"`),
+      request(`GET /blob/${large}/pieces`, "Range: bytes=10-20"),
       request("POST /api/run", "Content-Length: 5", "", "12345"),
       request("PUT /", "Transfer-Encoding: chunked", "", "5", "12345", "0", ""),
       request("GET /link", ...upgrade, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="),

@@ -16,7 +16,7 @@ import { createPace } from "../src/engines/pace.ts";
 import { openTunings } from "../src/engines/tunings.ts";
 import { stepProgram } from "../src/model/trainer.ts";
 import { loadDeviceKey, verifySignature } from "../src/net/device-key.ts";
-import { createBlobFetcher } from "../src/net/http.ts";
+import { createBlobFetcher, createPiecesFetcher } from "../src/net/http.ts";
 import { answerRtcFromWorker, dialRtcFromWorker } from "../src/net/proxy.ts";
 import { fetchRun } from "../src/net/run.ts";
 import { createSecretRng } from "../src/net/secret-rng.ts";
@@ -152,6 +152,7 @@ async function openSession({ options, onView, lend }: Setting, agreed: Digest): 
     ...(lend === null ? {} : { openRtc: borrowRtc(lend), peerRtc: borrowPeerRtc(lend) }),
     peers,
     fetchBlob: createBlobFetcher({ origin: relay }),
+    fetchPieces: createPiecesFetcher({ origin: relay }),
     store,
     clock: systemClock,
     rng: createSecretRng(),

@@ -4,13 +4,13 @@ import { createRng } from "../base/rng.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Fact } from "../coordinator/fact.ts";
 import { Introductions } from "../coordinator/introductions.ts";
-import type { Attach, Link } from "../net/link.ts";
+import type { Attach, Begun, FetchPieces, Link } from "../net/link.ts";
 import { createMemoryPair } from "../net/memory.ts";
 import { contributorIdOf } from "../protocol/codec.ts";
 import { MEET_MS, PEER_OPEN_MS, PEER_STALL_MS, PIECE_BYTES } from "../protocol/limits.ts";
 import type { ContributorMessage, RelayMessage } from "../protocol/messages.ts";
 import { encodePeerMessage, peerProof } from "../protocol/peer.ts";
-import { pieceAt } from "../protocol/pieces.ts";
+import { digestPieces, pieceAt } from "../protocol/pieces.ts";
 import { createVirtualClock } from "../sim/clock.ts";
 import { createKeyRegistry } from "../sim/keys.ts";
 import { Peers, SERVED_AT_ONCE_MAX, SERVED_RATE, type PeerRtc } from "./peers.ts";
@@ -19,6 +19,11 @@ import { Peers, SERVED_AT_ONCE_MAX, SERVED_RATE, type PeerRtc } from "./peers.ts
 const params = Float32Array.from({ length: 160_000 }, (_, i) => i);
 const content = floatBytes(params);
 const blob = digestOf(content);
+/** Six parts, of which it may be known what they should be. */
+const many = Float32Array.from({ length: 330_000 }, (_, i) => i);
+const manyBytes = floatBytes(many);
+const manyBlob = digestOf(manyBytes);
+const SIX = { bytes: manyBytes.length, count: 6 };
 
 interface Member {
   readonly peers: Peers;
@@ -33,6 +38,9 @@ interface Member {
 interface Joining {
   readonly on?: boolean;
   readonly holds?: Float32Array<ArrayBuffer>;
+  /** Under which digest. */
+  readonly as?: Digest;
+  readonly fetchPieces?: FetchPieces;
   readonly duty?: number;
   /** What is at its end of a link in place of the honest one; null answers no offer. */
   readonly far?: (attach: Attach, scene: Scene) => Attach | null;
@@ -46,7 +54,7 @@ class Scene {
   readonly introductions = new Introductions({
     nowMs: () => this.clock.nowMs(),
     rng: createRng("introductions"),
-    checkpointBytes: (wanted) => (wanted === blob ? content.length : null),
+    checkpointBytes: (wanted) => (wanted === blob ? content.length : wanted === manyBlob ? manyBytes.length : null),
     fact: (fact) => this.facts.push(fact),
   });
   /** Changes a message on its way; null loses it. */
@@ -58,7 +66,7 @@ class Scene {
   readonly #waiting = new Map<string, Attach>();
   #members = 0;
 
-  join({ on = true, holds, duty = 1, far = (attach) => attach }: Joining = {}): Member {
+  join({ on = true, holds, as = blob, fetchPieces, duty = 1, far = (attach) => attach }: Joining = {}): Member {
     this.#members += 1;
     const id = this.#members;
     const key = this.registry.create(id);
@@ -96,7 +104,7 @@ class Scene {
       said,
       working: true,
       head: null,
-      held: holds === undefined ? null : { digest: blob, params: holds },
+      held: holds === undefined ? null : { digest: as, params: holds },
     };
     const peers = new Peers(
       {
@@ -104,6 +112,7 @@ class Scene {
         key,
         verify: this.registry.verify,
         hash: async (bytes) => digestOf(bytes),
+        fetchPieces,
         clock: this.clock,
         session: () => 1,
         working: () => member.working,
@@ -121,17 +130,18 @@ class Scene {
   }
 
   /** What becomes of a fetch, and how long it takes. */
-  async fetch(member: Member, wanted = blob): Promise<{ bytes: Bytes | null; tookMs: number; sentence: string }> {
-    let bytes: Bytes | null | undefined;
+  async fetch(member: Member, wanted = blob, size = content.length) {
+    let begun: Begun | null | undefined;
     const beganMs = this.clock.nowMs();
     let tookMs = 0;
-    void member.peers.fetch(wanted, content.length).then((got) => {
-      [bytes, tookMs] = [got, this.clock.nowMs() - beganMs];
+    void member.peers.fetch(wanted, size).then((got) => {
+      [begun, tookMs] = [got, this.clock.nowMs() - beganMs];
     });
     await settle();
-    await this.clock.run(beganMs + 600_000, () => bytes !== undefined, settle);
-    expect(bytes).not.toBe(undefined);
-    return { bytes: bytes ?? null, tookMs, sentence: member.peers.view().sentence };
+    await this.clock.run(beganMs + 600_000, () => begun !== undefined, settle);
+    expect(begun).not.toBe(undefined);
+    const bytes = begun?.filled === size ? begun.bytes : null;
+    return { bytes, filled: begun?.filled, tookMs, sentence: member.peers.view().sentence };
   }
 
   async #gather(): Promise<void> {
@@ -255,6 +265,59 @@ test.each([500, 1])(
     expect(tookMs).toBeLessThan(1_100);
   },
 );
+
+describe("Peers.fetch(), of a large checkpoint,", () => {
+  const digests = digestPieces(manyBytes, SIX.count);
+  /** Who holds it but for one value, which is in part 3. */
+  const spoilt = many.with(pieceAt(3, SIX).start / 4 + 1, 0) as Float32Array<ArrayBuffer>;
+
+  test("gets it", async () => {
+    const scene = new Scene();
+    scene.join({ holds: many, as: manyBlob });
+    const seeker = scene.join({ fetchPieces: async () => digests });
+    expect((await scene.fetch(seeker, manyBlob, manyBytes.length)).bytes).toEqual(manyBytes);
+  });
+
+  test("leaves at the first part that is wrong, says so, and keeps those before it", async () => {
+    const scene = new Scene();
+    const server = scene.join({ holds: spoilt, as: manyBlob });
+    const seeker = scene.join({ fetchPieces: async () => digests });
+    const { filled, sentence } = await scene.fetch(seeker, manyBlob, manyBytes.length);
+    expect([filled, sentence]).toEqual([pieceAt(3, SIX).start, expect.stringContaining("another digest")]);
+    expect(seeker.peers.view().bytesFetched).toBe(filled);
+    await scene.clock.run(scene.clock.nowMs() + 10, () => false);
+    expect(scene.facts).toEqual([{ type: "met", outcome: "wrong", bytes: 0 }]);
+    expect(server.peers.view().serving).toBe(0);
+  });
+
+  test.each<[string, FetchPieces | undefined, number]>([
+    ["is not asked", undefined, 0],
+    ["does not know", async () => null, 0],
+    ["does not answer", () => new Promise(() => undefined), MEET_MS],
+  ])("checks all of it at the end where the relay %s of its parts", async (_, fetchPieces, waitsMs) => {
+    for (const [holds, bytes, filled] of [
+      [many, manyBytes, manyBytes.length],
+      [spoilt, null, undefined],
+    ] as const) {
+      const scene = new Scene();
+      scene.join({ holds, as: manyBlob });
+      const fetched = await scene.fetch(
+        scene.join({ ...(fetchPieces && { fetchPieces }) }),
+        manyBlob,
+        manyBytes.length,
+      );
+      expect([fetched.bytes, fetched.filled]).toEqual([bytes, filled]);
+      expect(fetched.tookMs).toBeLessThan(waitsMs + 100);
+    }
+  });
+
+  test("has nothing of one that is what the relay says of its parts, and not of the whole", async () => {
+    const scene = new Scene();
+    scene.join({ holds: spoilt, as: manyBlob });
+    const seeker = scene.join({ fetchPieces: async () => digestPieces(floatBytes(spoilt), SIX.count) });
+    expect((await scene.fetch(seeker, manyBlob, manyBytes.length)).filled).toBe(undefined);
+  });
+});
 
 test("Peers give up an attempt for a version that is the newest no more", async () => {
   const scene = new Scene();

@@ -2,7 +2,7 @@
  * Checkpoints from and to other contributors, where the person agreed to both (it shows them this device's address): asks the
  * relay for somebody who serves what is needed, and serves the base held, over a WebRTC link of their own. The relay introduces
  * and carries two signed descriptions, no more. An attempt is made once and has limits everywhere; whatever goes wrong, the
- * caller fetches from the relay at once. Nothing but the public base is ever served, and nothing while the person has paused.
+ * caller fetches from the relay at once what has not come. Nothing but the public base is ever served, and nothing while the person has paused.
  */
 import { assert, HeddleError, messageIn } from "../base/assert.ts";
 import { fullBucket, refill, type Bucket, type Rate } from "../base/bucket.ts";
@@ -10,10 +10,10 @@ import { equalBytes, floatBytes, toHex, type Bytes, type Digest } from "../base/
 import type { Clock } from "../base/clock.ts";
 import { createDeferred, type Deferred } from "../base/deferred.ts";
 import { dropOldest } from "../base/newest.ts";
-import type { Attach } from "../net/link.ts";
+import type { Attach, Begun, FetchPieces } from "../net/link.ts";
 import type { IceServer } from "../protocol/ice.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
-import { MEET_MS, PEER_OPEN_MS } from "../protocol/limits.ts";
+import { MEET_MS, PEER_OPEN_MS, UNCUT_BYTES_MAX } from "../protocol/limits.ts";
 import type { ContributorMessage, PeerSignal, RelayMessage } from "../protocol/messages.ts";
 import { peerProof, type Meeting } from "../protocol/peer.ts";
 import type { OpenRtc } from "./lanes.ts";
@@ -45,6 +45,8 @@ export interface PeersOptions {
   readonly key: DeviceKey;
   readonly verify: VerifySignature;
   readonly hash: (bytes: Bytes) => Promise<Digest>;
+  /** Absent: a checkpoint is checked when it has all come. */
+  readonly fetchPieces?: FetchPieces | undefined;
   readonly clock: Clock;
   /** Number of the dial whose session is open; null while none is. */
   readonly session: () => number | null;
@@ -133,8 +135,8 @@ export class Peers {
     }
   }
 
-  /** The blob, its digest checked, or null where the relay is to be asked. Never rejects. */
-  async fetch(blob: Digest, bytes: number): Promise<Bytes | null> {
+  /** The blob, its digest checked where it is all there, or as much of it as came before the relay is to be asked. Never rejects. */
+  async fetch(blob: Digest, bytes: number): Promise<Begun | null> {
     const { rtc, session, working, send } = this.#options;
     if (!this.#on || rtc === undefined || session() === null || !working() || this.#attempt !== null) {
       return null;
@@ -152,14 +154,16 @@ export class Peers {
       const content = await this.#try(attempt, rtc, bytes);
       this.#fetched += content.length;
       this.#say("Fetched the shared base from another volunteer.");
-      return content;
+      return { bytes: content, filled: content.length };
     } catch (error) {
       this.#say(`The shared base came from the relay: ${messageIn(error)}.`);
       const wrong = error instanceof HeddleError && error.code === "integrity";
       if (attempt.meet !== null) {
         send({ type: "met", meeting: attempt.meet.meeting, outcome: wrong ? "wrong" : "failed", bytes: 0 });
       }
-      return null;
+      const begun = attempt.fetching?.begun() ?? null;
+      this.#fetched += begun?.filled ?? 0;
+      return begun?.filled === bytes ? null : begun; // as a whole it was wrong
     } finally {
       attempt.over = true;
       attempt.fetching?.cancel("it is over");
@@ -194,6 +198,8 @@ export class Peers {
   async #try(attempt: Attempt, rtc: PeerRtc, bytes: number): Promise<Bytes> {
     const { key, verify, hash, clock, iceServers, send } = this.#options;
     const { blob } = attempt;
+    const digests = await this.#digestsOf(blob, bytes);
+    this.#insist(!attempt.over);
     send({ type: "seek", blob });
     const { meeting, peer } = await within(clock, MEET_MS, attempt.met.promise, "the relay introduced nobody in time");
     const both: Meeting = { meeting, blob, asking: key.publicKey, serving: peer };
@@ -209,7 +215,7 @@ export class Peers {
       this.#insist(!attempt.over);
       return answer.sdp;
     };
-    const fetching = fetchOver({ blob, bytes, clock });
+    const fetching = fetchOver({ blob, bytes, digests, hash, clock });
     attempt.fetching = fetching;
     const { attach } = fetching;
     const opening = rtc.dial({ exchange, attach, timeoutMs: PEER_OPEN_MS, iceServers: iceServers() });
@@ -221,6 +227,15 @@ export class Peers {
     }
     send({ type: "met", meeting, outcome: "fetched", bytes });
     return content;
+  }
+
+  /** What the parts of a large checkpoint should be, or null where the relay does not say in time. */
+  async #digestsOf(blob: Digest, bytes: number): Promise<Bytes | null> {
+    const { fetchPieces, clock } = this.#options;
+    if (fetchPieces === undefined || bytes <= UNCUT_BYTES_MAX) {
+      return null;
+    }
+    return within(clock, MEET_MS, fetchPieces(blob, bytes), "the relay says nothing of pieces").catch(() => null);
   }
 
   /** The digest of what may be asked for here, or null. */

@@ -8,7 +8,7 @@ import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Rng } from "../base/rng.ts";
 import { createStop, type StopSignal } from "../base/stop.ts";
-import type { Attach, FetchBlob, Link } from "../net/link.ts";
+import type { Attach, FetchBlob, FetchPieces, Link } from "../net/link.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import { JOIN_SHARE, PIECE_BYTES } from "../protocol/limits.ts";
@@ -54,6 +54,8 @@ export interface ContributorOptions {
   /** The person agreed to serve and fetch checkpoints over them; not unless it is said. */
   readonly peers?: boolean;
   readonly fetchBlob: FetchBlob;
+  /** So that parts of a checkpoint that others send can be checked one by one. */
+  readonly fetchPieces?: FetchPieces;
   readonly store: Store;
   /** Where the relay is reached: runs that the store remembers from there are over. Absent: the store is this relay's alone. */
   readonly origin?: string;
@@ -167,13 +169,10 @@ class Session {
   }
 
   #makePeers(): Peers {
-    const { peerRtc, key, verify, clock, peers = false } = this.#options;
     const options = {
-      rtc: peerRtc,
-      key,
-      verify,
+      ...this.#options,
+      rtc: this.#options.peerRtc,
       hash: this.#hash,
-      clock,
       session: () => (this.#state.link.type === "open" ? this.#state.dial : null),
       working: () => this.#state.intent === "working" && this.#state.failure === null,
       head: () => this.#state.head?.digest ?? null,
@@ -183,7 +182,7 @@ class Session {
       send: (message: ContributorMessage) => this.#lanes.send(message),
       onChange: () => this.#show(),
     };
-    return new Peers(options, peers);
+    return new Peers(options, this.#options.peers ?? false);
   }
 
   /** Ticks for `event` and whatever it causes, in order; effects never tick within a tick. */
@@ -356,10 +355,12 @@ class Session {
       this.#desk?.putAway();
       const { key, store, origin, createWork, privateData = false, terms, pieceBytes = PIECE_BYTES } = this.#options;
       const onTrouble = (reason: string): void => this.dispatch({ type: "troubled", reason });
-      const fetchBlob: FetchBlob = (digest, bytesMax) => this.#fetchBlob(digest, bytesMax);
+      const fetchBlob: FetchBlob = (...asked) => this.#fetchBlob(...asked);
       const onEngine = (engine: EngineInUse): void => this.dispatch({ type: "moved", engine });
-      const fetchCheckpoint: FetchBlob = async (digest, bytes) =>
-        (await this.#peers.fetch(digest, bytes)) ?? fetchBlob(digest, bytes);
+      const fetchCheckpoint: FetchBlob = async (digest, bytes) => {
+        const begun = await this.#peers.fetch(digest, bytes);
+        return begun?.filled === bytes ? begun.bytes : fetchBlob(digest, bytes, begun);
+      };
       const given = { run, charter, key, privateData, terms, store, origin, hash: this.#hash, createWork, pieceBytes };
       this.#desk = createDesk({ ...given, fetchBlob, fetchCheckpoint, onEngine, onTrouble });
     }
@@ -394,12 +395,12 @@ class Session {
     }
   }
 
-  async #fetchBlob(...[digest, bytesMax]: Parameters<FetchBlob>): Promise<Bytes> {
+  async #fetchBlob(...asked: Parameters<FetchBlob>): Promise<Bytes> {
     if (this.#state.intent === "stopped") {
       throw new HeddleError("unreachable", "Nothing is fetched any more: this device has stopped");
     }
-    const bytes = await this.#options.fetchBlob(digest, bytesMax);
-    this.#downloaded += bytes.length;
+    const bytes = await this.#options.fetchBlob(...asked);
+    this.#downloaded += bytes.length - (asked[2]?.filled ?? 0);
     return bytes;
   }
 

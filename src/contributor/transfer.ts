@@ -1,22 +1,24 @@
 /**
  * One checkpoint over one link between two contributors: who asks sends `get`, who serves sends the parts (`protocol/peer.ts`).
- * Neither believes the other. Who asks knows the size beforehand, takes each part once and where it belongs, and leaves at once
- * when nothing comes, when it comes too slowly, or when it is something else; who serves sends no more than is taken, and no longer
- * than that. The digest is for the caller to check.
+ * Neither believes the other. Who asks knows the size beforehand, takes each part once and where it belongs, checks it where the relay says
+ * what its digest is, and leaves at once when nothing comes, when it comes too slowly, or when it is something else; who serves sends no more
+ * than is taken, and no longer than that. The digest of the whole is for the caller to check.
  */
-import { HeddleError } from "../base/assert.ts";
+import { HeddleError, messageIn, type ErrorCode } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
 import { createDeferred } from "../base/deferred.ts";
-import type { Attach, Link } from "../net/link.ts";
+import type { Attach, Begun, Link } from "../net/link.ts";
 import { PEER_BYTES_PER_S_MIN, PEER_MS_MAX, PEER_OPEN_MS, PEER_STALL_MS } from "../protocol/limits.ts";
 import { decodePeerMessage, encodePeerMessage } from "../protocol/peer.ts";
-import { countPieces, pieceAt } from "../protocol/pieces.ts";
+import { countPieces, pieceAt, pieceDigest } from "../protocol/pieces.ts";
 
 export interface Fetching {
   readonly attach: Attach;
-  /** All bytes; rejects with HeddleError "unreachable" when they do not come. Nobody has to look. */
+  /** All bytes; rejects with HeddleError "unreachable" when they do not come, "integrity" when a part is wrong. Nobody has to look. */
   readonly done: Promise<Bytes>;
+  /** What has come up to the first part that has not, where the parts were checked. */
+  begun(): Begun | null;
   /** Ends it, also before there is a link. */
   cancel(reason: string): void;
 }
@@ -25,17 +27,22 @@ export interface FetchOptions {
   readonly blob: Digest;
   /** Its size, as the relay names it. */
   readonly bytes: number;
+  /** SHA-256 of each part, as the relay says; null where it does not. */
+  readonly digests: Bytes | null;
+  readonly hash: (bytes: Bytes) => Promise<Digest>;
   readonly clock: Clock;
 }
 
 /** Asks for `blob` over the link that is attached. */
-export function fetchOver({ blob, bytes, clock }: FetchOptions): Fetching {
+export function fetchOver({ blob, bytes, digests, hash, clock }: FetchOptions): Fetching {
   const count = countPieces(bytes);
   const { promise: done, resolve, reject } = createDeferred<Bytes>();
   let link: Link | undefined;
   let into: Bytes | undefined;
   let over = false;
   const had = new Set<number>();
+  /** Of those, the ones that are as they should be. */
+  const sound = new Set<number>();
   const stall = createTimer(clock, () => end(`nothing came for ${PEER_STALL_MS / 1_000} s`));
   const late = createTimer(clock, () => end("it came too slowly"));
   const close = (reason: string): void => {
@@ -44,10 +51,20 @@ export function fetchOver({ blob, bytes, clock }: FetchOptions): Fetching {
     late.clear();
     link?.close(reason);
   };
-  const end = (sentence: string): void => {
+  const end = (sentence: string, code: ErrorCode = "unreachable"): void => {
     if (!over) {
       close(`Leaves: ${sentence}`);
-      reject(new HeddleError("unreachable", sentence));
+    }
+    reject(new HeddleError(code, sentence));
+  };
+  const check = async (index: number, part: Bytes): Promise<void> => {
+    if (digests !== null && (await hash(part)) !== pieceDigest(digests, index)) {
+      end("another volunteer sent bytes with another digest", "integrity");
+      return;
+    }
+    sound.add(index);
+    if (sound.size === count && into !== undefined) {
+      resolve(into);
     }
   };
   const take = (message: Bytes): void => {
@@ -64,8 +81,8 @@ export function fetchOver({ blob, bytes, clock }: FetchOptions): Fetching {
     stall.set(PEER_STALL_MS);
     if (had.size === count) {
       close("It has all come");
-      resolve(into);
     }
+    check(part.index, into.subarray(start, to)).catch((error: unknown) => end(messageIn(error)));
   };
   const attach: Attach = (made) => {
     link = made;
@@ -78,10 +95,19 @@ export function fetchOver({ blob, bytes, clock }: FetchOptions): Fetching {
     }
     return {
       message: (message) => (over ? undefined : take(message)),
-      closed: (reason) => end(`the link ended: ${reason}`),
+      closed: (reason) => (over ? undefined : end(`the link ended: ${reason}`)),
     };
   };
-  return { attach, done, cancel: end };
+  const begun = (): Begun | null => {
+    let first = 0;
+    while (sound.has(first)) {
+      first += 1;
+    }
+    return into === undefined || digests === null
+      ? null
+      : { bytes: into, filled: pieceAt(first, { bytes, count }).start };
+  };
+  return { attach, done, begun, cancel: end };
 }
 
 export interface ServeOptions {

@@ -20,7 +20,7 @@ import { openTunings, type Tunings } from "../engines/tunings.ts";
 import { stepProgram } from "../model/trainer.ts";
 import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
-import { createBlobFetcher } from "../net/http.ts";
+import { createBlobFetcher, createPiecesFetcher } from "../net/http.ts";
 import { fetchRun } from "../net/run.ts";
 import { createSecretRng } from "../net/secret-rng.ts";
 import { systemClock } from "../net/system-clock.ts";
@@ -77,6 +77,7 @@ export async function contribute(
     ...(rtc === undefined ? {} : { peerRtc: rtc.peerRtc }),
     peers: config.peers,
     fetchBlob: createBlobFetcher({ origin: config.relay }),
+    fetchPieces: createPiecesFetcher({ origin: config.relay }),
     store,
     origin: config.relay,
     clock: systemClock,

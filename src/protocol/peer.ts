@@ -1,7 +1,7 @@
 /**
  * What two contributors say to each other on the link between them: one asks for a checkpoint by its digest, the other sends it
- * in parts (`pieces.ts`), in any order, each once. Whoever asked knows the number of bytes from the relay and checks the SHA-256
- * at the end. And what both sign before there is that link, under purposes of their own.
+ * in parts (`pieces.ts`), in any order, each once. Whoever asked knows the number of bytes from the relay and checks the SHA-256,
+ * of each part where it knows it, and at the end. And what both sign before there is that link, under purposes of their own.
  */
 import { concatBytes, digestOf, fromHex, textBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import {

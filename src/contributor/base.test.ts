@@ -61,6 +61,7 @@ describe("fetchBase()", () => {
 
   test.each([
     ["was deleted", () => new Response(null, { status: 404 })],
+    ["cannot be read by the relay", () => new Response("Cannot read a blob: EIO", { status: 500 })],
     ["is gone for good", () => new Response(null, { status: 410 })],
     ["has other bytes", () => whole(packed.map((byte) => byte ^ 1))],
     ["is larger than announced", () => whole(new Uint8Array(packed.length + 1))],

@@ -43,6 +43,7 @@ beforeEach(async () => {
   origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 });
 afterEach(async () => {
+  vi.restoreAllMocks();
   server.closeAllConnections();
   server.close();
   await once(server, "close");
@@ -101,6 +102,37 @@ describe("serveBlob()", () => {
   });
 });
 
+describe("serveBlob(), of what it cannot read,", () => {
+  test.each([
+    [
+      "says so",
+      () => Promise.reject(new HeddleError("store", "Cannot read a blob: EIO")),
+      500,
+      "Cannot read a blob: EIO",
+    ],
+    ["says that it is gone", async () => undefined, 404, ""],
+  ])("%s before it promises a length, and breaks off where it has", async (_, slice, status, sentence) => {
+    const read = vi.spyOn(blobs, "slice").mockImplementationOnce(slice);
+    const response = await fetch(`${origin}/blob/${digest}`);
+    expect([response.status, await response.text()]).toEqual([status, sentence]);
+    read.mockImplementationOnce(async (_digest, start, end) => blob.slice(start, end)).mockImplementationOnce(slice);
+    const broken = await fetch(`${origin}/blob/${digest}`);
+    expect(broken.status).toBe(200);
+    await expect(broken.arrayBuffer()).rejects.toThrow();
+  });
+
+  test("createBlobFetcher() takes it for absent when it was told so again and again", async () => {
+    const read = vi.spyOn(blobs, "slice").mockRejectedValue(new HeddleError("store", "Cannot read a blob: EIO"));
+    await expect(fetcher()(digest, blob.length)).rejects.toMatchObject({
+      code: "absent",
+      message: expect.stringContaining("4 times in a row, the last time because the relay cannot read it"),
+    });
+    expect(read).toHaveBeenCalledTimes(4);
+    read.mockRestore();
+    expect(digestOf(await fetcher()(digest, blob.length))).toBe(digest);
+  });
+});
+
 describe("serveBlob(), of pieces,", () => {
   test("serves the digests of a large blob's pieces, which nobody should keep", async () => {
     const response = await fetch(`${origin}/blob/${digest}/pieces`);
@@ -127,10 +159,9 @@ describe("serveBlob(), of pieces,", () => {
   });
 
   test("tells who asks to come back when too many blobs are being read for it", async () => {
-    const busy = vi.spyOn(pieces, "of").mockRejectedValueOnce(new HeddleError("limit", "Cannot read the pieces"));
+    vi.spyOn(pieces, "of").mockRejectedValueOnce(new HeddleError("limit", "Cannot read the pieces"));
     const response = await fetch(`${origin}/blob/${digest}/pieces`);
     expect([response.status, response.headers.get("retry-after")]).toEqual([503, "1"]);
-    busy.mockRestore();
   });
 });
 
@@ -160,6 +191,27 @@ describe("createBlobFetcher()", () => {
     expect(digestOf(await fetcher()(digest, blob.length))).toBe(digest);
     expect(ranges.length).toBe(4);
     expect(ranges[2]).toMatch(/^bytes=1000(000|500)-/); // what had arrived before the break is kept
+  });
+
+  test("createBlobFetcher() asks again for the piece that a wrong byte is in, and for nothing that was kept on its way", async () => {
+    const asked: (string | undefined)[][] = [];
+    intercept = ({ headers }, response) => {
+      asked.push([headers.range, headers["cache-control"]]);
+      if (asked.length !== 1) {
+        return false;
+      }
+      response.writeHead(206, { "content-range": "bytes 0-999999/2500000", "content-length": 1_000_000 });
+      response.end(blob.slice(0, 1_000_000).fill(0, 300_000, 300_001));
+      return true;
+    };
+    expect(digestOf(await fetcher()(digest, blob.length))).toBe(digest);
+    expect(asked.map(([range]) => range)).toEqual([
+      "bytes=0-999999",
+      "bytes=250000-499999",
+      "bytes=1000000-1999999",
+      "bytes=2000000-2499999",
+    ]);
+    expect(asked.map(([, cache]) => cache)).toEqual([undefined, "no-cache", undefined, undefined]);
   });
 
   test("createBlobFetcher() comes back when the relay says, and not for ever", async () => {

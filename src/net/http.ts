@@ -56,7 +56,7 @@ class Failure extends Error {
 
 /**
  * The fetch rejects with HeddleError: "limit" when the blob is larger than `bytesMax`, "integrity" when it has another
- * SHA-256, or a piece of it arrives damaged again and again, "absent" when the relay does not have it, "unreachable" when it cannot be
+ * SHA-256, or a piece of it arrives damaged again and again, "absent" when the relay does not have it, or cannot read it, "unreachable" when it cannot be
  * reached or has no room to answer. After a number of failures what has arrived is kept for the next fetch of that blob.
  */
 export function createBlobFetcher({
@@ -202,6 +202,9 @@ function beginRange(response: Response, download: Download, from: number): numbe
   const says = `the relay answered with status ${response.status}`;
   if (saysLater(response)) {
     throw new Failure(says, { retryMs: Math.min(RETRY_MS_MAX, laterMs(response)) });
+  }
+  if (response.status === 500) {
+    throw new Failure("the relay cannot read it", { code: "absent" }); // as if it did not have it, unless another try says otherwise
   }
   const isEmpty = response.status === 416 && response.headers.get("content-range") === "bytes */0";
   if (response.status !== 200 && response.status !== 206 && !isEmpty) {

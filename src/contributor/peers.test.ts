@@ -290,6 +290,22 @@ describe("Peers.fetch(), of a large checkpoint,", () => {
     expect(server.peers.view().serving).toBe(0);
   });
 
+  test.each([
+    ["what it has begun", spoilt, pieceAt(3, SIX).start],
+    ["nothing", many, null],
+  ])("leaves the relay %s", async (_, holds, filled) => {
+    const scene = new Scene();
+    scene.join({ holds, as: manyBlob });
+    const asked: (number | undefined)[] = [];
+    const fetching = scene.join({ fetchPieces: async () => digests }).peers.before(async (_blob, _bytes, options) => {
+      asked.push(options?.begun?.filled);
+      return manyBytes;
+    })(manyBlob, manyBytes.length);
+    await scene.clock.run(Infinity, () => false, settle);
+    expect(await fetching).toEqual(manyBytes);
+    expect(asked).toEqual(filled === null ? [] : [filled]);
+  });
+
   test.each<[string, FetchPieces | undefined, number]>([
     ["is not asked", undefined, 0],
     ["does not know", async () => null, 0],

@@ -10,7 +10,7 @@ import { equalBytes, floatBytes, toHex, type Bytes, type Digest } from "../base/
 import type { Clock } from "../base/clock.ts";
 import { createDeferred, type Deferred } from "../base/deferred.ts";
 import { dropOldest } from "../base/newest.ts";
-import type { Attach, Begun, FetchPieces } from "../net/link.ts";
+import type { Attach, Begun, FetchBlob, FetchPieces } from "../net/link.ts";
 import type { IceServer } from "../protocol/ice.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 import { MEET_MS, PEER_OPEN_MS, UNCUT_BYTES_MAX } from "../protocol/limits.ts";
@@ -133,6 +133,14 @@ export class Peers {
       this.#told = { session: now, blob };
       send({ type: "serve", blob });
     }
+  }
+
+  /** Fetches a checkpoint from another contributor, and what does not come from there as `fetchBlob` does. */
+  before(fetchBlob: FetchBlob): FetchBlob {
+    return async (blob, bytes) => {
+      const begun = await this.fetch(blob, bytes);
+      return begun?.filled === bytes ? begun.bytes : fetchBlob(blob, bytes, { begun });
+    };
   }
 
   /** The blob, its digest checked where it is all there, or as much of it as came before the relay is to be asked. Never rejects. */

@@ -373,6 +373,19 @@ describe("createContributor()", () => {
     expect(stage.fetched.length).toBe(count + 1);
   });
 
+  test("stop() waits for nothing that is being fetched, and what is fetched after it comes", async () => {
+    const stage = new Stage();
+    stage.silent = true;
+    stage.contributor.start();
+    await stage.pass(500);
+    expect(stage.fetched).toHaveLength(2);
+    await stage.contributor.stop();
+    stage.silent = false;
+    stage.contributor.start();
+    await stage.pass(500);
+    expect(stage.contributor.view().status).toBe("waiting");
+  });
+
   test("stop() resolves when nothing runs any more, and start() begins anew", async () => {
     const stage = new Stage();
     stage.contributor.start();

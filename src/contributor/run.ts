@@ -117,6 +117,8 @@ export function createContributor(options: ContributorOptions): Contributor {
     resume: () => session.dispatch({ type: "resume" }),
     finish: (msMax) => session.finish(msMax),
     stop: () => {
+      session.fetching.abort();
+      session.fetching = createStop();
       session.dispatch({ type: "stop" });
       return session.settled();
     },
@@ -133,6 +135,8 @@ export function createContributor(options: ContributorOptions): Contributor {
 /** What changes while a session runs; a class because it holds links, a timer and tasks that must end. */
 class Session {
   duty: number;
+  /** Aborted when the device leaves. */
+  fetching = createStop();
   readonly #options: ContributorOptions;
   readonly #hash: (bytes: Bytes) => Promise<Digest>;
   #state;
@@ -160,11 +164,7 @@ class Session {
     const who = { publicKey: key.publicKey, agent, engine: kind, device, privateData };
     const identity = { ...who, engineSentence: sentence, run: options.run ?? null };
     this.#state = createState(identity, options.openRtc !== undefined);
-    this.#lanes = new Lanes({
-      ...options,
-      state: () => this.#state,
-      dispatch: (event) => this.dispatch(event),
-    });
+    this.#lanes = new Lanes({ ...options, state: () => this.#state, dispatch: (event) => this.dispatch(event) });
     this.#peers = this.#makePeers();
   }
 
@@ -356,11 +356,8 @@ class Session {
       const { key, store, origin, createWork, privateData = false, terms, pieceBytes = PIECE_BYTES } = this.#options;
       const onTrouble = (reason: string): void => this.dispatch({ type: "troubled", reason });
       const fetchBlob: FetchBlob = (...asked) => this.#fetchBlob(...asked);
+      const fetchCheckpoint = this.#peers.before(fetchBlob);
       const onEngine = (engine: EngineInUse): void => this.dispatch({ type: "moved", engine });
-      const fetchCheckpoint: FetchBlob = async (digest, bytes) => {
-        const begun = await this.#peers.fetch(digest, bytes);
-        return begun?.filled === bytes ? begun.bytes : fetchBlob(digest, bytes, begun);
-      };
       const given = { run, charter, key, privateData, terms, store, origin, hash: this.#hash, createWork, pieceBytes };
       this.#desk = createDesk({ ...given, fetchBlob, fetchCheckpoint, onEngine, onTrouble });
     }
@@ -395,12 +392,12 @@ class Session {
     }
   }
 
-  async #fetchBlob(...asked: Parameters<FetchBlob>): Promise<Bytes> {
+  async #fetchBlob(...[digest, bytesMax, options = {}]: Parameters<FetchBlob>): Promise<Bytes> {
     if (this.#state.intent === "stopped") {
       throw new HeddleError("unreachable", "Nothing is fetched any more: this device has stopped");
     }
-    const bytes = await this.#options.fetchBlob(...asked);
-    this.#downloaded += bytes.length - (asked[2]?.filled ?? 0);
+    const bytes = await this.#options.fetchBlob(digest, bytesMax, { ...options, signal: this.fetching });
+    this.#downloaded += bytes.length - (options.begun?.filled ?? 0);
     return bytes;
   }
 

@@ -52,7 +52,7 @@ function fetching(relay: Partial<Relay> = {}, blob = content) {
     asked,
     reloaded,
     sentBytes: () => sentBytes,
-    fetch: async (begun?: Begun) => digestOf(await fetchBlob(digestOf(blob), blob.length, begun)),
+    fetch: async (begun?: Begun) => digestOf(await fetchBlob(digestOf(blob), blob.length, { begun: begun ?? null })),
   };
 }
 

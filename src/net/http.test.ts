@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { HeddleError } from "../base/assert.ts";
 import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
+import { createStop } from "../base/stop.ts";
 import { countPieces, DIGEST_BYTES, digestPieces } from "../protocol/pieces.ts";
 import { createMemoryDisk, createMemoryStore } from "../store/memory.ts";
 import { BlobPieces } from "./blob-pieces.ts";
@@ -355,6 +356,27 @@ describe("createBlobFetcher()", () => {
     const damaged = await blobs.put(Uint8Array.of(1, 2, 3, 4));
     disk.blobs.set(damaged, Uint8Array.of(1, 2, 3, 5));
     await expect(fetcher()(damaged, 4)).rejects.toMatchObject({ code: "integrity" });
+  });
+
+  test.each<[string, Parameters<typeof fetcher>[0], () => void]>([
+    ["while nothing comes", {}, () => undefined],
+    ["while it waits", { wait: () => new Promise(() => undefined) }, () => server.closeAllConnections()],
+  ])("createBlobFetcher() ends %s when it is not wanted any more", async (_, options, happen) => {
+    const stop = createStop();
+    let requests = 0;
+    intercept = (_request, response) => {
+      requests += 1;
+      response.writeHead(206, { "content-range": "bytes 0-999999/2500000", "content-length": 1_000_000 });
+      response.write(blob.slice(0, 100), () => {
+        happen();
+        setTimeout(() => stop.abort(), 50);
+      });
+      return true;
+    };
+    const error = await fetcher(options)(digest, blob.length, { signal: stop }).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ code: "unreachable", message: expect.stringContaining("not wanted any more") });
+    await expect(fetcher()(digest, blob.length, { signal: stop })).rejects.toMatchObject({ code: "unreachable" });
+    expect(requests).toBe(1);
   });
 
   test("createBlobFetcher() gives up after triesMax failures in a row and says why", async () => {

@@ -6,6 +6,8 @@
  */
 import { HeddleError, messageIn, type ErrorCode } from "../base/assert.ts";
 import type { Digest } from "../base/bytes.ts";
+import { createDeferred } from "../base/deferred.ts";
+import type { StopSignal } from "../base/stop.ts";
 import { BLOB_BYTES_MAX } from "../protocol/limits.ts";
 import { countPieces, DIGEST_BYTES } from "../protocol/pieces.ts";
 import { hashBytes } from "../store/hash.ts";
@@ -40,7 +42,7 @@ const STALL_MS = 15_000;
 const FIRST_WAIT_MS = 500;
 /** Who is told when to come back comes later than that by a random share of the wait, at most of this much of it. */
 const LATER_SPREAD = 0.5;
-/** The longest time that a relay may have us wait: a download cannot be stopped meanwhile, and whoever gives it up comes back to it. */
+/** The longest time that a relay may have us wait: whoever gives a download up comes back to it. */
 const RETRY_MS_MAX = 5_000;
 
 /** Another try may do; `code` is what the fetch rejects with when none did. */
@@ -69,19 +71,20 @@ export function createBlobFetcher({
 }: BlobFetcherOptions): FetchBlob {
   const left = new Left(nowMs);
   const fetchPieces = createPiecesFetcher(source);
-  return async (digest, bytesMax, begun) => {
+  return async (digest, bytesMax, { begun, signal } = {}) => {
     const download = left.take(digest, Math.min(bytesMax, BLOB_BYTES_MAX), begun);
     for (let failures = 0; ;) {
-      await download.check(fetchPieces);
+      await download.check((blob, bytes) => fetchPieces(blob, bytes, signal));
       const wanted = download.wanted(chunkBytes);
       if (wanted === null) {
         break;
       }
       const before = download.filled;
       try {
-        await fetchRange(source, download, wanted);
+        await fetchRange({ ...source, signal }, download, wanted);
         failures = 0;
       } catch (error) {
+        insistWanted(signal);
         if (error instanceof HeddleError) {
           throw error;
         }
@@ -93,7 +96,7 @@ export function createBlobFetcher({
           throw new HeddleError(failure.code, sentence, { cause: error });
         }
         const askedMs = failure.retryMs * (1 + LATER_SPREAD * random());
-        await wait(Math.max(askedMs, FIRST_WAIT_MS * 2 ** (failures - 1) * random()));
+        await unlessStopped(wait(Math.max(askedMs, FIRST_WAIT_MS * 2 ** (failures - 1) * random())), signal);
       }
     }
     const { bytes } = download;
@@ -106,9 +109,9 @@ export function createBlobFetcher({
 
 /** The fetch never rejects: a relay that says nothing of pieces is one that does not know them. */
 export function createPiecesFetcher(source: BlobSource): FetchPieces {
-  return async (digest, bytes) => {
+  return async (digest, bytes, signal) => {
     const digests = new Uint8Array(countPieces(Math.min(bytes, BLOB_BYTES_MAX)) * DIGEST_BYTES);
-    const fetching = whileAlive(source, async (fetch, alive) => {
+    const fetching = whileAlive({ ...source, signal }, async (fetch, alive) => {
       const response = await fetch(`${addressOf(source, digest)}/pieces`);
       let filled = 0;
       for await (const value of bodyOf(response)) {
@@ -129,14 +132,34 @@ function addressOf({ origin }: BlobSource, digest: Digest): string {
   return `${origin.replace(/\/$/, "")}/blob/${digest}`;
 }
 
-/** Calls `work` with a fetch that fails when `alive` has not been called for `stallMs`, and that ends with `work`. */
+function insistWanted(signal: StopSignal | undefined): void {
+  if (signal?.aborted === true) {
+    throw new HeddleError("unreachable", "The fetch was ended: what it fetches is not wanted any more");
+  }
+}
+
+/** Resolves with `waiting`, or when it is stopped. */
+async function unlessStopped(waiting: Promise<void>, signal: StopSignal | undefined): Promise<void> {
+  const { promise, resolve } = createDeferred<void>();
+  const forget = signal?.onAbort(() => resolve());
+  await Promise.race([waiting, promise]);
+  forget?.();
+}
+
+interface Asking extends BlobSource {
+  readonly signal: StopSignal | undefined;
+}
+
+/** Calls `work` with a fetch that fails when `alive` has not been called for `stallMs` or it is stopped, and that ends with `work`. */
 async function whileAlive<T>(
-  { fetch = (input, init) => globalThis.fetch(input, init), stallMs = STALL_MS }: BlobSource,
+  { fetch = (input, init) => globalThis.fetch(input, init), stallMs = STALL_MS, signal }: Asking,
   work: (fetch: (address: string, init?: RequestInit) => Promise<Response>, alive: () => void) => Promise<T>,
 ): Promise<T> {
+  insistWanted(signal);
   const abort = new AbortController();
   const stalled = (): void => abort.abort(new Error(`nothing arrived for ${stallMs} ms`));
   let timer = setTimeout(stalled, stallMs);
+  const forget = signal?.onAbort(() => abort.abort(new Error("it is not wanted any more")));
   const alive = (): void => {
     clearTimeout(timer);
     timer = setTimeout(stalled, stallMs);
@@ -145,6 +168,7 @@ async function whileAlive<T>(
     return await work((address, init) => fetch(address, { ...init, signal: abort.signal }), alive);
   } finally {
     clearTimeout(timer);
+    forget?.();
     abort.abort(); // ends a body that was not read to its end
   }
 }
@@ -158,7 +182,7 @@ async function* bodyOf({ body }: Response): AsyncGenerator<Uint8Array> {
 }
 
 /** Fetches what is wanted into the download; what arrived before a failure stays. */
-async function fetchRange(source: BlobSource, download: Download, { start, end, again }: Wanted): Promise<void> {
+async function fetchRange(source: Asking, download: Download, { start, end, again }: Wanted): Promise<void> {
   await whileAlive(source, async (fetch, alive) => {
     const headers = { range: `bytes=${start}-${end - 1}` };
     // A damaged piece may have been kept on its way, and would come from there again.

@@ -6,6 +6,7 @@
  */
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
+import type { StopSignal } from "../base/stop.ts";
 import { FRAME_BYTES_MAX } from "../protocol/limits.ts";
 
 /** Bytes in front of every frame; see `frames.ts`. */
@@ -54,11 +55,15 @@ export interface Link {
 /** How an end is attached: handlers are given once, when the link is made, so that no message can be missed. */
 export type Attach = (link: Link) => LinkHandlers;
 
-/**
- * Fetches a blob by digest (HTTP range requests, memory in tests): checks its size against `bytesMax` and its SHA-256. It may go on with what
- * has been `begun`, whose memory is its own from then on.
- */
-export type FetchBlob = (digest: Digest, bytesMax: number, begun?: Begun | null) => Promise<Bytes>;
+/** Fetches a blob by digest (HTTP range requests, memory in tests): checks its size against `bytesMax` and its SHA-256. */
+export type FetchBlob = (digest: Digest, bytesMax: number, options?: FetchBlobOptions) => Promise<Bytes>;
+
+export interface FetchBlobOptions {
+  /** What it may go on with; its memory is the fetch's from then on. */
+  readonly begun?: Begun | null;
+  /** Ends it, with HeddleError "unreachable", when it is aborted. */
+  readonly signal?: StopSignal;
+}
 
 /** A blob of which the first `filled` bytes are there, as another source sent them. */
 export interface Begun {
@@ -67,7 +72,7 @@ export interface Begun {
 }
 
 /** What the relay says the SHA-256 of each piece of a blob of `bytes` bytes is; null where it does not say. Nothing vouches for it. */
-export type FetchPieces = (digest: Digest, bytes: number) => Promise<Bytes | null>;
+export type FetchPieces = (digest: Digest, bytes: number, signal?: StopSignal) => Promise<Bytes | null>;
 
 /** Throws HeddleError "limit" when a message is larger than its link carries. */
 export function checkMessageBytes(bytes: number, bytesMax: number): void {

@@ -97,6 +97,8 @@ export class Stage {
   readonly fetched: Digest[] = [];
   /** No blob can be fetched meanwhile. */
   unreachable = false;
+  /** What is fetched does not come. */
+  silent = false;
   readonly views: ContributorView[] = [];
   /** What arrived, as messages, as bytes, and on which lane. */
   readonly got: { readonly message: ContributorMessage; readonly bytes: Bytes; readonly lane: "ws" | "rtc" }[] = [];
@@ -109,8 +111,11 @@ export class Stage {
     this.contributor = createContributor({
       dial: async (attach) => this.#pair(attach, "ws"),
       ...(options.rtc === true ? { openRtc: ({ attach }) => Promise.resolve(this.#pair(attach, "rtc")) } : {}),
-      fetchBlob: async (digest) => {
+      fetchBlob: async (digest, _bytesMax, { signal } = {}) => {
         this.fetched.push(digest);
+        if (this.silent) {
+          await new Promise<void>((resolve) => signal?.onAbort(resolve));
+        }
         if (this.unreachable) {
           throw new HeddleError("unreachable", "The relay does not answer");
         }

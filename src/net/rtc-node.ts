@@ -177,7 +177,7 @@ export async function dialRtcNode({
           checkSdp(answer, "answer");
           connection.pc.setRemoteDescription(withFewCandidates(answer), "answer");
         } catch (error) {
-          fail("the answer cannot be used", error);
+          fail(`the answer cannot be used: ${messageIn(error)}`, error);
         }
       },
       (error: unknown) => fail(`there was no answer: ${messageIn(error)}`, error),

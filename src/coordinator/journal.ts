@@ -138,36 +138,52 @@ export interface Follower {
   durable(): DurableState;
   /** Entries taken in. */
   length(): number;
-  /** Takes in, and returns, the entries that come next, as somebody else has read them. Not while `catchUp` is under way. */
+  /**
+   * Takes in, and returns, the entries that come next, as somebody else has read them: all, or none where it throws. Not while
+   * `catchUp` is under way.
+   */
   take(entries: readonly Bytes[]): readonly SignedEntry[];
-  /** Reads what was appended since, and returns it. Calls must not overlap. */
+  /**
+   * Reads what was appended since, and returns it; reads all again where the log has other entries than were taken. Rejects with
+   * HeddleError "integrity" when its chain is broken, "store" when it is empty. Calls must not overlap.
+   */
   catchUp(): Promise<readonly SignedEntry[]>;
 }
 
-/** Reads the whole log. Rejects with HeddleError "integrity" when its chain is broken, "store" when it is empty. */
+/** Reads the whole log. Rejects as `catchUp` does. */
 export async function followJournal(log: Log): Promise<Follower> {
   let fold: Fold = NOTHING_READ;
-  const takeOne = (bytes: Bytes): SignedEntry => {
-    const next = foldEntry(fold, bytes);
-    ({ fold } = next);
-    return next.entry;
-  };
   const catchUp = async (): Promise<readonly SignedEntry[]> => {
-    const entries: SignedEntry[] = [];
-    for await (const bytes of entriesOf(log, fold.chain.length)) {
-      entries.push(takeOne(bytes));
+    let read = (await beginsWith(log, fold)) ? fold : NOTHING_READ;
+    const news: SignedEntry[] = [];
+    for await (const bytes of entriesOf(log, read.chain.length)) {
+      const next = foldEntry(read, bytes);
+      read = next.fold;
+      if (read.chain.length > fold.chain.length) {
+        news.push(next.entry);
+      }
     }
-    return entries;
+    if (read.durable === null) {
+      throw new HeddleError("store", "Cannot follow the ledger: no run has begun");
+    }
+    fold = read;
+    return news;
   };
   await catchUp();
-  if (fold.durable === null) {
-    throw new HeddleError("store", "Cannot follow the ledger: no run has begun");
-  }
   return {
     fold: () => fold,
     durable: () => present(fold.durable, "the ledger's start"),
     length: () => fold.chain.length,
-    take: (entries) => entries.map(takeOne),
+    take: (entries) => {
+      let taken = fold;
+      const news = entries.map((bytes) => {
+        const next = foldEntry(taken, bytes);
+        taken = next.fold;
+        return next.entry;
+      });
+      fold = taken;
+      return news;
+    },
     catchUp,
   };
 }

@@ -1,13 +1,15 @@
 import { encode } from "@msgpack/msgpack";
 import { afterEach, expect, test, vi } from "vitest";
 import { digestOf, type Bytes } from "../base/bytes.ts";
-import { openJournal, type Journal, type JournalOptions } from "../coordinator/journal.ts";
+import { openJournal, type Fold, type Journal, type JournalOptions } from "../coordinator/journal.ts";
 import { deviceKeyOf, createPair } from "../net/device-key.ts";
 import { recorder } from "../net/contract.ts";
 import { createMemoryPair } from "../net/memory.ts";
 import { systemClock } from "../net/system-clock.ts";
+import { appendEntry, decodeEntry } from "../protocol/chain.ts";
 import { encodeCharter } from "../protocol/charter-codec.ts";
 import { exampleCharter } from "../protocol/examples.ts";
+import type { LedgerEvent } from "../protocol/ledger.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import { createMemoryHub } from "../store/bus-memory.ts";
 import type { Bus } from "../store/bus.ts";
@@ -43,6 +45,7 @@ interface World {
   readonly following: Following;
   readonly runs: FollowedRun[];
   readonly failures: unknown[];
+  readonly logged: string[];
   /** Says a beat, and waits until `seen` holds. */
   beat(beat: Beat, seen: () => unknown): Promise<void>;
 }
@@ -58,7 +61,7 @@ async function worldOf(): Promise<World> {
   const started = { type: "started", run: digestOf(run), relay: key.publicKey, head: HEAD } as const;
   await journal.append([started, { type: "led", epoch: 1 }], 1);
   const [leader, bus] = [hub.connect(), hub.connect()];
-  const [runs, failures]: [FollowedRun[], unknown[]] = [[], []];
+  const [runs, failures, logged]: [FollowedRun[], unknown[], string[]] = [[], [], []];
   const following = await follow({
     bus,
     store,
@@ -67,13 +70,14 @@ async function worldOf(): Promise<World> {
     onReady: async (ready) => void runs.push(ready),
     onChange: () => undefined,
     onFailure: (error) => failures.push(error),
+    log: (sentence) => logged.push(sentence),
   });
   closing.push(() => following.close("The test is over"));
   const beat = async (said: Beat, seen: () => unknown): Promise<void> => {
     leader.publish(BEAT_SUBJECT, encodeBeat(said));
     await vi.waitUntil(seen);
   };
-  return { store, leader, journal, journalOptions, following, runs, failures, beat };
+  return { store, leader, journal, journalOptions, following, runs, failures, logged, beat };
 }
 
 test("follow() serves the run from the ledger once a leader is heard, and reads on when it says so", async () => {
@@ -139,6 +143,45 @@ test("follow() takes no entry that does not come next from the bus, and goes on 
   await world.journal.append([{ type: "resumed" }], 3);
   await world.beat({ ...BEAT, version: 1 }, () => !run.operatorView().paused);
   expect(world.failures).toEqual([]);
+});
+
+test("follow() takes no news but what the relay has signed, and goes on with the entry that is in its place", async () => {
+  const world = await worldOf();
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  await world.journal.append([{ type: "paused" }], 2);
+  const [damaged] = (await world.store.log.read(2, 1)).map((entry) => entry.slice()) as [Bytes];
+  damaged[damaged.length - 1] = (damaged.at(-1) as number) ^ 1; // in its signature
+  expect(decodeEntry(damaged).ok).toBe(true);
+  world.leader.publish(NEWS_SUBJECT, encode([2, [damaged]]));
+  await vi.waitUntil(() => run.operatorView().paused);
+  await world.journal.append([{ type: "resumed" }], 3);
+  world.leader.publish(NEWS_SUBJECT, encode([3, await world.store.log.read(3, 1)]));
+  await vi.waitUntil(() => world.failures.length > 0 || !run.operatorView().paused);
+  expect(world.failures).toEqual([]);
+  expect(world.logged).toEqual(["News of ledger entry 2 are not taken: its signature is not that of the relay"]);
+});
+
+test("follow() asks the store about signed news that contradict the state, and reads all again where its word is another", async () => {
+  const world = await worldOf();
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  const { key } = world.journalOptions;
+  const told = async (event: LedgerEvent): Promise<void> => {
+    const { chain } = world.following.fold() as Fold;
+    const { bytes } = await appendEntry(chain, event, { timeMs: 2, key });
+    world.leader.publish(NEWS_SUBJECT, encode([chain.length, [bytes]]));
+  };
+  await told({ type: "resumed" }); // nobody has paused
+  await vi.waitUntil(() => world.logged.length + world.failures.length === 1);
+  await told({ type: "paused" }); // and never stored
+  await vi.waitUntil(() => run.operatorView().paused);
+  await world.journal.append([{ type: "paused" }, { type: "resumed" }], 3);
+  await world.beat({ ...BEAT, version: 1 }, () => world.failures.length > 0 || !run.operatorView().paused);
+  expect([world.failures, world.logged]).toEqual([
+    [],
+    ["News of ledger entry 2 and on are not taken: Cannot apply event: the run is resumed already"],
+  ]);
 });
 
 test("a new leader ends the links of the one before; a deposed one is not heard any more", async () => {

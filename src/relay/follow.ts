@@ -4,13 +4,13 @@
  * for: contributors lose nothing while nobody leads, and their links end when the next leader is there to take them.
  */
 import { createTurn } from "../base/turn.ts";
-import { HeddleError } from "../base/assert.ts";
-import type { Bytes } from "../base/bytes.ts";
+import { AssertionError, HeddleError } from "../base/assert.ts";
 import { followJournal, type Fold, type Follower } from "../coordinator/journal.ts";
 import { startState } from "../coordinator/live.ts";
 import { operatorViewOf, createPublicRecord, viewOf, type OperatorView } from "../coordinator/view.ts";
 import { openEdge, randomEdge, type AnswerRtc, type Edge } from "../net/bus-link.ts";
-import type { SignedEntry } from "../protocol/chain.ts";
+import { verifySignature } from "../net/device-key.ts";
+import { verifyChain, type SignedEntry } from "../protocol/chain.ts";
 import type { Charter } from "../protocol/charter.ts";
 import type { VersionInfo } from "../protocol/messages.ts";
 import type { VersionView } from "../protocol/run-view.ts";
@@ -38,6 +38,8 @@ export interface FollowOptions {
   /** The run has changed, and `version`, if not null, is new. */
   readonly onChange: (version: VersionView | null) => void;
   readonly onFailure: (error: unknown) => void;
+  /** What a person who looks for faults may want to know. */
+  readonly log: (sentence: string) => void;
 }
 
 export interface FollowedRun extends Source {
@@ -98,6 +100,7 @@ interface Read {
 class Followed {
   readonly #options: FollowOptions;
   readonly #inTurn = createTurn();
+  readonly #newsInTurn = createTurn();
   readonly #id = randomEdge();
   #run: Read | null = null;
   #beat: Beat | null = null;
@@ -129,30 +132,41 @@ class Followed {
     }
   }
 
-  /** What is known already is no news; what would leave a gap is read. */
-  async hearNews({ after, entries }: News): Promise<void> {
+  async hearNews(news: News): Promise<void> {
     const ledger = this.#run?.ledger;
-    if (ledger === undefined || this.#closed || after < ledger.length()) {
-      return;
+    if (ledger !== undefined && !(await this.#newsInTurn(() => this.#takeNews(ledger, news)))) {
+      await this.#catchUp();
     }
-    if (this.#reading === null && after === ledger.length() && this.#takeNews(ledger, entries)) {
-      return;
-    }
-    await this.#catchUp();
   }
 
-  /** False where one does not come next in the ledger, as damaged news would: then the store has the word. */
-  #takeNews(ledger: Follower, entries: readonly Bytes[]): boolean {
+  /**
+   * What is known already is no news. False for what does not come next in the ledger as the relay has signed it, be it late, damaged
+   * or made up: then the store has the word.
+   */
+  async #takeNews(ledger: Follower, { after, entries }: News): Promise<boolean> {
+    const { chain } = ledger.fold();
+    if (this.#closed || after < chain.length) {
+      return true;
+    }
+    if (this.#reading !== null || after > chain.length) {
+      return false;
+    }
+    const verified = await verifyChain(entries, { verify: verifySignature, chain });
+    if (!verified.ok) {
+      this.#options.log(`News of ledger entry ${verified.entry} are not taken: ${verified.detail}`);
+    }
+    if (!verified.ok || this.#reading !== null || ledger.fold().chain !== chain) {
+      return false;
+    }
     try {
-      for (const entry of entries) {
-        this.#tellChange(ledger.take([entry]));
-      }
+      this.#tellChange(ledger.take(entries));
       return true;
     } catch (error) {
-      if (error instanceof HeddleError && error.code === "integrity") {
-        return false;
+      if (!(error instanceof AssertionError)) {
+        throw error;
       }
-      throw error;
+      this.#options.log(`News of ledger entry ${after} and on are not taken: ${error.message}`);
+      return false;
     }
   }
 

@@ -136,6 +136,7 @@ export class Relay {
         this.#announce(version);
       },
       onFailure: (error) => this.#fail(error),
+      log: (sentence) => log.debug(sentence),
     });
     this.#role = following;
     const acquiring = acquireLease({

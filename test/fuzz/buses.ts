@@ -169,6 +169,7 @@ async function followerOf() {
     onReady: async (run) => void runs.push(run),
     onChange: () => undefined,
     onFailure: (error) => failures.push(error),
+    log: () => undefined,
   });
   wire.hear(BEAT_SUBJECT, encodeBeat(BEAT));
   while (runs.length === 0 && failures.length === 0) {

@@ -42,6 +42,8 @@ interface World {
   readonly leader: Bus;
   readonly journal: Journal;
   readonly journalOptions: JournalOptions;
+  /** Of the run. */
+  begin(): Promise<void>;
   readonly following: Following;
   readonly runs: FollowedRun[];
   readonly failures: unknown[];
@@ -50,7 +52,7 @@ interface World {
   beat(beat: Beat, seen: () => unknown): Promise<void>;
 }
 
-async function worldOf(): Promise<World> {
+async function worldOf({ begun = true } = {}): Promise<World> {
   const hub = createMemoryHub();
   const store = createMemoryStore();
   const run = encodeCharter(exampleCharter);
@@ -58,8 +60,11 @@ async function worldOf(): Promise<World> {
   const key = await deviceKeyOf(await createPair(false));
   const journalOptions = { log: store.log, key, clock: systemClock };
   const { journal } = await openJournal({ ...journalOptions, epoch: 1 });
-  const started = { type: "started", run: digestOf(run), relay: key.publicKey, head: HEAD } as const;
-  await journal.append([started, { type: "led", epoch: 1 }], 1);
+  const begin = async (): Promise<void> => {
+    const started = { type: "started", run: digestOf(run), relay: key.publicKey, head: HEAD } as const;
+    await journal.append([started, { type: "led", epoch: 1 }], 1);
+  };
+  await (begun ? begin() : undefined);
   const [leader, bus] = [hub.connect(), hub.connect()];
   const [runs, failures, logged]: [FollowedRun[], unknown[], string[]] = [[], [], []];
   const following = await follow({
@@ -77,7 +82,7 @@ async function worldOf(): Promise<World> {
     leader.publish(BEAT_SUBJECT, encodeBeat(said));
     await vi.waitUntil(seen);
   };
-  return { store, leader, journal, journalOptions, following, runs, failures, logged, beat };
+  return { store, leader, journal, journalOptions, begin, following, runs, failures, logged, beat };
 }
 
 test("follow() serves the run from the ledger once a leader is heard, and reads on when it says so", async () => {
@@ -195,6 +200,7 @@ test("a new leader ends the links of the one before; a deposed one is not heard 
   const [before, after] = [recorder(), recorder()];
   createMemoryPair({ attachA: before.attach, attachB: run.attach });
   await vi.waitUntil(() => heard.length === 1);
+  await openJournal({ ...world.journalOptions, epoch: 2 });
   await world.beat({ ...BEAT, epoch: 2, leader: "process 3 on c" }, () => before.reasons().length === 1);
   expect(await before.closed()).toBe("Another relay leads this run now; come back");
   createMemoryPair({ attachA: after.attach, attachB: run.attach });
@@ -202,6 +208,28 @@ test("a new leader ends the links of the one before; a deposed one is not heard 
   await world.beat({ ...BEAT, connected: 99 }, () => true);
   await world.beat({ ...BEAT, epoch: 2, leader: "process 3 on c", connected: 4 }, () => run.view().connected === 4);
   expect([run.leader(), after.reasons()]).toEqual(["process 3 on c", []]);
+});
+
+test("a beat of an epoch that the ledger does not know is nobody's, and leaves the leader heard", async () => {
+  const world = await worldOf();
+  world.leader.publish(BEAT_SUBJECT, encodeBeat({ ...BEAT, epoch: 2 ** 50, leader: "nobody" }));
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  const link = recorder();
+  createMemoryPair({ attachA: link.attach, attachB: run.attach });
+  const read = vi.spyOn(world.store.log, "length");
+  await world.beat({ ...BEAT, epoch: 2 ** 50, leader: "nobody" }, () => read.mock.calls.length > 0);
+  await world.beat({ ...BEAT, connected: 4 }, () => run.view().connected === 4);
+  expect([run.leader(), link.reasons(), world.failures]).toEqual([BEAT.leader, [], []]);
+});
+
+test("a beat before a run has begun is nobody's", async () => {
+  const world = await worldOf({ begun: false });
+  const read = vi.spyOn(world.store.log, "length");
+  await world.beat(BEAT, () => read.mock.calls.length > 0);
+  await world.begin();
+  await world.beat(BEAT, () => world.runs.length + world.failures.length > 0);
+  expect(world.failures).toEqual([]);
 });
 
 test("follow() hands on what it has read to whoever takes the lead, who reads the rest alone", async () => {

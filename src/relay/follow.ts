@@ -118,11 +118,11 @@ class Followed {
   }
 
   async hear(beat: Beat): Promise<void> {
-    const known = (this.#next ?? this.#beat)?.epoch ?? 0;
-    const waits = this.#next !== null;
-    if (beat.epoch >= known) {
-      this.#next = beat;
+    if (beat.epoch < (this.#run?.ledger.durable().epoch ?? 0)) {
+      return; // of a leader that was deposed
     }
+    const waits = this.#next !== null;
+    this.#next = beat;
     if (!waits) {
       await this.#inTurn(() => this.#take()).catch((error: unknown) => {
         if (!(error instanceof HeddleError && error.code === "unreachable")) {
@@ -189,9 +189,19 @@ class Followed {
     }
     const { bus, store, answerRtc, onReady, onChange } = this.#options;
     if (this.#run === null) {
+      if ((await store.log.length()) === 0) {
+        return; // no run has begun, so nobody leads it
+      }
       const charter = await readCharter(store);
       const ledger = await followJournal(store.log);
       this.#run = { charter, ledger };
+    }
+    const { ledger } = this.#run;
+    if (beat.epoch > ledger.durable().epoch) {
+      await this.#catchUp();
+    }
+    if (beat.epoch !== ledger.durable().epoch) {
+      return; // who leads is in the ledger before it says so: this one was deposed, or nobody has said that
     }
     const { round, phase, connected } = this.#beat ?? { round: 0, phase: "", connected: 0 };
     const changed = round !== beat.round || phase !== beat.phase || connected !== beat.connected;
@@ -208,7 +218,7 @@ class Followed {
     } else if (changed) {
       onChange(null);
     }
-    if (beat.version > this.#run.ledger.durable().head.version || performance.now() >= this.#readMs + READ_MS) {
+    if (beat.version > ledger.durable().head.version || performance.now() >= this.#readMs + READ_MS) {
       await this.#catchUp();
     }
     this.#tellServed();

@@ -25,6 +25,8 @@ import type { Subject, Target } from "./fuzz.ts";
 const EDGE = new Uint8Array(12).fill(5);
 const [LEAD, TO_EDGE, OFFERS, BEATS, NEWS] = [0, 1, 2, 3, 4];
 const LISTENERS = 5;
+/** Turns of the event loop that it may take to hear an honest message: signatures are checked beside it. */
+const TRIES_MAX = 10_000;
 const BEAT = { epoch: 1, leader: "process 1 on a", version: 0, round: 7, phase: "training", connected: 3 } as const;
 
 /** An end of a bus whose other end is the fuzzer: what is published is kept, and what is heard is handed in. */
@@ -195,7 +197,7 @@ async function busSubject(): Promise<Subject> {
 
   const world = await followerOf();
   const entries = await world.store.log.read(0, 10);
-  const news = [
+  const oldNews = [
     encode([entries.length, entries]), // do not come next in the chain
     encode([entries.length + 5, entries.slice(1)]),
     encode([0, entries]),
@@ -207,14 +209,33 @@ async function busSubject(): Promise<Subject> {
     ...from(TO_EDGE, toEdge),
     ...from(OFFERS, [concatBytes([Uint8Array.of(1, 0, 0, 0), textBytes(OFFER)])]),
     ...from(BEATS, [encodeBeat(BEAT)]),
-    ...from(NEWS, news),
+    ...from(NEWS, oldNews),
   ];
+  let paused = false;
+  /** The news of one more entry in the store. */
+  const append = async (): Promise<Bytes> => {
+    paused = !paused;
+    world.wire.published.length = 0;
+    await world.journal.append([{ type: paused ? "paused" : "resumed" }], 2);
+    return world.wire.published[0] as Bytes;
+  };
+  const samples = corpus.length;
+  /** Stores an entry that the edge may hear of in what is fed next. */
+  const appendUntold = async (): Promise<void> => {
+    corpus.splice(samples, 1, ...from(NEWS, [await append()]));
+  };
+  await appendUntold();
   const checkFailures = (): void => {
     if (world.failures.length > 0) {
       throw world.failures[0];
     }
   };
-  let paused = false;
+  const hearAsFollower = async (subject: string, input: Bytes, isRead: boolean): Promise<string> => {
+    world.wire.hear(subject, input);
+    await settled();
+    checkFailures();
+    return isRead ? "accepted" : "dropped";
+  };
   return {
     corpus,
     feed: async (whole) => {
@@ -227,26 +248,27 @@ async function busSubject(): Promise<Subject> {
         case OFFERS:
           return hearOffer(input);
         case BEATS:
-          return readBeat(input) === null ? "dropped" : "accepted";
-        default: {
-          world.wire.hear(NEWS_SUBJECT, input);
-          await settled();
-          checkFailures();
-          return readNews(input) === null ? "dropped" : "accepted";
-        }
+          return hearAsFollower(BEAT_SUBJECT, input, readBeat(input) !== null);
+        default:
+          return hearAsFollower(NEWS_SUBJECT, input, readNews(input) !== null);
       }
     },
-    // What the leader tells is taken, after whatever came before it.
+    // Whatever came before, it takes what the leader tells it, has the ledger as it is in the store, and still hears the leader.
     useHonestly: async () => {
-      paused = !paused;
-      world.wire.published.length = 0;
-      await world.journal.append([{ type: paused ? "paused" : "resumed" }], 2);
-      world.wire.published.forEach((told) => world.wire.hear(NEWS_SUBJECT, told));
-      await settled();
-      checkFailures();
-      if (world.run().operatorView().paused !== paused) {
-        throw new Error("News of the leader was not taken");
+      world.wire.hear(NEWS_SUBJECT, await append());
+      const connected = world.run().view().connected + 1;
+      world.wire.hear(BEAT_SUBJECT, encodeBeat({ ...BEAT, connected }));
+      const stored = digestOf((await world.store.log.read(world.journal.length() - 1, 1))[0] as Bytes);
+      const isHeard = (): boolean =>
+        world.following.fold()?.chain.digest === stored && world.run().view().connected === connected;
+      for (let tries = 0; tries < TRIES_MAX && !isHeard(); tries += 1) {
+        await settled();
       }
+      checkFailures();
+      if (!isHeard()) {
+        throw new Error("What the leader told was not taken");
+      }
+      await appendUntold();
     },
     close: () => world.following.close("Over"),
   };

@@ -2,9 +2,13 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, wr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { encodeCharter } from "../protocol/charter-codec.ts";
+import { exampleCharter } from "../protocol/examples.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
+import { closeLease } from "../store/lease.ts";
+import { createMemoryStore } from "../store/memory.ts";
 import { backUp, restore } from "./backup.ts";
-import { KEY_FILE } from "./place.ts";
+import { KEY_FILE, LEADER_KEY } from "./place.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -57,4 +61,17 @@ test("backUp() begins again where an attempt was killed between its moves", asyn
   expect(readdirSync(to).sort()).toEqual(["blobs", "heddle.sqlite", KEY_FILE]);
   expect(readFileSync(join(to, KEY_FILE), "utf8")).toBe("new");
   await store.close();
+});
+
+test("backUp() copies no store that is being filled, and none that has lost its key, and says so before it copies blobs", async () => {
+  const store = createMemoryStore();
+  await store.keys.set("charter", encodeCharter(exampleCharter));
+  await store.log.append(0, [Uint8Array.of(1)]);
+  const to = join(folder, "backup");
+  await expect(backUp(store, folder, to)).rejects.toThrow("the store has lost the relay's key");
+  await store.keys.set(KEY_FILE, Uint8Array.of(1));
+  await expect(backUp(store, folder, to)).rejects.toThrow(/^Cannot use the device key in /);
+  await closeLease(store.keys, LEADER_KEY, "it is being filled");
+  await expect(backUp(store, folder, to)).rejects.toThrow("Cannot back up: it is being filled");
+  expect(readdirSync(folder)).toEqual([]);
 });

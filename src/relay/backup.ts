@@ -68,16 +68,22 @@ export async function backUp(store: PlacedStore, dir: string, to: string): Promi
   });
 }
 
-/** Makes the folder `partial` from a store that has the relay's key in it. */
+/** Makes the folder `partial` from a store that has the relay's key in it, and all of the run. */
 async function copyInto(partial: string, from: Store): Promise<{ readonly blobs: number; readonly bytes: number }> {
+  const lease = await lookAtLease(from.keys, LEADER_KEY);
+  if (lease.type === "closed") {
+    throw new HeddleError("store", `Cannot back up: ${lease.why}`);
+  }
+  await readCharter(from); // where no run has begun, there is no key either
+  const pkcs8 = await from.keys.get(KEY_FILE);
+  if (pkcs8 === undefined) {
+    throw new HeddleError("integrity", "Cannot back up: the store has lost the relay's key, which signs the ledger");
+  }
   const copy = await openEmbeddedStore(partial);
   try {
-    const { durable, blobs, bytes } = await copyRun(from, copy);
-    const pkcs8 = await from.keys.get(KEY_FILE);
-    await files("back up", async () => {
-      await writeFile(join(partial, KEY_FILE), pkcs8 ?? new Uint8Array(), { mode: 0o600 });
-    });
+    await files("back up", () => writeFile(join(partial, KEY_FILE), pkcs8, { mode: 0o600 }));
     const key = await loadDeviceKey(join(partial, KEY_FILE));
+    const { durable, blobs, bytes } = await copyRun(from, copy);
     if (!equalBytes(key.publicKey, durable.relay)) {
       throw new HeddleError("integrity", "Cannot back up: the store's key is not the one that signed its ledger");
     }

@@ -161,6 +161,12 @@ test("a restore into NATS that was interrupted is finished by the next, and serv
   await expect(restoreInto(backup, target("ledger"))).rejects.toThrow("killed");
   expect(await store.log.length()).toBe(1);
   await serve();
+  const half = await admin("backup", join(folder.path, "half"), "--nats", nats.url("my-run"));
+  expect(half).toEqual({
+    code: 1,
+    text: expect.stringMatching(/^Cannot back up: the restore of a backup, whose last/),
+  });
+  expect(existsSync(join(folder.path, "half"))).toBe(false);
   expect((await admin("restore", backup, "--nats", nats.url("my-run"))).code).toBe(0);
   await store.close();
   const relay = relayIn(second, ["--nats", nats.url("my-run")]);

@@ -258,19 +258,27 @@ async function work(
 
 async function restoreTo(place: Place, from: string, { print, printError }: Terminal): Promise<void> {
   const shown = showPlace(place);
-  const { ledger, blobs } =
+  const { ledger, blobs, damaged } =
     place.nats === null
       ? await restore(from, place.dir)
       : await restoreInto(from, { open: () => openPlace(place, { onWarning: printError }), shown });
   const start = place.nats === null ? `--dir ${place.dir}` : "the same --nats";
   print(`Restored ${ledger.entries} ledger entries and ${blobs} blobs into "${shown}"; start the relay with ${start}`);
+  sayDamaged(damaged, print);
 }
 
-function sayBackup({ to, blobs, bytes: size }: BackupReport, print: (line: string) => void): void {
+function sayBackup({ to, blobs, bytes: size, damaged }: BackupReport, print: (line: string) => void): void {
   print(`Backed up the ledger and ${blobs} blobs (${bytes(size)}) into "${to}"`);
+  sayDamaged(damaged, print);
   print(
     "It holds the relay's key: whoever has it can go on with this ledger. Keep it as secret as the relay's folder.",
   );
+}
+
+function sayDamaged(blobs: number, print: (line: string) => void): void {
+  if (blobs > 0) {
+    print(`Left out, since they are damaged and the run does not need them: ${blobs} blobs of older versions`);
+  }
 }
 
 const SENTENCES: Readonly<Record<OperatorCommand["type"], string>> = {

@@ -29,7 +29,7 @@ import { openEmbeddedCopy, openEmbeddedStore } from "../store/embedded.ts";
 import { closeLease, lookAtLease, openLease } from "../store/lease.ts";
 import { DATABASE, PROCESS_FILE } from "../store/locked.ts";
 import { entriesOf, type Store } from "../store/store.ts";
-import { copyRun } from "./copy.ts";
+import { copyRun, type CopiedRun } from "./copy.ts";
 import { KEY_FILE, LEADER_KEY, type PlacedStore } from "./place.ts";
 import { reachableBlobs } from "./prune.ts";
 import { readCharter } from "./run.ts";
@@ -44,6 +44,8 @@ export interface BackupReport {
   readonly to: string;
   readonly blobs: number;
   readonly bytes: number;
+  /** Blobs of older versions that are not whole, and were left out. */
+  readonly damaged: number;
 }
 
 /**
@@ -64,12 +66,12 @@ export async function backUp(store: PlacedStore, dir: string, to: string): Promi
       await copyFile(join(dir, KEY_FILE), join(partial, KEY_FILE));
       await chmod(join(partial, KEY_FILE), 0o600);
     });
-    return { to: resolve(to), ...copied };
+    return { to: resolve(to), damaged: 0, ...copied };
   });
 }
 
 /** Makes the folder `partial` from a store that has the relay's key in it, and all of the run. */
-async function copyInto(partial: string, from: Store): Promise<{ readonly blobs: number; readonly bytes: number }> {
+async function copyInto(partial: string, from: Store): Promise<Omit<CopiedRun, "durable">> {
   const lease = await lookAtLease(from.keys, LEADER_KEY);
   if (lease.type === "closed") {
     throw new HeddleError("store", `Cannot back up: ${lease.why}`);
@@ -83,11 +85,11 @@ async function copyInto(partial: string, from: Store): Promise<{ readonly blobs:
   try {
     await files("back up", () => writeFile(join(partial, KEY_FILE), pkcs8, { mode: 0o600 }));
     const key = await loadDeviceKey(join(partial, KEY_FILE));
-    const { durable, blobs, bytes } = await copyRun(from, copy);
+    const { durable, ...copied } = await copyRun(from, copy);
     if (!equalBytes(key.publicKey, durable.relay)) {
       throw new HeddleError("integrity", "Cannot back up: the store's key is not the one that signed its ledger");
     }
-    return { blobs, bytes };
+    return copied;
   } finally {
     await copy.close();
     await files("back up", () => rm(join(partial, PROCESS_FILE), { force: true }));
@@ -97,6 +99,8 @@ async function copyInto(partial: string, from: Store): Promise<{ readonly blobs:
 export interface RestoreReport {
   readonly ledger: CheckedLedger;
   readonly blobs: number;
+  /** Blobs of older versions that are not whole, and were left out. */
+  readonly damaged: number;
 }
 
 /**
@@ -147,14 +151,14 @@ export async function restoreInto(from: string, { open: openTarget, shown }: Res
     try {
       await reserve(target, { shown, why });
       await target.keys.set(KEY_FILE, new Uint8Array(key));
-      await copyRun(copy, target);
+      const { damaged } = await copyRun(copy, target);
       if (!(await openLease(target.keys, LEADER_KEY, { why, epoch: durable.epoch }))) {
         throw new HeddleError("store", `Cannot restore: somebody else has restored into "${shown}" meanwhile`);
       }
+      return { ...report, damaged };
     } finally {
       await target.close();
     }
-    return report;
   } finally {
     await copy.close();
   }
@@ -210,7 +214,7 @@ async function checkCopy(store: Store, dir: string): Promise<RestoreReport> {
       throw new HeddleError("integrity", `Cannot restore: blob ${digest} is missing from the backup`);
     }
   }
-  return { ledger, blobs: needed.size };
+  return { ledger, blobs: needed.size, damaged: 0 };
 }
 
 interface Copy {

@@ -118,6 +118,29 @@ test("copyRun() goes on where it was interrupted, and the ledger comes last", as
   expect(puts - 10).toBe(disk.blobs.size - before);
 });
 
+test("copyRun() leaves out what is damaged of older versions, and says how much", async () => {
+  const { world, from } = await begun();
+  const durable = (await followJournal(from.log)).durable();
+  const needed = blobsOf(durable, 1);
+  const older = [...blobsOf(durable)].filter((digest) => !needed.has(digest));
+  const [lost] = older as [Digest];
+  world.disk.blobs.set(lost, Uint8Array.of(1));
+  const disk = createMemoryDisk();
+  const copied = await copyRun(from, createMemoryStore({ disk }));
+  await expectWhole(disk, world.disk.entries);
+  expect(copied).toMatchObject({ damaged: 1, blobs: disk.blobs.size });
+  expect(older.filter((digest) => !disk.blobs.has(digest))).toEqual([lost]);
+});
+
+test("copyRun() touches nothing of another run", async () => {
+  const [{ from }, other] = [await begun(), createMemoryDisk()];
+  const to = createMemoryStore({ disk: other });
+  await to.log.append(0, [Uint8Array.of(1)]);
+  await to.keys.set("charter", Uint8Array.of(2));
+  await expect(copyRun(from, to)).rejects.toMatchObject({ code: "store", message: /holds another one$/ });
+  expect([other.blobs.size, [...other.values]]).toEqual([0, [["charter", Uint8Array.of(2)]]]);
+});
+
 test("copyRun() says what is missing, damaged, or no run at all, and writes no ledger then", async () => {
   const { world, from } = await begun();
   const to = createMemoryStore();

@@ -7,7 +7,7 @@
  * but are deleted when later entries make them superfluous; where that was faster, a later moment is taken.
  */
 import { HeddleError } from "../base/assert.ts";
-import type { Bytes, Digest } from "../base/bytes.ts";
+import { equalBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { beginCheck, checkEntries } from "../coordinator/check.ts";
 import { CHECKPOINTS_KEPT, type DurableState } from "../coordinator/state.ts";
 import { deleteBlobs, entriesOf, type Blobs, type Keys, type Log, type Store } from "../store/store.ts";
@@ -28,15 +28,18 @@ export interface CopiedRun {
   readonly durable: DurableState;
   readonly blobs: number;
   readonly bytes: number;
+  /** Blobs of older versions that are not whole, and were left out: the run does not need them. */
+  readonly damaged: number;
 }
 
 /**
  * Copies the run in `from` into `to`: what an earlier call with the same run has copied already stays, and the ledger comes last.
  * Every blob is checked on the way, and one at a time is in memory where it is large. Throws HeddleError "bad-input" when there
- * is no run in `from`, "integrity" when something is damaged or missing, "store" when `to` holds something else.
+ * is no run in `from`, "integrity" when something that it needs is damaged or missing, "store" when `to` holds another run.
  */
 export async function copyRun(from: Store, to: Store): Promise<CopiedRun> {
   const charter = await readCharter(from);
+  await checkPlace(from.log, to.log);
   /** Bytes of the blobs that `to` has by now, those of earlier moments among them. */
   const copied = new Map<Digest, number>();
   let check = beginCheck();
@@ -52,15 +55,22 @@ export async function copyRun(from: Store, to: Store): Promise<CopiedRun> {
     const gone = await copyBlobs(from.blobs, to.blobs, { digests: await reach(1), copied });
     if (gone === null) {
       const known = await reach(CHECKPOINTS_KEPT);
+      let damaged = 0;
       for (const digest of known) {
         // Older checkpoints are good to have, and may be deleted at any time.
-        await copyBlobs(from.blobs, to.blobs, { digests: new Set([digest]), copied });
+        await copyBlobs(from.blobs, to.blobs, { digests: new Set([digest]), copied }).catch((error: unknown) => {
+          if (!(error instanceof HeddleError && error.code === "integrity")) {
+            throw error;
+          }
+          damaged += 1;
+        });
       }
       await copyLog(from.log, to.log, check.chain.length);
       const superfluous = [...copied.keys()].filter((digest) => !known.has(digest));
       await deleteBlobs(to.blobs, superfluous);
       superfluous.forEach((digest) => copied.delete(digest));
-      return { durable, blobs: copied.size, bytes: [...copied.values()].reduce((sum, bytes) => sum + bytes, 0) };
+      const bytes = [...copied.values()].reduce((sum, size) => sum + size, 0);
+      return { durable, blobs: copied.size, bytes, damaged };
     }
     if (gone === missing) {
       // The ledger was read again since, and still names it.
@@ -70,6 +80,17 @@ export async function copyRun(from: Store, to: Store): Promise<CopiedRun> {
   }
   const sentence = "Cannot copy the run: it replaces its blobs faster than they are copied; pause it meanwhile";
   throw new HeddleError("store", sentence);
+}
+
+/** What `to` has of a ledger must be the beginning of this one: its last entry, which holds the digest of those before, says so. */
+async function checkPlace(from: Log, to: Log): Promise<void> {
+  const length = await to.length();
+  if (length > 0) {
+    const [[there], [here]] = await Promise.all([to.read(length - 1, 1), from.read(length - 1, 1)]);
+    if (there === undefined || here === undefined || !equalBytes(there, here)) {
+      throw new HeddleError("store", "Cannot copy the run: the place where it goes holds another one");
+    }
+  }
 }
 
 /** Keys that a store holds for as long as it is the run's place. */

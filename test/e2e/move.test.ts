@@ -2,10 +2,14 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
+import type { Digest } from "../../src/base/bytes.ts";
+import { checkLedger } from "../../src/coordinator/check.ts";
+import { blobsOf } from "../../src/coordinator/state.ts";
+import { verifySignature } from "../../src/net/device-key.ts";
 import { restoreInto } from "../../src/relay/backup.ts";
 import { startNats, type Nats } from "../../src/store/nats-server.fixture.ts";
 import { openNatsStore } from "../../src/store/nats.ts";
-import type { Store } from "../../src/store/store.ts";
+import { entriesOf, type Store } from "../../src/store/store.ts";
 import { adminOf, isVersion, launchRelay, temporaryFolder, type PrintedEvent, type Running } from "./processes.ts";
 
 const running = new Set<Running>();
@@ -82,6 +86,16 @@ test("a run goes from a folder to NATS and back, and is one run all the way", as
   const elsewhere = adminOf(third);
   expect((await elsewhere("backup", again, "--nats", nats.url("my-run"))).code).toBe(0);
   expect(await leader.stop("SIGTERM")).toBe(0);
+  const spoiled = await openNatsStore(nats.address("my-run"));
+  const { durable } = await checkLedger(entriesOf(spoiled.log), verifySignature);
+  const needed = blobsOf(durable, 1);
+  const [older] = [...blobsOf(durable)].filter((digest) => !needed.has(digest)) as [Digest];
+  await spoiled.blobs.delete(older);
+  await spoiled.blobs.put(Uint8Array.of(1), older);
+  await spoiled.close();
+  expect((await elsewhere("backup", at("without"), "--nats", nats.url("my-run"))).text).toMatch(
+    /^Backed up .*\nLeft out, since .* does not need them: 1 blobs of older versions\n/,
+  );
   const released = await admin("restore", there, "--nats", nats.url("my-run"));
   expect(released.text).toMatch(/^Cannot restore: ".*\/my-run" is a relay's, which has ended; name another store/);
 

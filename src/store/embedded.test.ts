@@ -8,7 +8,7 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import { DatabaseSync } from "node:sqlite";
 import { fileURLToPath } from "node:url";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import { CONTRACT_BLOB_BYTES_MAX, STORE_CASES } from "./contract.ts";
 import { fileBlobs } from "./blob-files.ts";
@@ -262,9 +262,23 @@ test("openEmbeddedCopy() reads a copy, and neither writes there nor leaves anyth
   expect([await copy.log.read(0, 2), await copy.keys.get("key")]).toEqual([[small], small]);
   expect(await copy.blobs.list()).toEqual(digests);
   expect(await copy.blobs.get(digestOf(large))).toEqual(large);
-  await expect(copy.keys.set("key", large)).rejects.toMatchObject({ code: "store" });
+  const refused = { code: "store" };
+  await expect(copy.keys.set("key", large)).rejects.toMatchObject(refused);
+  for (const blob of [Uint8Array.of(2), large.map(() => 2)]) {
+    await expect(copy.blobs.put(blob)).rejects.toMatchObject(refused);
+  }
+  for (const digest of digests) {
+    await expect(copy.blobs.delete(digest)).rejects.toMatchObject(refused);
+  }
   expect(await readdir(to, { recursive: true })).toEqual(names);
   await copy.close();
   expect(await readdir(to, { recursive: true })).toEqual(names);
-  await expect(openEmbeddedCopy(join(dir, "nowhere"))).rejects.toMatchObject({ code: "store" });
+  await expect(openEmbeddedCopy(join(dir, "nowhere"))).rejects.toMatchObject(refused);
+  const empty = join(dir, "empty");
+  await mkdir(empty);
+  await writeFile(join(empty, DATABASE), "");
+  const close = vi.spyOn(DatabaseSync.prototype, "close");
+  await expect(openEmbeddedCopy(empty)).rejects.toMatchObject(refused);
+  expect(close).toHaveBeenCalledTimes(1);
+  close.mockRestore();
 });

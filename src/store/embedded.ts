@@ -64,10 +64,18 @@ export async function openEmbeddedStore(
 export async function openEmbeddedCopy(dir: string): Promise<Store> {
   const url = pathToFileURL(join(dir, DATABASE));
   url.searchParams.set("immutable", "1"); // else SQLite makes files of its own beside it
+  const failure = (action: string, why: string, cause?: unknown): HeddleError =>
+    new HeddleError("store", `Cannot ${action} the copy in "${dir}": ${why}`, { cause });
+  let database: DatabaseSync | null = null;
   try {
-    return storeOf(new DatabaseSync(url, { readOnly: true }), dir, BLOB_STORED_BYTES_MAX).store;
+    database = new DatabaseSync(url, { readOnly: true });
+    const { store } = storeOf(database, dir, BLOB_STORED_BYTES_MAX);
+    // SQLite refuses the rest; blobs may be files.
+    const refuse = (): Promise<never> => Promise.reject(failure("write to", "it is only read"));
+    return { ...store, blobs: { ...store.blobs, put: refuse, delete: refuse } };
   } catch (error) {
-    throw new HeddleError("store", `Cannot open the copy in "${dir}": ${messageIn(error)}`, { cause: error });
+    database?.close();
+    throw failure("open", messageIn(error), error);
   }
 }
 

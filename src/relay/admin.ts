@@ -258,12 +258,13 @@ async function work(
 
 async function restoreTo(place: Place, from: string, { print, printError }: Terminal): Promise<void> {
   const shown = showPlace(place);
-  const { ledger, blobs, damaged } =
+  const { ledger, blobs, damaged, already } =
     place.nats === null
       ? await restore(from, place.dir)
       : await restoreInto(from, { open: () => openPlace(place, { onWarning: printError }), shown });
   const start = place.nats === null ? `--dir ${place.dir}` : "the same --nats";
-  print(`Restored ${ledger.entries} ledger entries and ${blobs} blobs into "${shown}"; start the relay with ${start}`);
+  const done = already ? "Restored before:" : "Restored";
+  print(`${done} ${ledger.entries} ledger entries and ${blobs} blobs into "${shown}"; start the relay with ${start}`);
   sayDamaged(damaged, print);
 }
 

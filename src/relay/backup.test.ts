@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, wr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { digestOf } from "../base/bytes.ts";
 import { encodeCharter } from "../protocol/charter-codec.ts";
 import { exampleCharter } from "../protocol/examples.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
@@ -71,7 +72,7 @@ test("backUp() copies no store that is being filled, and none that has lost its 
   await expect(backUp(store, folder, to)).rejects.toThrow("the store has lost the relay's key");
   await store.keys.set(KEY_FILE, Uint8Array.of(1));
   await expect(backUp(store, folder, to)).rejects.toThrow(/^Cannot use the device key in /);
-  await closeLease(store.keys, LEADER_KEY, "it is being filled");
-  await expect(backUp(store, folder, to)).rejects.toThrow("Cannot back up: it is being filled");
+  await closeLease(store.keys, LEADER_KEY, digestOf(Uint8Array.of(2)));
+  await expect(backUp(store, folder, to)).rejects.toThrow(/^Cannot back up: the restore of a backup, whose last /);
   expect(readdirSync(folder)).toEqual([]);
 });

@@ -21,7 +21,7 @@ import {
 } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { HeddleError, messageIn } from "../base/assert.ts";
-import { equalBytes } from "../base/bytes.ts";
+import { digestOf, equalBytes, type Digest } from "../base/bytes.ts";
 import { checkLedger, type CheckedLedger } from "../coordinator/check.ts";
 import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
@@ -101,6 +101,8 @@ export interface RestoreReport {
   readonly blobs: number;
   /** Blobs of older versions that are not whole, and were left out. */
   readonly damaged: number;
+  /** It was there already, by an earlier call. */
+  readonly already: boolean;
 }
 
 /**
@@ -144,15 +146,16 @@ export async function restoreInto(from: string, { open: openTarget, shown }: Res
   const copy = await openEmbeddedCopy(from);
   try {
     const report = await checkCopy(copy, from);
-    const { digest, durable } = report.ledger;
-    const why = `the restore of a backup, whose last ledger entry is ${digest}, did not come to its end here; it goes on when it is run again`;
+    const { digest: filledTo, durable } = report.ledger;
     const key = await files("restore", () => readFile(join(from, KEY_FILE)));
     const target = await openTarget();
     try {
-      await reserve(target, { shown, why });
+      if (!(await reserve(target, { shown, filledTo }))) {
+        return { ...report, already: true };
+      }
       await target.keys.set(KEY_FILE, new Uint8Array(key));
       const { damaged } = await copyRun(copy, target);
-      if (!(await openLease(target.keys, LEADER_KEY, { why, epoch: durable.epoch }))) {
+      if (!(await openLease(target.keys, LEADER_KEY, { filledTo, epoch: durable.epoch }))) {
         throw new HeddleError("store", `Cannot restore: somebody else has restored into "${shown}" meanwhile`);
       }
       return { ...report, damaged };
@@ -164,29 +167,40 @@ export async function restoreInto(from: string, { open: openTarget, shown }: Res
   }
 }
 
-/** Keeps relays out of an empty store, or of one that was reserved for the same reason before. */
-async function reserve(store: Store, { shown, why }: { readonly shown: string; readonly why: string }): Promise<void> {
+/**
+ * Keeps relays out of an empty store, or of one that was reserved for a ledger with the same end before. Resolves to false where that
+ * ledger is there, and no relay has been.
+ */
+async function reserve(store: Store, { shown, filledTo }: { shown: string; filledTo: Digest }): Promise<boolean> {
   const refusal = (reason: string): HeddleError =>
     new HeddleError("bad-input", `Cannot restore: ${reason}; name another store at the end of the address`);
   const lease = await lookAtLease(store.keys, LEADER_KEY);
+  const entries = await store.log.length();
   if (lease.type === "closed") {
-    if (lease.why !== why) {
+    if (lease.filledTo !== filledTo) {
       throw refusal(`"${shown}" is for another backup (${lease.why})`);
     }
-    return;
+    return true;
+  }
+  if (lease.type === "released") {
+    const [last] = await store.log.read(Math.max(0, entries - 1), 1);
+    if (last !== undefined && digestOf(last) === filledTo) {
+      return false;
+    }
   }
   if (lease.type !== "new") {
     const who = lease.type === "held" ? `: ${lease.holder}, which runs or was killed` : ", which has ended";
     throw refusal(`"${shown}" is a relay's${who}`);
   }
-  const [entries, keys, blobs] = [await store.log.length(), await store.keys.list(""), await store.blobs.list()];
+  const [keys, blobs] = [await store.keys.list(""), await store.blobs.list()];
   if (entries + keys.length + blobs.length > 0) {
     const found = `${entries} ledger entries, ${keys.length} keys and ${blobs.length} blobs`;
     throw refusal(`"${shown}" is not empty, it holds ${found}`);
   }
-  if (!(await closeLease(store.keys, LEADER_KEY, why))) {
+  if (!(await closeLease(store.keys, LEADER_KEY, filledTo))) {
     throw refusal(`a relay or another restore has begun in "${shown}" meanwhile`);
   }
+  return true;
 }
 
 /** Throws HeddleError "bad-input" when `from` is no backup. */
@@ -214,7 +228,7 @@ async function checkCopy(store: Store, dir: string): Promise<RestoreReport> {
       throw new HeddleError("integrity", `Cannot restore: blob ${digest} is missing from the backup`);
     }
   }
-  return { ledger, blobs: needed.size, damaged: 0 };
+  return { ledger, blobs: needed.size, damaged: 0, already: false };
 }
 
 interface Copy {

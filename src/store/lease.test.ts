@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { digestOf } from "../base/bytes.ts";
 import { createStop } from "../base/stop.ts";
 import { createVirtualClock, type VirtualClock } from "../sim/clock.ts";
 import { acquireLease, closeLease, LEASE_MS, lookAtLease, openLease, type Lease } from "./lease.ts";
@@ -137,19 +138,21 @@ test("acquireLease() refuses a key that holds something else", async () => {
 test("a lease that is closed is had by nobody until it is opened, and goes on after the epoch that was said then", async () => {
   const [clock, { keys }] = [createVirtualClock(), createMemoryStore()];
   expect(await lookAtLease(keys, "lease")).toEqual({ type: "new" });
-  expect(await closeLease(keys, "lease", "it is being filled")).toBe(true);
-  expect(await closeLease(keys, "lease", "it is being filled")).toBe(false);
-  expect(await lookAtLease(keys, "lease")).toEqual({ type: "closed", why: "it is being filled" });
+  const [filledTo, other] = [digestOf(Uint8Array.of(1)), digestOf(Uint8Array.of(2))];
+  const why = `the restore of a backup, whose last ledger entry is ${filledTo}, is under way here or was interrupted; run again, it goes on`;
+  expect(await closeLease(keys, "lease", filledTo)).toBe(true);
+  expect(await closeLease(keys, "lease", filledTo)).toBe(false);
+  expect(await lookAtLease(keys, "lease")).toEqual({ type: "closed", filledTo, why });
   const refused = acquireLease({ keys, key: "lease", clock, holder: "ada" });
-  await expect(refused).rejects.toMatchObject({ code: "store", message: "Cannot lead the run: it is being filled" });
-  expect(await openLease(keys, "lease", { why: "another reason", epoch: 7 })).toBe(false);
-  expect(await openLease(keys, "lease", { why: "it is being filled", epoch: 7 })).toBe(true);
+  await expect(refused).rejects.toMatchObject({ code: "store", message: `Cannot lead the run: ${why}` });
+  expect(await openLease(keys, "lease", { filledTo: other, epoch: 7 })).toBe(false);
+  expect(await openLease(keys, "lease", { filledTo, epoch: 7 })).toBe(true);
   expect(await lookAtLease(keys, "lease")).toEqual({ type: "released" });
   const bob = wait(keys, clock, "bob");
   await pass(clock, 10);
   expect(bob.held?.epoch).toBe(8);
   expect(await lookAtLease(keys, "lease")).toEqual({ type: "held", holder: "bob" });
-  expect(await closeLease(keys, "lease", "too late")).toBe(false);
+  expect(await closeLease(keys, "lease", filledTo)).toBe(false);
   await bob.held?.release();
 });
 

@@ -8,7 +8,7 @@
  * earlier holder expect a shorter log and are refused.
  */
 import { HeddleError, messageIn } from "../base/assert.ts";
-import { equalBytes, type Bytes } from "../base/bytes.ts";
+import { equalBytes, isDigest, type Bytes, type Digest } from "../base/bytes.ts";
 import { sleep, type Clock } from "../base/clock.ts";
 import { createStop, type StopSignal } from "../base/stop.ts";
 import type { Keys } from "./store.ts";
@@ -52,7 +52,8 @@ interface LeaseRecord {
 }
 
 interface ClosedRecord {
-  readonly closed: string;
+  /** The store is to hold a ledger that ends with this entry. */
+  readonly filledTo: Digest;
 }
 
 /**
@@ -67,8 +68,8 @@ export async function acquireLease(options: LeaseOptions): Promise<Lease> {
     const bytes = await keys.get(key);
     const nowMs = clock.nowMs();
     const record = bytes === undefined ? undefined : readRecord(bytes, key);
-    if (record !== undefined && "closed" in record) {
-      throw new HeddleError("store", `Cannot lead the run: ${record.closed}`);
+    if (record !== undefined && "filledTo" in record) {
+      throw new HeddleError("store", `Cannot lead the run: ${whyClosed(record)}`);
     }
     if (stop?.aborted === true) {
       throw new HeddleError("store", "Cannot lead the run: this process ends");
@@ -91,13 +92,13 @@ export async function acquireLease(options: LeaseOptions): Promise<Lease> {
 }
 
 /**
- * How it is with a lease: nobody has had it, some process had it and gave it up, or `holder` has it or was killed; or it is closed,
- * as `closeLease` did for `why`.
+ * How it is with a lease: nobody has had it, some process had it and gave it up, or `holder` has it or was killed; or it is closed
+ * while the store is filled, which `why` says to people.
  */
 export type LeaseSeen =
   | { readonly type: "new" | "released" }
   | { readonly type: "held"; readonly holder: string }
-  | { readonly type: "closed"; readonly why: string };
+  | ({ readonly type: "closed"; readonly why: string } & ClosedRecord);
 
 /** Rejects with HeddleError "integrity" when the key holds something else. */
 export async function lookAtLease(keys: Keys, key: string): Promise<LeaseSeen> {
@@ -106,23 +107,31 @@ export async function lookAtLease(keys: Keys, key: string): Promise<LeaseSeen> {
     return { type: "new" };
   }
   const record = readRecord(bytes, key);
-  if ("closed" in record) {
-    return { type: "closed", why: record.closed };
+  if ("filledTo" in record) {
+    return { type: "closed", why: whyClosed(record), ...record };
   }
   return record.holder === null ? { type: "released" } : { type: "held", holder: record.holder };
 }
 
-/**
- * Keeps every process from a lease that nobody has had, until `openLease`, however this one ends; who wants it is told `why`.
- * Resolves to false where somebody was faster.
- */
-export function closeLease(keys: Keys, key: string, why: string): Promise<boolean> {
-  return keys.compareAndSet(key, undefined, encodeRecord({ closed: why }));
+function whyClosed({ filledTo }: ClosedRecord): string {
+  return `the restore of a backup, whose last ledger entry is ${filledTo}, is under way here or was interrupted; run again, it goes on`;
 }
 
-/** Lets processes have the lease that was closed for `why`, from `epoch` + 1 on. Resolves to false where it is closed no more. */
-export function openLease(keys: Keys, key: string, { why, epoch }: { why: string; epoch: number }): Promise<boolean> {
-  return keys.compareAndSet(key, encodeRecord({ closed: why }), encodeRecord({ epoch, holder: null, beat: 0 }));
+/**
+ * Keeps every process from a lease that nobody has had, until `openLease`, however this one ends: the store is being filled with a
+ * ledger whose last entry is `filledTo`. Resolves to false where somebody was faster.
+ */
+export function closeLease(keys: Keys, key: string, filledTo: Digest): Promise<boolean> {
+  return keys.compareAndSet(key, undefined, encodeRecord({ filledTo }));
+}
+
+/** Lets processes have the lease that was closed so, from `epoch` + 1 on. Resolves to false where it is closed no more. */
+export function openLease(
+  keys: Keys,
+  key: string,
+  { filledTo, epoch }: { readonly filledTo: Digest; readonly epoch: number },
+): Promise<boolean> {
+  return keys.compareAndSet(key, encodeRecord({ filledTo }), encodeRecord({ epoch, holder: null, beat: 0 }));
 }
 
 function hold({ keys, key, clock }: LeaseOptions, first: LeaseRecord): Lease {
@@ -175,9 +184,9 @@ function readRecord(bytes: Bytes, key: string): LeaseRecord | ClosedRecord {
   } catch {
     record = null;
   }
-  const { epoch, holder, beat, closed } = record ?? {};
-  if (typeof closed === "string") {
-    return { closed };
+  const { epoch, holder, beat, filledTo } = record ?? {};
+  if (isDigest(filledTo)) {
+    return { filledTo };
   }
   if (!isCount(epoch) || !isCount(beat) || !(holder === null || typeof holder === "string")) {
     throw new HeddleError("integrity", `Cannot wait for the lease: the key "${key}" does not hold one`);

@@ -68,6 +68,11 @@ test("a run goes from a folder to NATS and back, and is one run all the way", as
     ),
   });
   expect(readdirSync(there, { recursive: true }), "a backup is only read").toEqual(files);
+  // As if the first had been killed at its very end.
+  expect(await admin("restore", there, "--nats", nats.url("my-run"))).toEqual({
+    code: 0,
+    text: restored.text.replace("Restored", "Restored before:"),
+  });
 
   const leader = relayIn(second, ["--nats", nats.url("my-run")]);
   const onNats = await nextVersion(leader);
@@ -161,7 +166,7 @@ test("a restore into NATS that was interrupted is finished by the next, and serv
     const early = relayIn(second, ["--nats", nats.url("my-run"), "--no-contributor"]);
     expect(await early.exited).toBe(1);
     expect(early.errors()).toMatch(
-      /^Cannot lead the run: the restore of a backup, .* it goes on when it is run again\n$/,
+      /^Cannot lead the run: the restore of a backup, .* is under way here or was interrupted; run again, it goes on\n$/,
     );
   };
   await expect(restoreInto(backup, target("blobs"))).rejects.toThrow("killed");

@@ -116,3 +116,8 @@ test("flags that a command does not know are refused: a dry run of what knows no
   }
   expect(await admin("status --json")).toBe(1); // there is no run here
 });
+
+test("backup in a folder without a run says that it also takes --nats", async () => {
+  expect(await admin("backup to")).toBe(1);
+  expect(said).toEqual([expect.stringMatching(/^Cannot find a relay's run in .*; a backup also takes --nats\)$/)]);
+});

@@ -130,7 +130,8 @@ export function operationsOf({ dir, host, store, charter, handOver }: RunningPar
 /** The operations of a folder in which no relay runs. Throws HeddleError when there is no run in it, or it is in use. */
 export async function operationsAtRest(dir: string): Promise<Operations> {
   if (!(await isFile(join(dir, DATABASE))) || !(await isFile(join(dir, KEY_FILE)))) {
-    const hint = "name its folder with --dir (of a run on NATS: that of a relay that serves it)";
+    const hint =
+      "name its folder with --dir (of a run on NATS: that of a relay that serves it; a backup also takes --nats)";
     throw new HeddleError("bad-input", `Cannot find a relay's run in "${dir}"; ${hint}`);
   }
   const store = await openEmbeddedStore(dir);

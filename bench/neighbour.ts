@@ -10,8 +10,9 @@ import { rmSync } from "node:fs";
 import process from "node:process";
 import type { Browser, Page } from "playwright-core";
 import { assert } from "../src/base/assert.ts";
+import { beginContributing } from "../src/headless/chromium.ts";
 import { percentile } from "../src/ui/frames.ts";
-import { beginContributing, openBrowser, openPage } from "../test/e2e/browser.ts";
+import { openBrowser, openPage } from "../test/e2e/browser.ts";
 import { startRelay, temporaryFolder } from "../test/e2e/processes.ts";
 
 const ROUNDS_DEFAULT = 3;

@@ -18,7 +18,8 @@ import { chromium, type Page } from "playwright-core";
 import { assert } from "../src/base/assert.ts";
 import { median } from "../src/base/statistics.ts";
 import { STEP_INNER, STEP_MODEL } from "../src/engines/task.ts";
-import { beginContributing, QUIET, SOFTWARE_GPU } from "../test/e2e/browser.ts";
+import { beginContributing } from "../src/headless/chromium.ts";
+import { QUIET, SOFTWARE_GPU } from "../test/e2e/browser.ts";
 import { startRelay, temporaryFolder } from "../test/e2e/processes.ts";
 
 const VISIT_MS_MAX = 120_000;

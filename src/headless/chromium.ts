@@ -80,7 +80,7 @@ export async function contributeInChromium(
     if (config.peers) {
       await page.locator("#peers-input").check();
     }
-    const begun = press(page);
+    const begun = beginContributing(page);
     begun.catch(() => undefined); // where `stop` is first, the page is closed under it
     await Promise.race([begun, stop]);
     await follow(page, config, stop, print);
@@ -105,9 +105,10 @@ async function openPage(page: Page, config: ContributeConfig): Promise<void> {
 
 /**
  * What a person does: presses the main button, and agrees where that is asked, until the page has begun. Pressed as the page changes, a
- * button may do nothing, and a busy machine takes its time to ask: so what is to be pressed is looked up anew each time.
+ * button may do nothing, and a busy machine takes its time to ask: so what is to be pressed is looked up anew each time. Throws HeddleError
+ * "device-lost" when the page ends before, "unreachable" with what it says when it does not begin.
  */
-export async function press(page: Page): Promise<void> {
+export async function beginContributing(page: Page): Promise<void> {
   const begun = page.locator(BEGUN);
   const isThere = (what: Locator): Promise<boolean> =>
     what.isVisible().catch((error: unknown) => {

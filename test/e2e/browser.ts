@@ -34,12 +34,6 @@ export async function openPage(
   return { page, faults };
 }
 
-/** Presses the main button and agrees, as a person does. */
-export async function beginContributing(page: Page): Promise<void> {
-  await page.locator("#main").click();
-  await page.getByRole("button", { name: "Agree and start" }).click();
-}
-
 /** The rows of "This device", newest first, each as one line of text. */
 export async function rowsOf(page: Page): Promise<string[]> {
   const rows = await page.locator("heddle-contributions .rows > li").allInnerTexts();

@@ -4,7 +4,8 @@
  */
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { acceptedIn, acceptedOn, beginContributing, listedOn, openBrowser, openPage, rowsOf } from "./browser.ts";
+import { beginContributing } from "../../src/headless/chromium.ts";
+import { acceptedIn, acceptedOn, listedOn, openBrowser, openPage, rowsOf } from "./browser.ts";
 import { QUICK_CHARTER, startRelay, temporaryFolder, type RunningRelay } from "./processes.ts";
 
 const folder = temporaryFolder();
@@ -21,6 +22,23 @@ afterAll(async () => {
   await browser.close();
   await relay.stop("SIGKILL");
   folder[Symbol.dispose]();
+});
+
+test("beginContributing() presses again what did nothing while the page changed", async () => {
+  const page = await browser.newPage();
+  await page.setContent(
+    `<button id="main" data-act="contribute">Contribute</button><button hidden id="yes">Agree and start</button>
+     <button hidden id="other" data-act="stop">Stop</button>
+     <script>
+       let presses = 0;
+       const once = (from, to) => from.addEventListener("click", () => { if (++presses % 2 === 0) [from.hidden, to.hidden] = [true, false]; });
+       once(main, yes);
+       once(yes, other);
+     </script>`,
+  );
+  await beginContributing(page);
+  expect(await page.evaluate("presses")).toBe(4);
+  await page.close();
 });
 
 describe("the contributor page", () => {

@@ -5,7 +5,8 @@
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { RunView } from "../../src/protocol/run-view.ts";
-import { beginContributing, openBrowser, openPage } from "./browser.ts";
+import { beginContributing } from "../../src/headless/chromium.ts";
+import { openBrowser, openPage } from "./browser.ts";
 import { readMetrics, type MetricsRead } from "./metrics.ts";
 import { QUICK_CHARTER, startContributor, startRelay, temporaryFolder, type Running } from "./processes.ts";
 

@@ -4,7 +4,8 @@
  */
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { acceptedOn, beginContributing, openBrowser, openPage } from "./browser.ts";
+import { beginContributing } from "../../src/headless/chromium.ts";
+import { acceptedOn, openBrowser, openPage } from "./browser.ts";
 import { startRelay, temporaryFolder, type RunningRelay } from "./processes.ts";
 
 const folder = temporaryFolder();

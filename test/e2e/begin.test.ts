@@ -1,6 +1,6 @@
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { press } from "../../src/headless/chromium.ts";
+import { beginContributing } from "../../src/headless/chromium.ts";
 import { openBrowser } from "./browser.ts";
 
 let browser: Browser;
@@ -30,25 +30,25 @@ const SLOW = `
     };
   </script>`;
 
-test("press() presses until the page has begun, and not what comes then", async () => {
+test("beginContributing() presses until the page has begun, and not what comes then", async () => {
   const page = await browser.newPage();
   await page.setContent(SLOW);
-  await press(page);
+  await beginContributing(page);
   expect(await page.locator("#main").getAttribute("data-act")).toBe("pause");
 });
 
-test("press() leaves a page that has begun and failed meanwhile", async () => {
+test("beginContributing() leaves a page that has begun and failed meanwhile", async () => {
   const page = await browser.newPage();
   await page.setContent(`
     <div id="panel"><button id="main" data-act="contribute">Contribute</button></div>
     <script>main.onclick = () => { panel.dataset.mood = "trouble"; main.dataset.act = "retry"; };</script>`);
-  await press(page);
+  await beginContributing(page);
   expect(await page.locator("#main").getAttribute("data-act")).toBe("retry");
 });
 
-test("press() says when the page is closed under it", async () => {
+test("beginContributing() says when the page is closed under it", async () => {
   const page = await browser.newPage();
   await page.setContent("Nothing to press");
   setTimeout(() => void page.close(), 500);
-  await expect(press(page)).rejects.toThrow("The page in Chromium ended");
+  await expect(beginContributing(page)).rejects.toThrow("The page in Chromium ended");
 });

@@ -8,7 +8,8 @@ import { connect, type AddressInfo, type Socket } from "node:net";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { PIECE_BYTES, UNCUT_BYTES_MAX } from "../../src/protocol/limits.ts";
 import type { RunView } from "../../src/protocol/run-view.ts";
-import { beginContributing, openBrowser, openPage } from "./browser.ts";
+import { beginContributing } from "../../src/headless/chromium.ts";
+import { openBrowser, openPage } from "./browser.ts";
 import { QUICK_CHARTER, startContributor, startRelay, temporaryFolder, type RunningRelay } from "./processes.ts";
 
 /** A checkpoint of 2 MB, and one round that outlasts the test: everybody needs version 0. */

@@ -8,6 +8,9 @@ import { createPace, SUBMIT_MS_MAX, type Neighbour } from "./pace.ts";
 
 const COUNT = 100;
 
+/** Dispatches whose cost nothing foretells. */
+const quick = (count: number): number[] => Array.from({ length: count }, () => 0);
+
 /**
  * A device and a clock of its own: dispatch i takes `cost(i)` ms, one after the other, and the host hears of a submit's end
  * `fenceMs` later; timers sleep `timerMsMin` at least. Time passes when nobody has anything to do.
@@ -75,7 +78,7 @@ class Device {
 }
 
 async function settle(device: Device, pace: Neighbour, runs: number): Promise<number[]> {
-  const plan = pace.plan(COUNT);
+  const plan = pace.plan(quick(COUNT));
   let cuts: number[] = [];
   for (let run = 0; run < runs; run += 1) {
     cuts = await device.run(pace, plan);
@@ -87,7 +90,7 @@ describe("createPace()", () => {
   test("probes a fast device with submits that double, then fills each with as much as its slice holds", async () => {
     const device = new Device(() => 0.02);
     const pace = createPace({ clock: device.clock, duty: () => 1 });
-    const plan = pace.plan(COUNT);
+    const plan = pace.plan(quick(COUNT));
     expect(await device.run(pace, plan)).toEqual([1, 2, 4, 8, 16, 32, 64, 100]); // two are under way
     for (let run = 0; run < 20; run += 1) {
       await device.run(pace, plan);
@@ -96,12 +99,21 @@ describe("createPace()", () => {
     expect(pace.state()).toMatchObject({ share: 1, sliceMs: 50 });
   });
 
+  test("has no more operations in a submit than a dispatch may have before it knows the device, though what came first was quick", async () => {
+    // At 50 GFLOP/s, as on a phone.
+    const flops = Array.from({ length: COUNT }, (_, i) => (i < 40 ? 1e6 : 2 ** 31));
+    const device = new Device((i) => (flops[i] as number) / 50e6);
+    const pace = createPace({ clock: device.clock, duty: () => 1 });
+    await device.run(pace, pace.plan(flops));
+    expect(Math.max(...device.submits)).toBeLessThanOrEqual(SUBMIT_MS_MAX / 2);
+  });
+
   test("cuts a slow device's runs at its slices, the dearest dispatch alone", async () => {
     const device = new Device((i) => (i === 40 ? 120 : 9));
     const pace = createPace({ clock: device.clock, duty: () => 1 });
     await settle(device, pace, 5);
     device.submits = [];
-    const cuts = await settle(device, pace, 0).then(() => device.run(pace, pace.plan(COUNT)));
+    const cuts = await settle(device, pace, 0).then(() => device.run(pace, pace.plan(quick(COUNT))));
     expect(cuts.slice(0, 3)).toEqual([1, 2, 4]); // another Plan begins with a probe of its own
     expect(Math.max(...device.submits)).toBeLessThanOrEqual(SUBMIT_MS_MAX);
   });
@@ -109,7 +121,7 @@ describe("createPace()", () => {
   test("keeps submits within their slice at half power, and rests between them as long as they took", async () => {
     const device = new Device((i) => 0.5 + (i % 7));
     const pace = createPace({ clock: device.clock, duty: () => 0.5 });
-    const plan = pace.plan(COUNT);
+    const plan = pace.plan(quick(COUNT));
     pace.setFrames(16);
     for (let run = 0; run < 10; run += 1) {
       await device.run(pace, plan);
@@ -138,7 +150,7 @@ describe("createPace()", () => {
         const device = typical();
         const pace = createPace({ clock: device.clock, duty: () => power });
         pace.setFrames(16.7);
-        const plan = pace.plan(dispatches);
+        const plan = pace.plan(quick(dispatches));
         for (let run = 0; run < 20; run += 1) {
           await device.run(pace, plan, dispatches);
         }
@@ -162,7 +174,7 @@ describe("createPace()", () => {
       device.fence = () => fenceMs;
       const pace = createPace({ clock: device.clock, duty: () => 0.5 });
       pace.setFrames(16.7);
-      const plan = pace.plan(COUNT);
+      const plan = pace.plan(quick(COUNT));
       await device.run(pace, plan);
       expect(Math.max(...device.submits)).toBeLessThanOrEqual(Math.max(8, fenceMs) + 6);
       for (let run = 0; run < 10; run += 1) {
@@ -182,7 +194,7 @@ describe("createPace()", () => {
       device.fence = () => fenceMs;
       const pace = createPace({ clock: device.clock, duty: () => 1 });
       pace.setFrames(16.7);
-      const plan = pace.plan(COUNT);
+      const plan = pace.plan(quick(COUNT));
       for (let run = 0; run < 10; run += 1) {
         await device.run(pace, plan);
       }
@@ -204,7 +216,7 @@ describe("createPace()", () => {
         const clock: Clock = { ...device.clock, nowMs: () => Math.floor(device.nowMs) };
         const pace = createPace({ clock, duty: () => power });
         pace.setFrames(16.7);
-        const plan = pace.plan(COUNT);
+        const plan = pace.plan(quick(COUNT));
         for (let run = 0; run < 40; run += 1) {
           await device.run(pace, plan);
         }
@@ -227,7 +239,7 @@ describe("createPace()", () => {
       device.tickMs = 100;
       const pace = createPace({ clock: device.clock, duty: () => 0.5 });
       pace.setFrames(16.7);
-      const plan = pace.plan(COUNT);
+      const plan = pace.plan(quick(COUNT));
       for (let run = 0; run < 20; run += 1) {
         await device.run(pace, plan);
       }
@@ -242,7 +254,7 @@ describe("createPace()", () => {
     const device = new Device(() => 0.03);
     const pace = createPace({ clock: device.clock, duty: () => 0.5 });
     pace.setFrames(16.7);
-    const plan = pace.plan(COUNT);
+    const plan = pace.plan(quick(COUNT));
     const runs = async (count: number): Promise<number> => {
       device.submits = [];
       for (let run = 0; run < count; run += 1) {
@@ -262,7 +274,7 @@ describe("createPace()", () => {
     const device = new Device(() => 1);
     const pace = createPace({ clock: device.clock, duty: () => 0.25 });
     pace.setFrames(16.7);
-    const plan = pace.plan(COUNT);
+    const plan = pace.plan(quick(COUNT));
     const runUntil = async (ms: number): Promise<void> => {
       while (device.nowMs < ms) {
         await device.run(pace, plan);
@@ -284,7 +296,7 @@ describe("createPace()", () => {
     const device = new Device(() => 1);
     const pace = createPace({ clock: device.clock, duty: () => 0.25 });
     pace.setFrames(16.7);
-    const plan = pace.plan(COUNT);
+    const plan = pace.plan(quick(COUNT));
     await device.run(pace, plan);
     device.nowMs += 20_000;
     let samples = 0;
@@ -297,7 +309,7 @@ describe("createPace()", () => {
   test("a device that is suddenly five times slower gets shorter submits with the very next, and recovers", async () => {
     const device = new Device(() => 1);
     const pace = createPace({ clock: device.clock, duty: () => 0.6 });
-    const plan = pace.plan(COUNT);
+    const plan = pace.plan(quick(COUNT));
     for (let run = 0; run < 10; run += 1) {
       await device.run(pace, plan);
     }
@@ -377,7 +389,7 @@ describe("createPace()", () => {
   test("what is computed outside of work() is cut, and never rested after", async () => {
     const device = new Device(() => 1);
     const pace = createPace({ clock: device.clock, duty: () => 0.1 });
-    const plan = pace.plan(2);
+    const plan = pace.plan(quick(2));
     for (let from = 0; from < 2; from += 1) {
       await plan.submitted(from, from + 1, Promise.resolve());
     }
@@ -449,7 +461,7 @@ describe("createPace()", () => {
 
   test("a submit that fails makes the run fail", async () => {
     const device = new Device(() => 1);
-    const plan = createPace({ clock: device.clock, duty: () => 1 }).plan(2);
+    const plan = createPace({ clock: device.clock, duty: () => 1 }).plan(quick(2));
     await plan.submitted(0, 1, Promise.resolve());
     const lost = Promise.reject(new Error("lost"));
     lost.catch(() => undefined);

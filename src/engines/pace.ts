@@ -1,8 +1,8 @@
 /**
  * The good neighbour's control law: how long one submit to the GPU may be and how long the device rests after it. It learns
- * what each dispatch of a Plan costs by timing submits (a doubling probe at first, then continuously), cuts runs so that a
- * submit fills a slice of time, and owes a rest for every slice worked, so that the device works the share of the time that
- * the slider says. While the page is seen, its frame gaps ease both off further, and let them recover.
+ * what each dispatch of a Plan costs by timing submits (a doubling probe at first, of no more operations than one dispatch may have,
+ * then continuously), cuts runs so that a submit fills a slice of time, and owes a rest for every slice worked, so that the
+ * device works the share of the time that the slider says. While the page is seen, its frame gaps ease both off further, and let them recover.
  *
  * The end of a submit is heard of late: 0.5 ms in some browsers, 2 to 15 in others, 100 where promises wait for a timer. That
  * fence is measured by submits of nothing. It is no work: it is taken off what dispatches cost, and the device rests meanwhile.
@@ -12,6 +12,7 @@
  */
 import { sleep, type Clock } from "../base/clock.ts";
 import type { StopSignal } from "../base/stop.ts";
+import { DISPATCH_FLOPS_MAX } from "../gpu/dispatch.ts";
 import type { Pace, PlanPace } from "../tensor/engine.ts";
 
 /** No submit is meant to take longer; operating systems reset a GPU that does not answer for two seconds. */
@@ -190,8 +191,8 @@ export function createPace({ clock, duty }: PaceOptions): Neighbour {
   const isFenceDue = (): boolean => flying === 0 && clock.nowMs() >= fenceDueMs;
 
   return {
-    plan: (count) =>
-      pacePlan(count, { sliceMs, noiseMs, isFenceDue, measureFence, finish, rest, overlap: () => share() === 1 }),
+    plan: (flops) =>
+      pacePlan(flops, { sliceMs, noiseMs, isFenceDue, measureFence, finish, rest, overlap: () => share() === 1 }),
     setFrames: (gapMs) => {
       seen = gapMs !== null;
       if (gapMs === null || !(gapMs > 0)) {
@@ -237,12 +238,17 @@ interface Law {
 }
 
 /** Costs of one Plan's dispatches and where its runs are cut. */
-function pacePlan(count: number, { sliceMs, noiseMs, isFenceDue, measureFence, finish, rest, overlap }: Law): PlanPace {
+function pacePlan(
+  flops: readonly number[],
+  { sliceMs, noiseMs, isFenceDue, measureFence, finish, rest, overlap }: Law,
+): PlanPace {
+  const count = flops.length;
   /** Milliseconds of each dispatch; NaN before the first measurement. */
   const costs = new Float64Array(count).fill(Number.NaN);
   /** Dispatches that the next submit of unknown ones may hold. */
   let probe = 1;
   const flights: Promise<void>[] = [];
+  const flopsAt = (dispatch: number): number => flops[dispatch] as number;
 
   const until = (from: number): number => {
     if (isFenceDue()) {
@@ -250,7 +256,10 @@ function pacePlan(count: number, { sliceMs, noiseMs, isFenceDue, measureFence, f
     }
     let to = from + 1;
     if (Number.isNaN(costs[from])) {
-      while (to < count && to - from < probe && Number.isNaN(costs[to])) {
+      // After many that are quick there may be as many that are not.
+      let sum = flopsAt(from);
+      while (to < count && to - from < probe && Number.isNaN(costs[to]) && sum + flopsAt(to) <= DISPATCH_FLOPS_MAX) {
+        sum += flopsAt(to);
         to += 1;
       }
       return to;

@@ -4,6 +4,7 @@
  */
 import { assert, HeddleError, present } from "../base/assert.ts";
 import type { InTurn } from "../base/turn.ts";
+import { flopsOf } from "../tensor/cost.ts";
 import { printPlan } from "../tensor/print-plan.ts";
 import {
   baseOf,
@@ -37,6 +38,8 @@ export interface Step {
   readonly bindGroup: GPUBindGroup;
   readonly x: number;
   readonly y: number;
+  /** Floating-point operations. */
+  readonly flops: number;
 }
 
 /** A run that is cut into submits, from when it was asked for. */
@@ -70,6 +73,8 @@ export interface Compiled {
   readonly places: readonly (Place | undefined)[];
   /** Buffers that belong to the Plan and die with it. */
   readonly owned: readonly GPUBuffer[];
+  /** One of them that holds nothing. */
+  readonly nothing: GPUBuffer;
   readonly valueBytes: number;
   readonly stateBytes: number;
   /** See `describe` of a Plan. */
@@ -124,6 +129,7 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
       ? program.ops.map((op) => [[op]])
       : fuse(program, FUSED_BINDINGS_MAX, { isAlone, flopsMax: context.flopsMax });
   const work = groups.map((group) => dispatchesOf(group, context));
+  const flops = groups.map((group) => group.flat().reduce((sum, op) => sum + flopsOf(op, shapeOf), 0));
   const layout = layOut(program, groups, work, elementBytes);
   checkSizes({ program, work, layout }, shared);
 
@@ -167,7 +173,7 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
     work.flatMap((dispatches, step) =>
       dispatches.map((dispatch) => {
         const resolved = dispatch.bindings.map((wanted) => resolve(wanted, step));
-        return prepare(dispatch, resolved, shared);
+        return prepare({ dispatch, places: resolved, flops: (flops[step] ?? 0) / dispatches.length }, shared);
       }),
     ),
   );
@@ -187,7 +193,7 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
       stateBytes,
       valueBytes,
     });
-  return { steps, places, owned, valueBytes, stateBytes, describe };
+  return { steps, places, owned, nothing, valueBytes, stateBytes, describe };
 }
 
 /** "attention-backward-q, attention-backward-kv"; "matmul (3)" for several of a kind in one dispatch. */
@@ -355,7 +361,13 @@ function checkSizes(
   refuse(bytes, memoryBytesMax, `"${program.name}"`, "all buffers together");
 }
 
-async function prepare(dispatch: Dispatch, places: readonly Place[], shared: Shared): Promise<Step> {
+interface Bound {
+  readonly dispatch: Dispatch;
+  readonly places: readonly Place[];
+  readonly flops: number;
+}
+
+async function prepare({ dispatch, places, flops }: Bound, shared: Shared): Promise<Step> {
   const { device, limits } = shared.open;
   const y = Math.ceil(dispatch.groups / limits.groupsPerDimensionMax);
   const x = Math.ceil(dispatch.groups / y);
@@ -372,7 +384,7 @@ async function prepare(dispatch: Dispatch, places: readonly Place[], shared: Sha
     entries,
   });
   const pipeline = await shared.pipeline(text, declared, dispatch.kernel);
-  return { kernel: dispatch.kernel, pipeline, bindGroup, x, y };
+  return { kernel: dispatch.kernel, pipeline, bindGroup, x, y, flops };
 }
 
 /** What to change in a shader because two of its bindings lie in one buffer, and what its binding points then are. */

@@ -18,7 +18,7 @@ export interface GpuPlan extends Plan {
   readonly dispatchCount: number;
   /** Kernels in the order in which a run dispatches them. */
   readonly kernels: readonly string[];
-  /** Runs so many times over in one submit, for who times it. Resolves when the device is through with it; rejects as `run` does. */
+  /** Runs so many times over in one submit, for who times it; 0 times what a submit takes by itself. Resolves when the device is through with it; rejects as `run` does. */
   repeat(times: number): Promise<void>;
 }
 
@@ -28,10 +28,8 @@ export interface GpuPlan extends Plan {
  */
 export async function createPlan(program: Program, shared: Shared, pace?: Pace): Promise<GpuPlan> {
   const { device, watch } = shared.open;
-  const { steps, places, owned, valueBytes, stateBytes, describe } = await compileProgram(program, shared);
-  const beat = pace?.plan(steps.length);
-  const { COPY_DST } = GPUBufferUsage;
-  const nothing = beat === undefined ? undefined : device.createBuffer({ label: "nothing", size: 4, usage: COPY_DST });
+  const { steps, places, owned, nothing, valueBytes, stateBytes, describe } = await compileProgram(program, shared);
+  const beat = pace?.plan(steps.map(({ flops }) => flops));
   let disposed = false;
   const run: RunUnderWay = { program: program.name };
   const fences: Promise<void>[] = [];
@@ -43,7 +41,7 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
   /** Resolves when the device is through with `part` and has found no fault with it. */
   const submitPart = (part: readonly Step[], staging?: Staging): Promise<void> => {
     const { done } = watch.scoped(`running "${program.name}"`, () =>
-      part.length === 0 && nothing !== undefined ? submitNothing(device, nothing) : submit(device, part, staging),
+      part.length === 0 ? submitNothing(device, nothing) : submit(device, part, staging),
     );
     const end = staging === undefined ? device.queue.onSubmittedWorkDone() : staging.buffer.mapAsync(GPUMapMode.READ);
     const fence = Promise.all([done, watch.settle(end)]).then(watch.check, (error) => {
@@ -128,7 +126,6 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
       for (const buffer of owned) {
         buffer.destroy();
       }
-      nothing?.destroy();
       pool[Symbol.dispose]();
     },
   };
@@ -183,6 +180,6 @@ function submit(device: GPUDevice, steps: readonly Step[], staging: Staging | un
 /** What takes no time and still goes the whole way: what has no commands may be answered before it comes to the device. */
 function submitNothing(device: GPUDevice, nothing: GPUBuffer): void {
   const encoder = device.createCommandEncoder();
-  encoder.clearBuffer(nothing);
+  encoder.clearBuffer(nothing, 0, 4);
   device.queue.submit([encoder.finish()]);
 }

@@ -23,13 +23,13 @@ test.each([0, 0.45, 2, 15, 103])(
       expect([eachMs, workedMs >= 9.99 || repeats === 1024]).toEqual([eachMs, true]);
       expect(workedMs).toBeLessThanOrEqual(Math.max(60, eachMs));
       expect(found).toBeCloseTo(fenceMs, 6);
-      expect(tries.length).toBeLessThanOrEqual(5);
-      expect(Math.max(...tries) * eachMs).toBeLessThanOrEqual(Math.max(80, 2 * eachMs));
+      expect(tries.length).toBeLessThanOrEqual(6);
+      expect(Math.max(...tries) * eachMs).toBeLessThanOrEqual(Math.max(80, eachMs));
     }
   },
 );
 
-test("enoughRepeats() runs once what takes longer than any fence, and where there is no time to look", async () => {
-  expect(await tried(1, 500)).toEqual({ repeats: 1, fenceMs: 0, tries: [1] });
-  expect(await tried(1, 0.1, { hasTime: () => false })).toMatchObject({ repeats: 1, tries: [1] });
+test("enoughRepeats() runs once what takes long, and where there is no time to look", async () => {
+  expect(await tried(1, 500)).toEqual({ repeats: 1, fenceMs: 1, tries: [0, 1] });
+  expect(await tried(1, 0.1, { hasTime: () => false })).toMatchObject({ repeats: 1, tries: [0, 1] });
 });

@@ -17,25 +17,25 @@ export interface RepeatsOptions {
   readonly hasTime?: () => boolean;
 }
 
-/** No fence takes so long: what does is work, and enough of it. */
-const FENCE_MS_MAX = 200;
-/** Each try has so many times the repeats of the last at most, and where a single one may be long already twice as many. */
+/** Each try has so many times the repeats of the last at most; twice as many after the first where the fence may hide work that is long. */
 const GROWTH_MAX = 8;
 const GROWTH_MIN = 2;
 
-/** `msOf` times a submit of so many runs. */
+/** `msOf` times a submit of so many runs; what has none is a fence. */
 export async function enoughRepeats(
   msOf: (repeats: number) => Promise<number>,
   { workMs, repeatsMax, hasTime = () => true }: RepeatsOptions,
 ): Promise<Repeats> {
+  const nothingMs = await msOf(0);
   const onceMs = await msOf(1);
-  let [repeats, eachMs] = [1, onceMs < FENCE_MS_MAX ? 0 : onceMs];
-  while (repeats * eachMs < workMs && repeats < repeatsMax && hasTime()) {
-    const likely =
-      repeats === 1 && onceMs >= workMs ? GROWTH_MIN : Math.ceil(workMs / Math.max(1e-3, repeats * eachMs));
+  // A stall is in one of the two.
+  const fenceMs = Math.min(nothingMs, onceMs);
+  let [repeats, workedMs] = [1, onceMs - fenceMs];
+  while (workedMs < workMs && repeats < repeatsMax && hasTime()) {
+    const likely = repeats === 1 && fenceMs >= workMs ? GROWTH_MIN : Math.ceil(workMs / Math.max(1e-3, workedMs));
     repeats = Math.min(repeatsMax, repeats * Math.min(GROWTH_MAX, Math.max(GROWTH_MIN, likely)));
-    eachMs = Math.max(0, (await msOf(repeats)) - onceMs) / (repeats - 1);
+    workedMs = Math.max(0, (await msOf(repeats)) - fenceMs);
   }
-  const enough = Math.max(1, Math.ceil(workMs / Math.max(1e-6, eachMs)));
-  return { repeats: Math.min(repeats, enough), fenceMs: Math.max(0, onceMs - eachMs) };
+  const enough = Math.max(1, Math.ceil((workMs * repeats) / Math.max(1e-6, workedMs)));
+  return { repeats: Math.min(repeats, enough), fenceMs };
 }

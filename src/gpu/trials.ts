@@ -21,9 +21,12 @@ export type Trial = `${Subject} ${number}`;
 export type Tried = ReadonlyMap<Trial, readonly AnyRung[]>;
 
 /** What is larger is cut to this: it is read back, and more of the same workgroups tell nothing new. */
-const OUTPUT_ELEMENTS_MAX = 2 ** 22;
-/** Multiply-adds of one that is cut: tens of milliseconds on a slow GPU, and a fast one repeats it. */
-const WORK_MAX = 2 ** 31;
+const OUTPUT_ELEMENTS_MAX = 2 ** 21;
+/**
+ * Multiply-adds of one that is cut: nobody knows yet how fast the GPU is, or how bad a candidate. At 50 GFLOP/s they take 11 ms, and one
+ * that is eighteen times slower still keeps to the 200 ms that a submit may take. A fast GPU repeats it.
+ */
+const WORK_MAX = 2 ** 28;
 /** Random numbers before the inputs repeat themselves; a prime, so that no two rows or columns are alike. */
 const PERIOD = 4093;
 

@@ -56,7 +56,7 @@ function options(
   msMax: number,
   { fenceMs = () => FENCE_MS, ...faults }: Faults & { readonly fenceMs?: () => number } = {},
 ) {
-  const state = { ms: 0, compiled: [] as string[], alive: new Set<AnyRung>(), aliveMost: 0 };
+  const state = { ms: 0, compiled: [] as string[], alive: new Set<AnyRung>(), aliveMost: 0, submitMsMax: 0 };
   const tried = new Map<Trial, readonly AnyRung[]>();
   const chosen: TunerOptions = {
     candidates: (subject) =>
@@ -81,6 +81,7 @@ function options(
         },
         repeat: async (times) => {
           assert(!disposed, "It was disposed of");
+          state.submitMsMax = Math.max(state.submitMsMax, msOf(rung, name) * times);
           state.ms += fenceMs() + msOf(rung, name) * times;
         },
         run: async () => {
@@ -180,6 +181,17 @@ test("tune() disposes of candidates that are hopeless before it compiles the nex
   expect(state.alive.size).toBe(0);
 });
 
+test.each([
+  ["a candidate is three hundred times slower than the first", [0.01, 3, 0.9]],
+  ["each takes most of that", [150, 180, 120]],
+])("tune() has no submit of more than 200 ms where %s", async (_, times) => {
+  const rungs = ["tiled-64x64", "register", "blocks-8x4"];
+  const { state, found } = options((rung) => times[rungs.indexOf(rung)] ?? 0, 1e5);
+  const fastest = rungs[times.indexOf(Math.min(...times))];
+  expect(await found(program())).toEqual({ nn: fastest, nt: fastest });
+  expect(state.submitMsMax).toBeLessThanOrEqual(200);
+});
+
 test("tune() cuts a product that is too large to be read back", async () => {
   const r = record("large");
   r.matmul(r.input("x", [4096, 4]), r.input("w", [4, 65_538]));
@@ -193,7 +205,7 @@ test("tune() cuts the sums of a product that takes too long, which keeps its nam
   r.matmul(r.input("x", [2048, 8195]), r.input("w", [8195, 2048]));
   const { state, tried, found } = options(() => 20, 1);
   await found(r.finish([]));
-  expect(state.compiled).toEqual(["tuning nn [259,2048] tiled-64x64"]);
+  expect(state.compiled).toEqual(["tuning nn [67,1024] tiled-64x64"]);
   expect([...tried.keys()]).toEqual(["nn 35"]);
 });
 
@@ -204,7 +216,7 @@ test("tune() cuts attention that is too large to be read back or takes too long:
   r.attention(q, k, v, shape);
   const { state, found } = options(() => 20, 1);
   await found(r.finish([]));
-  expect(state.compiled).toEqual(["tuning attention [750,1024] flash-16"]);
+  expect(state.compiled).toEqual(["tuning attention [375,1024] flash-16"]);
 });
 
 test.each([0.45, 2, 15, 103])(

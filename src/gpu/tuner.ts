@@ -64,6 +64,8 @@ const LONG_MS = 100;
 const ROUNDS_MAX = 5;
 /** A candidate that took so many times what the fastest did is not tried again: the time is better spent on close ones. */
 const HOPELESS = 1.5;
+/** The share of its repeats that a candidate runs first: one that is a hundred times slower must not hold the screen up with all of them. */
+const FIRST_SHARE = 1 / 16;
 /** Largest difference from the first candidate's numbers, as a share of the largest; f32 kernels stay below 1e-5. */
 const DIFFERENCE_MAX = 1e-3;
 
@@ -164,10 +166,13 @@ function createField(nowMs: () => number, hasTime: () => boolean): Field {
     }
     close = close.filter(({ ms }) => ms <= msMax).sort((a, b) => a.ms - b.ms);
   };
-  const timeOf = async ({ plan }: Candidate, samples: number): Promise<number> => {
+  const timeOf = async ({ plan, ms }: Candidate, samples: number): Promise<number> => {
     const msOf = (times: number): Promise<number> => quickestOf(3, plan, { times, nowMs });
+    const first = Math.ceil(FIRST_SHARE * repeats);
     if (repeats === 0) {
       ({ repeats, fenceMs } = await enoughRepeats(msOf, { workMs: WORK_MS, repeatsMax: REPEATS_MAX, hasTime }));
+    } else if (ms === Infinity && first < repeats && (await msOf(first)) - fenceMs > WORK_MS) {
+      return Infinity;
     }
     return quickestOf(samples, plan, { times: repeats, nowMs });
   };
@@ -213,14 +218,15 @@ function createField(nowMs: () => number, hasTime: () => boolean): Field {
   };
 }
 
-/** The quickest of `samples` submits. */
+/** The quickest of `samples` submits, or of fewer where work is long. */
 async function quickestOf(
   samples: number,
   plan: Timed,
   { times, nowMs }: { readonly times: number; readonly nowMs: () => number },
 ): Promise<number> {
   let quickest = Infinity;
-  for (let i = 0; i < samples && (i === 0 || quickest < LONG_MS); i += 1) {
+  const longMs = times === 0 ? Infinity : LONG_MS;
+  for (let i = 0; i < samples && (i === 0 || quickest < longMs); i += 1) {
     const begin = nowMs();
     await plan.repeat(times);
     quickest = Math.min(quickest, nowMs() - begin);

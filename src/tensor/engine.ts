@@ -48,8 +48,8 @@ export interface Plan {
 
 /** How runs are cut into submits and when the device rests; `engines/pace.ts` makes one. */
 export interface Pace {
-  /** For one Plan of `count` dispatches. */
-  plan(count: number): PlanPace;
+  /** For one Plan whose dispatches have so many floating-point operations. */
+  plan(flops: readonly number[]): PlanPace;
 }
 
 export interface PlanPace {

@@ -239,7 +239,7 @@ async function checkSubmits(gpu: GPU): Promise<string> {
   // A run begins with a submit of nothing.
   const until = (from: number, count: number): number =>
     from === 0 && cuts.at(-1) !== "0-0" ? 0 : Math.min(count, from + 3);
-  const pace: Pace = { plan: (count) => ({ until: (from) => until(from, count), submitted }) };
+  const pace: Pace = { plan: ({ length }) => ({ until: (from) => until(from, length), submitted }) };
   const { engine, calls } = await watched(gpu, { pace });
   using _ = engine;
   const r = record("chain");

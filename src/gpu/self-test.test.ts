@@ -27,8 +27,21 @@ test("selfTest() passes on an engine that computes right", async () => {
 });
 
 test("selfTest() refuses gradients that are all zero, though the forward pass is right", async () => {
-  const refusal = { code: "device-wrong", message: expect.stringContaining('"first grads" is off by 1.0e+0') };
+  const refusal = {
+    code: "device-wrong",
+    message: expect.stringContaining('"first grads" of "gain" is off by 1.0e+0'),
+  };
   await expect(selfTest(thatReads(createTwin(), "grads", () => 0))).rejects.toMatchObject(refusal);
+});
+
+test("selfTest() refuses gradients of one matrix that are 1 % off, however small they are beside others", async () => {
+  // Keys lie behind the table and the queries.
+  const [from, to] = [36 * 32 + 32 * 32, 36 * 32 + 32 * 32 + 16 * 32];
+  const off = thatReads(createTwin(), "grads", (value, i) => (i >= from && i < to ? 1.01 * value : value));
+  for (const storage of ["f32", "f16"] as const) {
+    const refusal = { code: "device-wrong", message: expect.stringContaining('"first grads" of "k" is off by 1.0e-2') };
+    await expect(selfTest(off, { storage })).rejects.toMatchObject(refusal);
+  }
 });
 
 test("selfTest() refuses a loss that is not a number", async () => {

@@ -344,6 +344,8 @@ function checkSizes(
       const { name, shape } = present(program.tensors[binding.id], "bound tensor");
       const count = binding.window?.count ?? elementCount(shape);
       refuse(count * layout.elementBytes(binding.id), bindingBytesMax, `"${name}"`, "one binding");
+    } else if (binding.type === "scratch") {
+      refuse(binding.bytes, bindingBytesMax, `scratch memory of "${program.name}" (${binding.label})`, "one binding");
     }
   }
   refuse(Math.max(0, ...slotBytes), bufferBytesMax, `what "${program.name}" computes`, "one buffer");

@@ -337,11 +337,12 @@ function dispatchesOfOp(op: Op, context: KernelContext): Dispatch[] {
   return (KERNELS[op.type] as (op: Op, context: KernelContext) => Dispatch[])(op, context);
 }
 
-function matmulContext({ shapeOf, choice, software, lanesMin, tuning }: KernelContext): MatmulContext {
+function matmulContext(context: KernelContext): MatmulContext {
+  const { shapeOf, bindingBytesMax, choice, software, lanesMin, tuning } = context;
   const guess = matmulGuess({ software, lanesMin });
   const rungFor = (form: MatmulForm): MatmulRung =>
     choice.matmul === "auto" ? (tuning[form] ?? guess) : choice.matmul;
-  return { shapeOf, lanesMin, rungFor, adapts: choice.matmul === "auto" };
+  return { shapeOf, bindingBytesMax, lanesMin, rungFor, adapts: choice.matmul === "auto" };
 }
 
 function attentionContext(

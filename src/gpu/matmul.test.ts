@@ -4,7 +4,13 @@ import type { OpOf } from "../tensor/program.ts";
 import { matmulCandidates, matmulDispatches, MATMUL_RUNGS, type MatmulContext, type MatmulRung } from "./matmul.ts";
 
 /** The dispatches of products m × k · k × n, by kernel and workgroups; those with the given numbers may be cut. */
-function dispatchesOf(sizes: readonly (readonly number[])[], rung: MatmulRung, adapts: boolean, cut: number[] = []) {
+function dispatchesOf(
+  sizes: readonly (readonly number[])[],
+  rung: MatmulRung,
+  adapts: boolean,
+  cut: number[] = [],
+  bindingBytesMax = 2 ** 27,
+) {
   const shapes = sizes.flatMap(([m = 0, n = 0, k = 0]) => [
     [m, k],
     [k, n],
@@ -17,6 +23,7 @@ function dispatchesOf(sizes: readonly (readonly number[])[], rung: MatmulRung, a
   const context: MatmulContext = {
     rungFor: () => rung,
     adapts,
+    bindingBytesMax,
     lanesMin: rung.startsWith("lanes") ? 4 : 0,
     shapeOf: (id) => shapes[id] as number[],
   };
@@ -68,6 +75,22 @@ test("matmulDispatches() cuts a long sum of few tiles where it may, into parts t
   const partials = { type: "scratch", label: "partial sums of 2", bytes: 8 * 128 * 128 * 4 };
   expect(product?.bindings[3]).toEqual({ ...partials, access: "write" });
   expect(sum?.bindings[0]).toEqual({ ...partials, access: "read" });
+});
+
+test("matmulDispatches() cuts a sum into so few parts that one binding spans what they leave", () => {
+  for (const [limit, parts] of [
+    [2 ** 27, 512],
+    [2 ** 24, 256],
+    [2 ** 20, 16],
+    [2 ** 16, 1],
+  ] as const) {
+    const [work] = dispatchesOf([[128, 128, 2 ** 16]], "tiled-64x64", true, [0], limit);
+    const sum = work?.sum?.bindings[0];
+    expect([limit, work?.product.groups]).toEqual([limit, 16 * parts]);
+    expect(sum).toEqual(
+      parts === 1 ? undefined : expect.objectContaining({ type: "scratch", bytes: parts * 128 * 128 * 4 }),
+    );
+  }
 });
 
 test("every tile fits 16 KiB of workgroup memory and 256 invocations, and stages whole steps", () => {

@@ -101,6 +101,8 @@ export interface MatmulContext {
   rungFor(form: MatmulForm): MatmulRung;
   /** Tiles may be smaller than that rung's, and sums cut, where a shape calls for it. */
   readonly adapts: boolean;
+  /** The most bytes that partial sums of one product may take. */
+  readonly bindingBytesMax: number;
   /** Invocations that a subgroup has at least; 0 if the device has no subgroups. */
   readonly lanesMin: number;
   shapeOf(id: TensorId): readonly number[];
@@ -183,7 +185,12 @@ export function matmulDispatches(
     const [m, n, k] = sizesOf(op, context);
     const few = share(m, tile.m) * share(n, tile.n) <= FEW_TILES && k >= LONG_SUM;
     const cuts = mayCut(op) && (context.adapts ? few : rung === "split-32x32");
-    return tiledWork(op, rung, { quads, parts: cuts ? share(k, PART_LENGTH) : 1, context });
+    let length = cuts ? PART_LENGTH : share(k, tile.step) * tile.step;
+    // Very long sums have longer parts, so that one binding spans what they leave.
+    while (length < k && share(k, length) * m * n * 4 > context.bindingBytesMax) {
+      length *= 2;
+    }
+    return tiledWork(op, rung, { quads, length, context });
   });
 }
 
@@ -265,15 +272,16 @@ function constantsOf(op: OpOf<"matmul">, context: MatmulContext): Record<Sizes |
 
 interface Cut {
   readonly quads: boolean;
-  readonly parts: number;
+  /** Terms that are summed up together, a multiple of the tile's step. */
+  readonly length: number;
   readonly context: MatmulContext;
 }
 
-function tiledWork(op: OpOf<"matmul">, rung: TileRung, { quads, parts, context }: Cut): Work {
+function tiledWork(op: OpOf<"matmul">, rung: TileRung, { quads, length, context }: Cut): Work {
   const { m, n, step, rows: r, columns: c } = TILES[rung];
   const [M, N, K] = sizesOf(op, context);
+  const parts = share(K, length);
   const tile = { TILE_M: u32(m), TILE_N: u32(n), STEP: u32(step), PARTS: u32(parts) };
-  const length = parts === 1 ? share(K, step) * step : PART_LENGTH;
   const constants = { ...constantsOf(op, context), ...tile, LENGTH: u32(length) };
   const text = ending(unroll(matmul, { r, c, q: quads ? 1 : 0, e: quads ? 0 : 1 }), quads ? 4 : 1);
   const common = { text, groups: share(M, m) * share(N, n) * parts };

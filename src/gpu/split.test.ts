@@ -84,6 +84,16 @@ describe("splitProduct()", () => {
     expect(offsets.filter((offset) => offset % 256 !== 0)).toEqual([]);
   });
 
+  test("copies no part of columns that is larger as f32 than a binding may be", () => {
+    const { dispatches, parts } = cut({ m: 80, n: 100, k: 192 }, false, false, false, { elementBytes: 2 });
+    const copied = dispatches.flatMap(({ bindings }) => bindings).filter(({ type }) => type === "scratch");
+    expect(copied.length).toBeGreaterThan(0);
+    expect(Math.max(...copied.map((binding) => (binding.type === "scratch" ? binding.bytes : 0)))).toBeLessThanOrEqual(
+      LIMIT,
+    );
+    expect(parts.reduce((sum, { work }) => sum + work, 0)).toBe(80 * 100 * 192);
+  });
+
   test.each([
     ["nn", false, false, 0],
     ["nt", false, true, 0],

@@ -170,6 +170,13 @@ function cutsOf(op: OpOf<"matmul">, context: SplitContext): Cuts {
   // Along the rows of a: they need no copy, nor do those of the result, or of b where its rows are summed up as well.
   const { rows } = matrixRoles(op).a;
   most[rows] = Math.min(most[rows], inWindows((lengths[rows] * flopsMax) / flopsOf(op, shapeOf)));
+  // What is copied is f32, and may be more than the matrix that it is a part of.
+  for (const { rows: along, columns: across } of matricesOf(op)) {
+    const width = Math.min(most[across], lengths[across]);
+    if (width < lengths[across] && 4 * lengths[along] * width > bindingBytesMax) {
+      most[along] = Math.min(most[along], inWindows(bindingBytesMax / (4 * width)));
+    }
+  }
   const cut = (axis: Axis): Range[] => {
     const length = Math.min(most[axis], lengths[axis]);
     return Array.from({ length: share(lengths[axis], length) }, (_, i) => ({

@@ -13,8 +13,8 @@ import { cases, modelCase } from "./cases.ts";
 import { checkCut } from "./cut-check.ts";
 import { asRealGpu, changeShaders } from "./disguise.ts";
 import { guardAdapter } from "./guard.ts";
-import { stepOf } from "./half-cases.ts";
 import { checkHalves } from "./half-check.ts";
+import { checkPartialSums, checkSplit, checkTooBig, checkWindows } from "./limit-check.ts";
 import { checkMistakes, checkOrder } from "./order-check.ts";
 import { checkSizes } from "./self-test-check.ts";
 import { attempt, compare, expectCode, isolated, runCases, type CaseResult } from "./run-cases.ts";
@@ -35,6 +35,7 @@ export const GPU_CHECKS = {
   asOnGpu: "what a GPU takes where nothing was measured, cut sums included, trains to the twin's numbers",
   windows: "a state that is larger than a binding may be is bound window by window",
   split: "a model with tables and matrices larger than a binding may be trains to the twin's numbers",
+  partialSums: "a sum is cut into no more parts than one binding spans",
   cut: "what would hold the screen up for too long is cut, to the same bits where no sum is",
   tooBig: 'a model that does not fit is refused as "model-too-big", with the sizes',
   dropped: "a submit that the device drops makes run or read reject, and every later one",
@@ -73,6 +74,7 @@ const CHECKS: Readonly<Record<keyof typeof GPU_CHECKS, (gpu: GPU) => Promise<str
   asOnGpu: checkAsOnGpu,
   windows: checkWindows,
   split: checkSplit,
+  partialSums: checkPartialSums,
   cut: checkCut,
   tooBig: checkTooBig,
   dropped: checkDropped,
@@ -388,75 +390,6 @@ async function checkAsOnGpu(gpu: GPU): Promise<string> {
     throw new Error(`Got ${cuts} cuts on "${engine.device}" among ${plan.kernels.join("; ")}`);
   }
   return `${cuts} sums were cut; ${await compare(engine, model)}`;
-}
-
-/** AdamW and the norm of 1025 elements where a binding spans no more than 1024, and Muon where one matrix fits, against the twin. */
-async function checkWindows(gpu: GPU): Promise<string> {
-  const details: string[] = [];
-  for (const [bytes, name] of [[2 ** 12, "adamw 1025"] as const, [2 ** 14, "muon 8×4"] as const]) {
-    const { adapter } = present(await probeGpu(gpu), "adapter");
-    const limits = { maxStorageBufferBindingSize: bytes, maxBufferSize: 2 ** 20 };
-    Object.defineProperty(adapter, "limits", { value: limits });
-    using engine = await createGpuEngine({ gpu, adapter });
-    const [result] = await runCases(engine, { wanted: (one) => one.name.startsWith(name) });
-    if (result?.passed !== true) {
-      throw new Error(result?.detail ?? `There is no case "${name}"`);
-    }
-    details.push(result.detail);
-  }
-  return details.join("; ");
-}
-
-/**
- * Training steps of a model whose parameters, tables and matrices take twice to thirteen times what a binding spans: 32 KiB,
- * which is what activations of 64 rows need. Naive kernels, because each part's shape is a shader to compile. Where there is
- * f16, parts of columns are copied to and from values that are kept so, too.
- */
-async function checkSplit(gpu: GPU): Promise<string> {
-  const size = { vocabulary: 68, channels: 128, layers: 1, heads: 4, kvHeads: 1, hidden: 128, time: 32 };
-  const model = modelCase("in windows", { ...size, tied: true });
-  const { adapter } = present(await probeGpu(gpu), "adapter");
-  const details: string[] = [];
-  for (const [storage, one] of [["f32", model] as const, ["f16", stepOf(model, "model")] as const]) {
-    if (storage === "f32" || adapter.features.has("shader-f16")) {
-      const { adapter: own } = present(await probeGpu(gpu), "adapter");
-      const limits = { maxStorageBufferBindingSize: 2 ** 15, maxBufferSize: 2 ** 28 };
-      Object.defineProperty(own, "limits", { value: limits });
-      const choice = { matmul: "naive", attention: "naive", storage } as const;
-      using engine = await createGpuEngine({ gpu, adapter: own, choice });
-      details.push(`${storage}: ${await compare(engine, one)}`);
-    }
-  }
-  return details.join("; ");
-}
-
-async function checkTooBig(gpu: GPU): Promise<string> {
-  const { engine } = await watched(gpu, { memoryBytesMax: 2 ** 20 });
-  using _ = engine;
-  const r = record("giant");
-  r.norm(r.state("params", [2 ** 19]));
-  await expectCode("model-too-big", () => engine.compile(r.finish(["norm"])));
-  const huge = record("huge");
-  const side = 2 ** 15;
-  huge.add(huge.input("a", [side, side]), huge.input("b", [side, side]));
-  const refusal = await expectCode("model-too-big", () => engine.compile(huge.finish(["sum"])));
-  // A value may be larger than a buffer where all that comes from the host is not.
-  const { adapter } = present(await probeGpu(gpu), "adapter");
-  const limits = { maxStorageBufferBindingSize: 2 ** 22, maxBufferSize: 2 ** 21 };
-  Object.defineProperty(adapter, "limits", { value: limits });
-  using narrow = await createGpuEngine({ gpu, adapter });
-  const wide = record("wide");
-  wide.matmul(wide.input("a", [1024, 4]), wide.input("b", [4, 1024]));
-  const slot = await expectCode("model-too-big", () => narrow.compile(wide.finish(["product"])));
-  if (!slot.includes("one buffer")) {
-    throw new Error(`Got "${slot}", need the limit of one buffer`);
-  }
-  // Outputs that fit one by one are read through one buffer.
-  const many = record("many");
-  const part = many.input("a", [2 ** 18]);
-  const outputs = [0, 1, 2].map((i) => many.add(part, part, many.value(`sum${i}`, [2 ** 18])));
-  await expectCode("model-too-big", () => narrow.compile(many.finish(outputs.map((_unused, i) => `sum${i}`))));
-  return refusal;
 }
 
 async function checkDropped(gpu: GPU): Promise<string> {

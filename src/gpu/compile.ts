@@ -52,8 +52,10 @@ export interface Shared {
   readonly open: OpenDevice;
   readonly choice: KernelChoice;
   readonly tuning: Tuning;
-  /** The most bytes that states and one Plan's values may take together; the device itself tells nobody. */
+  /** The most bytes that states and all Plans may take together; the device itself tells nobody. */
   readonly memoryBytesMax: number;
+  /** The buffers of each Plan that is alive, or being compiled. */
+  readonly planBuffers: Set<readonly GPUBuffer[]>;
   /** The buffer of a state tensor, made zero when it is new; it is held until as many calls of `release`. */
   state(tensor: Tensor): GPUBuffer;
   release(state: string): void;
@@ -71,14 +73,14 @@ export interface Shared {
 export interface Compiled {
   readonly steps: readonly Step[];
   readonly places: readonly (Place | undefined)[];
-  /** Buffers that belong to the Plan and die with it. */
-  readonly owned: readonly GPUBuffer[];
-  /** One of them that holds nothing. */
+  /** A buffer that holds nothing. */
   readonly nothing: GPUBuffer;
   readonly valueBytes: number;
   readonly stateBytes: number;
   /** See `describe` of a Plan. */
   describe(): string;
+  /** Ends what belongs to the Plan alone. */
+  free(): void;
 }
 
 /** Kinds of binding points by number: "" where the text declares none. */
@@ -93,12 +95,15 @@ interface Held {
 /** Leaves nothing on the device when it fails. */
 export async function compileProgram(program: Program, shared: Shared): Promise<Compiled> {
   const held: Held = { buffers: [], states: [] };
+  const free = (): void => {
+    held.buffers.forEach((buffer) => buffer.destroy());
+    shared.planBuffers.delete(held.buffers);
+  };
+  shared.planBuffers.add(held.buffers);
   try {
-    return await compileHolding(held, program, shared);
+    return { ...(await compileHolding(held, program, shared)), free };
   } catch (error) {
-    for (const buffer of held.buffers) {
-      buffer.destroy();
-    }
+    free();
     for (const name of held.states) {
       shared.release(name);
     }
@@ -106,7 +111,7 @@ export async function compileProgram(program: Program, shared: Shared): Promise<
   }
 }
 
-async function compileHolding(held: Held, program: Program, shared: Shared): Promise<Compiled> {
+async function compileHolding(held: Held, program: Program, shared: Shared): Promise<Omit<Compiled, "free">> {
   const { device, limits, watch, software, lanesMin } = shared.open;
   watch.check();
   const shapeOf = (id: number): readonly number[] => present(program.tensors[id], `tensor ${id}`).shape;
@@ -133,7 +138,6 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
   const layout = layOut(program, groups, work, elementBytes);
   checkSizes({ program, work, layout }, shared);
 
-  const { buffers: owned } = held;
   const allocation = watch.attempt(`reserving memory for "${program.name}"`, () =>
     allocate(held, { program, layout, shared }),
   );
@@ -158,7 +162,7 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
         const values = binding.make();
         const buffer = createBuffer(device, binding.key, values.byteLength);
         device.queue.writeBuffer(buffer, 0, values);
-        owned.push(buffer);
+        held.buffers.push(buffer);
         const place = { buffer, offset: 0, size: values.byteLength };
         tables.set(binding.key, place);
         return place;
@@ -193,7 +197,7 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
       stateBytes,
       valueBytes,
     });
-  return { steps, places, owned, nothing, valueBytes, stateBytes, describe };
+  return { steps, places, nothing, valueBytes, stateBytes, describe };
 }
 
 /** "attention-backward-q, attention-backward-kv"; "matmul (3)" for several of a kind in one dispatch. */
@@ -327,7 +331,7 @@ function checkSizes(
     work,
     layout,
   }: { readonly program: Program; readonly work: readonly (readonly Dispatch[])[]; readonly layout: Layout },
-  { open, memoryBytesMax, stateBytes, hasState }: Shared,
+  { open, memoryBytesMax, planBuffers, stateBytes, hasState }: Shared,
 ): void {
   const { bufferBytesMax, bindingBytesMax } = open.limits;
   const slotBytes = layout.slots.bytes;
@@ -360,7 +364,9 @@ function checkSizes(
       bytes += tensor.role === "state" && hasState(tensor.name) ? 0 : size;
     }
   }
-  refuse(bytes, memoryBytesMax, `"${program.name}"`, "all buffers together");
+  const otherBytes = [...planBuffers].flat().reduce((sum, { size }) => sum + size, 0);
+  const beside = otherBytes === 0 ? "" : " beside the Plans that are there";
+  refuse(bytes + otherBytes, memoryBytesMax, `"${program.name}"${beside}`, "all buffers together");
 }
 
 interface Bound {

@@ -46,7 +46,7 @@ export interface GpuEngineOptions {
   readonly inTurn?: InTurn;
   /** Cuts runs into submits and lets the device rest; without it each run is one submit. */
   readonly pace?: Pace;
-  /** The most bytes that states and one Plan may take together; phones kill a tab that takes more than they like. */
+  /** The most bytes that states and all Plans may take together; phones kill a tab that takes more than they like. */
   readonly memoryBytesMax?: number;
 }
 
@@ -223,6 +223,7 @@ function share(open: OpenDevice, states: Map<string, State>, choice: KernelChoic
     inTurn: atOnce,
     underWay: new Set(),
     memoryBytesMax,
+    planBuffers: new Set(),
     bindGroupLayout,
     hasState: (name) => states.has(name),
     stateBytes: () => [...states.values()].reduce((sum, { count }) => sum + count * 4, 0),

@@ -28,7 +28,7 @@ export interface GpuPlan extends Plan {
  */
 export async function createPlan(program: Program, shared: Shared, pace?: Pace): Promise<GpuPlan> {
   const { device, watch } = shared.open;
-  const { steps, places, owned, nothing, valueBytes, stateBytes, describe } = await compileProgram(program, shared);
+  const { steps, places, nothing, valueBytes, stateBytes, describe, free } = await compileProgram(program, shared);
   const beat = pace?.plan(steps.map(({ flops }) => flops));
   let disposed = false;
   const run: RunUnderWay = { program: program.name };
@@ -123,9 +123,7 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
     },
     [Symbol.dispose]: () => {
       disposed = true;
-      for (const buffer of owned) {
-        buffer.destroy();
-      }
+      free();
       pool[Symbol.dispose]();
     },
   };

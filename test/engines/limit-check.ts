@@ -71,6 +71,18 @@ export async function checkTooBig(gpu: GPU): Promise<string> {
   const r = record("giant");
   r.norm(r.state("params", [2 ** 19]));
   await expectCode("model-too-big", () => engine.compile(r.finish(["norm"])));
+  // Two Plans fit one by one.
+  const half = record("half");
+  const operand = half.input("operand", [2 ** 16]);
+  half.add(operand, operand);
+  const program = half.finish(["sum"]);
+  const first = await engine.compile(program);
+  const beside = await expectCode("model-too-big", () => engine.compile(program));
+  first[Symbol.dispose]();
+  (await engine.compile(program))[Symbol.dispose]();
+  if (!beside.includes('"half" beside the Plans that are there')) {
+    throw new Error(`Got "${beside}", need the other Plan named`);
+  }
   const huge = record("huge");
   const side = 2 ** 15;
   huge.add(huge.input("a", [side, side]), huge.input("b", [side, side]));

@@ -7,6 +7,7 @@ import { atOnce, createTurn, type InTurn } from "../base/turn.ts";
 import { createGpuEngine, probeGpu, type GpuEngineOptions } from "../gpu/engine.ts";
 import { selfTest } from "../gpu/self-test.ts";
 import { barredHere, circumstancesOf, isBarred, mergeTried } from "../gpu/tried.ts";
+import { systemClock } from "../net/system-clock.ts";
 import type { Engine } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
 import { createWasmEngine, type WasmEngineOptions } from "../wasm/engine.ts";
@@ -22,7 +23,7 @@ import {
 import { explainPlans } from "./explain.ts";
 import { measureProgram, type MeasureOptions } from "./measure.ts";
 import { proveEngine } from "./prove.ts";
-import type { Tunings } from "./tunings.ts";
+import { inTime, type Tunings } from "./tunings.ts";
 
 export interface OpenEngineOptions {
   /** "auto" takes a real GPU where there is one, else WASM; a software GPU adapter only when "webgpu" is asked for. */
@@ -71,16 +72,14 @@ function explained({ engine, sentence }: ChosenEngine, { onPlan }: OpenEngineOpt
 /** Two engines on one adapter, for training and for writing, keep what they tried in the same place. */
 const keepingInTurn = createTurn();
 
-/** A search, which others wait for, and a new engine wait for the store so long: one that never answers must not hold them. */
+/** So long a new engine waits for what was kept. */
+const READ_MS_MAX = 2_000;
+/** So long a search waits for the store, which others wait for. */
 const KEEP_MS_MAX = 300;
 
 /** Keeps something when its turn comes; resolves when that is done, or takes too long. */
 async function keepPatiently(keep: () => Promise<void>): Promise<void> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, KEEP_MS_MAX);
-  });
-  await Promise.race([keepingInTurn(keep), late]).finally(() => clearTimeout(timer));
+  await inTime(keepingInTurn(keep), KEEP_MS_MAX, systemClock);
 }
 
 interface Found extends GpuFound {
@@ -106,7 +105,7 @@ function choicesFor({
       return found === null || gpu === null ? null : { ...found, gpu };
     },
     createGpu: async ({ gpu: found, adapter, identity }, inTurn) => {
-      const kept = await tunings?.read(identity);
+      const kept = tunings === undefined ? undefined : await inTime(tunings.read(identity), READ_MS_MAX, systemClock);
       const here = circumstancesOf(identity);
       /** Kernels that a search found here computed wrong numbers: there is none any more. */
       let barred = kept !== undefined && isBarred(kept, here);

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Bytes } from "../base/bytes.ts";
 import { createMemoryStore } from "../store/memory.ts";
-import { openTunings } from "./tunings.ts";
+import { inTime, openTunings } from "./tunings.ts";
 
 test("openTunings() reads what was written for an adapter, also in the next session", async () => {
   const { keys } = createMemoryStore();
@@ -21,4 +21,21 @@ test("openTunings() takes nothing that is too long, and a store that fails for a
   expect(await openTunings(broken).read("a")).toBeUndefined();
   await keys.set((await keys.list("tuning/"))[0] ?? "", Uint8Array.of(0xff, 0xfe) as Bytes);
   expect(await tunings.read("a")).toBe("\ufffd\ufffd");
+});
+
+test("inTime() waits for what comes in time, and no longer than that", async () => {
+  const wakes: (() => void)[] = [];
+  let cancelled = 0;
+  const clock = {
+    nowMs: () => 0,
+    after: (_: number, wake: () => void) => {
+      wakes.push(wake);
+      return () => void (cancelled += 1);
+    },
+  };
+  expect(await inTime(Promise.resolve("text"), 300, clock)).toBe("text");
+  await expect(inTime(Promise.reject(new Error("no")), 300, clock)).rejects.toThrow("no");
+  const never = inTime(new Promise<string>(() => undefined), 300, clock);
+  wakes.at(-1)?.();
+  expect([await never, cancelled]).toEqual([undefined, 3]);
 });

@@ -4,9 +4,9 @@
  * this adapter and kernels that exist (`gpu/tried.ts`).
  */
 import { digestOf } from "../base/bytes.ts";
+import type { Clock } from "../base/clock.ts";
+import { TRIED_CHARS_MAX } from "../gpu/tried.ts";
 import type { Keys } from "../store/store.ts";
-
-const TUNING_BYTES_MAX = 16_384;
 
 export interface Tunings {
   /** What was kept for this adapter; undefined when nothing was, or it cannot be read. */
@@ -20,9 +20,18 @@ export function openTunings(keys: Keys): Tunings {
     read: async (adapter) => {
       // A cache that cannot be read is as good as none: the search is made again.
       const bytes = await keys.get(keyOf(adapter)).catch(() => undefined);
-      return bytes === undefined || bytes.length > TUNING_BYTES_MAX ? undefined : new TextDecoder().decode(bytes);
+      return bytes === undefined || bytes.length > TRIED_CHARS_MAX ? undefined : new TextDecoder().decode(bytes);
     },
     // One that cannot be written costs the next start its search, and no more.
     write: (adapter, text) => keys.set(keyOf(adapter), new TextEncoder().encode(text)).catch(() => undefined),
   };
+}
+
+/** What `work` gives, or undefined where that takes longer: a store that never answers holds nobody up. */
+export function inTime<T>(work: Promise<T>, msMax: number, clock: Clock): Promise<T | undefined> {
+  let cancel = (): void => undefined;
+  const late = new Promise<undefined>((resolve) => {
+    cancel = clock.after(msMax, () => resolve(undefined));
+  });
+  return Promise.race([work, late]).finally(() => cancel());
 }

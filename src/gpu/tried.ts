@@ -13,6 +13,8 @@ export const KERNEL_TEXTS: readonly string[] = [...MATMUL_TEXTS, ...ATTENTION_TE
 /** Of the texts that `exportTried` writes. It is raised when kernels change elsewhere than in their WGSL. */
 const VERSION = 3;
 const TRIALS_MAX = 64;
+/** What is longer is none of ours: so many trials with all their rungs take some 12,000 characters. */
+export const TRIED_CHARS_MAX = 16_384;
 
 /** What a rung's speed depends on besides the size of its op. */
 export interface Circumstances {
@@ -65,6 +67,9 @@ export function isBarred(text: string, here: Circumstances): boolean {
 
 /** What was tried according to `text`, or undefined if that was elsewhere or it is not one of ours: then tune anew. */
 export function importTried(text: string, { adapter, browser, kernels }: Circumstances): Tried | undefined {
+  if (text.length > TRIED_CHARS_MAX) {
+    return undefined;
+  }
   let parsed: unknown;
   try {
     parsed = JSON.parse(text);

@@ -80,7 +80,8 @@ const F16_MAX = 65504;
 /**
  * The text with the bindings of `indices` as arrays of f16: elements are widened where they are read and rounded where
  * they are assigned, so that all between stays f32. What is too large is stored as the largest f16, because WGSL lets a
- * compiler take it that nothing is infinite. Bindings are indexed by their names, a whole element at a time.
+ * compiler take it that nothing is infinite. A NaN stays one, which is told by its bits: a clamp may end it, and a compiler may take
+ * it that there is none. Bindings are indexed by their names, a whole element at a time.
  */
 export function narrow(text: string, indices: readonly number[]): string {
   // Comments speak of elements, too.
@@ -91,7 +92,22 @@ export function narrow(text: string, indices: readonly number[]): string {
     assert(wide !== undefined, `Cannot narrow "${line}": its elements are neither f32 nor vec4<f32>`);
     body = convert(body.replace(line, line.replace(wide, halfOf(wide))), name, wide);
   }
-  return `enable f16;\n${body}`;
+  const used = ["f32", "vec4<f32>"].filter((wide) => body.includes(`${rounding(wide)}(`));
+  return `enable f16;\n${used.map(roundingText).join("")}${body}`;
+}
+
+/** The name of the function that rounds `wide` to its half. */
+function rounding(wide: string): string {
+  return wide === "f32" ? "rounded" : "rounded4";
+}
+
+function roundingText(wide: string): string {
+  const bits = wide.replace("f32", "u32");
+  return `fn ${rounding(wide)}(value: ${wide}) -> ${halfOf(wide)} {
+  let isNumber = (bitcast<${bits}>(value) & ${bits}(0x7fffffffu)) <= ${bits}(0x7f800000u);
+  return ${halfOf(wide)}(select(value, clamp(value, ${wide}(-${F16_MAX}), ${wide}(${F16_MAX})), isNumber));
+}
+`;
 }
 
 function halfOf(wide: string): string {
@@ -114,8 +130,7 @@ function convert(text: string, name: string, wide: string): string {
   assert(assigned.trim() === "=", `Cannot narrow "${name}": ${element}${assigned} changes a part of it or itself`);
   const stop = after.indexOf(";");
   const value = convert(after.slice(assigned.length, stop), name, wide).trim();
-  const rounded = `${halfOf(wide)}(clamp(${value}, ${wide}(-${F16_MAX}), ${wide}(${F16_MAX})))`;
-  return `${before}${element} = ${rounded}${convert(after.slice(stop), name, wide)}`;
+  return `${before}${element} = ${rounding(wide)}(${value})${convert(after.slice(stop), name, wide)}`;
 }
 
 /** Where the bracket that opens at `open` closes. */

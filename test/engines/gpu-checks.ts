@@ -39,7 +39,8 @@ export const GPU_CHECKS = {
   cut: "what would hold the screen up for too long is cut, to the same bits where no sum is",
   tooBig: 'a model that does not fit is refused as "model-too-big", with the sizes',
   dropped: "a submit that the device drops makes run or read reject, and every later one",
-  halves: 'values that are kept as f16 take half the bytes and stay finite; a device without f16 is "no-engine"',
+  halves:
+    'values that are kept as f16 take half the bytes, are finite or NaN as they were; a device without f16 is "no-engine"',
   lost: 'a lost device makes run and read reject with "device-lost"',
 } as const;
 

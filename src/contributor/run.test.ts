@@ -9,6 +9,10 @@ import { unpackUpdate } from "../update/unpack.ts";
 import { lose, twinWhose } from "./twin.fixture.ts";
 import { secret, charter, initial, settle, assignValidation, Stage } from "../sim/stage.fixture.ts";
 
+function runOut(): never {
+  throw new HeddleError("model-too-big", "The GPU ran out of memory while running a step");
+}
+
 /** Of a round's time; less than half. */
 const LATE_MS = charter.round.trainMs / 2 - 1;
 
@@ -175,6 +179,7 @@ describe("createContributor()", () => {
       /loss.*Infinity.*step 2/,
     ],
     ["a lost device", lose, /GPU went away/],
+    ["a device that has no memory any more", runOut, /GPU ran out of memory/],
   ])(
     "%s ends the round's work, keeps residual and notebook, and a new engine begins at the base",
     async (_name, fail, words) => {

@@ -427,22 +427,23 @@ class Session {
       }
       const report = await desk.validate(assignment, job);
       return report === null ? { type: "dropped" } : { type: "report", ...report };
-    });
+    }, assignment.type === "validate");
   }
 
-  async #orFailure(work: (desk: Desk) => Promise<JobResult>): Promise<JobResult> {
+  async #orFailure(work: (desk: Desk) => Promise<JobResult>, isMeasuring = false): Promise<JobResult> {
     try {
       assert(this.#desk !== undefined, "Cannot work: no run has begun");
       return await work(this.#desk);
     } catch (error) {
       const code = error instanceof HeddleError ? error.code : "no-engine";
-      if (code === "unreachable" || code === "integrity" || code === "model-too-big") {
+      if (code === "unreachable" || code === "integrity" || (isMeasuring && code === "model-too-big")) {
         // What was needed could not be fetched, or measuring others' work does not fit beside training, which was there
         // first and does: the assignment goes back.
         return { type: "dropped" };
       }
       const reason = code === "consent" ? messageIn(error) : `The engine has failed: ${messageIn(error)}`;
-      return { type: "broken", reason, code, lost: code === "device-lost" || code === "device-wrong" };
+      // What trained until now, and has no memory any more, is as good as lost.
+      return { type: "broken", reason, code, lost: /^(device-|model-too-big)/.test(code) };
     }
   }
 

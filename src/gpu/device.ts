@@ -208,7 +208,8 @@ function watchDevice(device: GPUDevice, silentMsMax: number): Watch {
       throw error;
     }
     const done = settle(close()).then((errors) => {
-      const error = errors.find((candidate) => candidate !== null);
+      // What there is no memory for is invalid as well, and memory is the reason: its scope is the outermost.
+      const error = errors.findLast((candidate) => candidate !== null);
       if (error !== undefined && error !== null) {
         refused(failureOf(what, error));
       }

@@ -40,11 +40,15 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
   };
   /** Resolves when the device is through with `part` and has found no fault with it. */
   const submitPart = (part: readonly Step[], staging?: Staging): Promise<void> => {
-    const { done } = watch.scoped(`running "${program.name}"`, () =>
-      part.length === 0 ? submitNothing(device, nothing) : submit(device, part, staging),
-    );
-    const end = staging === undefined ? device.queue.onSubmittedWorkDone() : staging.buffer.mapAsync(GPUMapMode.READ);
-    const fence = Promise.all([done, watch.settle(end)]).then(watch.check, (error) => {
+    const { value: end, done } = watch.scoped(`running "${program.name}"`, () => {
+      if (part.length === 0) {
+        submitNothing(device, nothing);
+      } else {
+        submit(device, part, staging);
+      }
+      return staging === undefined ? device.queue.onSubmittedWorkDone() : staging.buffer.mapAsync(GPUMapMode.READ);
+    });
+    const fence = inOrder(done, watch.settle(end)).then(watch.check, (error) => {
       usable(); // a buffer that was destroyed rejects: it goes first why it was
       throw error;
     });
@@ -136,20 +140,33 @@ export async function readBuffer(
   size: number,
 ): Promise<Float32Array<ArrayBuffer>> {
   watch.check();
-  const staging = device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+  const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+  // Nothing depends on a read: one that there is no memory for leaves the device as it is.
+  const {
+    value: { staging, end },
+    done,
+  } = watch.attempt("reading from the GPU", () => {
+    const staging = device.createBuffer({ label: "reading", size, usage });
+    const encoder = device.createCommandEncoder();
+    encoder.copyBufferToBuffer(from, 0, staging, 0, size);
+    device.queue.submit([encoder.finish()]);
+    return { staging, end: staging.mapAsync(GPUMapMode.READ) };
+  });
   try {
-    const { done } = watch.scoped("reading from the GPU", () => {
-      const encoder = device.createCommandEncoder();
-      encoder.copyBufferToBuffer(from, 0, staging, 0, size);
-      device.queue.submit([encoder.finish()]);
-    });
-    await Promise.all([done, watch.settle(staging.mapAsync(GPUMapMode.READ))]);
+    await inOrder(done, watch.settle(end));
     const values = new Float32Array(staging.getMappedRange().slice(0));
     watch.check();
     return values;
   } finally {
     staging.destroy();
   }
+}
+
+/** Resolves after both. What the device says of a submit goes first: that nothing can be mapped then is no reason. */
+async function inOrder(done: Promise<void>, end: Promise<undefined>): Promise<void> {
+  end.catch(() => undefined);
+  await done;
+  await end;
 }
 
 /**

@@ -11,6 +11,7 @@ const STAGING_MAX = 16;
 
 /** A buffer that outputs are copied to, one after the other, and that the host maps. */
 export interface Staging {
+  /** It comes to be where it is first asked for: within a submit, whose error scope hears of it if there is no memory. */
   readonly buffer: GPUBuffer;
   readonly copies: readonly { readonly output: string; readonly from: Place; readonly offset: number }[];
   /** A run copies to it, or the host reads it. */
@@ -71,8 +72,15 @@ export function createStaging(
     return { output, from, offset };
   });
   const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
-  const buffer = device.createBuffer({ label: `${program.name} outputs`, size, usage });
-  return { buffer, copies, taken: false };
+  let made: GPUBuffer | undefined;
+  return {
+    get buffer() {
+      made ??= device.createBuffer({ label: `${program.name} outputs`, size, usage });
+      return made;
+    },
+    copies,
+    taken: false,
+  };
 }
 
 /** The values in `staging`, which is mapped; it is free again afterwards. */

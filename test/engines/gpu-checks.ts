@@ -31,6 +31,7 @@ export const GPU_CHECKS = {
   sizes: "the self-test refuses a GPU whose large tiles, or whose attention beyond its first tile of keys, are wrong",
   badShader: 'a shader that does not compile is refused as "device-wrong", by the kernel\'s name',
   noMemory: 'a buffer that the device has no memory for is refused as "model-too-big", and the device goes on',
+  noRoom: 'outputs that there is no memory to read through are refused as "model-too-big"',
   tuned: "a search for the fastest kernels is kept as a text that spares the next one, on this adapter only",
   asOnGpu: "what a GPU takes where nothing was measured, cut sums included, trains to the twin's numbers",
   windows: "a state that is larger than a binding may be is bound window by window",
@@ -71,6 +72,7 @@ const CHECKS: Readonly<Record<keyof typeof GPU_CHECKS, (gpu: GPU) => Promise<str
   sizes: checkSizes,
   badShader: checkBadShader,
   noMemory: checkNoMemory,
+  noRoom: checkNoRoom,
   tuned: checkTuned,
   asOnGpu: checkAsOnGpu,
   windows: checkWindows,
@@ -359,6 +361,44 @@ async function checkNoMemory(gpu: GPU): Promise<string> {
     throw new Error(`Got ${total[299]} after the refusal, need 2`);
   }
   return refusal;
+}
+
+/** Staging buffers that are no good, and a device that gives the reason last, after everything that follows from it. */
+async function checkNoRoom(gpu: GPU): Promise<string> {
+  const { engine, device } = await watched(gpu);
+  using _ = engine;
+  using plan = await engine.compile(small());
+  plan.write("x", new Float32Array(300).fill(1));
+  await plan.run();
+  const [create, pop] = [device.createBuffer.bind(device), device.popErrorScope.bind(device)];
+  let scopes = 0;
+  const popErrorScope = async (): Promise<GPUError | null> => {
+    const error = await pop();
+    scopes += 1;
+    return scopes % 3 === 0 ? new GPUOutOfMemoryError("no memory left") : error;
+  };
+  const createBuffer = (descriptor: GPUBufferDescriptor): GPUBuffer => {
+    const buffer = create(descriptor);
+    buffer.destroy();
+    return buffer;
+  };
+  const replace = (methods: object): void => {
+    for (const [name, value] of Object.entries(methods)) {
+      Object.defineProperty(device, name, { value, configurable: true });
+    }
+  };
+  replace({ createBuffer, popErrorScope });
+  const read = await expectCode("model-too-big", () => engine.readState("total"));
+  replace({ createBuffer: create, popErrorScope: pop });
+  // A read changes nothing, and the next one finds what was there.
+  const total = await engine.readState("total");
+  if (total[299] !== 1) {
+    throw new Error(`Read ${total[299]}, need 1`);
+  }
+  replace({ createBuffer, popErrorScope });
+  const run = await expectCode("model-too-big", () => plan.run(["total"]));
+  await expectCode("model-too-big", () => plan.run());
+  return `${read}; ${run}`;
 }
 
 async function checkTuned(gpu: GPU): Promise<string> {

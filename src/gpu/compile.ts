@@ -18,7 +18,7 @@ import {
 import { inMiB, type OpenDevice } from "./device.ts";
 import { DISPATCH_FLOPS_MAX, type Binding, type Dispatch } from "./dispatch.ts";
 import { fuse, type Group } from "./fuse.ts";
-import { dispatchesOf, FUSED_BINDINGS_MAX, type KernelChoice, type Tuning } from "./kernels.ts";
+import { dispatchesOf, type KernelChoice, type Tuning } from "./kernels.ts";
 import { assignSlots, valueLifetimes, type Lifetime } from "./memory.ts";
 import { isSplit } from "./split.ts";
 import { specialise, u32, type Rebinding } from "./shader.ts";
@@ -123,6 +123,7 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
     software,
     lanesMin,
     bindingBytesMax: limits.bindingBytesMax,
+    tensorsMax: limits.storageBuffersMax,
     flopsMax: shared.choice.flopsMax ?? DISPATCH_FLOPS_MAX,
     shapeOf,
     countOf: (id: number) => elementCount(shapeOf(id)),
@@ -132,7 +133,7 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
   const groups =
     shared.choice.fusion === "none"
       ? program.ops.map((op) => [[op]])
-      : fuse(program, FUSED_BINDINGS_MAX, { isAlone, flopsMax: context.flopsMax });
+      : fuse(program, context.tensorsMax, { isAlone, flopsMax: context.flopsMax });
   const work = groups.map((group) => dispatchesOf(group, context));
   const flops = groups.map((group) => group.flat().reduce((sum, op) => sum + flopsOf(op, shapeOf), 0));
   const layout = layOut(program, groups, work, elementBytes);

@@ -26,6 +26,26 @@ async function deviceReporting(
   return { open: await openDevice(adapter as unknown as GPUAdapter), depth: () => depth };
 }
 
+test("openDevice() asks for as many buffers at once as are of use, where the adapter has them", async () => {
+  for (const [offered, asked] of [
+    [undefined, 8],
+    [8, 8],
+    [10, 10],
+    [64, 12],
+  ] as const) {
+    let requested: GPUDeviceDescriptor = {};
+    const requestDevice = async (descriptor: GPUDeviceDescriptor) => {
+      requested = descriptor;
+      return { lost: new Promise(() => undefined), addEventListener: () => undefined };
+    };
+    const limits = { maxStorageBuffersPerShaderStage: offered };
+    const adapter = { limits, features: new Set(), info: {}, requestDevice } as unknown as GPUAdapter;
+    const open = await openDevice(adapter);
+    expect(requested.requiredLimits).toMatchObject({ maxStorageBuffersPerShaderStage: asked });
+    expect(open.limits.storageBuffersMax).toBe(asked);
+  }
+});
+
 test("attempt() rejects for want of memory and leaves the device usable", async () => {
   const { open } = await deviceReporting([new GPUOutOfMemoryError("full"), null]);
   const refused = open.watch.attempt("reserving", () => 7);

@@ -32,7 +32,13 @@ interface Limits {
   readonly bindingBytesMax: number;
   readonly bufferBytesMax: number;
   readonly groupsPerDimensionMax: number;
+  /** Tensors that a dispatch may have. */
+  readonly storageBuffersMax: number;
 }
+
+/** What every device binds at once, and what is enough for all that can share a dispatch in a model. */
+const STORAGE_BUFFERS_MIN = 8;
+const STORAGE_BUFFERS_WANTED = 12;
 
 interface Scoped<T> {
   readonly value: T;
@@ -95,20 +101,22 @@ export function describeAdapter(adapter: GPUAdapter): AdapterDescription {
 }
 
 /**
- * Opens `adapter` with the largest buffers it offers. Throws HeddleError "no-engine" when it gives no device. An adapter
+ * Opens `adapter` with the largest buffers it offers, and as many at once as are of use. Throws HeddleError "no-engine" when it gives no device. An adapter
  * can be opened once; after a loss, probe again.
  */
 export async function openDevice(adapter: GPUAdapter): Promise<OpenDevice> {
-  const { maxStorageBufferBindingSize, maxBufferSize } = adapter.limits;
+  const { maxStorageBufferBindingSize, maxBufferSize, maxStorageBuffersPerShaderStage } = adapter.limits;
   // Deno has been seen to report sizes as BigInt.
   const limits: Limits = {
     bindingBytesMax: Number(maxStorageBufferBindingSize),
     bufferBytesMax: Number(maxBufferSize),
     groupsPerDimensionMax: 65535,
+    storageBuffersMax: Math.min(STORAGE_BUFFERS_WANTED, Number(maxStorageBuffersPerShaderStage ?? STORAGE_BUFFERS_MIN)),
   };
   const requiredLimits = {
     maxStorageBufferBindingSize: limits.bindingBytesMax,
     maxBufferSize: limits.bufferBytesMax,
+    maxStorageBuffersPerShaderStage: limits.storageBuffersMax,
   };
   const features = (["subgroups", "shader-f16"] as const).filter((name) => adapter.features.has(name));
   let device: GPUDevice;

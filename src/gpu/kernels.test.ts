@@ -5,7 +5,10 @@ import { elementCount, type Program } from "../tensor/program.ts";
 import { record, type Recorder } from "../tensor/record.ts";
 import { DISPATCH_FLOPS_MAX, type Dispatch } from "./dispatch.ts";
 import { fuse } from "./fuse.ts";
-import { dispatchesOf, FUSED_BINDINGS_MAX } from "./kernels.ts";
+import { dispatchesOf } from "./kernels.ts";
+
+/** What every device binds at once. */
+const TENSORS_MAX = 8;
 
 function kernelsOf(build: (r: Recorder) => void): string[] {
   return dispatchesFor(build).map(({ kernel }) => kernel);
@@ -25,12 +28,13 @@ function dispatchesIn(program: Program, flopsMax: number): Dispatch[] {
     software: false,
     lanesMin: 0,
     bindingBytesMax: 2 ** 27,
+    tensorsMax: TENSORS_MAX,
     flopsMax,
     shapeOf,
     countOf: (id: number) => elementCount(shapeOf(id)),
     elementBytes: () => 4,
   };
-  const groups = fuse(program, FUSED_BINDINGS_MAX, { flopsMax });
+  const groups = fuse(program, TENSORS_MAX, { flopsMax });
   return groups.flatMap((group) => dispatchesOf(group, context));
 }
 

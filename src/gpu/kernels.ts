@@ -68,9 +68,6 @@ export interface Tuning extends Readonly<Partial<Record<MatmulForm, MatmulRung>>
   readonly attentionBackward?: AttentionRung;
 }
 
-/** The most tensors that ops may have together and share a dispatch: what every WebGPU device binds at once. */
-export const FUSED_BINDINGS_MAX = 8;
-
 export interface KernelContext {
   readonly choice: KernelChoice;
   /** The adapter computes on the CPU: barriers are dear, workgroup memory is ordinary memory. */
@@ -80,6 +77,8 @@ export interface KernelContext {
   readonly tuning: Tuning;
   /** The most bytes that one binding may span. */
   readonly bindingBytesMax: number;
+  /** The most tensors that ops may have together and share a dispatch; 8 on every device. */
+  readonly tensorsMax: number;
   /** The most floating-point operations of one dispatch, where it can be cut. */
   readonly flopsMax: number;
   /** How many elements an elementwise kernel takes at a time; as many as it can where nothing is said. */
@@ -313,7 +312,7 @@ export function dispatchesOf(group: Group, context: KernelContext): Dispatch[] {
   }
   const dispatchOf = (op: Op): Dispatch => made.get(op) ?? at(dispatchesOfOp(op, { ...context, width }), 0);
   const bound = sums.flatMap(({ bindings }) => bindings).filter(({ type }) => type !== "none").length;
-  const together = sums.length > 1 && bound <= FUSED_BINDINGS_MAX;
+  const together = sums.length > 1 && bound <= context.tensorsMax;
   return [
     mergeDispatches(group.map((strand) => strand.map(dispatchOf).map(adapt))),
     ...(together ? [mergeDispatches(sums.map((sum) => [adapt(sum)]))] : sums.map(adapt)),

@@ -37,8 +37,8 @@ export interface GpuEngineOptions {
   /** Gets `tuned` before each candidate runs and after each search, which goes on when it resolves. It must not reject. */
   readonly onTuned?: (tuned: string) => Promise<void>;
   /**
-   * How long a `compile` may look for the fastest products of the forms, and the fastest attention, that it is the first to have;
-   * 0 takes a guess. Without it 2 s on a GPU and 0 on a software adapter, whose guesses are measured and whose runs take too
+   * How long all calls of `compile` together may look for the fastest products of the forms, and the fastest attention; 0 takes a
+   * guess. Without it 2 s on a GPU and 0 on a software adapter, whose guesses are measured and whose runs take too
    * long to compare.
    */
   readonly tuneMsMax?: number;
@@ -106,7 +106,6 @@ export async function createGpuEngine({
     ...share(open, states, full, memoryBytesMax),
     inTurn: pace === undefined ? atOnce : createTurn(),
   };
-  const msMax = tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX);
   const here = circumstancesOf(open.identity);
   const candidates = (subject: Subject): readonly AnyRung[] =>
     subject === "attention" || subject === "attentionBackward"
@@ -115,15 +114,16 @@ export async function createGpuEngine({
   const tuner = createTuner({
     given: tuned === undefined ? undefined : importTried(tuned, here),
     candidates,
-    search: (program, known) => inTurn(() => tuneOn(program, shared, { candidates, msMax, ...known })),
+    search: (program, known) => tuneOn(program, shared, { candidates, ...known }),
+    msMax: tuneMsMax ?? (open.software ? 0 : TUNE_MS_MAX),
+    nowMs: () => performance.now(),
+    inTurn,
     onTried: onTuned === undefined ? undefined : (tried) => onTuned(exportTried(tried, here)),
   });
   const compile = async (program: Program, own: Partial<KernelChoice> = {}): Promise<GpuPlan> => {
     const wanted = { ...full, ...own };
     checkStorage(wanted, open);
-    if (msMax > 0) {
-      await tuner.learn(leftOpen(program, wanted));
-    }
+    await tuner.learn(leftOpen(program, wanted));
     return createPlan(program, { ...shared, choice: wanted, tuning: tuner.tuningFor(program) }, pace);
   };
   const state = (name: string): State => present(states.get(name), `state tensor "${name}" in any compiled Plan`);

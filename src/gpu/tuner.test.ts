@@ -2,6 +2,7 @@
 import { expect, test } from "vitest";
 import { assert, AssertionError, HeddleError } from "../base/assert.ts";
 import { createRng } from "../base/rng.ts";
+import type { InTurn } from "../base/turn.ts";
 import type { Program } from "../tensor/program.ts";
 import { record } from "../tensor/record.ts";
 import type { AnyRung, Trial } from "./trials.ts";
@@ -311,6 +312,30 @@ test("tune() takes none whose numbers are NaN, even if it is the first one", asy
 });
 
 const candidates = () => ["register", "blocks-8x4"] as const;
+const timeless = { msMax: 1e5, nowMs: () => 0 };
+
+test("createTuner() gives all searches one budget, and what they wait for does not count", async () => {
+  let ms = 0;
+  const given: number[] = [];
+  const search: Search = async (_, { msMax }) => {
+    given.push(msMax);
+    ms += 1_500;
+    if (given.length === 2) {
+      throw new HeddleError("device-wrong", "The GPU refused its work");
+    }
+  };
+  const inTurn: InTurn = (work) => {
+    ms += 7_000;
+    return work();
+  };
+  const tuner = createTuner({ candidates, search, inTurn, msMax: 2_000, nowMs: () => ms });
+  for (const rows of [8, 64, 512, 4_096]) {
+    const r = record("sized");
+    r.matmul(r.input("x", [rows, 16]), r.input("w", [16, 64]));
+    await tuner.learn(r.finish([]));
+  }
+  expect(given).toEqual([2_000, 500]);
+});
 
 test("createTuner() searches where candidates are left, each trial once, and tells what is tried", async () => {
   const searches: string[][] = [];
@@ -321,7 +346,7 @@ test("createTuner() searches where candidates are left, each trial once, and tel
   };
   const given = new Map([["nt 9", ["register", "blocks-8x4"]]] as const);
   const onTried = async (tried: ReadonlyMap<string, readonly string[]>) => void told.push([...tried.keys()].join());
-  const tuner = createTuner({ given, candidates, search, onTried });
+  const tuner = createTuner({ ...timeless, given, candidates, search, onTried });
   const few = record("few");
   few.matmul(few.input("x", [8, 16]), few.input("w", [4, 16]), { transB: true });
   await tuner.learn(few.finish([]));
@@ -338,7 +363,7 @@ test("createTuner() tells the trial last that was tried last", async () => {
     ["nt 9", ["register", "blocks-8x4"]],
   ] as const);
   const search: Search = (_, { keep }) => keep("nn 13", ["register", "blocks-8x4"]);
-  const tuner = createTuner({ given, candidates, search });
+  const tuner = createTuner({ ...timeless, given, candidates, search });
   await tuner.learn(program());
   expect([...tuner.tried().keys()]).toEqual(["nt 9", "nn 13"]);
 });
@@ -349,7 +374,7 @@ test("createTuner() takes for one size what was fastest for the nearest, and sea
     ["nn 9", ["register", "blocks-8x4"]],
     ["nn 20", ["blocks-8x4", "register"]],
   ] as const);
-  const tuner = createTuner({ given, candidates, search: async () => void (searches += 1) });
+  const tuner = createTuner({ ...timeless, given, candidates, search: async () => void (searches += 1) });
   for (const [rows, rung] of [
     [2, "register"],
     [4_096, "blocks-8x4"],
@@ -369,13 +394,13 @@ test("createTuner() takes the guess where the search rejects, but for what was f
     await keep("nn 13", ["register"]);
     throw new HeddleError("device-lost", "The GPU went away");
   };
-  const tuner = createTuner({ candidates, search });
+  const tuner = createTuner({ ...timeless, candidates, search });
   await tuner.learn(program());
   await tuner.learn(program());
   expect([searches, tuner.tuningFor(program())]).toEqual([1, { nn: "register" }]);
 });
 
 test("createTuner() takes no mistake of its own for the device's", async () => {
-  const tuner = createTuner({ candidates, search: () => Promise.reject(new AssertionError("a mistake")) });
+  const tuner = createTuner({ ...timeless, candidates, search: () => Promise.reject(new AssertionError("a mistake")) });
   await expect(tuner.learn(program())).rejects.toThrow("a mistake");
 });

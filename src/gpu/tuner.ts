@@ -11,7 +11,7 @@
  * which is the guess and runs without a search as well.
  */
 import { assert, AssertionError, HeddleError } from "../base/assert.ts";
-import { createTurn } from "../base/turn.ts";
+import { atOnce, createTurn, type InTurn } from "../base/turn.ts";
 import type { Outputs, Plan } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
 import type { Tuning } from "./kernels.ts";
@@ -262,22 +262,29 @@ export interface Tuner {
   tried(): Tried;
   /** The fastest rungs for the largest ops of `program`; what was not tried takes after what is nearest to its size. */
   tuningFor(program: Program): Tuning;
-  /** Tries what is left to try for `program`, one search at a time and each trial once in the life of the engine. */
+  /** Tries what is left to try for `program` while there is time, one search at a time and each trial once in the life of the engine. */
   learn(program: Program): Promise<void>;
 }
 
-export type Search = (program: Program, options: Pick<TunerOptions, "tried" | "keep">) => Promise<void>;
+export type Search = (program: Program, options: Pick<TunerOptions, "tried" | "keep" | "msMax">) => Promise<void>;
 
 export interface KnownOptions {
   readonly given?: Tried | undefined;
   readonly candidates: Candidates;
   readonly search: Search;
+  /** All searches together. */
+  readonly msMax: number;
+  readonly nowMs: () => number;
+  /** Makes a search when nothing else computes; what it waits for that does not count. */
+  readonly inTurn?: InTurn;
   /** Told of everything that is tried; the search goes on when it resolves. */
   readonly onTried?: ((tried: Tried) => Promise<void>) | undefined;
 }
 
 /** Where the search rejects, what was found before stays. */
-export function createTuner({ given, candidates, search, onTried }: KnownOptions): Tuner {
+export function createTuner(options: KnownOptions): Tuner {
+  const { given, candidates, search, msMax, nowMs, inTurn = atOnce, onTried } = options;
+  let leftMs = msMax;
   const tried = new Map(given);
   const looked = new Set<Trial>();
   const keep = async (trial: Trial, rungs: readonly AnyRung[]): Promise<void> => {
@@ -285,14 +292,24 @@ export function createTuner({ given, candidates, search, onTried }: KnownOptions
     tried.set(trial, rungs);
     await onTried?.(tried);
   };
-  const inTurn = createTurn();
+  const spend = async (program: Program): Promise<void> => {
+    const beginMs = nowMs();
+    try {
+      await search(program, { tried, keep, msMax: leftMs });
+    } finally {
+      leftMs -= nowMs() - beginMs;
+    }
+  };
   const learn = async (program: Program): Promise<void> => {
     const trials = trialsOf(program).map(({ trial }) => trial);
-    if (trials.every((trial) => looked.has(trial) || leftOf(trial, { candidates, tried }).length === 0)) {
+    if (
+      leftMs <= 0 ||
+      trials.every((trial) => looked.has(trial) || leftOf(trial, { candidates, tried }).length === 0)
+    ) {
       return;
     }
     // What fails for the device's sake fails again, with its reason, in the compile that follows.
-    await search(program, { tried, keep }).catch((error: unknown) => {
+    await inTurn(() => spend(program)).catch((error: unknown) => {
       if (error instanceof AssertionError) {
         throw error;
       }
@@ -301,6 +318,7 @@ export function createTuner({ given, candidates, search, onTried }: KnownOptions
       looked.add(trial);
     }
   };
+  const oneByOne = createTurn();
   return {
     tried: () => tried,
     tuningFor: (program) => {
@@ -310,7 +328,7 @@ export function createTuner({ given, candidates, search, onTried }: KnownOptions
       });
       return tuningFrom(rungs) ?? {};
     },
-    learn: (program) => inTurn(() => learn(program)),
+    learn: (program) => oneByOne(() => learn(program)),
   };
 }
 

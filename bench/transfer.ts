@@ -1,8 +1,8 @@
 /**
  * How fast a large update crosses WebRTC, beside a raw data channel: `npm run bench transfer`, or with megabytes (default 50), rounds
  * (default 10) and "chromium": `npm run bench transfer 10 5 chromium`. The near end is this process, or headless Chromium, the
- * far end a process as a relay is one; over loopback. Prints JSON. `npm run bench transfer 10 10 node 50`: each packet is late, so
- * that the round trip takes 50 ms.
+ * far end a process as a relay is one; over loopback. Prints JSON. `npm run bench transfer 50 10 node 50`: each packet passes a third
+ * process (`transfers/line.ts`) and is late, so that the round trip takes 50 ms; with a number more that many percent are lost.
  *
  * Up is towards the far end, down is back. In a round the raw channel and the link take turns, up and down, each over one connection
  * that stays open. The link carries what a contribution does: the offer, pieces, their confirmations; a transfer is over when
@@ -11,7 +11,6 @@
  * the quartiles, and `trend` the median of the last three transfers' speeds over that of the first three. `processorMsPerMB` is this
  * process' processor time, the delay's included. `overheadPercent`: all bytes that the link carried, both ways, beyond the payload.
  */
-import { fork } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { cpus, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,9 +21,10 @@ import type { Link } from "../src/net/link.ts";
 import { dialRtcNode } from "../src/net/rtc-node.ts";
 import { withoutCandidates } from "../src/net/sdp.ts";
 import { createMemoryStore } from "../src/store/memory.ts";
-import { FAIR, openLine } from "../test/fixtures/line.ts";
+import { startAsked } from "./transfers/asked.ts";
 import { payloadOf, pieceEnd, type PieceEnd } from "./transfers/ends.ts";
 import type { Question } from "./transfers/far.ts";
+import type { LineQuestion, LineSeen } from "./transfers/line.ts";
 import { dialRaw } from "./transfers/node.ts";
 
 const DISK_ROUNDS = 3;
@@ -39,24 +39,24 @@ assert(near === "node" || near === "chromium", `Cannot measure: got "${near}", n
 const roundTripMs = Number(process.argv[5] ?? 0);
 assert(roundTripMs >= 0 && roundTripMs < 1_000, "Cannot measure: need a round trip of less than 1,000 ms");
 assert(roundTripMs === 0 || near === "node", "Cannot measure: a browser's packets do not come from loopback's address");
-const line = roundTripMs === 0 ? undefined : await openLine({ ports: () => [] });
-line?.set({ ...FAIR, delayMs: roundTripMs / 2 });
+const lossPercent = Number(process.argv[6] ?? 0);
+assert(lossPercent >= 0 && lossPercent < 50, "Cannot measure: need a loss of less than 50 percent");
+const line =
+  roundTripMs === 0
+    ? undefined
+    : startAsked<LineQuestion, string | LineSeen>("line.ts", [roundTripMs / 2, lossPercent]);
 const payload = payloadOf(megabytes * 1_000_000);
 const dir = mkdtempSync(join(tmpdir(), "heddle-bench-"));
-const far = fork(join(import.meta.dirname, "transfers/far.ts"), [String(payload.length), dir]);
-const answers = new Map<number, (sdp: string) => void>();
-far.on("message", ({ id, sdp }: { readonly id: number; readonly sdp: string }) => answers.get(id)?.(sdp));
+const far = startAsked<Question, string>("far.ts", [payload.length, dir]);
 
 try {
-  await new Promise<string>((resolve) => answers.set(0, resolve));
   const machine = { cpu: cpus()[0]?.model, cores: cpus().length, load: loadavg().map(rounded) };
   const measured = near === "chromium" ? await inChromium() : await inNode();
-  const printed = { ...machine, near, megabytes, rounds, roundTripMs, ...measured };
+  const told = line === undefined ? {} : { lossPercent, line: await line.ask({ type: "look" }) };
+  const printed = { ...machine, near, megabytes, rounds, roundTripMs, ...told, ...measured };
   process.stdout.write(`${JSON.stringify(printed, null, 2)}\n`);
 } finally {
-  line?.close();
-  far.kill();
-  await new Promise((resolve) => far.once("exit", resolve));
+  await Promise.all([line?.stop(), far.stop()]);
   rmSync(dir, { recursive: true });
 }
 process.exit(0); // raw channels would keep it
@@ -131,12 +131,8 @@ async function compare(transfer: (which: Which, way: Way) => Promise<number>): P
 
 async function ask(kind: Question["kind"], offer: string): Promise<string> {
   const asked = line === undefined ? offer : withoutCandidates(offer); // else the far end would find a way around the line
-  const answer = await new Promise<string>((resolve) => {
-    const question: Question = { id: answers.size, kind, offer: asked };
-    answers.set(question.id, resolve);
-    far.send(question);
-  });
-  return line?.bend(answer) ?? answer;
+  const sdp = await far.ask({ kind, offer: asked });
+  return line === undefined ? sdp : ((await line.ask({ type: "bend", sdp })) as string);
 }
 
 async function dialLink(kind: "memory" | "disk"): Promise<PieceEnd & { readonly link: Link }> {

@@ -3,12 +3,12 @@ import process from "node:process";
 import { createRtcAnswerer } from "../../src/net/rtc-node.ts";
 import { openEmbeddedStore } from "../../src/store/embedded.ts";
 import { createMemoryStore } from "../../src/store/memory.ts";
+import { answerAll } from "./asked.ts";
 import { payloadOf, pieceEnd } from "./ends.ts";
 import { answerRaw } from "./node.ts";
 
 /** What the near end wants answered. */
 export interface Question {
-  readonly id: number;
   readonly kind: "raw" | "memory" | "disk";
   readonly offer: string;
 }
@@ -26,8 +26,4 @@ async function answer({ kind, offer }: Question): Promise<string> {
   return answerer.answer(offer, pieceEnd(payload, keys).attach);
 }
 
-process.on("message", (question: Question) => {
-  void answer(question).then((sdp) => process.send?.({ id: question.id, sdp }));
-});
-process.on("disconnect", () => process.exit(0));
-process.send?.({ id: 0, sdp: "" });
+answerAll(answer);

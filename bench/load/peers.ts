@@ -1,7 +1,8 @@
 /**
  * WebRTC links on one relay process, from one process that dials them: each has a session over WebSocket, offers its second link there
  * and sends over it what a contributor sends. All that are to stay must still carry messages after the last of all dials, some of
- * which are closed again. The collector runs here between dials; how often it ran in the relay is reported.
+ * which are closed again. The library's objects are lost to the garbage collector where nothing holds them (`net/rtc-node.ts`), so
+ * both processes collect all of theirs every DIALS_A_COLLECTION dials.
  */
 import { readdir, readFile, readlink } from "node:fs/promises";
 import process from "node:process";
@@ -28,6 +29,7 @@ const CHARTER = {
   inner: { batch: 4 },
 };
 const DIALS_AT_ONCE = 4;
+const DIALS_A_COLLECTION = 50;
 const EXCHANGES = 5;
 const EXCHANGE_MS = 10_000;
 const SETTLE_MS = 5_000;
@@ -57,6 +59,12 @@ export async function measurePeers({ peers, dials }: PeersOptions, say: (sentenc
     sessions.push(...(await Promise.all(rush)));
   }
   const resident = async (): Promise<number> => (await relay.metrics())("process_resident_memory_bytes");
+  const collectBoth = (): void => {
+    collect();
+    relay.collect();
+  };
+  collectBoth();
+  await sleep(SETTLE_MS);
   const before = await relay.metrics();
   const ownBefore = process.cpuUsage();
   const beginMs = performance.now();
@@ -68,6 +76,9 @@ export async function measurePeers({ peers, dials }: PeersOptions, say: (sentenc
       answered: () => undefined,
     };
     dialsMs.push(performance.now() - dialMs);
+    if (dialsMs.length % DIALS_A_COLLECTION === 0) {
+      collectBoth();
+    }
     return dialled;
   };
   say(`Dialling ${dials} times, ${peers} links stay …`);
@@ -79,7 +90,6 @@ export async function measurePeers({ peers, dials }: PeersOptions, say: (sentenc
   };
   await Promise.all(Array.from({ length: DIALS_AT_ONCE }, dialOnes));
   const full = await resident();
-  collect();
   const exchangedMs = await exchangeAll(open);
   // The rest of the dials come from sessions that come and go, beside those that stay.
   let rest = dials - peers;
@@ -89,15 +99,12 @@ export async function measurePeers({ peers, dials }: PeersOptions, say: (sentenc
       const session = await openSession({ url, onLost: (reason) => lost.push(reason) });
       await dial(session);
       session.close();
-      if (rest % 50 === 0) {
-        collect();
-      }
     }
   };
   await Promise.all(Array.from({ length: DIALS_AT_ONCE }, passBy));
   const seconds = (performance.now() - beginMs) / 1_000;
+  collectBoth();
   await sleep(SETTLE_MS);
-  collect();
   exchangedMs.push(...(await exchangeAll(open)));
   const after = await relay.metrics();
   const ports = await udpPortsOf(relay.pid);
@@ -106,6 +113,11 @@ export async function measurePeers({ peers, dials }: PeersOptions, say: (sentenc
   assert(lost.length === 0, `${lost.length} links or sessions were lost, the first: ${String(lost[0])}`);
   assert(dialsMs.length === dials, "Not every dial has opened a link");
   assert(after("heddle_sessions", 'lane="rtc"') === peers, "The relay has not as many links as were left open");
+  const relayCollections = collections(after) - collections(before);
+  assert(
+    relayCollections >= Math.floor(dials / DIALS_A_COLLECTION),
+    "The relay did not collect its garbage when told to",
+  );
   open.forEach(({ session }) => session.close());
   return {
     peers,
@@ -121,7 +133,7 @@ export async function measurePeers({ peers, dials }: PeersOptions, say: (sentenc
     relayProcessorS: rounded(after("process_cpu_seconds_total") - before("process_cpu_seconds_total"), 2),
     dialerProcessorS: rounded((user + system) / 1e6, 2),
     eventLoopP99Ms: rounded(1_000 * after("nodejs_eventloop_lag_p99_seconds"), 1),
-    relayCollections: collections(after) - collections(before),
+    relayCollections,
     udpPorts: ports.length,
   };
 }

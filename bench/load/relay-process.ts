@@ -1,5 +1,6 @@
 /** The relay that is measured: a process of its own, what it has used, and its ledger as anybody reads it. */
 import { join } from "node:path";
+import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { assert } from "../../src/base/assert.ts";
 import type { Bytes, ContributionId } from "../../src/base/bytes.ts";
@@ -16,6 +17,8 @@ export interface RelayProcess {
   readonly origin: string;
   readonly pid: number;
   metrics(): Promise<MetricsRead>;
+  /** Has it collect its garbage, all of it. */
+  collect(): void;
   /** Has the round that is under way end, with no other after it. */
   pause(): Promise<void>;
   /** Stops it and deletes its folder. */
@@ -23,27 +26,33 @@ export interface RelayProcess {
 }
 
 const PAUSE_MS_MAX = 60_000;
+/** Read by Node in the relay's process. */
+const COLLECTS = { NODE_OPTIONS: "--expose-gc --import data:text/javascript,process.on('SIGUSR2',()=>gc())" };
 
 /** A relay of the sample data and `charter`'s changes, in a new folder. */
 export async function startMeasured(charter: object): Promise<RelayProcess> {
   const folder = temporaryFolder();
-  const relay = await startRelay({ dir: folder.path, charter, args: ["--no-contributor"] });
+  const relay = await startRelay({ dir: folder.path, charter, args: ["--no-contributor"], env: COLLECTS });
   return {
     origin: relay.origin,
     pid: relay.pid,
     metrics: () => readMetrics(join(folder.path, "relay")),
-    pause: async () => {
-      assert((await adminOf(folder.path)("pause")).code === 0, "Cannot measure: the run could not be paused");
-      for (const endMs = performance.now() + PAUSE_MS_MAX; (await viewOf(relay.origin)).phase !== "paused";) {
-        assert(performance.now() < endMs, "Cannot measure: the last round does not end");
-        await sleep(200);
-      }
-    },
+    collect: () => void process.kill(relay.pid, "SIGUSR2"),
+    pause: () => pauseRun(folder.path, relay.origin),
     [Symbol.asyncDispose]: async () => {
       await relay.stop("SIGTERM");
       folder[Symbol.dispose]();
     },
   };
+}
+
+/** Has the round that is under way at the relay in `dir` end, with no other after it. */
+export async function pauseRun(dir: string, origin: string): Promise<void> {
+  assert((await adminOf(dir)("pause")).code === 0, "Cannot measure: the run could not be paused");
+  for (const endMs = performance.now() + PAUSE_MS_MAX; (await viewOf(origin)).phase !== "paused";) {
+    assert(performance.now() < endMs, "Cannot measure: the last round does not end");
+    await sleep(200);
+  }
 }
 
 export async function viewOf(origin: string): Promise<RunView> {

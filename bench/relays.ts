@@ -2,13 +2,13 @@
  * What a contribution costs the relays when several share a run: `npm run bench relays [-- 1 3]`. For each number it starts a
  * nats-server and that many relays on this machine, has contributors spread over them train a small model for a while, and
  * divides the processor time of all relay processes by the accepted contributions: in all, and beyond what they take when idle.
- * What contributors were told was accepted must be what the ledger holds. Prints one JSON line a number. Contributors share this
- * process, whose time does not count; others who use the machine make rounds slower, and work somewhat dearer.
+ * What contributors were told must be what the ledger holds and what was merged, each contribution by its name (`load/oracle.ts`).
+ * Prints one JSON line a number. Contributors share this process, whose time does not count; others who use the machine make
+ * rounds slower, and work somewhat dearer.
  */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { assert } from "../src/base/assert.ts";
 import { createRng } from "../src/base/rng.ts";
 import { createContributor, type Contributor } from "../src/contributor/run.ts";
 import { createPair, deviceKeyOf, verifySignature } from "../src/net/device-key.ts";
@@ -16,15 +16,15 @@ import { createBlobFetcher } from "../src/net/http.ts";
 import { systemClock } from "../src/net/system-clock.ts";
 import { dialWebSocket } from "../src/net/ws-client.ts";
 import { createMemoryStore } from "../src/store/memory.ts";
-import type { NatsAddress } from "../src/store/nats-address.ts";
-import { openNatsStore } from "../src/store/nats.ts";
 import { startNats } from "../src/store/nats-server.fixture.ts";
 import { createWasmEngine } from "../src/wasm/engine.ts";
-import { tallyContributors } from "../src/relay/tally.ts";
-import { entriesOf } from "../src/store/store.ts";
 import { readMetrics, type MetricsRead } from "../test/e2e/metrics.ts";
-import { adminOf, isVersion, launchRelay, temporaryFolder, type Running } from "../test/e2e/processes.ts";
+import { isVersion, launchRelay, temporaryFolder, type Running } from "../test/e2e/processes.ts";
 import { plainWork } from "../test/fixtures/plain-work.ts";
+import { tapped } from "../test/fixtures/tap.ts";
+import { examine, note } from "./load/oracle.ts";
+import type { Told } from "./load/players.ts";
+import { pauseRun, readLedger } from "./load/relay-process.ts";
 
 const CONTRIBUTORS = 12;
 const WINDOW_MS = 20_000;
@@ -67,9 +67,14 @@ async function measure(count: number): Promise<object> {
     const started = await Promise.all(contributors.map(startContributor));
     await leader.waitFor(isVersion(WARM_VERSIONS), 120_000);
     const busy = await during(relays, WINDOW_MS);
-    assert((await adminOf(leader.dir)("pause")).code === 0, "Cannot measure: the run could not be paused");
-    const told = await settledSum(started, nats.address());
-    await Promise.all(started.map((contributor) => contributor.stop()));
+    await pauseRun(leader.dir, leader.origin);
+    await settle(started);
+    const ledger = await readLedger(leader.origin);
+    examine(
+      started.map(({ told }) => told),
+      ledger,
+    );
+    await Promise.all(started.map(({ contributor }) => contributor.stop()));
     const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
     return {
       relays: count,
@@ -86,7 +91,7 @@ async function measure(count: number): Promise<object> {
       relayProcessorSeconds: busy.processorSeconds.map((one) => rounded(one, 2)),
       idleProcessorPercent: idle.processorSeconds.map((one) => rounded((100 * one) / idle.seconds, 1)),
       residentMB: busy.residentMB,
-      toldAndInLedger: told,
+      toldAndInLedger: ledger.accepted.size,
     };
   } finally {
     await Promise.all(launched.map((relay) => relay.stop("SIGTERM")));
@@ -120,32 +125,26 @@ async function during(relays: readonly Relay[], ms: number): Promise<Spent> {
   };
 }
 
-/**
- * Accepted contributions of all, of which each contributor was told as many as the ledger has of it. The ledger may end a moment
- * later than the window: the round that was open is judged.
- */
-async function settledSum(contributors: readonly Contributor[], address: NatsAddress): Promise<number> {
-  const store = await openNatsStore(address);
-  try {
-    for (const endMs = performance.now() + SETTLE_MS; ; await new Promise((settle) => setTimeout(settle, 200))) {
-      const tallies = await tallyContributors(entriesOf(store.log));
-      const inLedger = new Map(tallies.map(({ contributor, accepted }) => [contributor as string, accepted]));
-      const views = contributors.map((contributor) => contributor.view());
-      if (views.every(({ contributor, accepted }) => accepted === inLedger.get(String(contributor)))) {
-        return views.reduce((sum, { accepted }) => sum + accepted, 0);
-      }
-      assert(performance.now() < endMs, "What contributors were told is not what the ledger holds");
-    }
-  } finally {
-    await store.close();
+/** Until everybody was told a verdict on each contribution. Who never is, the oracle finds. */
+async function settle(started: readonly Started[]): Promise<void> {
+  const isOpen = ({ told }: Started): boolean => told.taken.length > told.accepted.length + told.refused.length;
+  for (const endMs = performance.now() + SETTLE_MS; started.some(isOpen) && performance.now() < endMs;) {
+    await new Promise((wait) => setTimeout(wait, 200));
   }
 }
 
+interface Started {
+  readonly contributor: Contributor;
+  readonly told: Told;
+}
+
 /** A contributor of the production path, in this process. */
-async function startContributor(origin: string, index: number): Promise<Contributor> {
+async function startContributor(origin: string, index: number): Promise<Started> {
+  const told: Told = { taken: [], accepted: [], refused: [] };
+  const url = `${origin.replace("http", "ws")}/link`;
   const engine = await createWasmEngine({ threads: 1 });
   const contributor = createContributor({
-    dial: (attach) => dialWebSocket({ url: `${origin.replace("http", "ws")}/link`, attach }),
+    dial: (attach) => dialWebSocket({ url, attach: tapped(attach, { received: (message) => note(told, message) }) }),
     fetchBlob: createBlobFetcher({ origin }),
     store: createMemoryStore(),
     clock: systemClock,
@@ -157,7 +156,7 @@ async function startContributor(origin: string, index: number): Promise<Contribu
     agent: "bench relays",
   });
   contributor.start();
-  return contributor;
+  return { contributor, told };
 }
 
 function rounded(value: number, digits: number): number {

@@ -4,7 +4,8 @@ import { compileBareLoop, openBareLoop } from "../bench/contest/bare.ts";
 import type { Launch, Result } from "../bench/contest/contest.ts";
 import { lineOf, tableOf } from "../bench/contest/standings.ts";
 import { checkServed, countOf, reportOf, type Arrival } from "../bench/load/arrivals.ts";
-import { compare } from "../bench/load/oracle.ts";
+import { compare, examine, note } from "../bench/load/oracle.ts";
+import type { Told } from "../bench/load/players.ts";
 import { ratioOf, spreadPercent, standing, takeRounds } from "../bench/contest/statistics.ts";
 import { median, quantile } from "../src/base/statistics.ts";
 import type { ContributionId } from "../src/base/bytes.ts";
@@ -176,6 +177,27 @@ describe("a load's oracle", () => {
     ["what was accepted and not merged", told, { ...ledger, merged: new Set([first]) }, "is not what was merged"],
   ])("compare() finds %s", (_, seen, held, fault) => {
     expect(() => compare([seen], held)).toThrow(fault);
+    expect(() => examine([seen], held)).toThrow(fault);
+  });
+  test("examine() compares, and again with a contribution missing; it takes no run in which nothing was accepted", () => {
+    expect(() => examine([told], ledger)).not.toThrow();
+    const none = new Set<ContributionId>();
+    const nothing = { entries: 1, versions: 0, contributed: none, accepted: none, merged: none };
+    expect(() => examine([{ taken: [], accepted: [], refused: [] }], nothing)).toThrow("nothing was accepted");
+  });
+  test("note() reads off a link what a contributor is told", () => {
+    const heard: Told = { taken: [], accepted: [], refused: [] };
+    note(heard, { type: "have", contribution: first, pieces: 1 });
+    note(heard, { type: "have", contribution: second, pieces: 1 });
+    note(heard, { type: "verdict", contribution: first, verdict: { type: "accepted" } });
+    note(heard, { type: "verdict", contribution: second, verdict: { type: "refused", reason: "late" } });
+    note(heard, { type: "ping" });
+    expect(heard).toEqual({
+      taken: [first, second],
+      accepted: [first],
+      refused: [{ contribution: second, reason: "late" }],
+    });
+    expect(() => compare([heard], ledger)).toThrow("verdicts that were told");
   });
 });
 

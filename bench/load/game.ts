@@ -8,7 +8,7 @@ import type { MetricsRead } from "../../test/e2e/metrics.ts";
 import type { Counted } from "./arrivals.ts";
 import type { Answer, Order } from "./driver.ts";
 import { lookAt, startDriver, type Seen } from "./drivers.ts";
-import { compare } from "./oracle.ts";
+import { examine } from "./oracle.ts";
 import { readLedger, startMeasured, viewOf, type LedgerSums } from "./relay-process.ts";
 
 export interface GameOptions {
@@ -117,7 +117,7 @@ export async function startGame({ drivers: count, active, trainMs, judgeMs }: Ga
       await relay.pause();
       const seen = await settle();
       const ledger = await readLedger(origin);
-      compare(
+      examine(
         seen.map(({ told }) => told),
         ledger,
       );

@@ -13,18 +13,14 @@ import type { Attach, Link } from "../../src/net/link.ts";
 import { dialRtcNode } from "../../src/net/rtc-node.ts";
 import { systemClock } from "../../src/net/system-clock.ts";
 import { dialWebSocket } from "../../src/net/ws-client.ts";
-import {
-  contributionIdOf,
-  contributorIdOf,
-  decodeContributorMessage,
-  decodeRelayMessage,
-} from "../../src/protocol/codec.ts";
+import { contributionIdOf, contributorIdOf } from "../../src/protocol/codec.ts";
 import type { ContributorMessage, RelayMessage } from "../../src/protocol/messages.ts";
 import type { Diary, Replica, Told } from "../../src/sim/oracle.ts";
 import { createMemoryDisk, createMemoryStore, type MemoryDisk } from "../../src/store/memory.ts";
 import { createWasmEngine } from "../../src/wasm/engine.ts";
 import { openLine, type Line } from "../fixtures/line.ts";
 import { plainWork } from "../fixtures/plain-work.ts";
+import { tapped, type Ears } from "../fixtures/tap.ts";
 
 /** Smaller than in production, so that updates of a small model have several. */
 const PIECE_BYTES = 32_768;
@@ -203,11 +199,6 @@ function goOn(
   });
 }
 
-interface Ears {
-  readonly received: (message: RelayMessage) => void;
-  readonly sent: (message: ContributorMessage) => void;
-}
-
 function earsOf(contributor: ContributorId, { told, begun, answered, waiting }: Heardings): Ears {
   const wake = (type: Heard): void => [...waiting].forEach((waiter) => waiter(type));
   return {
@@ -228,31 +219,6 @@ function earsOf(contributor: ContributorId, { told, begun, answered, waiting }: 
       }
       wake(message.type);
     },
-  };
-}
-
-/** The same link, with an ear on what it brings and takes. */
-function tapped(attach: Attach, { received, sent }: Ears): Attach {
-  return (link) => {
-    const send = link.send.bind(link);
-    link.send = (bytes) => {
-      const read = decodeContributorMessage(bytes);
-      if (read.ok) {
-        sent(read.value);
-      }
-      send(bytes);
-    };
-    const handlers = attach(link);
-    return {
-      ...handlers,
-      message: (bytes) => {
-        const read = decodeRelayMessage(bytes);
-        if (read.ok) {
-          received(read.value);
-        }
-        handlers.message(bytes);
-      },
-    };
   };
 }
 

@@ -8,11 +8,16 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { networkInterfaces } from "node:os";
-import { PeerConnection, type DataChannel, type IceServer as LibrarysIceServer } from "node-datachannel";
+import {
+  PeerConnection,
+  setSctpSettings,
+  type DataChannel,
+  type IceServer as LibrarysIceServer,
+} from "node-datachannel";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import { parseIceUrl, type IceServer } from "../protocol/ice.ts";
 import { FRAME_BYTES_MAX, SESSIONS_MAX } from "../protocol/limits.ts";
-import { createFramedLink, type FramedEnd } from "./framed-link.ts";
+import { createFramedLink, WINDOW_BYTES, type FramedEnd } from "./framed-link.ts";
 import type { Attach, Link } from "./link.ts";
 import { checkSdp, withFewCandidates, withHostCandidates, withoutCandidates } from "./sdp.ts";
 
@@ -59,6 +64,13 @@ export interface RtcAnswerer {
   /** Closes every link with `reason` and resolves when all connections are gone. */
   close(reason: string): Promise<void>;
 }
+
+/**
+ * Of every SCTP connection of this process. With the library's own 1 MiB, which is what the other end has on its way, and acknowledgements
+ * that wait up to 20 ms, senders at the end of a long line halved their speed every few seconds though no packet was lost, and
+ * took minutes to be as fast again (`docs/benchmarks.md`, Transfers).
+ */
+setSctpSettings({ recvBufferSize: 4 * WINDOW_BYTES, delayedSackTime: 1 });
 
 export const CHANNEL_LABEL = "heddle";
 /** How long a closing end waits for the other to have read its last word. */

@@ -10,10 +10,18 @@ import type { JetStream } from "./jetstream.ts";
 const PIECE_BYTES_MAX = 262_144;
 /** Pieces under way at a time. */
 const WINDOW = 8;
+/** Names whose size is remembered. */
+const KNOWN_MAX = 256;
 
 interface Size {
   readonly bytes: number;
   readonly pieceBytes: number;
+}
+
+interface Range {
+  readonly start?: number;
+  readonly end?: number;
+  readonly from?: "any" | "leader";
 }
 
 export interface PiecesOptions {
@@ -27,6 +35,8 @@ export interface PiecesOptions {
 
 export class Pieces {
   readonly #options: PiecesOptions;
+  /** Sizes as they were read last, so that who reads slice by slice does not ask for it each time. */
+  readonly #known = new Map<string, Size>();
 
   constructor(options: PiecesOptions) {
     this.#options = options;
@@ -54,24 +64,39 @@ export class Pieces {
    * Bytes start … end (exclusive), or to the end of what is there; undefined when absent. `from` "leader" does not take what
    * another replica has. Rejects with HeddleError "integrity" when a piece is missing or has another length.
    */
-  async read(
-    action: string,
-    name: string,
-    { start = 0, end = Infinity, from = "any" }: { start?: number; end?: number; from?: "any" | "leader" } = {},
-  ): Promise<Bytes | undefined> {
+  async read(action: string, name: string, range: Range = {}): Promise<Bytes | undefined> {
+    const known = this.#known.get(name);
+    const remembered = known === undefined ? undefined : await this.#readAs(action, name, known, range);
+    if (remembered instanceof Uint8Array && remembered.length > 0) {
+      return remembered;
+    } // else it was deleted, and may have been put again in other pieces
     const size = await this.#size(action, name);
     if (size === undefined) {
       return undefined;
     }
+    const read = await this.#readAs(action, name, size, range);
+    if (typeof read !== "string") {
+      return read;
+    }
+    if ((await this.#size(action, name)) === undefined) {
+      return undefined; // deleted meanwhile
+    }
+    throw new HeddleError("integrity", `Cannot ${action}: ${read}`);
+  }
+
+  /** A sentence where a piece is missing or has another length. */
+  async #readAs(
+    action: string,
+    name: string,
+    size: Size,
+    { start = 0, end = Infinity, from = "any" }: Range,
+  ): Promise<Bytes | string> {
     const { jetStream, stream } = this.#options;
     const stop = Math.min(end, size.bytes);
     const read = new Uint8Array(Math.max(0, stop - start));
-    if (read.length === 0) {
-      return read;
-    }
     const first = Math.floor(start / size.pieceBytes);
-    let deleted = false;
-    await inWindow(Math.ceil(stop / size.pieceBytes) - first, async (i) => {
+    let fault: string | null = null;
+    await inWindow(read.length === 0 ? 0 : Math.ceil(stop / size.pieceBytes) - first, async (i) => {
       const at = (first + i) * size.pieceBytes;
       const subject = this.#subject(name, first + i);
       const piece =
@@ -79,17 +104,14 @@ export class Pieces {
           ? await jetStream.fixed(action, stream, { last_by_subj: subject })
           : await jetStream.last(action, stream, subject);
       const expected = Math.min(size.pieceBytes, size.bytes - at);
-      if (piece === undefined && (await this.#size(action, name)) === undefined) {
-        deleted = true; // meanwhile
-        return;
-      }
       if (piece?.payload.length !== expected) {
         const got = piece === undefined ? "nothing" : `${piece.payload.length} bytes`;
-        throw new HeddleError("integrity", `Cannot ${action}: got ${got} of "${subject}", need ${expected} bytes`);
+        fault ??= `got ${got} of "${subject}", need ${expected} bytes`;
+        return;
       }
       read.set(piece.payload.subarray(Math.max(0, start - at), stop - at), Math.max(0, at - start));
     });
-    return deleted ? undefined : read;
+    return fault ?? read;
   }
 
   async delete(action: string, name: string): Promise<void> {
@@ -136,6 +158,7 @@ export class Pieces {
     const { jetStream, stream, bytesMax } = this.#options;
     const subject = this.#subject(name, "size");
     const stored = await jetStream.last(action, stream, subject);
+    this.#known.delete(name);
     if (stored === undefined) {
       return undefined;
     }
@@ -149,6 +172,10 @@ export class Pieces {
     if (!isCount(bytes, bytesMax) || !isCount(pieceBytes, PIECE_BYTES_MAX) || pieceBytes === 0) {
       throw new HeddleError("integrity", `Cannot ${action}: "${subject}" says no size of at most ${bytesMax} bytes`);
     }
+    if (this.#known.size >= KNOWN_MAX) {
+      this.#known.clear();
+    }
+    this.#known.set(name, { bytes, pieceBytes });
     return { bytes, pieceBytes };
   }
 

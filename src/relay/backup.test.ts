@@ -9,7 +9,7 @@ import { openEmbeddedStore } from "../store/embedded.ts";
 import { closeLease } from "../store/lease.ts";
 import { createMemoryStore } from "../store/memory.ts";
 import { backUp, restore } from "./backup.ts";
-import { KEY_FILE, LEADER_KEY } from "./place.ts";
+import { KEY_FILE, LEADER_KEY, type PlacedStore } from "./place.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -46,6 +46,28 @@ test("backUp() fills a folder that is there and must stay, as one that is mounte
   expect(readdirSync(to).sort()).toEqual(["blobs", "heddle.sqlite", "lost+found", KEY_FILE]);
   expect(statSync(to).ino).toBe(ino);
   expect(statSync(to).mode & 0o777).toBe(0o700);
+  await store.close();
+});
+
+test("backUp() into a folder that another is filling is refused, and leaves that one alone", async () => {
+  const [dir, to] = [join(folder, "relay"), join(folder, "backup")];
+  const store = await openEmbeddedStore(dir);
+  writeFileSync(join(dir, KEY_FILE), "");
+  await store.blobs.put(Uint8Array.of(1));
+  const slow: PlacedStore = {
+    ...store,
+    backup: async (partial) => {
+      const copied = await store.backup(partial);
+      await expect(backUp(store, dir, to)).rejects.toMatchObject({
+        code: "store",
+        message: `Cannot back up: another backup or restore is filling "${to}"; wait for its end`,
+      });
+      return copied;
+    },
+  };
+  expect(await backUp(slow, dir, to)).toMatchObject({ blobs: 1 });
+  expect(readdirSync(to).sort()).toEqual(["blobs", "heddle.sqlite", KEY_FILE]);
+  await expect(backUp(store, dir, to)).rejects.toMatchObject({ code: "bad-input" });
   await store.close();
 });
 

@@ -20,6 +20,7 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import { digestOf, equalBytes, type Digest } from "../base/bytes.ts";
 import { checkLedger, type CheckedLedger } from "../coordinator/check.ts";
@@ -35,8 +36,10 @@ import { reachableBlobs } from "./prune.ts";
 import { readCharter } from "./run.ts";
 
 const PARTIAL = ".partial";
+/** A database that nothing is written to: whoever fills the folder has SQLite's lock on it, which ends with its process. */
+const LOCK = ".lock";
 /** What a folder may hold and be empty: what an attempt that was killed has left, and what file systems put there. */
-const OF_NOBODY = [PARTIAL, "lost+found"];
+const OF_NOBODY = [PARTIAL, LOCK, "lost+found"];
 /** What an attempt that was killed at its end has moved up already: its database, which is moved last, is still in `.partial`. */
 const MOVED_FIRST = ["blobs", KEY_FILE];
 
@@ -242,21 +245,30 @@ interface Copy {
 /** Has `fill` make the folder `.partial` in `to`, and moves what is in it up; what fails leaves nothing behind. */
 async function fillPlace<T>({ from, to, action }: Copy, fill: (partial: string) => Promise<T>): Promise<T> {
   const path = resolve(to);
-  const partial = join(path, PARTIAL);
-  const found = await stat(path).catch(() => null);
-  const names = found?.isDirectory() === true ? await files(action, () => readdir(path)) : [];
-  const killed = !names.includes(DATABASE) && (await stat(join(partial, DATABASE)).catch(() => null)) !== null;
-  const left = names.filter((name) => name === PARTIAL || (killed && MOVED_FIRST.includes(name)));
-  const others = names.filter((name) => !left.includes(name));
-  if (found !== null && (!found.isDirectory() || others.some((name) => !OF_NOBODY.includes(name)))) {
-    throw new HeddleError("bad-input", `Cannot ${action}: "${path}" exists and is no empty folder; name another`);
-  }
+  const { there } = await lookAtPlace(path, action);
   const place = await realpath(path).catch(() => path);
   if (from !== null && isWithin(await realpath(from), place)) {
     throw new HeddleError("bad-input", `Cannot ${action}: what is to be copied is in "${path}"; name another folder`);
   }
+  await files(action, () => mkdir(path, { recursive: true, mode: 0o700 })); // it will hold the relay's key
+  const release = await lockPlace(path, action);
+  try {
+    return await fillLocked({ path, action }, fill);
+  } finally {
+    await release();
+    if (!there) {
+      await rmdir(path).catch(() => undefined); // it stays where it was filled, or somebody else begins to
+    }
+  }
+}
+
+async function fillLocked<T>(
+  { path, action }: { readonly path: string; readonly action: string },
+  fill: (partial: string) => Promise<T>,
+): Promise<T> {
+  const partial = join(path, PARTIAL);
+  const { left, others } = await lookAtPlace(path, action); // another may have filled it meanwhile
   await files(action, async () => {
-    await mkdir(path, { recursive: true, mode: 0o700 }); // it will hold the relay's key
     await chmod(path, 0o700).catch(() => undefined); // where it was there: some file systems and owners do not allow it
     await removeAll(path, left);
   });
@@ -273,11 +285,8 @@ async function fillPlace<T>({ from, to, action }: Copy, fill: (partial: string) 
     });
   } catch (error) {
     await files(action, async () => {
-      await removeAll(
-        path,
-        (await readdir(path)).filter((name) => !others.includes(name)),
-      );
-      await (found === null ? rmdir(path) : undefined);
+      const made = (await readdir(path)).filter((name) => !others.includes(name));
+      await removeAll(path, made);
     });
     throw error;
   }
@@ -287,6 +296,48 @@ async function fillPlace<T>({ from, to, action }: Copy, fill: (partial: string) 
     await syncOne(dirname(path));
   });
   return filled;
+}
+
+interface FoundPlace {
+  readonly there: boolean;
+  /** Names of what an attempt that was killed has left, where nobody has the lock. */
+  readonly left: readonly string[];
+  readonly others: readonly string[];
+}
+
+/** Throws HeddleError "bad-input" for a folder that holds something. */
+async function lookAtPlace(path: string, action: string): Promise<FoundPlace> {
+  const found = await stat(path).catch(() => null);
+  const names = found?.isDirectory() === true ? await files(action, () => readdir(path)) : [];
+  const cut = await stat(join(path, PARTIAL, DATABASE)).catch(() => null);
+  const killed = !names.includes(DATABASE) && cut !== null;
+  const left = names.filter((name) => name === PARTIAL || (killed && MOVED_FIRST.includes(name)));
+  const others = names.filter((name) => !left.includes(name));
+  if (found !== null && (!found.isDirectory() || others.some((name) => !OF_NOBODY.includes(name)))) {
+    throw new HeddleError("bad-input", `Cannot ${action}: "${path}" exists and is no empty folder; name another`);
+  }
+  return { there: found !== null, left, others };
+}
+
+/** Keeps everyone else from filling the folder until the returned function is called. Throws HeddleError "store" where somebody does. */
+async function lockPlace(path: string, action: string): Promise<() => Promise<void>> {
+  const lock = join(path, LOCK);
+  let database: DatabaseSync | null = null;
+  try {
+    database = new DatabaseSync(lock);
+    database.exec("PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE"); // and no file beside it
+  } catch (error) {
+    database?.close();
+    const why = /database is locked/.test(String(error))
+      ? `another backup or restore is filling "${path}"; wait for its end`
+      : `"${path}" cannot be locked: ${messageIn(error)}`;
+    throw new HeddleError("store", `Cannot ${action}: ${why}`, { cause: error });
+  }
+  const held = database;
+  return async () => {
+    await rm(lock, { force: true }); // while it is held: what lies there later is another's
+    held.close();
+  };
 }
 
 function isWithin(path: string, folder: string): boolean {

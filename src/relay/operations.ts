@@ -98,7 +98,6 @@ export interface RunningParts {
 
 /** The operations of a relay that runs. */
 export function operationsOf({ dir, host, store, charter, handOver }: RunningParts): Operations {
-  let backingUp = false;
   return {
     status: () => {
       const parts = { view: host.view(), operatorView: host.operatorView(), lanes: host.lanes(), store };
@@ -110,17 +109,7 @@ export function operationsOf({ dir, host, store, charter, handOver }: RunningPar
         done(await host.operate(command));
       }
     },
-    backUp: async (to) => {
-      if (backingUp) {
-        throw new HeddleError("bad-input", "Cannot back up: a backup is being made; wait for its end");
-      }
-      backingUp = true;
-      try {
-        return await backUp(store, dir, to);
-      } finally {
-        backingUp = false;
-      }
-    },
+    backUp: (to) => backUp(store, dir, to),
     prune: (options) =>
       host.whileStill((durable, entries) => pruneBlobs(store, { charter, durable, entries, ...options })),
     close: async () => undefined,

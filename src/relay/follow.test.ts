@@ -91,7 +91,7 @@ test("follow() serves the run from the ledger once a leader is heard, and reads 
   await world.beat(BEAT, () => world.runs.length === 1);
   const run = world.runs[0] as FollowedRun;
   expect(run.view()).toMatchObject({ phase: "training", connected: 3, round: 7, parameters: 100 });
-  expect([run.head().digest, run.leader()]).toEqual([HEAD.digest, "process 1 on a"]);
+  expect([run.head().digest, run.leader()]).toEqual([HEAD.digest, { epoch: 1, name: "process 1 on a" }]);
   expect(run.operatorView().paused).toBe(false);
   await world.journal.append([{ type: "paused" }], 2);
   await world.beat({ ...BEAT, version: 1 }, () => run.operatorView().paused);
@@ -207,7 +207,7 @@ test("a new leader ends the links of the one before; a deposed one is not heard 
   await vi.waitUntil(() => heard.length >= 3); // the end of the first link, and the second
   await world.beat({ ...BEAT, connected: 99 }, () => true);
   await world.beat({ ...BEAT, epoch: 2, leader: "process 3 on c", connected: 4 }, () => run.view().connected === 4);
-  expect([run.leader(), after.reasons()]).toEqual(["process 3 on c", []]);
+  expect([run.leader(), after.reasons()]).toEqual([{ epoch: 2, name: "process 3 on c" }, []]);
 });
 
 test("a beat of an epoch that the ledger does not know is nobody's, and leaves the leader heard", async () => {
@@ -220,7 +220,7 @@ test("a beat of an epoch that the ledger does not know is nobody's, and leaves t
   const read = vi.spyOn(world.store.log, "length");
   await world.beat({ ...BEAT, epoch: 2 ** 50, leader: "nobody" }, () => read.mock.calls.length > 0);
   await world.beat({ ...BEAT, connected: 4 }, () => run.view().connected === 4);
-  expect([run.leader(), link.reasons(), world.failures]).toEqual([BEAT.leader, [], []]);
+  expect([run.leader().name, link.reasons(), world.failures]).toEqual([BEAT.leader, [], []]);
 });
 
 test("a beat before a run has begun is nobody's", async () => {

@@ -44,8 +44,8 @@ export interface FollowOptions {
 
 export interface FollowedRun extends Source {
   readonly charter: Charter;
-  /** Names the leader's process to people. */
-  leader(): string;
+  /** Who was heard last, and what names its process to people. */
+  leader(): { readonly epoch: number; readonly name: string };
   head(): VersionInfo;
   operatorView(): OperatorView;
 }
@@ -269,7 +269,10 @@ class Followed {
       countDownload: (bytes) => {
         this.#served += bytes;
       },
-      leader: () => this.#beat?.leader ?? "nobody",
+      leader: () => {
+        const { epoch, leader } = this.#beat as Beat;
+        return { epoch, name: leader };
+      },
       head: () => ledger.durable().head,
       operatorView: () => operatorViewOf(state()),
     };

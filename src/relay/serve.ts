@@ -217,8 +217,11 @@ export class Relay {
     const operations = operationsOf({ dir: config.dir, host, store, charter, handOver });
     this.#standing = { type: "serving", host, store, operations };
     if (among !== null) {
-      closers.add(await answerOperators(among.bus, () => operations));
-      log.say("leading", { epoch: among.lease.epoch }, "This relay leads the run now.");
+      const { bus, lease } = among;
+      const onFailure = (why: string): void =>
+        log.warn("operator", { error: why }, `An operator got no answer: ${why}`);
+      closers.add(await answerOperators({ bus, epoch: lease.epoch, key, operations: () => operations, onFailure }));
+      log.say("leading", { epoch: lease.epoch }, "This relay leads the run now.");
     }
     await this.#serveFrom(store, leading, leading.kept);
   }

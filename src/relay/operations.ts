@@ -21,7 +21,7 @@ import type { Charter } from "../protocol/charter.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
 import { DATABASE } from "../store/locked.ts";
-import { entriesOf, type Store } from "../store/store.ts";
+import { CUT_OFF_MS, entriesOf, type Store } from "../store/store.ts";
 import { backUp, type BackupReport } from "./backup.ts";
 import { KEY_FILE, type PlacedStore } from "./place.ts";
 import { pruneBlobs, type PruneOptions, type PruneReport } from "./prune.ts";
@@ -110,8 +110,12 @@ export function operationsOf({ dir, host, store, charter, handOver }: RunningPar
       }
     },
     backUp: (to) => backUp(store, dir, to),
-    prune: (options) =>
-      host.whileStill((durable, entries) => pruneBlobs(store, { charter, durable, entries, ...options })),
+    prune: async (options) => {
+      const facts = { charter, ...options };
+      const pruned = await host.whileStill((durable, entries) => pruneBlobs(store, { ...facts, durable, entries }));
+      // The run goes on meanwhile: what is cut off for an hour is nobody's, and there may be much to look through.
+      return { ...pruned, cutOff: options.dryRun ? 0 : ((await store.sweep?.(CUT_OFF_MS)) ?? 0) };
+    },
     close: async () => undefined,
   };
 }
@@ -153,7 +157,8 @@ export async function operationsAtRest(dir: string): Promise<Operations> {
     backUp: (to) => backUp(store, dir, to),
     prune: async (options) => {
       const { charter, durable, journal } = await open();
-      return pruneBlobs(store, { charter, durable, entries: journal.length(), ...options });
+      const pruned = await pruneBlobs(store, { charter, durable, entries: journal.length(), ...options });
+      return { ...pruned, cutOff: 0 }; // opening a folder's store has swept it
     },
     close: () => store.close(),
   };

@@ -6,7 +6,7 @@ import { HeddleError } from "../base/assert.ts";
 import type { Digest } from "../base/bytes.ts";
 import { blobsOf, CHECKPOINTS_KEPT, type DurableState } from "../coordinator/state.ts";
 import type { Charter } from "../protocol/charter.ts";
-import { CUT_OFF_MS, deleteBlobs, type Store } from "../store/store.ts";
+import { deleteBlobs, type Store } from "../store/store.ts";
 import { listDatasets } from "./data.ts";
 
 /** The blobs of the run's state with so many checkpoints, its charter and data, and of the data sets that runs could choose. */
@@ -29,6 +29,11 @@ export function isCheckpoints(value: unknown): value is number {
   return typeof value === "number" && Number.isInteger(value) && value >= 1 && value <= CHECKPOINTS_KEPT;
 }
 
+export interface PruneReport extends PrunedBlobs {
+  /** Writes that were cut off, what was left of which has been deleted. */
+  readonly cutOff: number;
+}
+
 interface PruneFacts extends PruneOptions {
   readonly charter: Charter;
   readonly durable: DurableState;
@@ -36,13 +41,11 @@ interface PruneFacts extends PruneOptions {
   readonly entries: number;
 }
 
-export interface PruneReport {
+export interface PrunedBlobs {
   readonly kept: number;
   readonly superfluous: number;
   /** Of the superfluous ones. */
   readonly bytes: number;
-  /** Writes that were cut off, what was left of which has been deleted. */
-  readonly cutOff: number;
   readonly deleted: boolean;
 }
 
@@ -50,7 +53,7 @@ export interface PruneReport {
  * Finds what nothing reaches and deletes it, unless `dryRun`. The caller sees to it that nothing is on its way into the store. Throws
  * HeddleError "store" where another relay writes there: before it stores anything its ledger has grown.
  */
-export async function pruneBlobs(store: Store, { dryRun, entries, ...facts }: PruneFacts): Promise<PruneReport> {
+export async function pruneBlobs(store: Store, { dryRun, entries, ...facts }: PruneFacts): Promise<PrunedBlobs> {
   const reachable = await reachableBlobs(store, facts);
   const all = await store.blobs.list();
   const superfluous = all.filter((digest) => !reachable.has(digest));
@@ -61,10 +64,8 @@ export async function pruneBlobs(store: Store, { dryRun, entries, ...facts }: Pr
   if ((await store.log.length()) !== entries) {
     throw new HeddleError("store", "Cannot prune: another relay leads the run by now; nothing was deleted");
   }
-  let cutOff = 0;
   if (!dryRun) {
     await deleteBlobs(store.blobs, superfluous);
-    cutOff = (await store.sweep?.(CUT_OFF_MS)) ?? 0;
   }
-  return { kept: all.length - superfluous.length, superfluous: superfluous.length, bytes, cutOff, deleted: !dryRun };
+  return { kept: all.length - superfluous.length, superfluous: superfluous.length, bytes, deleted: !dryRun };
 }

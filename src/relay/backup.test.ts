@@ -1,14 +1,25 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { digestOf } from "../base/bytes.ts";
+import { digestOf, textBytes, type Digest } from "../base/bytes.ts";
+import { entries, started } from "../coordinator/ledger.fixture.ts";
+import { loadDeviceKey } from "../net/device-key-node.ts";
 import { encodeCharter } from "../protocol/charter-codec.ts";
 import { exampleCharter } from "../protocol/examples.ts";
 import { openEmbeddedStore } from "../store/embedded.ts";
 import { closeLease } from "../store/lease.ts";
-import { createMemoryStore } from "../store/memory.ts";
-import { backUp, restore } from "./backup.ts";
+import { createMemoryDisk, createMemoryStore } from "../store/memory.ts";
+import { backUp, restore, restoreInto } from "./backup.ts";
 import { KEY_FILE, LEADER_KEY, type PlacedStore } from "./place.ts";
 
 let folder: string;
@@ -97,4 +108,53 @@ test("backUp() copies no store that is being filled, and none that has lost its 
   await closeLease(store.keys, LEADER_KEY, digestOf(Uint8Array.of(2)));
   await expect(backUp(store, folder, to)).rejects.toThrow(/^Cannot back up: the restore of a backup, whose last /);
   expect(readdirSync(folder)).toEqual([]);
+});
+
+/** A run in a folder that has just begun, with a large blob that it does not know; what it needs is `head` and three blobs more. */
+async function begun(dir: string) {
+  const store = await openEmbeddedStore(dir);
+  const key = await loadDeviceKey(join(dir, KEY_FILE));
+  const shard = { digest: await store.blobs.put(textBytes("Call me Ishmael.")), bytes: 16 };
+  const set = { ...exampleCharter.evaluation, shards: [shard] };
+  const charter = encodeCharter({ ...exampleCharter, train: [set], evaluation: set });
+  await store.keys.set("charter", charter);
+  const run = await store.blobs.put(charter);
+  const head = await store.blobs.put(new Uint8Array(70_000));
+  const stray = await store.blobs.put(new Uint8Array(80_000));
+  const event = { ...started, relay: key.publicKey, run, head: { ...started.head, digest: head } };
+  await store.log.append(0, await entries([event], key));
+  const pathOf = (digest: Digest, at = dir): string => join(at, "blobs", digest.slice(0, 2), digest);
+  return { store, head, stray, pathOf };
+}
+
+test("backUp() leaves out what is damaged and not needed, and says how much; it needs the rest whole", async () => {
+  const [dir, to] = [join(folder, "relay"), join(folder, "backup")];
+  const { store, head, stray, pathOf } = await begun(dir);
+  writeFileSync(pathOf(stray), "");
+  expect(await backUp(store, dir, to)).toMatchObject({ blobs: 3, damaged: 1 });
+  expect([existsSync(pathOf(head, to)), existsSync(pathOf(stray, to))]).toEqual([true, false]);
+  expect(readdirSync(to).sort()).toEqual(["blobs", "heddle.sqlite", KEY_FILE]);
+  expect(await restore(to, join(folder, "restored"))).toMatchObject({ blobs: 3, damaged: 0 });
+  writeFileSync(pathOf(head), "");
+  await expect(backUp(store, dir, join(folder, "other"))).rejects.toMatchObject({
+    code: "integrity",
+    message: `Cannot back up: blob ${head}, which the run needs, is missing or damaged`,
+  });
+  expect(existsSync(join(folder, "other"))).toBe(false);
+  await store.close();
+});
+
+test("restoreInto() says that it was done before only where what was restored is still whole", async () => {
+  const [dir, from] = [join(folder, "relay"), join(folder, "backup")];
+  const { store, head } = await begun(dir);
+  await backUp(store, dir, from);
+  await store.close();
+  const disk = createMemoryDisk();
+  const again = () => restoreInto(from, { open: async () => createMemoryStore({ disk }), shown: "there" });
+  expect(await again()).toMatchObject({ blobs: 3, already: false });
+  expect(await again()).toMatchObject({ blobs: 3, already: true });
+  disk.blobs.set(head, Uint8Array.of(1));
+  await expect(again()).rejects.toMatchObject({ code: "integrity" });
+  disk.blobs.delete(head);
+  await expect(again()).rejects.toMatchObject({ code: "integrity" });
 });

@@ -24,12 +24,13 @@ import { DatabaseSync } from "node:sqlite";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import { digestOf, equalBytes, type Digest } from "../base/bytes.ts";
 import { checkLedger, type CheckedLedger } from "../coordinator/check.ts";
+import { CHECKPOINTS_KEPT, type DurableState } from "../coordinator/state.ts";
 import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { openEmbeddedCopy, openEmbeddedStore } from "../store/embedded.ts";
 import { closeLease, lookAtLease, openLease } from "../store/lease.ts";
 import { DATABASE, PROCESS_FILE } from "../store/locked.ts";
-import { entriesOf, type Store } from "../store/store.ts";
+import { deleteBlobs, entriesOf, getWhole, type Store } from "../store/store.ts";
 import { copyRun, type CopiedRun } from "./copy.ts";
 import { KEY_FILE, LEADER_KEY, type PlacedStore } from "./place.ts";
 import { reachableBlobs } from "./prune.ts";
@@ -64,12 +65,15 @@ export async function backUp(store: PlacedStore, dir: string, to: string): Promi
     }));
   }
   return fillPlace({ from: dir, to, action: "back up" }, async (partial) => {
-    const copied = await backup(partial);
+    const { damaged, ...copied } = await backup(partial);
     await files("back up", async () => {
       await copyFile(join(dir, KEY_FILE), join(partial, KEY_FILE));
       await chmod(join(partial, KEY_FILE), 0o600);
     });
-    return { to: resolve(to), damaged: 0, ...copied };
+    if (damaged.length > 0) {
+      await settle(partial, { action: "back up", damaged });
+    }
+    return { to: resolve(to), ...copied, damaged: damaged.length };
   });
 }
 
@@ -101,6 +105,7 @@ async function copyInto(partial: string, from: Store): Promise<Omit<CopiedRun, "
 
 export interface RestoreReport {
   readonly ledger: CheckedLedger;
+  /** Whole ones that the run knows. */
   readonly blobs: number;
   /** Blobs of older versions that are not whole, and were left out. */
   readonly damaged: number;
@@ -123,12 +128,8 @@ export async function restore(from: string, to: string): Promise<RestoreReport> 
       await chmod(join(partial, KEY_FILE), 0o600);
       await cp(join(from, "blobs"), join(partial, "blobs"), { recursive: true });
     });
-    const store = await openEmbeddedStore(partial);
-    try {
-      return await checkCopy(store, partial);
-    } finally {
-      await store.close();
-    }
+    const { ledger, blobs, damaged } = await settle(partial, { action: "restore", damaged: [] });
+    return { ledger, blobs, damaged: damaged.length, already: false };
   });
 }
 
@@ -148,20 +149,22 @@ export async function restoreInto(from: string, { open: openTarget, shown }: Res
   await checkBackup(from);
   const copy = await openEmbeddedCopy(from);
   try {
-    const report = await checkCopy(copy, from);
-    const { digest: filledTo, durable } = report.ledger;
+    const { ledger, blobs, damaged } = await checkCopy(copy, { dir: from, action: "restore" });
+    const report = { ledger, blobs, damaged: damaged.length };
+    const { digest: filledTo, durable } = ledger;
     const key = await files("restore", () => readFile(join(from, KEY_FILE)));
     const target = await openTarget();
     try {
       if (!(await reserve(target, { shown, filledTo }))) {
+        await checkBlobs(target, { durable, action: "restore" }); // which may have been lost since
         return { ...report, already: true };
       }
       await target.keys.set(KEY_FILE, new Uint8Array(key));
-      const { damaged } = await copyRun(copy, target);
+      await copyRun(copy, target);
       if (!(await openLease(target.keys, LEADER_KEY, { filledTo, epoch: durable.epoch }))) {
         throw new HeddleError("store", `Cannot restore: somebody else has restored into "${shown}" meanwhile`);
       }
-      return { ...report, damaged };
+      return { ...report, already: false };
     } finally {
       await target.close();
     }
@@ -218,20 +221,66 @@ async function checkBackup(from: string): Promise<void> {
   }
 }
 
-async function checkCopy(store: Store, dir: string): Promise<RestoreReport> {
+interface Checked {
+  readonly ledger: CheckedLedger;
+  /** Whole ones that the run knows. */
+  readonly blobs: number;
+  /** Of older versions: the run goes on without them. */
+  readonly damaged: readonly Digest[];
+}
+
+/** Checks the copy in `dir`, and deletes there what is `damaged` and what it finds to be. Throws HeddleError "integrity" as `checkCopy` does. */
+async function settle(
+  dir: string,
+  { action, damaged }: { readonly action: string; readonly damaged: readonly Digest[] },
+): Promise<Checked> {
+  const store = await openEmbeddedStore(dir);
+  try {
+    const checked = await checkCopy(store, { dir, action });
+    await deleteBlobs(store.blobs, [...damaged, ...checked.damaged]);
+    return checked;
+  } finally {
+    await store.close();
+    await files(action, () => rm(join(dir, PROCESS_FILE), { force: true }));
+  }
+}
+
+async function checkCopy(
+  store: Store,
+  { dir, action }: { readonly dir: string; readonly action: string },
+): Promise<Checked> {
   const ledger = await checkLedger(entriesOf(store.log), verifySignature);
   const key = await loadDeviceKey(join(dir, KEY_FILE));
   if (!equalBytes(key.publicKey, ledger.durable.relay)) {
-    throw new HeddleError("integrity", "Cannot restore: the backup's key is not the one that signed its ledger");
+    throw new HeddleError("integrity", `Cannot ${action}: the backup's key is not the one that signed its ledger`);
   }
+  return { ledger, ...(await checkBlobs(store, { durable: ledger.durable, action })) };
+}
+
+/** Reads every blob that the run keeps. Throws HeddleError "integrity" where one that it needs is missing or damaged. */
+async function checkBlobs(
+  store: Store,
+  { durable, action }: { readonly durable: DurableState; readonly action: string },
+): Promise<Omit<Checked, "ledger">> {
   const charter = await readCharter(store);
-  const needed = await reachableBlobs(store, { charter, durable: ledger.durable, checkpoints: 1 });
-  for (const digest of needed) {
-    if ((await store.blobs.get(digest)) === undefined) {
-      throw new HeddleError("integrity", `Cannot restore: blob ${digest} is missing from the backup`);
+  const needed = await reachableBlobs(store, { charter, durable, checkpoints: 1 });
+  const damaged: Digest[] = [];
+  let blobs = 0;
+  for (const digest of await reachableBlobs(store, { charter, durable, checkpoints: CHECKPOINTS_KEPT })) {
+    const found = await getWhole(store.blobs, digest);
+    if (needed.has(digest) && (found === undefined || found === "damaged")) {
+      throw new HeddleError(
+        "integrity",
+        `Cannot ${action}: blob ${digest}, which the run needs, is missing or damaged`,
+      );
+    }
+    if (found === "damaged") {
+      damaged.push(digest);
+    } else {
+      blobs += found === undefined ? 0 : 1;
     }
   }
-  return { ledger, blobs: needed.size, damaged: 0, already: false };
+  return { blobs, damaged };
 }
 
 interface Copy {

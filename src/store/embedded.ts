@@ -9,7 +9,7 @@ import { backup, DatabaseSync } from "node:sqlite";
 import { setImmediate, setTimeout } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { HeddleError, messageIn } from "../base/assert.ts";
-import { equalBytes, type Bytes } from "../base/bytes.ts";
+import { equalBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { fileBlobs, type FileBlobs } from "./blob-files.ts";
 import { rowBlobs } from "./blob-rows.ts";
 import { embeddedBlobs } from "./embedded-blobs.ts";
@@ -20,6 +20,7 @@ import {
   checkKey,
   checkPosition,
   checkValue,
+  getWhole,
   type Blobs,
   type Keys,
   type Log,
@@ -33,10 +34,17 @@ export interface EmbeddedOptions {
 export interface EmbeddedStore extends Store {
   /**
    * Copies the store as it is at one moment into the folder `to`, which must not exist yet, while reads and writes go on: a
-   * folder that can be opened like this one. Every blob is checked on the way. Rejects with HeddleError "integrity" for a
-   * damaged blob, "store" when something cannot be read or written or the store is closed meanwhile.
+   * folder that can be opened like this one. Every blob is checked on the way; what is `damaged` may be in the copy as it is, or
+   * missing there. Rejects with HeddleError "store" when something cannot be read or written or the store is closed meanwhile.
    */
-  backup(to: string): Promise<{ readonly blobs: number; readonly bytes: number }>;
+  backup(to: string): Promise<StoreCopy>;
+}
+
+export interface StoreCopy {
+  /** Whole ones. */
+  readonly blobs: number;
+  readonly bytes: number;
+  readonly damaged: readonly Digest[];
 }
 
 /**
@@ -114,7 +122,7 @@ interface OpenParts {
 async function copyStore(
   { database, gate, rows, files, hold, blobBytesMax }: OpenParts,
   to: string,
-): Promise<{ readonly blobs: number; readonly bytes: number }> {
+): Promise<StoreCopy> {
   const release = hold();
   try {
     const small = await rows.list();
@@ -128,28 +136,29 @@ async function copyStore(
     });
     await copy.prepare();
     let [copied, bytes] = [0, 0];
-    const count = (blob: Bytes): void => {
-      copied += 1;
-      bytes += blob.length;
-    };
+    const damaged: Digest[] = [];
     // What is not there any more was being deleted when this began, so nothing knows it.
-    for (const [i, digest] of small.entries()) {
-      const blob = await rows.get(digest);
-      if (blob !== undefined) {
-        count(blob);
+    const wholeOf = async (digest: Digest, blobs: Blobs): Promise<Bytes | undefined> => {
+      const blob = await getWhole(blobs, digest);
+      if (blob === "damaged") {
+        damaged.push(digest);
+        return undefined;
       }
+      copied += blob === undefined ? 0 : 1;
+      bytes += blob?.length ?? 0;
+      return blob;
+    };
+    for (const [i, digest] of small.entries()) {
+      await wholeOf(digest, rows);
       if (i % ROWS_AT_A_TIME === 0) {
         await setImmediate();
       }
     }
     for (const digest of await files.list()) {
-      const blob = await files.get(digest);
-      if (blob !== undefined) {
-        await copy.put(blob);
-        count(blob);
-      }
+      const blob = await wholeOf(digest, files);
+      await (blob === undefined ? undefined : copy.put(blob, digest));
     }
-    return { blobs: copied, bytes };
+    return { blobs: copied, bytes, damaged };
   } finally {
     await release();
   }

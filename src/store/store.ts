@@ -74,6 +74,18 @@ export async function deleteBlobs(blobs: Pick<Blobs, "delete">, digests: readonl
   }
 }
 
+/** The bytes; undefined when absent. */
+export async function getWhole(blobs: Pick<Blobs, "get">, digest: Digest): Promise<Bytes | undefined | "damaged"> {
+  try {
+    return await blobs.get(digest);
+  } catch (error) {
+    if (error instanceof HeddleError && error.code === "integrity") {
+      return "damaged";
+    }
+    throw error;
+  }
+}
+
 /** The entries of a log from position `begin` on, as many as there are when it is begun. */
 export async function* entriesOf(log: Log, begin = 0): AsyncGenerator<Bytes> {
   const length = await log.length();

@@ -5,7 +5,8 @@
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
-import { openEmbeddedStore } from "../../src/store/embedded.ts";
+import { followJournal } from "../../src/coordinator/journal.ts";
+import { openEmbeddedCopy, openEmbeddedStore } from "../../src/store/embedded.ts";
 import { adminOf, isVersion, startRelay, temporaryFolder, type RunningRelay } from "./processes.ts";
 
 const running = new Set<RunningRelay>();
@@ -84,16 +85,24 @@ test("a backup is restored whole or not at all, and the run goes on from it", as
   expect((await admin("restore", folder.path)).text).toBe(`Cannot restore: there is no backup in "${folder.path}"`);
   const live = join(folder.path, "relay"); // killed, so with SQLite's log beside it
   expect((await admin("restore", live)).text).toContain("is a relay's own folder");
-  const blobs = readdirSync(join(backup, "blobs"), { recursive: true, withFileTypes: true }).filter((one) =>
-    one.isFile(),
-  );
-  const [blob] = blobs.map((one) => join(one.parentPath, one.name));
-  const whole = readFileSync(blob ?? "");
-  writeFileSync(blob ?? "", whole.subarray(1));
-  expect((await admin("restore", backup)).text).toMatch(/^Cannot read blob .*: the stored bytes have another digest$/);
+  const copy = await openEmbeddedCopy(backup);
+  const durable = (await followJournal(copy.log)).durable();
+  await copy.close();
+  const pathOf = (digest: string): string => join(backup, "blobs", digest.slice(0, 2), digest);
+  const [older, needed] = [durable.heads.at(-2), durable.heads.at(-1)].map((head) => pathOf(head?.digest ?? "")) as [
+    string,
+    string,
+  ];
+  const whole = readFileSync(needed);
+  writeFileSync(needed, whole.subarray(1));
+  expect((await admin("restore", backup)).text).toMatch(/^Cannot restore: blob .*, which the run needs, is missing or/);
   expect(readdirSync(other.path)).toEqual([]);
-  writeFileSync(blob ?? "", whole);
-  expect((await admin("restore", backup)).text).toMatch(/^Restored \d+ ledger entries and \d+ blobs into /);
+  writeFileSync(needed, whole);
+  writeFileSync(older, "");
+  expect((await admin("restore", backup)).text).toMatch(
+    /^Restored \d+ ledger entries and \d+ blobs into .*\nLeft out, since they are damaged and .*: 1 blobs of older/,
+  );
+  expect(existsSync(older.replace(backup, join(other.path, "relay")))).toBe(false);
   expect((await admin("restore", backup)).text).toContain("exists and is no empty folder");
   const key = readFileSync(join(backup, "relay.key"));
   expect(readFileSync(join(other.path, "relay/relay.key"))).toEqual(key);

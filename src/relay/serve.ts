@@ -269,6 +269,10 @@ export class Relay {
   #fail(error: unknown): void {
     const { log, stop } = this.#options;
     const why = messageIn(error);
+    if (this.#ending.aborted) {
+      log.debug(`While the relay ends: ${why}`); // as a lead that it was still taking says when the store is closed
+      return;
+    }
     log.fail("failing", { error: why }, `The relay cannot go on: ${why}`);
     stop({ reason: "the relay cannot go on", code: exitCodeOf(error) });
   }

@@ -1,9 +1,11 @@
 import { expect, test } from "vitest";
 import { digestOf, type Bytes, type ContributionId } from "../base/bytes.ts";
+import { createPair, deviceKeyOf } from "../net/device-key.ts";
 import { verifyChain } from "../protocol/chain.ts";
 import { countingBytes } from "../protocol/examples.ts";
 import { createMemoryDisk, createMemoryStore } from "../store/memory.ts";
 import type { Log } from "../store/store.ts";
+import { entries, EVENTS, key, started } from "./ledger.fixture.ts";
 import { followJournal, openJournal, type Fold } from "./journal.ts";
 import { TestClock } from "./rehearsal.fixture.ts";
 import { GOOD, Stage } from "./stage.fixture.ts";
@@ -144,4 +146,24 @@ test("openJournal() reads what a leader of before still writes once, and not the
   const { journal, durable } = await openJournal({ log: racing, key, epoch: 2, known, clock: new TestClock() });
   expect([count(), durable?.epoch, durable?.paused, journal.length()]).toEqual([5, 2, true, entries.length + 5]);
   await expect(before.journal.append([{ type: "resumed" }], 9)).rejects.toMatchObject({ code: "store" });
+});
+
+test("followJournal() does not go on with another run or another relay's that came in the place of its own", async () => {
+  const disk = createMemoryDisk();
+  disk.entries.push(...(await entries(EVENTS)));
+  const follower = await followJournal(createMemoryStore({ disk }).log);
+  const durable = follower.durable();
+  const other = await deviceKeyOf(await createPair(false));
+  for (const [event, relay] of [
+    [{ ...started, run: digestOf(countingBytes(3)) }, key],
+    [{ ...started, relay: other.publicKey }, other],
+  ] as const) {
+    disk.entries.splice(0, disk.entries.length, ...(await entries([event], relay)));
+    await expect(follower.catchUp()).rejects.toMatchObject({ code: "integrity" });
+    expect(follower.durable()).toBe(durable);
+  }
+  const shorter = await entries(EVENTS.slice(0, -1)); // of the same run: what was told and never stored
+  disk.entries.splice(0, disk.entries.length, ...shorter);
+  await follower.catchUp();
+  expect([durable.paused, follower.durable().paused]).toEqual([true, false]);
 });

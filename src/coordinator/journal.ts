@@ -136,8 +136,6 @@ export interface Follower {
   fold(): Fold;
   /** The fold's state. */
   durable(): DurableState;
-  /** Entries taken in. */
-  length(): number;
   /**
    * Takes in, and returns, the entries that come next, as somebody else has read them: all, or none where it throws. Not while
    * `catchUp` is under way.
@@ -145,7 +143,7 @@ export interface Follower {
   take(entries: readonly Bytes[]): readonly SignedEntry[];
   /**
    * Reads what was appended since, and returns it; reads all again where the log has other entries than were taken. Rejects with
-   * HeddleError "integrity" when its chain is broken, "store" when it is empty. Calls must not overlap.
+   * HeddleError "integrity" when its chain is broken or it is another run's, "store" when it is empty. Calls must not overlap.
    */
   catchUp(): Promise<readonly SignedEntry[]>;
 }
@@ -166,6 +164,9 @@ export async function followJournal(log: Log): Promise<Follower> {
     if (read.durable === null) {
       throw new HeddleError("store", "Cannot follow the ledger: no run has begun");
     }
+    if (fold.durable !== null && !isSameRun(fold.durable, read.durable)) {
+      throw new HeddleError("integrity", "Cannot follow the ledger: another run or relay's is in its place");
+    }
     fold = read;
     return news;
   };
@@ -173,7 +174,6 @@ export async function followJournal(log: Log): Promise<Follower> {
   return {
     fold: () => fold,
     durable: () => present(fold.durable, "the ledger's start"),
-    length: () => fold.chain.length,
     take: (entries) => {
       let taken = fold;
       const news = entries.map((bytes) => {
@@ -186,6 +186,10 @@ export async function followJournal(log: Log): Promise<Follower> {
     },
     catchUp,
   };
+}
+
+function isSameRun(a: DurableState, b: DurableState): boolean {
+  return a.run === b.run && equalBytes(a.relay, b.relay);
 }
 
 class Writer {

@@ -28,6 +28,15 @@ describe("createBuckets()", () => {
     expect(buckets.take("b", 0)).toBe(0);
   });
 
+  test("has what was taken without a token paid by whoever asks next", () => {
+    const buckets = createBuckets(rate, 10);
+    buckets.owe("a", 5, 0); // two more than there are
+    expect(buckets.take("a", 0)).toBe(1_500);
+    expect(buckets.take("a", 1_499)).toBeGreaterThan(0);
+    expect(buckets.take("a", 1_500)).toBe(0);
+    expect(buckets.take("b", 0)).toBe(0);
+  });
+
   test("holds at most so many, and forgets no key that still has to wait", () => {
     const buckets = createBuckets(rate, 10);
     for (let i = 0; i < 4; i += 1) {

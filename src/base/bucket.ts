@@ -41,6 +41,8 @@ export function takeToken(bucket: Bucket, rate: Rate, nowMs: number): number {
 export interface Buckets {
   /** As `takeToken`, from the bucket of `key`. */
   take(key: string, nowMs: number): number;
+  /** Takes so many tokens for what is done already: those that are not there are owed, and whoever asks next waits for them, too. */
+  owe(key: string, tokens: number, nowMs: number): void;
   /** Buckets in memory. */
   readonly size: number;
 }
@@ -75,6 +77,12 @@ export function createBuckets(rate: Rate, bucketsMax: number): Buckets {
   };
   return {
     take: (key, nowMs) => takeToken(bucketOf(key, nowMs), rate, nowMs),
+    owe: (key, tokens, nowMs) => {
+      const bucket = bucketOf(key, nowMs);
+      refill(bucket, rate, nowMs);
+      bucket.tokens -= tokens;
+      bucket.promisedMs = Math.max(bucket.promisedMs, nowMs - (1_000 * Math.min(0, bucket.tokens)) / rate.perS);
+    },
     get size() {
       return buckets.size;
     },

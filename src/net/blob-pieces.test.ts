@@ -3,7 +3,7 @@ import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import { createDeferred } from "../base/deferred.ts";
 import { PIECE_BYTES } from "../protocol/limits.ts";
 import { DIGEST_BYTES, digestPieces } from "../protocol/pieces.ts";
-import { BlobPieces, READING_MAX } from "./blob-pieces.ts";
+import { BlobPieces, FAILED_MS, READING_MAX } from "./blob-pieces.ts";
 
 const blob: Bytes = Uint8Array.from({ length: 4 * PIECE_BYTES + 7 }, (_, i) => i % 251);
 const name = (number: number): Digest => digestOf(Uint8Array.of(number));
@@ -31,7 +31,7 @@ test("BlobPieces.of() reads a blob once, however many ask, and then no more", as
 
 test("BlobPieces.of() keeps as many as there is room for, those asked for last", async () => {
   const { blobs, reads } = counted();
-  const pieces = new BlobPieces(blobs, 2 * 5 * DIGEST_BYTES);
+  const pieces = new BlobPieces(blobs, { keptBytesMax: 2 * 5 * DIGEST_BYTES });
   for (const number of [1, 2, 1, 3, 1]) {
     await pieces.of(name(number), blob.length);
   }
@@ -52,11 +52,30 @@ test("BlobPieces.of() reads one blob at a time, and refuses when too many wait",
   expect(reads()).toBe(READING_MAX * 5);
 });
 
-test("BlobPieces.of() keeps nothing of a blob that is gone, or cannot be read", async () => {
+test("BlobPieces.of() does not read a blob that is gone, or cannot be read, again for some seconds", async () => {
   const answers = [async () => undefined, () => Promise.reject(new Error("The disk failed"))];
-  const { blobs } = counted((start, end) => (answers.shift() ?? (async () => blob.slice(start, end)))());
+  const { blobs, reads } = counted((start, end) => (answers.shift() ?? (async () => blob.slice(start, end)))());
+  let nowMs = 0;
+  const pieces = new BlobPieces(blobs, { nowMs: () => nowMs });
+  const ask = () => pieces.of(name(1), blob.length);
+  await expect(ask()).resolves.toBe(undefined);
+  nowMs += FAILED_MS - 1;
+  await expect(ask()).resolves.toBe(undefined);
+  expect(reads()).toBe(1);
+  nowMs += 1;
+  await expect(ask()).rejects.toThrow("The disk failed");
+  await expect(ask()).rejects.toThrow("The disk failed");
+  expect(reads()).toBe(2);
+  nowMs += FAILED_MS;
+  await expect(ask()).resolves.toEqual(digestPieces(blob, 5));
+});
+
+test("BlobPieces.of() tells whoever has a blob read, and nobody who waits beside it or finds it kept", async () => {
+  const { blobs } = counted();
   const pieces = new BlobPieces(blobs);
-  await expect(pieces.of(name(1), blob.length)).resolves.toBe(undefined);
-  await expect(pieces.of(name(1), blob.length)).rejects.toThrow("The disk failed");
-  await expect(pieces.of(name(1), blob.length)).resolves.toEqual(digestPieces(blob, 5));
+  const told: string[] = [];
+  const ask = (who: string) => pieces.of(name(1), blob.length, () => told.push(who));
+  await Promise.all([ask("first"), ask("second")]);
+  await ask("third");
+  expect(told).toEqual(["first"]);
 });

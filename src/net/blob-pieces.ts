@@ -1,6 +1,7 @@
 /**
  * The SHA-256 of each piece (`protocol/pieces.ts`) of the large blobs that a relay serves, so that whoever gets a wrong byte asks for one
- * piece again. A blob is read for it when somebody asks first, one blob at a time; what came of it is kept in memory while there is room.
+ * piece again. A blob is read for it when somebody asks first, one blob at a time; what came of it is kept in memory while there is room,
+ * and that it could not be read for some seconds.
  */
 import { HeddleError } from "../base/assert.ts";
 import { fromHex, type Bytes, type Digest } from "../base/bytes.ts";
@@ -13,41 +14,76 @@ import type { Blobs } from "../store/store.ts";
 const KEPT_BYTES_MAX = 8 * 1_048_576;
 /** Blobs that are read, or wait for it, at a time. */
 export const READING_MAX = 64;
+/** A blob that could not be read is not read again for so long. */
+export const FAILED_MS = 10_000;
+
+export interface BlobPiecesOptions {
+  readonly keptBytesMax?: number;
+  readonly nowMs?: () => number;
+}
+
+type Reading = Promise<Bytes | undefined>;
 
 /** A class because it holds memory. */
 export class BlobPieces {
   readonly #blobs: Pick<Blobs, "slice">;
   readonly #keptBytesMax: number;
+  readonly #nowMs: () => number;
   readonly #inTurn = createTurn();
-  readonly #reading = new Map<Digest, Promise<Bytes | undefined>>();
+  readonly #reading = new Map<Digest, Reading>();
   /** Least recently asked for first. */
   readonly #kept = new Map<Digest, Bytes>();
   #keptBytes = 0;
+  /** What came of blobs that could not be read, for FAILED_MS. */
+  readonly #failed = new Map<Digest, { readonly reading: Reading; readonly untilMs: number }>();
 
-  constructor(blobs: Pick<Blobs, "slice">, keptBytesMax = KEPT_BYTES_MAX) {
+  constructor(
+    blobs: Pick<Blobs, "slice">,
+    { keptBytesMax = KEPT_BYTES_MAX, nowMs = () => performance.now() }: BlobPiecesOptions = {},
+  ) {
     this.#blobs = blobs;
     this.#keptBytesMax = keptBytesMax;
+    this.#nowMs = nowMs;
   }
 
   /**
-   * The digests of the pieces of the blob `digest` of `bytes` bytes, one after the other; undefined when it is gone. Rejects with HeddleError
-   * "limit" when too many wait, and as the store does.
+   * The digests of the pieces of the blob `digest` of `bytes` bytes, one after the other; undefined when it is gone. `onRead` is called where
+   * the blob is read for this call. Rejects with HeddleError "limit" when too many wait, and as the store does.
    */
-  async of(digest: Digest, bytes: number): Promise<Bytes | undefined> {
+  async of(digest: Digest, bytes: number, onRead?: () => void): Promise<Bytes | undefined> {
     const kept = this.#kept.get(digest);
     if (kept !== undefined) {
       this.#kept.delete(digest);
       this.#kept.set(digest, kept);
       return kept;
     }
-    let reading = this.#reading.get(digest);
-    if (reading === undefined) {
-      if (this.#reading.size >= READING_MAX) {
-        throw new HeddleError("limit", `Cannot read the pieces of a blob: ${READING_MAX} others are being read`);
-      }
-      reading = this.#inTurn(() => this.#read(digest, bytes)).finally(() => this.#reading.delete(digest));
-      this.#reading.set(digest, reading);
+    const failed = this.#failed.get(digest);
+    if (failed !== undefined && this.#nowMs() < failed.untilMs) {
+      return failed.reading;
     }
+    const reading = this.#reading.get(digest);
+    if (reading !== undefined) {
+      return reading;
+    }
+    if (this.#reading.size >= READING_MAX) {
+      throw new HeddleError("limit", `Cannot read the pieces of a blob: ${READING_MAX} others are being read`);
+    }
+    onRead?.();
+    return this.#begin(digest, bytes);
+  }
+
+  #begin(digest: Digest, bytes: number): Reading {
+    const reading = this.#inTurn(() => this.#read(digest, bytes));
+    this.#reading.set(digest, reading);
+    const settle = (found?: Bytes): void => {
+      this.#reading.delete(digest);
+      const nowMs = this.#nowMs();
+      [...this.#failed].filter(([, { untilMs }]) => untilMs <= nowMs).forEach(([old]) => this.#failed.delete(old));
+      if (found === undefined) {
+        this.#failed.set(digest, { reading, untilMs: nowMs + FAILED_MS });
+      }
+    };
+    void reading.then(settle, () => settle());
     return reading;
   }
 

@@ -19,6 +19,8 @@ export interface ServeBlobOptions {
   readonly pieces: BlobPieces;
   /** Blobs that may not be read by everyone are answered as if they did not exist. */
   readonly isPublic?: (digest: Digest) => boolean | Promise<boolean>;
+  /** Told of a whole blob that is read for the digests of its pieces: how many bytes it has. */
+  readonly onRead?: (bytes: number) => void;
   /** Told once, at the end, how many bytes of the body went out. */
   readonly onSent?: (bytes: number) => void;
 }
@@ -115,7 +117,7 @@ async function answer(options: ServeBlobOptions): Promise<void> {
 }
 
 /** What is public under the name, or undefined. */
-async function contentOf({ name, blobs, pieces, isPublic }: ServeBlobOptions): Promise<Content | undefined> {
+async function contentOf({ name, blobs, pieces, isPublic, onRead }: ServeBlobOptions): Promise<Content | undefined> {
   const asksForPieces = name.endsWith(PIECES);
   const digest = asksForPieces ? name.slice(0, -PIECES.length) : name;
   const size = isDigest(digest) && ((await isPublic?.(digest)) ?? true) ? await blobs.size(digest) : undefined;
@@ -126,7 +128,7 @@ async function contentOf({ name, blobs, pieces, isPublic }: ServeBlobOptions): P
     const cacheControl = "public, max-age=31536000, immutable";
     return { size, cacheControl, slice: (start, end) => blobs.slice(digest, start, end) };
   }
-  const digests = size > UNCUT_BYTES_MAX ? await pieces.of(digest, size) : undefined;
+  const digests = size > UNCUT_BYTES_MAX ? await pieces.of(digest, size, () => onRead?.(size)) : undefined;
   return (
     digests && {
       size: digests.length,

@@ -17,8 +17,12 @@ import type { RelayConfig } from "./config.ts";
 import { createHttpFace, listen } from "./http.ts";
 import { prefixOfRequest } from "./prefix.ts";
 
-/** Requests of one network prefix for blobs, one for 4 MiB, for pages of the ledger, and for the record of the run. */
+/**
+ * Requests of one network prefix for blobs, one for 4 MiB, for pages of the ledger, and for the record of the run. Whoever has a whole
+ * blob read for the digests of its pieces is charged for as many as fetch it.
+ */
 export const REQUEST_RATE: Rate = { perS: 100, burst: 3_000 };
+const REQUEST_BYTES = 4 * 1_048_576;
 
 /** What serves the run: the coordinator of this process, or the way to another's. */
 export interface Source {
@@ -73,6 +77,7 @@ export async function openFront(options: FrontOptions): Promise<Front> {
     view: () => source.view(),
     log: store.log,
     blob: (request, response, name) => {
+      const prefix = prefixOfRequest(request, config.proxyHeader);
       void serveBlob({
         request,
         response,
@@ -80,6 +85,11 @@ export async function openFront(options: FrontOptions): Promise<Front> {
         blobs: store.blobs,
         pieces,
         isPublic: (wanted) => source.isPublic(wanted),
+        onRead: (bytes) => {
+          if (prefix !== null) {
+            requests.owe(prefix, Math.ceil(bytes / REQUEST_BYTES), performance.now());
+          }
+        },
         onSent: (bytes) => {
           onDownload(bytes);
           if (request.url?.endsWith("?observer") !== true) {

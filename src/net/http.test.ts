@@ -408,6 +408,23 @@ describe("createBlobFetcher()", () => {
     await listen(Number(new URL(origin).port));
   });
 
+  test.each([
+    ["could not be reached before it said so", [0, 0, 0, 500]],
+    ["could not be reached after it had said so", [500, 0, 500, 500]],
+  ])("createBlobFetcher() takes nothing for absent where the relay %s", async (_, answers) => {
+    intercept = (_request, response) => {
+      const status = answers.shift() ?? 0;
+      if (status === 0) {
+        response.destroy();
+      } else {
+        response.writeHead(status).end();
+      }
+      return true;
+    };
+    await expect(fetcher()(digest, blob.length)).rejects.toMatchObject({ code: "unreachable" });
+    expect(answers).toEqual([]);
+  });
+
   test("createBlobFetcher() gives up on a relay that goes silent or brings nothing new", async () => {
     intercept = (_, response) => {
       response.writeHead(206, { "content-range": "bytes 0-999999/2500000", "content-length": 1_000_000 });

@@ -45,7 +45,7 @@ const LATER_SPREAD = 0.5;
 /** The longest time that a relay may have us wait: whoever gives a download up comes back to it. */
 const RETRY_MS_MAX = 5_000;
 
-/** Another try may do; `code` is what the fetch rejects with when none did. */
+/** Another try may do; `code` is what the fetch rejects with when all in a row failed so, else with "unreachable". */
 class Failure extends Error {
   readonly code: ErrorCode;
   readonly retryMs: number;
@@ -73,6 +73,7 @@ export function createBlobFetcher({
   const fetchPieces = createPiecesFetcher(source);
   return async (digest, bytesMax, { begun, signal } = {}) => {
     const download = left.take(digest, Math.min(bytesMax, BLOB_BYTES_MAX), begun);
+    let code: ErrorCode = "unreachable";
     for (let failures = 0; ;) {
       await download.check((blob, bytes) => fetchPieces(blob, bytes, signal));
       const wanted = download.wanted(chunkBytes);
@@ -90,10 +91,12 @@ export function createBlobFetcher({
         }
         const failure = error instanceof Failure ? error : new Failure(messageIn(error));
         failures = download.filled > before ? 1 : failures + 1;
+        // What an answer says counts only where no other try in the row failed otherwise.
+        code = failures === 1 || failure.code === code ? failure.code : "unreachable";
         if (failures >= triesMax) {
           left.add(download);
           const sentence = `Cannot fetch blob ${digest}: it failed ${triesMax} times in a row, the last time because ${failure.message}`;
-          throw new HeddleError(failure.code, sentence, { cause: error });
+          throw new HeddleError(code, sentence, { cause: error });
         }
         const askedMs = failure.retryMs * (1 + LATER_SPREAD * random());
         await unlessStopped(wait(Math.max(askedMs, FIRST_WAIT_MS * 2 ** (failures - 1) * random())), signal);

@@ -32,6 +32,8 @@ export class Download {
   /** So many have arrived, from the first on. */
   filled: number;
   #digests: Bytes | null = null;
+  /** While they are asked for. */
+  #asking: Promise<void> | null = null;
   #asked = 0;
   /** Pieces that were looked at, in their order. */
   #seen = 0;
@@ -56,15 +58,17 @@ export class Download {
     return bytes === undefined || filled < end ? { start: filled, end, again: null } : null;
   }
 
-  /** Looks at the pieces that have arrived since the last time, once the relay has said what they should be. */
+  /** Looks at the pieces that have arrived since the last time, if the relay has said what they should be; else asks, and does not wait for it. */
   async check(fetchPieces: FetchPieces): Promise<void> {
     const { digest, bytes } = this;
     if (bytes === undefined || bytes.length <= UNCUT_BYTES_MAX) {
       return;
     }
-    if (this.#digests === null && this.#asked < ASKED_MAX) {
+    if (this.#digests === null && this.#asking === null && this.#asked < ASKED_MAX) {
       this.#asked += 1;
-      this.#digests = await fetchPieces(digest, bytes.length);
+      this.#asking = fetchPieces(digest, bytes.length).then((digests) => {
+        [this.#digests, this.#asking] = [digests, null];
+      });
     }
     const count = countPieces(bytes.length);
     while (this.#digests !== null && this.#seen < count) {
@@ -74,6 +78,12 @@ export class Download {
       await this.look(this.#seen);
       this.#seen += 1;
     }
+  }
+
+  /** Waits for what the relay was asked of the pieces; whether `check` has some to look at now, all of which are here. */
+  async learn(): Promise<boolean> {
+    await this.#asking;
+    return this.#digests !== null && this.#seen < countPieces(this.filled);
   }
 
   /** Whether piece `index`, all of which is here, is as it should be, as far as that is known. */

@@ -206,13 +206,13 @@ describe("createBlobFetcher()", () => {
       return true;
     };
     expect(digestOf(await fetcher()(digest, blob.length))).toBe(digest);
-    expect(asked.map(([range]) => range)).toEqual([
-      "bytes=0-999999",
-      "bytes=250000-499999",
-      "bytes=1000000-1999999",
-      "bytes=2000000-2499999",
+    // When it is known to be damaged depends on when the relay says what the pieces are.
+    expect(asked.toSorted()).toEqual([
+      ["bytes=0-999999", undefined],
+      ["bytes=1000000-1999999", undefined],
+      ["bytes=2000000-2499999", undefined],
+      ["bytes=250000-499999", "no-cache"],
     ]);
-    expect(asked.map(([, cache]) => cache)).toEqual([undefined, "no-cache", undefined, undefined]);
   });
 
   test("createBlobFetcher() comes back when the relay says, and not for ever", async () => {

@@ -78,7 +78,14 @@ export function createBlobFetcher({
       await download.check((blob, bytes) => fetchPieces(blob, bytes, signal));
       const wanted = download.wanted(chunkBytes);
       if (wanted === null) {
-        break;
+        const { bytes } = download;
+        if (bytes !== undefined && (await hashBytes(bytes)) === digest) {
+          return bytes;
+        }
+        if (!(await download.learn())) {
+          throw new HeddleError("integrity", `Cannot use blob ${digest}: the bytes that arrived have another digest`);
+        }
+        continue; // which piece is damaged is known only now
       }
       const before = download.filled;
       try {
@@ -102,11 +109,6 @@ export function createBlobFetcher({
         await unlessStopped(wait(Math.max(askedMs, FIRST_WAIT_MS * 2 ** (failures - 1) * random())), signal);
       }
     }
-    const { bytes } = download;
-    if (bytes === undefined || (await hashBytes(bytes)) !== digest) {
-      throw new HeddleError("integrity", `Cannot use blob ${digest}: the bytes that arrived have another digest`);
-    }
-    return bytes;
   };
 }
 

@@ -55,7 +55,11 @@ const FENCE_MS = 0.5;
 function options(
   msOf: (rung: AnyRung, program: string) => number,
   msMax: number,
-  { fenceMs = () => FENCE_MS, ...faults }: Faults & { readonly fenceMs?: () => number } = {},
+  {
+    fenceMs = () => FENCE_MS,
+    tickMs,
+    ...faults
+  }: Faults & { readonly fenceMs?: () => number; readonly tickMs?: number } = {},
 ) {
   const state = { ms: 0, compiled: [] as string[], alive: new Set<AnyRung>(), aliveMost: 0, submitMsMax: 0 };
   const tried = new Map<Trial, readonly AnyRung[]>();
@@ -83,7 +87,8 @@ function options(
         repeat: async (times) => {
           assert(!disposed, "It was disposed of");
           state.submitMsMax = Math.max(state.submitMsMax, msOf(rung, name) * times);
-          state.ms += fenceMs() + msOf(rung, name) * times;
+          const tookMs = fenceMs() + msOf(rung, name) * times;
+          state.ms += tickMs === undefined ? tookMs : Math.ceil(tookMs / tickMs) * tickMs;
         },
         run: async () => {
           state.ms += fenceMs() + msOf(rung, name);
@@ -188,6 +193,19 @@ test.each([
 ])("tune() has no submit of more than 200 ms where %s", async (_, times) => {
   const rungs = ["tiled-64x64", "register", "blocks-8x4"];
   const { state, found } = options((rung) => times[rungs.indexOf(rung)] ?? 0, 1e5);
+  const fastest = rungs[times.indexOf(Math.min(...times))];
+  expect(await found(program())).toEqual({ nn: fastest, nt: fastest });
+  expect(state.submitMsMax).toBeLessThanOrEqual(200);
+});
+
+test.each([
+  ["49 ms and less", [49, 20, 48]],
+  ["a millisecond and twenty", [1, 20, 20]],
+  ["twenty milliseconds and one", [20, 1, 20]],
+  ["a tenth of a millisecond and two hundred times that", [0.1, 20, 0.3]],
+])("tune() has none either where fences come on a tick of 100 ms, for kernels of %s", async (_, times) => {
+  const rungs = ["tiled-64x64", "register", "blocks-8x4"];
+  const { state, found } = options((rung) => times[rungs.indexOf(rung)] ?? 0, 1e5, { tickMs: 100 });
   const fastest = rungs[times.indexOf(Math.min(...times))];
   expect(await found(program())).toEqual({ nn: fastest, nt: fastest });
   expect(state.submitMsMax).toBeLessThanOrEqual(200);

@@ -15,7 +15,7 @@ import { atOnce, createTurn, type InTurn } from "../base/turn.ts";
 import type { Outputs, Plan } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
 import type { Tuning } from "./kernels.ts";
-import { enoughRepeats } from "./repeats.ts";
+import { enoughRepeats, repeatsWithin } from "./repeats.ts";
 import { largestDifference } from "./self-test.ts";
 import {
   inputsOf,
@@ -166,12 +166,24 @@ function createField(nowMs: () => number, hasTime: () => boolean): Field {
     }
     close = close.filter(({ ms }) => ms <= msMax).sort((a, b) => a.ms - b.ms);
   };
+  type MsOf = (times: number) => Promise<number>;
+  /** Whether a submit may have all repeats of what was not timed yet; not where it works 1 / FIRST_SHARE times what is enough. */
+  const mayRepeat = async (msOf: MsOf): Promise<boolean> => {
+    for (let times = Math.ceil(FIRST_SHARE * repeats); times < repeats;) {
+      const ms = await msOf(times);
+      const more = repeatsWithin(times, ms);
+      if (more <= times || (ms - fenceMs) * FIRST_SHARE * repeats > WORK_MS * times) {
+        return false;
+      }
+      times = more;
+    }
+    return true;
+  };
   const timeOf = async ({ plan, ms }: Candidate, samples: number): Promise<number> => {
-    const msOf = (times: number): Promise<number> => quickestOf(3, plan, { times, nowMs });
-    const first = Math.ceil(FIRST_SHARE * repeats);
+    const msOf: MsOf = (times) => quickestOf(3, plan, { times, nowMs });
     if (repeats === 0) {
       ({ repeats, fenceMs } = await enoughRepeats(msOf, { workMs: WORK_MS, repeatsMax: REPEATS_MAX, hasTime }));
-    } else if (ms === Infinity && first < repeats && (await msOf(first)) - fenceMs > WORK_MS) {
+    } else if (ms === Infinity && !(await mayRepeat(msOf))) {
       return Infinity;
     }
     return quickestOf(samples, plan, { times: repeats, nowMs });
@@ -201,10 +213,11 @@ function createField(nowMs: () => number, hasTime: () => boolean): Field {
     },
     time: async () => {
       const workedMs = (close[0]?.ms ?? 0) - fenceMs;
-      if (workedMs < WORK_MS / 2 && repeats < REPEATS_MAX) {
+      const growth = Math.min(GROWTH_MAX, WORK_MS / Math.max(0.1, workedMs));
+      const more = Math.min(REPEATS_MAX, repeatsWithin(repeats, close.at(-1)?.ms ?? 0), Math.ceil(repeats * growth));
+      if (workedMs < WORK_MS / 2 && more > repeats) {
         // They are so much faster than the first one that the fence counts again.
-        const growth = Math.min(GROWTH_MAX, WORK_MS / Math.max(0.1, workedMs));
-        repeats = Math.min(REPEATS_MAX, Math.ceil(repeats * growth));
+        repeats = more;
         close.forEach((one) => {
           one.ms = Infinity;
         });

@@ -6,7 +6,7 @@ import { HeddleError } from "../base/assert.ts";
 import { atOnce, createTurn, type InTurn } from "../base/turn.ts";
 import { createGpuEngine, probeGpu, type GpuEngineOptions } from "../gpu/engine.ts";
 import { selfTest } from "../gpu/self-test.ts";
-import { barredHere, circumstancesOf, isBarred, mergeTried } from "../gpu/tried.ts";
+import { barredHere, circumstancesOf, isBarred } from "../gpu/tried.ts";
 import { systemClock } from "../net/system-clock.ts";
 import type { Engine } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
@@ -23,7 +23,7 @@ import {
 import { explainPlans } from "./explain.ts";
 import { measureProgram, type MeasureOptions } from "./measure.ts";
 import { proveEngine } from "./prove.ts";
-import { inTime, type Tunings } from "./tunings.ts";
+import { inTime, keepBeside, type Tunings } from "./tunings.ts";
 
 export interface OpenEngineOptions {
   /** "auto" takes a real GPU where there is one, else WASM; a software GPU adapter only when "webgpu" is asked for. */
@@ -109,11 +109,7 @@ function choicesFor({
       const here = circumstancesOf(identity);
       /** Kernels that a search found here computed wrong numbers: there is none any more. */
       let barred = kept !== undefined && isBarred(kept, here);
-      const keep = (text: string): Promise<void> =>
-        keepPatiently(async () => {
-          const now = await tunings?.read(identity);
-          await tunings?.write(identity, now === undefined ? text : mergeTried(text, now, here));
-        });
+      const keep = tunings === undefined ? undefined : keepBeside(tunings, here);
       // The self-test computes as well; who waits for it does so before the turn, so that others compute meanwhile.
       const searchInTurn: InTurn = async (search) => {
         await verdict;
@@ -128,7 +124,8 @@ function choicesFor({
           const first = opened.has(adapter) ? {} : { adapter };
           opened.add(adapter);
           // An engine that is thrown away with its tuning has no more to say.
-          const onTuned = async (text: string): Promise<void> => (barred ? undefined : keep(text));
+          const onTuned = async (text: string): Promise<void> =>
+            barred ? undefined : keepPatiently(async () => keep?.(text));
           const searching = barred ? { tuneMsMax: 0 } : {};
           const own = { ...withTuning(tuned), onTuned, ...gpuOptions, ...searching };
           return createGpuEngine({ ...own, gpu: found, ...first, inTurn: searchInTurn });

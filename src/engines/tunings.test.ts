@@ -1,7 +1,9 @@
 import { expect, test } from "vitest";
 import type { Bytes } from "../base/bytes.ts";
 import { createMemoryStore } from "../store/memory.ts";
-import { inTime, openTunings } from "./tunings.ts";
+import { exportTried, importTried, type Circumstances } from "../gpu/tried.ts";
+import type { AnyRung, Trial } from "../gpu/trials.ts";
+import { inTime, keepBeside, openTunings } from "./tunings.ts";
 
 test("openTunings() reads what was written for an adapter, also in the next session", async () => {
   const { keys } = createMemoryStore();
@@ -21,6 +23,25 @@ test("openTunings() takes nothing that is too long, and a store that fails for a
   expect(await openTunings(broken).read("a")).toBeUndefined();
   await keys.set((await keys.list("tuning/"))[0] ?? "", Uint8Array.of(0xff, 0xfe) as Bytes);
   expect(await tunings.read("a")).toBe("\ufffd\ufffd");
+});
+
+test("keepBeside() takes back what its engine takes back, and nothing that another one has kept", async () => {
+  const here: Circumstances = { adapter: "vendor model 7", browser: "Chrome/156", kernels: "digest" };
+  const tunings = openTunings(createMemoryStore().keys);
+  const text = (...tried: (readonly [Trial, readonly AnyRung[]])[]): string => exportTried(new Map(tried), here);
+  const kept = async () => [...(importTried((await tunings.read(here.adapter)) ?? "", here) ?? [])];
+  const [one, other] = [keepBeside(tunings, here), keepBeside(tunings, here)];
+  await one(text(["nn 13", ["register"]]));
+  await one(text(["nn 13", ["register", "blocks-8x4"]]));
+  await one(text(["nn 13", ["register"]]));
+  expect(await kept()).toEqual([["nn 13", ["register"]]]);
+  await other(text(["nt 9", ["register"]]));
+  await one(text(["nn 13", ["register", "tiled-64x64"]]));
+  await other(text(["nt 9", ["blocks-8x4", "register"]]));
+  expect(await kept()).toEqual([
+    ["nn 13", ["register", "tiled-64x64"]],
+    ["nt 9", ["blocks-8x4", "register"]],
+  ]);
 });
 
 test("inTime() waits for what comes in time, and no longer than that", async () => {

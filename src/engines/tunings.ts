@@ -5,7 +5,7 @@
  */
 import { digestOf } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
-import { TRIED_CHARS_MAX } from "../gpu/tried.ts";
+import { mergeTried, TRIED_CHARS_MAX, type Circumstances } from "../gpu/tried.ts";
 import type { Keys } from "../store/store.ts";
 
 export interface Tunings {
@@ -24,6 +24,16 @@ export function openTunings(keys: Keys): Tunings {
     },
     // One that cannot be written costs the next start its search, and no more.
     write: (adapter, text) => keys.set(keyOf(adapter), new TextEncoder().encode(text)).catch(() => undefined),
+  };
+}
+
+/** Keeps the texts of one engine, each beside what other engines on the adapter kept meanwhile; where none did, it alone is left. */
+export function keepBeside(tunings: Tunings, here: Circumstances): (text: string) => Promise<void> {
+  let last: string | undefined;
+  return async (text) => {
+    const now = await tunings.read(here.adapter);
+    await tunings.write(here.adapter, now === undefined || now === last ? text : mergeTried(text, now, here));
+    last = text;
   };
 }
 

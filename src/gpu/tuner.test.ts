@@ -289,6 +289,31 @@ test("tune() keeps what it begins before it runs it, and goes on with the rest, 
   expect(state.compiled).toEqual([]);
 });
 
+test("tune() ends where there is no room for a candidate, and tries it the next time", async () => {
+  const { state, chosen, tried, found } = options(() => 20, 1e5);
+  const kept: string[] = [];
+  const keep: TunerOptions["keep"] = async (trial, rungs) => {
+    kept.push(rungs.join());
+    await chosen.keep(trial, rungs);
+  };
+  let room = 1;
+  const compile: TunerOptions["compile"] = async (alone, tuning) => {
+    room -= 1;
+    if (room < 0) {
+      throw new HeddleError("model-too-big", "It needs 2.0 MiB beside the Plans that are there");
+    }
+    return chosen.compile(alone, tuning);
+  };
+  await expect(found(program(), { compile, keep })).rejects.toThrow("beside the Plans");
+  expect(kept).toEqual(["tiled-64x64", "tiled-64x64,register", "tiled-64x64"]);
+  expect(state.alive.size).toBe(0);
+  // What is tried already, and the guess, are compiled at every start.
+  await expect(found(program(), { compile, keep })).rejects.toThrow("beside the Plans");
+  expect([...tried]).toEqual([["nn 13", ["tiled-64x64"]]]);
+  await found(program());
+  expect(tried.get("nn 13")).toEqual(["tiled-64x64", "register", "blocks-8x4"]);
+});
+
 test("tune() keeps the fastest so far first when the device is lost with a later candidate", async () => {
   const { chosen, tried, found } = options((rung) => (rung === "register" ? 5 : 20), 1e5);
   const compile: TunerOptions["compile"] = async (alone, tuning) => ({

@@ -46,7 +46,10 @@ export interface TunerOptions {
   readonly tried: Tried;
   /** Told of `tried` for a trial before a candidate runs, and in the end. */
   keep(trial: Trial, rungs: readonly AnyRung[]): Promise<void>;
-  /** `tuning` has one entry. A HeddleError leaves this candidate out, as long as the device is `usable` afterwards. */
+  /**
+   * `tuning` has one entry. A HeddleError leaves this candidate out, as long as the device is `usable` afterwards; "model-too-big" ends the
+   * search.
+   */
   compile(program: Program, tuning: Tuning): Promise<Timed>;
   usable(): boolean;
   /** All together, compiling included; a candidate that began is finished, and the dearest subject gets one at any rate. */
@@ -126,11 +129,18 @@ async function tryCandidates({ trial, alone }: Largest, options: TunerOptions, u
     if (rung !== begun[0] && rung !== left[0] && !hasTime()) {
       break;
     }
-    if (!begun.includes(rung)) {
+    const isNew = !begun.includes(rung);
+    if (isNew) {
       begun.push(rung);
       await keep(trial, fastestFirst());
     }
-    const plan = await make(rung);
+    const plan = await make(rung).catch(async (error: unknown) => {
+      if (isNew && isTooBig(error) && begun.length > 1) {
+        begun.pop();
+        await keep(trial, fastestFirst());
+      }
+      throw error;
+    });
     if (plan !== undefined) {
       await field.add(rung, plan, isRight);
     }
@@ -254,6 +264,11 @@ function isClose(outputs: Outputs<string>, expected: Outputs<string>): boolean {
   );
 }
 
+/** That there is no room beside what is there tells nothing of a candidate: the search ends, and the next start tries it. */
+function isTooBig(error: unknown): boolean {
+  return error instanceof HeddleError && error.code === "model-too-big";
+}
+
 /** Undefined for a candidate that the device refuses. */
 async function compileCandidate(
   program: Program,
@@ -263,7 +278,7 @@ async function compileCandidate(
   try {
     return await compile(program, tuning);
   } catch (error) {
-    if (error instanceof HeddleError && usable()) {
+    if (error instanceof HeddleError && !isTooBig(error) && usable()) {
       return undefined;
     }
     throw error;

@@ -6,7 +6,7 @@ import { HeddleError } from "../base/assert.ts";
 import { atOnce, createTurn, type InTurn } from "../base/turn.ts";
 import { createGpuEngine, probeGpu, type GpuEngineOptions } from "../gpu/engine.ts";
 import { selfTest } from "../gpu/self-test.ts";
-import { barredHere, circumstancesOf, isBarred } from "../gpu/tried.ts";
+import { barredHere, circumstancesOf } from "../gpu/tried.ts";
 import { systemClock } from "../net/system-clock.ts";
 import type { Engine } from "../tensor/engine.ts";
 import type { Program } from "../tensor/program.ts";
@@ -23,7 +23,7 @@ import {
 import { explainPlans } from "./explain.ts";
 import { measureProgram, type MeasureOptions } from "./measure.ts";
 import { proveEngine } from "./prove.ts";
-import { inTime, keepBeside, type Tunings } from "./tunings.ts";
+import { inTime, keepBeside, readTuned, type Tunings } from "./tunings.ts";
 
 export interface OpenEngineOptions {
   /** "auto" takes a real GPU where there is one, else WASM; a software GPU adapter only when "webgpu" is asked for. */
@@ -72,14 +72,12 @@ function explained({ engine, sentence }: ChosenEngine, { onPlan }: OpenEngineOpt
 /** Two engines on one adapter, for training and for writing, keep what they tried in the same place. */
 const keepingInTurn = createTurn();
 
-/** So long a new engine waits for what was kept. */
-const READ_MS_MAX = 2_000;
 /** So long a search waits for the store, which others wait for. */
 const KEEP_MS_MAX = 300;
 
 /** Keeps something when its turn comes; resolves when that is done, or takes too long. */
 async function keepPatiently(keep: () => Promise<void>): Promise<void> {
-  await inTime(keepingInTurn(keep), KEEP_MS_MAX, systemClock);
+  await inTime(keepingInTurn(keep), undefined, KEEP_MS_MAX, systemClock);
 }
 
 interface Found extends GpuFound {
@@ -105,10 +103,10 @@ function choicesFor({
       return found === null || gpu === null ? null : { ...found, gpu };
     },
     createGpu: async ({ gpu: found, adapter, identity }, inTurn) => {
-      const kept = tunings === undefined ? undefined : await inTime(tunings.read(identity), READ_MS_MAX, systemClock);
       const here = circumstancesOf(identity);
-      /** Kernels that a search found here computed wrong numbers: there is none any more. */
-      let barred = kept !== undefined && isBarred(kept, here);
+      const kept = await readTuned(tunings, here, systemClock);
+      /** Kernels that a search found here computed wrong numbers, as far as is known: there is none any more. */
+      let { barred } = kept;
       const keep = tunings === undefined ? undefined : keepBeside(tunings, here);
       // The self-test computes as well; who waits for it does so before the turn, so that others compute meanwhile.
       const searchInTurn: InTurn = async (search) => {
@@ -119,7 +117,7 @@ function choicesFor({
         return inTurn(search);
       };
       const { engine, verdict } = await proveEngine({
-        tuned: barred ? undefined : kept,
+        tuned: kept.tuned,
         create: async (tuned) => {
           const first = opened.has(adapter) ? {} : { adapter };
           opened.add(adapter);

@@ -1,9 +1,12 @@
 import { expect, test } from "vitest";
 import type { Bytes } from "../base/bytes.ts";
+import { createVirtualClock } from "../sim/clock.ts";
 import { createMemoryStore } from "../store/memory.ts";
-import { exportTried, importTried, type Circumstances } from "../gpu/tried.ts";
+import { barredHere, exportTried, importTried, type Circumstances } from "../gpu/tried.ts";
 import type { AnyRung, Trial } from "../gpu/trials.ts";
-import { inTime, keepBeside, openTunings } from "./tunings.ts";
+import { inTime, keepBeside, openTunings, readTuned } from "./tunings.ts";
+
+const here: Circumstances = { adapter: "vendor model 7", browser: "Chrome/156", kernels: "digest" };
 
 test("openTunings() reads what was written for an adapter, also in the next session", async () => {
   const { keys } = createMemoryStore();
@@ -25,8 +28,23 @@ test("openTunings() takes nothing that is too long, and a store that fails for a
   expect(await tunings.read("a")).toBe("\ufffd\ufffd");
 });
 
+test("readTuned() takes the guess where the store says that a search is barred, or does not say in time", async () => {
+  const clock = createVirtualClock();
+  const tried = exportTried(new Map([["nn 13", ["register"]]]), here);
+  for (const [answer, tuned, barred] of [
+    [async () => tried, tried, false],
+    [async () => undefined, undefined, false],
+    [async () => barredHere(here), undefined, true],
+    [() => new Promise<never>(() => undefined), undefined, true],
+  ] as const) {
+    const reading = readTuned({ read: answer, write: async () => undefined }, here, clock);
+    await clock.run(Infinity, () => false);
+    expect(await reading).toEqual({ tuned, barred });
+  }
+  expect(await readTuned(undefined, here, clock)).toEqual({ tuned: undefined, barred: false });
+});
+
 test("keepBeside() takes back what its engine takes back, and nothing that another one has kept", async () => {
-  const here: Circumstances = { adapter: "vendor model 7", browser: "Chrome/156", kernels: "digest" };
   const tunings = openTunings(createMemoryStore().keys);
   const text = (...tried: (readonly [Trial, readonly AnyRung[]])[]): string => exportTried(new Map(tried), here);
   const kept = async () => [...(importTried((await tunings.read(here.adapter)) ?? "", here) ?? [])];
@@ -54,9 +72,9 @@ test("inTime() waits for what comes in time, and no longer than that", async () 
       return () => void (cancelled += 1);
     },
   };
-  expect(await inTime(Promise.resolve("text"), 300, clock)).toBe("text");
-  await expect(inTime(Promise.reject(new Error("no")), 300, clock)).rejects.toThrow("no");
-  const never = inTime(new Promise<string>(() => undefined), 300, clock);
+  expect(await inTime(Promise.resolve("text"), null, 300, clock)).toBe("text");
+  await expect(inTime(Promise.reject(new Error("no")), null, 300, clock)).rejects.toThrow("no");
+  const never = inTime(new Promise<string>(() => undefined), null, 300, clock);
   wakes.at(-1)?.();
-  expect([await never, cancelled]).toEqual([undefined, 3]);
+  expect([await never, cancelled]).toEqual([null, 3]);
 });

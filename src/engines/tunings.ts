@@ -5,7 +5,7 @@
  */
 import { digestOf } from "../base/bytes.ts";
 import type { Clock } from "../base/clock.ts";
-import { mergeTried, TRIED_CHARS_MAX, type Circumstances } from "../gpu/tried.ts";
+import { isBarred, mergeTried, TRIED_CHARS_MAX, type Circumstances } from "../gpu/tried.ts";
 import type { Keys } from "../store/store.ts";
 
 export interface Tunings {
@@ -27,6 +27,21 @@ export function openTunings(keys: Keys): Tunings {
   };
 }
 
+/** So long a new engine waits for what was kept. */
+const READ_MS_MAX = 2_000;
+
+/** What a new engine begins with: what was tried; or the guess, and no search, where kernels that one found were wrong, or may have been. */
+export async function readTuned(
+  tunings: Tunings | undefined,
+  here: Circumstances,
+  clock: Clock,
+): Promise<{ readonly tuned: string | undefined; readonly barred: boolean }> {
+  const kept = tunings && (await inTime(tunings.read(here.adapter), null, READ_MS_MAX, clock));
+  // A store that is slow today may hold the bar.
+  const barred = kept === null || (kept !== undefined && isBarred(kept, here));
+  return { tuned: barred ? undefined : kept, barred };
+}
+
 /** Keeps the texts of one engine, each beside what other engines on the adapter kept meanwhile; where none did, it alone is left. */
 export function keepBeside(tunings: Tunings, here: Circumstances): (text: string) => Promise<void> {
   let last: string | undefined;
@@ -37,11 +52,11 @@ export function keepBeside(tunings: Tunings, here: Circumstances): (text: string
   };
 }
 
-/** What `work` gives, or undefined where that takes longer: a store that never answers holds nobody up. */
-export function inTime<T>(work: Promise<T>, msMax: number, clock: Clock): Promise<T | undefined> {
+/** What `work` gives, or `late` where that takes longer: a store that never answers holds nobody up. */
+export function inTime<T, Late>(work: Promise<T>, late: Late, msMax: number, clock: Clock): Promise<T | Late> {
   let cancel = (): void => undefined;
-  const late = new Promise<undefined>((resolve) => {
-    cancel = clock.after(msMax, () => resolve(undefined));
+  const over = new Promise<Late>((resolve) => {
+    cancel = clock.after(msMax, () => resolve(late));
   });
-  return Promise.race([work, late]).finally(() => cancel());
+  return Promise.race([work, over]).finally(() => cancel());
 }

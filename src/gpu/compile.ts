@@ -55,7 +55,7 @@ export interface Shared {
   /** The most bytes that states and all Plans may take together; the device itself tells nobody. */
   readonly memoryBytesMax: number;
   /** The buffers of each Plan that is alive, or being compiled. */
-  readonly planBuffers: Set<readonly GPUBuffer[]>;
+  readonly planBuffers: Set<ReadonlySet<GPUBuffer>>;
   /** The buffer of a state tensor, made zero when it is new; it is held until as many calls of `release`. */
   state(tensor: Tensor): GPUBuffer;
   release(state: string): void;
@@ -79,7 +79,9 @@ export interface Compiled {
   readonly stateBytes: number;
   /** See `describe` of a Plan. */
   describe(): string;
-  /** Ends what belongs to the Plan alone. */
+  /** Buffers that belong to the Plan alone; what is added counts for other Plans' memory. */
+  readonly own: Set<GPUBuffer>;
+  /** Ends them. */
   free(): void;
 }
 
@@ -88,20 +90,20 @@ type Declared = "read-only-storage" | "storage" | "";
 
 /** What a compile has taken from the device. */
 interface Held {
-  readonly buffers: GPUBuffer[];
+  readonly buffers: Set<GPUBuffer>;
   readonly states: string[];
 }
 
 /** Leaves nothing on the device when it fails. */
 export async function compileProgram(program: Program, shared: Shared): Promise<Compiled> {
-  const held: Held = { buffers: [], states: [] };
+  const held: Held = { buffers: new Set(), states: [] };
   const free = (): void => {
     held.buffers.forEach((buffer) => buffer.destroy());
     shared.planBuffers.delete(held.buffers);
   };
   shared.planBuffers.add(held.buffers);
   try {
-    return { ...(await compileHolding(held, program, shared)), free };
+    return { ...(await compileHolding(held, program, shared)), own: held.buffers, free };
   } catch (error) {
     free();
     for (const name of held.states) {
@@ -111,7 +113,7 @@ export async function compileProgram(program: Program, shared: Shared): Promise<
   }
 }
 
-async function compileHolding(held: Held, program: Program, shared: Shared): Promise<Omit<Compiled, "free">> {
+async function compileHolding(held: Held, program: Program, shared: Shared): Promise<Omit<Compiled, "own" | "free">> {
   const { device, limits, watch, software, lanesMin } = shared.open;
   watch.check();
   const shapeOf = (id: number): readonly number[] => present(program.tensors[id], `tensor ${id}`).shape;
@@ -163,7 +165,7 @@ async function compileHolding(held: Held, program: Program, shared: Shared): Pro
         const values = binding.make();
         const buffer = createBuffer(device, binding.key, values.byteLength);
         device.queue.writeBuffer(buffer, 0, values);
-        held.buffers.push(buffer);
+        held.buffers.add(buffer);
         const place = { buffer, offset: 0, size: values.byteLength };
         tables.set(binding.key, place);
         return place;
@@ -270,7 +272,7 @@ function allocate(
   const { device } = shared.open;
   const create = (label: string, bytes: number): GPUBuffer => {
     const buffer = createBuffer(device, label, bytes);
-    held.buffers.push(buffer);
+    held.buffers.add(buffer);
     return buffer;
   };
   const { ids, labels, slots, scratchBytes, elementBytes } = layout;
@@ -365,7 +367,7 @@ function checkSizes(
       bytes += tensor.role === "state" && hasState(tensor.name) ? 0 : size;
     }
   }
-  const otherBytes = [...planBuffers].flat().reduce((sum, { size }) => sum + size, 0);
+  const otherBytes = [...planBuffers].flatMap((own) => [...own]).reduce((sum, { size }) => sum + size, 0);
   const beside = otherBytes === 0 ? "" : " beside the Plans that are there";
   refuse(bytes + otherBytes, memoryBytesMax, `"${program.name}"${beside}`, "all buffers together");
 }

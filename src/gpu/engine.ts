@@ -46,7 +46,7 @@ export interface GpuEngineOptions {
   readonly inTurn?: InTurn;
   /** Cuts runs into submits and lets the device rest; without it each run is one submit. */
   readonly pace?: Pace;
-  /** The most bytes that states and all Plans may take together; phones kill a tab that takes more than they like. */
+  /** The most bytes that states and all Plans may take together, what their outputs are read through included: phones kill a tab that takes much. */
   readonly memoryBytesMax?: number;
 }
 

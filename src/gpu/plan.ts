@@ -28,12 +28,12 @@ export interface GpuPlan extends Plan {
  */
 export async function createPlan(program: Program, shared: Shared, pace?: Pace): Promise<GpuPlan> {
   const { device, watch } = shared.open;
-  const { steps, places, nothing, valueBytes, stateBytes, describe, free } = await compileProgram(program, shared);
+  const { steps, places, nothing, valueBytes, stateBytes, describe, own, free } = await compileProgram(program, shared);
   const beat = pace?.plan(steps.map(({ flops }) => flops));
   let disposed = false;
   const run: RunUnderWay = { program: program.name };
   const fences: Promise<void>[] = [];
-  const pool = createStagingPool((outputs) => createStaging(device, program, { places, outputs }));
+  const pool = createStagingPool((outputs) => createStaging(device, program, { places, outputs, own }));
   const usable = (): void => {
     watch.check();
     assert(!disposed, `Cannot use Plan "${program.name}": it was disposed of`);
@@ -128,7 +128,6 @@ export async function createPlan(program: Program, shared: Shared, pace?: Pace):
     [Symbol.dispose]: () => {
       disposed = true;
       free();
-      pool[Symbol.dispose]();
     },
   };
 }

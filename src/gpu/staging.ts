@@ -1,6 +1,6 @@
 /**
  * The buffers through which a Plan's outputs come to the host. One is kept for each list of outputs that was asked for, so
- * that a training step which looks at its loss allocates nothing; runs that overlap take one each.
+ * that a training step which looks at its loss allocates nothing; runs that overlap take one each. They end with the Plan's others.
  */
 import { assert, present } from "../base/assert.ts";
 import type { Program } from "../tensor/program.ts";
@@ -14,6 +14,8 @@ export interface Staging {
   /** It comes to be where it is first asked for: within a submit, whose error scope hears of it if there is no memory. */
   readonly buffer: GPUBuffer;
   readonly copies: readonly { readonly output: string; readonly from: Place; readonly offset: number }[];
+  /** Ends the buffer, if it has come to be. */
+  destroy(): void;
   /** A run copies to it, or the host reads it. */
   taken: boolean;
 }
@@ -21,7 +23,6 @@ export interface Staging {
 export interface StagingPool {
   /** One for `outputs` that nobody uses, now taken. Throws when all that there may be are in use. */
   take(outputs: readonly string[]): Staging;
-  [Symbol.dispose](): void;
 }
 
 export function createStagingPool(create: (outputs: readonly string[]) => Staging): StagingPool {
@@ -33,7 +34,7 @@ export function createStagingPool(create: (outputs: readonly string[]) => Stagin
         oldest !== undefined,
         `Cannot read outputs: ${pool.length} runs are waiting for theirs, the most there may be`,
       );
-      oldest.staging.buffer.destroy();
+      oldest.staging.destroy();
       pool = pool.filter((one) => one !== oldest);
     }
     const staging = create(outputs);
@@ -48,19 +49,14 @@ export function createStagingPool(create: (outputs: readonly string[]) => Stagin
       staging.taken = true;
       return staging;
     },
-    [Symbol.dispose]: () => {
-      for (const { staging } of pool) {
-        staging.buffer.destroy();
-      }
-      pool = [];
-    },
   };
 }
 
+/** Its buffer is one of the Plan's `own`. */
 export function createStaging(
   device: GPUDevice,
   program: Program,
-  { places, outputs }: { places: Compiled["places"]; outputs: readonly string[] },
+  { places, own, outputs }: Pick<Compiled, "places" | "own"> & { readonly outputs: readonly string[] },
 ): Staging {
   let size = 0;
   const copies = outputs.map((output) => {
@@ -75,10 +71,19 @@ export function createStaging(
   let made: GPUBuffer | undefined;
   return {
     get buffer() {
-      made ??= device.createBuffer({ label: `${program.name} outputs`, size, usage });
+      if (made === undefined) {
+        made = device.createBuffer({ label: `${program.name} outputs`, size, usage });
+        own.add(made);
+      }
       return made;
     },
     copies,
+    destroy: () => {
+      if (made !== undefined) {
+        made.destroy();
+        own.delete(made);
+      }
+    },
     taken: false,
   };
 }

@@ -78,6 +78,13 @@ export async function checkTooBig(gpu: GPU): Promise<string> {
   const program = half.finish(["sum"]);
   const first = await engine.compile(program);
   const beside = await expectCode("model-too-big", () => engine.compile(program));
+  // What outputs are read through counts where it has come to be.
+  const small = record("small");
+  small.norm(small.input("operand", [2 ** 16]));
+  const little = small.finish(["norm"]);
+  (await engine.compile(little))[Symbol.dispose]();
+  await first.run(["sum"]);
+  await expectCode("model-too-big", () => engine.compile(little));
   first[Symbol.dispose]();
   (await engine.compile(program))[Symbol.dispose]();
   if (!beside.includes('"half" beside the Plans that are there')) {

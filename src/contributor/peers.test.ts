@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { digestOf, floatBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
 import type { Clock } from "../base/clock.ts";
+import { createStop } from "../base/stop.ts";
 import type { Fact } from "../coordinator/fact.ts";
 import { Introductions } from "../coordinator/introductions.ts";
 import type { Attach, Begun, FetchPieces, Link } from "../net/link.ts";
@@ -304,6 +305,36 @@ describe("Peers.fetch(), of a large checkpoint,", () => {
     await scene.clock.run(Infinity, () => false, settle);
     expect(await fetching).toEqual(manyBytes);
     expect(asked).toEqual(filled === null ? [] : [filled]);
+  });
+
+  /** Of a relay that says nothing of parts. */
+  const silent: FetchPieces = (_blob, _bytes, signal) => new Promise((resolve) => signal?.onAbort(() => resolve(null)));
+
+  test("ends at once when the person stops before the relay says what its parts are", async () => {
+    const scene = new Scene();
+    const seeker = scene.join({ fetchPieces: silent });
+    scene.clock.after(500, () => seeker.peers.setOn(false));
+    const { filled, tookMs } = await scene.fetch(seeker, manyBlob, manyBytes.length);
+    expect([filled, tookMs]).toEqual([undefined, 500]);
+    expect(seeker.said).toEqual([]);
+  });
+
+  test("ends when it is not wanted any more, which the relay's fetch hears, too", async () => {
+    const scene = new Scene();
+    const stop = createStop();
+    const begun: Begun = { bytes: new Uint8Array(manyBytes.length), filled: 7 };
+    const { peers } = scene.join({ fetchPieces: silent });
+    const given: unknown[] = [];
+    const fetchBlob = peers.before(async (_blob, _bytes, options) => {
+      given.push(scene.clock.nowMs(), options);
+      return manyBytes;
+    });
+    scene.clock.after(500, stop.abort);
+    const fetching = fetchBlob(manyBlob, manyBytes.length, { signal: stop, begun });
+    await scene.clock.run(Infinity, () => false, settle);
+    await fetching;
+    await fetchBlob(manyBlob, manyBytes.length, { signal: stop });
+    expect(given).toEqual([500, { signal: stop, begun }, 500, { signal: stop, begun: null }]);
   });
 
   test.each<[string, FetchPieces | undefined, number]>([

@@ -10,6 +10,7 @@ import { equalBytes, floatBytes, toHex, type Bytes, type Digest } from "../base/
 import type { Clock } from "../base/clock.ts";
 import { createDeferred, type Deferred } from "../base/deferred.ts";
 import { dropOldest } from "../base/newest.ts";
+import { createStop, type Stop, type StopSignal } from "../base/stop.ts";
 import type { Attach, Begun, FetchBlob, FetchPieces } from "../net/link.ts";
 import type { IceServer } from "../protocol/ice.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
@@ -71,7 +72,8 @@ interface Attempt {
   readonly answered: Deferred<PeerSignal>;
   meet: Meet | null;
   fetching: Fetching | null;
-  over: boolean;
+  /** It is over, or given up. */
+  readonly over: Stop;
 }
 
 /** A class because links and timers must end. */
@@ -137,16 +139,17 @@ export class Peers {
 
   /** Fetches a checkpoint from another contributor, and what does not come from there as `fetchBlob` does. */
   before(fetchBlob: FetchBlob): FetchBlob {
-    return async (blob, bytes) => {
-      const begun = await this.fetch(blob, bytes);
-      return begun?.filled === bytes ? begun.bytes : fetchBlob(blob, bytes, { begun });
+    return async (blob, bytes, options = {}) => {
+      const begun = (await this.fetch(blob, bytes, options.signal)) ?? options.begun ?? null;
+      return begun?.filled === bytes ? begun.bytes : fetchBlob(blob, bytes, { ...options, begun });
     };
   }
 
   /** The blob, its digest checked where it is all there, or as much of it as came before the relay is to be asked. Never rejects. */
-  async fetch(blob: Digest, bytes: number): Promise<Begun | null> {
+  async fetch(blob: Digest, bytes: number, signal?: StopSignal): Promise<Begun | null> {
     const { rtc, session, working, send } = this.#options;
-    if (!this.#on || rtc === undefined || session() === null || !working() || this.#attempt !== null) {
+    const wanted = this.#on && working() && signal?.aborted !== true;
+    if (!wanted || rtc === undefined || session() === null || this.#attempt !== null) {
       return null;
     }
     const attempt: Attempt = {
@@ -155,9 +158,10 @@ export class Peers {
       answered: createDeferred(),
       meet: null,
       fetching: null,
-      over: false,
+      over: createStop(),
     };
     this.#attempt = attempt;
+    const forget = signal?.onAbort(() => this.#giveUp("it is not wanted any more"));
     try {
       const content = await this.#try(attempt, rtc, bytes);
       this.#fetched += content.length;
@@ -173,7 +177,8 @@ export class Peers {
       this.#fetched += begun?.filled ?? 0;
       return begun?.filled === bytes ? null : begun; // as a whole it was wrong
     } finally {
-      attempt.over = true;
+      forget?.();
+      attempt.over.abort();
       attempt.fetching?.cancel("it is over");
       this.#attempt = null;
     }
@@ -206,21 +211,21 @@ export class Peers {
   async #try(attempt: Attempt, rtc: PeerRtc, bytes: number): Promise<Bytes> {
     const { key, verify, hash, clock, iceServers, send } = this.#options;
     const { blob } = attempt;
-    const digests = await this.#digestsOf(blob, bytes);
-    this.#insist(!attempt.over);
+    const digests = await this.#digestsOf(blob, bytes, attempt.over);
+    this.#insist(!attempt.over.aborted);
     send({ type: "seek", blob });
     const { meeting, peer } = await within(clock, MEET_MS, attempt.met.promise, "the relay introduced nobody in time");
     const both: Meeting = { meeting, blob, asking: key.publicKey, serving: peer };
     const exchange = async (offer: string): Promise<string> => {
-      this.#insist(!attempt.over);
+      this.#insist(!attempt.over.aborted);
       const signature = await key.sign("peer-offer", peerProof(both, offer));
-      this.#insist(!attempt.over);
+      this.#insist(!attempt.over.aborted);
       send({ type: "signal", meeting, kind: "offer", sdp: offer, signature });
       const answer = await attempt.answered.promise;
       if (!(await verify(peer, "peer-answer", peerProof(both, offer, answer.sdp), answer.signature))) {
         throw new HeddleError("unreachable", "the answer is not the one that the other volunteer signed");
       }
-      this.#insist(!attempt.over);
+      this.#insist(!attempt.over.aborted);
       return answer.sdp;
     };
     const fetching = fetchOver({ blob, bytes, digests, hash, clock });
@@ -238,12 +243,14 @@ export class Peers {
   }
 
   /** What the parts of a large checkpoint should be, or null where the relay does not say in time. */
-  async #digestsOf(blob: Digest, bytes: number): Promise<Bytes | null> {
+  async #digestsOf(blob: Digest, bytes: number, signal: StopSignal): Promise<Bytes | null> {
     const { fetchPieces, clock } = this.#options;
     if (fetchPieces === undefined || bytes <= UNCUT_BYTES_MAX) {
       return null;
     }
-    return within(clock, MEET_MS, fetchPieces(blob, bytes), "the relay says nothing of pieces").catch(() => null);
+    return within(clock, MEET_MS, fetchPieces(blob, bytes, signal), "the relay says nothing of pieces").catch(
+      () => null,
+    );
   }
 
   /** The digest of what may be asked for here, or null. */
@@ -332,7 +339,7 @@ export class Peers {
     const attempt = this.#attempt;
     if (attempt !== null) {
       const error = new HeddleError("unreachable", reason);
-      attempt.over = true;
+      attempt.over.abort();
       attempt.met.reject(error);
       attempt.answered.reject(error);
       attempt.fetching?.cancel(reason);

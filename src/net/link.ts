@@ -71,7 +71,7 @@ export interface Begun {
   readonly filled: number;
 }
 
-/** What the relay says the SHA-256 of each piece of a blob of `bytes` bytes is; null where it does not say. Nothing vouches for it. */
+/** What the relay says the SHA-256 of each piece of a blob of `bytes` bytes is; null where it does not say, or `signal` is aborted first. Nothing vouches for it. */
 export type FetchPieces = (digest: Digest, bytes: number, signal?: StopSignal) => Promise<Bytes | null>;
 
 /** Throws HeddleError "limit" when a message is larger than its link carries. */

@@ -35,6 +35,7 @@ import type { ContributeConfig } from "./config.ts";
 import { headlessGpu } from "./gpu.ts";
 import { dialOrSayWhy } from "./reach.ts";
 import { readPrivateCorpus } from "./private-data.ts";
+import { reloadingFetch } from "./reload.ts";
 
 /** Whoever is asked to stop within a round gives what it has made of it, where that takes no longer. */
 const FINISH_MS_MAX = 7_000;
@@ -76,7 +77,7 @@ export async function contribute(
     ...(rtc === undefined || !config.rtc ? {} : { openRtc: rtc.openRtc }),
     ...(rtc === undefined ? {} : { peerRtc: rtc.peerRtc }),
     peers: config.peers,
-    fetchBlob: createBlobFetcher({ origin: config.relay }),
+    fetchBlob: createBlobFetcher({ origin: config.relay, fetch: reloadingFetch }),
     fetchPieces: createPiecesFetcher({ origin: config.relay }),
     store,
     origin: config.relay,

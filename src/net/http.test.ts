@@ -379,6 +379,21 @@ describe("createBlobFetcher()", () => {
     expect(requests).toBe(1);
   });
 
+  test("createBlobFetcher() ends while it waits for what the pieces of a damaged blob are", async () => {
+    const stop = createStop();
+    const fetchBlob = fetcher({
+      chunkBytes: blob.length,
+      fetch: async (address, init) => {
+        if (!String(address).endsWith("/pieces")) {
+          return new Response(new Uint8Array(blob.length), { headers: { "content-length": String(blob.length) } });
+        }
+        setTimeout(() => stop.abort(), 50);
+        return new Promise((_, reject) => init?.signal?.addEventListener("abort", () => reject(new Error("Aborted"))));
+      },
+    });
+    await expect(fetchBlob(digest, blob.length, { signal: stop })).rejects.toMatchObject({ code: "unreachable" });
+  });
+
   test("createBlobFetcher() gives up after triesMax failures in a row and says why", async () => {
     let requests = 0;
     intercept = (_, response) => {

@@ -83,6 +83,7 @@ export function createBlobFetcher({
           return bytes;
         }
         if (!(await download.learn())) {
+          insistWanted(signal);
           throw new HeddleError("integrity", `Cannot use blob ${digest}: the bytes that arrived have another digest`);
         }
         continue; // which piece is damaged is known only now

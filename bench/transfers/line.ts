@@ -22,6 +22,8 @@ export interface LineSeen {
   readonly lost: number;
   /** There were QUEUE_PACKETS_MAX on their way. */
   readonly overflowed: number;
+  /** Records of data that came behind a newer one. */
+  readonly outOfOrder: number;
   /** By the system, of any process here: a socket's buffer was full. */
   readonly droppedBySystem: number;
   /** How much longer than `delayMs` packets took. */
@@ -34,17 +36,21 @@ const HOST = "127.0.0.1";
 const QUEUE_PACKETS_MAX = 16_384;
 /** As much as a link may have on its way, and more: who wakes late finds all of it. */
 const BUFFER_BYTES = 4 * 1_048_576;
+/** A record of DTLS 1.2 says what it is and counts itself, in the clear. */
+const DTLS_DATA = 23;
+const DTLS_SEQUENCE_AT = 5;
 
 const [delayMs = 0, lossPercent = 0] = process.argv.slice(2).map(Number);
 const rng = createRng("line");
 const lateUs = createHistogram();
-let [packets, lost, overflowed] = [0, 0, 0];
+let [packets, lost, overflowed, outOfOrder] = [0, 0, 0, 0];
 const droppedBefore = await droppedBySystem();
 
 /** Sends what it is given when `delayMs` have passed. */
 function createDelay(send: (packet: Buffer) => void): (packet: Buffer) => void {
   const queue: { readonly packet: Buffer; readonly dueMs: number }[] = [];
   let timer: NodeJS.Timeout | undefined;
+  let newest = -1;
   const go = (): void => {
     timer = undefined;
     for (let next = queue[0]; next !== undefined; next = queue[0]) {
@@ -60,6 +66,11 @@ function createDelay(send: (packet: Buffer) => void): (packet: Buffer) => void {
   };
   return (packet) => {
     packets += 1;
+    if (packet[0] === DTLS_DATA) {
+      const sequence = packet.readUIntBE(DTLS_SEQUENCE_AT, 6);
+      outOfOrder += Number(sequence < newest);
+      newest = Math.max(newest, sequence);
+    }
     if (rng.float() < lossPercent / 100) {
       lost += 1;
     } else if (queue.length === QUEUE_PACKETS_MAX) {
@@ -98,6 +109,7 @@ async function look(): Promise<LineSeen> {
     packets,
     lost,
     overflowed,
+    outOfOrder,
     droppedBySystem: (await droppedBySystem()) - droppedBefore,
     lateMs: { p50: at(50), p99: at(99), max: at(100) },
     processorMs: (user + system) / 1_000,

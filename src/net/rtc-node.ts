@@ -17,7 +17,7 @@ import {
 import { HeddleError, messageIn } from "../base/assert.ts";
 import { parseIceUrl, type IceServer } from "../protocol/ice.ts";
 import { FRAME_BYTES_MAX, SESSIONS_MAX } from "../protocol/limits.ts";
-import { createFramedLink, WINDOW_BYTES, type FramedEnd } from "./framed-link.ts";
+import { createFramedLink, type FramedEnd } from "./framed-link.ts";
 import type { Attach, Link } from "./link.ts";
 import { checkSdp, withFewCandidates, withHostCandidates, withoutCandidates } from "./sdp.ts";
 
@@ -66,11 +66,10 @@ export interface RtcAnswerer {
 }
 
 /**
- * Of every SCTP connection of this process. With the library's own 1 MiB, which is what the other end has on its way, and acknowledgements
- * that wait up to 20 ms, senders at the end of a long line halved their speed every few seconds though no packet was lost, and
- * took minutes to be as fast again (`docs/benchmarks.md`, Transfers).
+ * Of every SCTP connection of this process: where acknowledgements wait up to 20 ms, as is the library's default, senders at the end of a
+ * long line with data both ways halve their speed more often though no packet was lost (`docs/benchmarks.md`, Transfers).
  */
-setSctpSettings({ recvBufferSize: 4 * WINDOW_BYTES, delayedSackTime: 1 });
+setSctpSettings({ delayedSackTime: 1 });
 
 export const CHANNEL_LABEL = "heddle";
 /** How long a closing end waits for the other to have read its last word. */

@@ -154,7 +154,12 @@ export class JetStream {
         }
         const num_replicas = this.#replicas ?? this.#replicasMax;
         const added = { num_replicas, duplicate_window: DUPLICATE_WINDOW_MS * 1e6, ...wanted };
-        ({ config: found } = await streams.add(added));
+        ({ config: found } = await streams.add(added).catch((refusal: unknown) =>
+          // Another relay makes it at the same moment, which NATS says in several ways.
+          streams.info(config.name).catch((error: unknown) => {
+            throw isCode(error, STREAM_NOT_FOUND) ? refusal : error;
+          }),
+        ));
       }
       if (found.subjects.join() !== wanted.subjects.join()) {
         const got = `got one with the subjects "${found.subjects.join()}", need "${wanted.subjects.join()}"`;

@@ -237,6 +237,16 @@ test.concurrent("openNatsStore() says that no server answers, that there is no J
   await expect(open(as("b:b"))).rejects.toThrow(/has no JetStream for us/);
 });
 
+test.concurrent("openNatsStore() makes a new store once, however many relays open it at the same time", async () => {
+  const nats = await start();
+  for (let run = 0; run < 20; run += 1) {
+    const stores = await Promise.all(Array.from({ length: 6 }, () => openNatsStore(nats.address(`run-${run}`))));
+    expect(await stores[0]?.log.append(0, [entry(0)])).toBe(true);
+    expect(await stores[5]?.log.length()).toBe(1);
+    await Promise.all(stores.map((store) => store.close()));
+  }
+});
+
 test.concurrent("the whole server killed and started again: calls wait for it, and fail with a sentence when it stays away", async () => {
   const nats = await start();
   const [server] = nats.servers;

@@ -67,7 +67,7 @@ try {
 } catch (error) {
   const { sentence, exitCode } = endingOf(error);
   say(sentence);
-  process.exitCode = exitCode;
+  process.exit(exitCode); // links that were left would keep it
 }
 
 function parse() {

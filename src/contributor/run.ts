@@ -36,6 +36,8 @@ export type { OpenRtc } from "./lanes.ts";
 
 /** What may be over at the next try: the relay is away or has moved on, the GPU was taken, a proxy has changed what came. */
 const PASSING: readonly ErrorCode[] = ["unreachable", "absent", "device-lost", "integrity"];
+/** The engine is lost, or as good as lost: what trained until now has no memory any more. */
+const GONE: readonly ErrorCode[] = ["device-lost", "device-wrong", "model-too-big"];
 /** The person's page is told at most this often: drawing takes a frame's time on slow machines, and one in twenty may be late. */
 const VIEW_MS = 500;
 
@@ -442,8 +444,7 @@ class Session {
         return { type: "dropped" };
       }
       const reason = code === "consent" ? messageIn(error) : `The engine has failed: ${messageIn(error)}`;
-      // What trained until now, and has no memory any more, is as good as lost.
-      return { type: "broken", reason, code, lost: /^(device-|model-too-big)/.test(code) };
+      return { type: "broken", reason, code, lost: GONE.includes(code) };
     }
   }
 

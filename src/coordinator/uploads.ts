@@ -54,7 +54,8 @@ export interface UploadsOptions {
   readonly nowMs: () => number;
 }
 
-const PREFIX = "upload/";
+/** Of the keys under which uploads on their way are kept. */
+export const UPLOADS_PREFIX = "upload/";
 
 /** Calls that change the same upload must not overlap. A class because it goes with the store's keys. */
 export class Uploads {
@@ -68,9 +69,9 @@ export class Uploads {
   /** Finds what an earlier process has left, and deletes what it cannot go on with. */
   async read(): Promise<void> {
     const { keys, nowMs } = this.#options;
-    const names = new Set(await keys.list(PREFIX));
+    const names = new Set(await keys.list(UPLOADS_PREFIX));
     for (const name of names) {
-      const [contributor = "", contribution] = name.slice(PREFIX.length).split("/");
+      const [contributor = "", contribution] = name.slice(UPLOADS_PREFIX.length).split("/");
       const bytes = contribution === undefined ? await keys.get(name) : undefined;
       const upload = bytes === undefined ? null : uploadIn(bytes, contributor as ContributorId, nowMs());
       if (upload !== null) {
@@ -251,7 +252,7 @@ function uploadIn(bytes: Bytes, contributor: ContributorId, nowMs: number): Uplo
 }
 
 function offerKey({ contributor }: Upload): string {
-  return `${PREFIX}${contributor}`;
+  return `${UPLOADS_PREFIX}${contributor}`;
 }
 
 /** Of the contribution, too: what another one of the device has left, and is erased only later, is not taken for its own. */

@@ -9,7 +9,7 @@ import { concatBytes, type Bytes } from "../base/bytes.ts";
 import type { DeviceKey, VerifySignature } from "../protocol/keys.ts";
 
 const PUBLIC_BYTES = 32;
-const SIGNATURE_BYTES = 64;
+export const SIGNATURE_BYTES = 64;
 const NAME = "Ed25519";
 
 /** A new key that lives as long as this process or page. */

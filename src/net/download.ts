@@ -4,6 +4,7 @@
  * nothing but the SHA-256 of the whole. Downloads that were given up are kept here for a while, too.
  */
 import type { Bytes, Digest } from "../base/bytes.ts";
+import { dropOldest } from "../base/newest.ts";
 import { UNCUT_BYTES_MAX } from "../protocol/limits.ts";
 import { countPieces, pieceAt, pieceDigest } from "../protocol/pieces.ts";
 import { hashBytes } from "../store/hash.ts";
@@ -139,8 +140,6 @@ export class Left {
     }
     this.#downloads.delete(digest);
     this.#downloads.set(digest, { bytes, filled, sinceMs: this.#nowMs() });
-    for (const oldest of [...this.#downloads.keys()].slice(0, -LEFT_MAX)) {
-      this.#downloads.delete(oldest);
-    }
+    dropOldest(this.#downloads, LEFT_MAX);
   }
 }

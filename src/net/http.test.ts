@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { HeddleError } from "../base/assert.ts";
 import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
+import { sleep } from "../base/clock.ts";
 import { createRng } from "../base/rng.ts";
 import { createStop } from "../base/stop.ts";
 import { countPieces, DIGEST_BYTES, digestPieces } from "../protocol/pieces.ts";
@@ -12,6 +13,7 @@ import { BlobPieces } from "./blob-pieces.ts";
 import { LEFT_MS } from "./download.ts";
 import { createBlobFetcher } from "./http.ts";
 import { serveBlob } from "./serve-blob.ts";
+import { systemClock } from "./system-clock.ts";
 
 const rng = createRng("http");
 const blob: Bytes = Uint8Array.from({ length: 2_500_000 }, () => rng.below(256));
@@ -360,7 +362,11 @@ describe("createBlobFetcher()", () => {
 
   test.each<[string, Parameters<typeof fetcher>[0], () => void]>([
     ["while nothing comes", {}, () => undefined],
-    ["while it waits", { wait: () => new Promise(() => undefined) }, () => server.closeAllConnections()],
+    [
+      "while it waits",
+      { wait: (_ms, signal) => sleep(systemClock, 60_000, signal) },
+      () => server.closeAllConnections(),
+    ],
   ])("createBlobFetcher() ends %s when it is not wanted any more", async (_, options, happen) => {
     const stop = createStop();
     let requests = 0;

@@ -6,13 +6,13 @@
  */
 import { HeddleError, messageIn, type ErrorCode } from "../base/assert.ts";
 import type { Digest } from "../base/bytes.ts";
-import { createDeferred } from "../base/deferred.ts";
+import { sleep } from "../base/clock.ts";
 import type { StopSignal } from "../base/stop.ts";
 import { BLOB_BYTES_MAX } from "../protocol/limits.ts";
 import { countPieces, DIGEST_BYTES } from "../protocol/pieces.ts";
 import { hashBytes } from "../store/hash.ts";
 import { Left, type Download, type Wanted } from "./download.ts";
-import { laterMs, pause, saysLater } from "./later.ts";
+import { laterMs, saysLater } from "./later.ts";
 import type { FetchBlob, FetchPieces } from "./link.ts";
 import { systemClock } from "./system-clock.ts";
 
@@ -30,8 +30,8 @@ export interface BlobFetcherOptions extends BlobSource {
   readonly chunkBytes?: number;
   /** Failures in a row, without one byte of progress between them, before the fetch is given up. */
   readonly triesMax?: number;
-  /** Waits before another try; tests pass their own. */
-  readonly wait?: (ms: number) => Promise<void>;
+  /** Waits before another try, as `sleep` does; tests pass their own. */
+  readonly wait?: (ms: number, signal?: StopSignal) => Promise<void>;
   readonly nowMs?: () => number;
   /** From 0 up to 1, for the waits. */
   readonly random?: () => number;
@@ -64,7 +64,7 @@ class Failure extends Error {
 export function createBlobFetcher({
   chunkBytes = 4 * 1_048_576,
   triesMax = 4,
-  wait = pause,
+  wait = (ms, signal) => sleep(systemClock, ms, signal),
   nowMs = systemClock.nowMs,
   random = Math.random,
   ...source
@@ -107,7 +107,7 @@ export function createBlobFetcher({
           throw new HeddleError(code, sentence, { cause: error });
         }
         const askedMs = failure.retryMs * (1 + LATER_SPREAD * random());
-        await unlessStopped(wait(Math.max(askedMs, FIRST_WAIT_MS * 2 ** (failures - 1) * random())), signal);
+        await wait(Math.max(askedMs, FIRST_WAIT_MS * 2 ** (failures - 1) * random()), signal);
       }
     }
   };
@@ -142,14 +142,6 @@ function insistWanted(signal: StopSignal | undefined): void {
   if (signal?.aborted === true) {
     throw new HeddleError("unreachable", "The fetch was ended: what it fetches is not wanted any more");
   }
-}
-
-/** Resolves with `waiting`, or when it is stopped. */
-async function unlessStopped(waiting: Promise<void>, signal: StopSignal | undefined): Promise<void> {
-  const { promise, resolve } = createDeferred<void>();
-  const forget = signal?.onAbort(() => resolve());
-  await Promise.race([waiting, promise]);
-  forget?.();
 }
 
 interface Asking extends BlobSource {

@@ -29,7 +29,7 @@ import { verifySignature } from "../net/device-key.ts";
 import { loadDeviceKey } from "../net/device-key-node.ts";
 import { openEmbeddedCopy, openEmbeddedStore } from "../store/embedded.ts";
 import { closeLease, lookAtLease, openLease } from "../store/lease.ts";
-import { DATABASE, PROCESS_FILE } from "../store/locked.ts";
+import { DATABASE, isBusy, PROCESS_FILE } from "../store/locked.ts";
 import { deleteBlobs, entriesOf, getWhole, type Store } from "../store/store.ts";
 import { copyRun, type CopiedRun } from "./copy.ts";
 import { KEY_FILE, LEADER_KEY, type PlacedStore } from "./place.ts";
@@ -377,7 +377,7 @@ async function lockPlace(path: string, action: string): Promise<() => Promise<vo
     database.exec("PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE"); // and no file beside it
   } catch (error) {
     database?.close();
-    const why = /database is locked/.test(String(error))
+    const why = isBusy(error)
       ? `another backup or restore is filling "${path}"; wait for its end`
       : `"${path}" cannot be locked: ${messageIn(error)}`;
     throw new HeddleError("store", `Cannot ${action}: ${why}`, { cause: error });

@@ -10,13 +10,12 @@ import { HeddleError } from "../base/assert.ts";
 import { equalBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { beginCheck, checkEntries } from "../coordinator/check.ts";
 import { CHECKPOINTS_KEPT, type DurableState } from "../coordinator/state.ts";
+import { UPLOADS_PREFIX } from "../coordinator/uploads.ts";
 import { deleteBlobs, entriesOf, type Blobs, type Keys, type Log, type Store } from "../store/store.ts";
 import { KEY_FILE, LEADER_KEY } from "./place.ts";
 import { reachableBlobs } from "./prune.ts";
 import { readCharter } from "./run.ts";
 
-/** Of uploads, as `coordinator/uploads.ts` keeps them. */
-const UPLOADS_PREFIX = "upload/";
 /** How often a later moment is taken before the run counts as too fast. */
 const MOMENTS_MAX = 100;
 /** Blobs that are copied beside each other, because servers take their time for each, while they have no more bytes than this together. */

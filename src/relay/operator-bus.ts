@@ -4,8 +4,8 @@
  * have from that store: who reaches the bus alone operates nothing. They go to the leader of one epoch, and no other answers them.
  */
 import { HeddleError, messageIn, type ErrorCode } from "../base/assert.ts";
-import { concatBytes, toHex, type Bytes } from "../base/bytes.ts";
-import { verifySignature } from "../net/device-key.ts";
+import { concatBytes, textBytes, toHex, type Bytes } from "../base/bytes.ts";
+import { SIGNATURE_BYTES, verifySignature } from "../net/device-key.ts";
 import { loadStoredKey } from "../net/device-key-node.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
 import type { Bus } from "../store/bus.ts";
@@ -22,7 +22,6 @@ const ASKED = { "GET /status": 10_000, "POST /operate": 10_000, "POST /prune": 1
 /** Clocks of relays may differ by so much; what is older was kept by somebody, or by a leader that was stopped. */
 const AGE_MS_MAX = 60_000;
 const PURPOSE = "operator";
-const SIGNATURE_BYTES = 64;
 
 /** Its JSON follows the signature of that. */
 interface Question {
@@ -136,5 +135,5 @@ export function operationsOfEdge({ bus, store, dir, drain, leader }: EdgeParts):
 }
 
 function encode(value: object): Bytes {
-  return new TextEncoder().encode(JSON.stringify(value));
+  return textBytes(JSON.stringify(value));
 }

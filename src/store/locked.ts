@@ -59,7 +59,7 @@ export function transact(database: DatabaseSync, work: () => void): void {
 }
 
 /** Node gives SQLite's code, Deno only its words. */
-function isBusy(error: unknown): boolean {
+export function isBusy(error: unknown): boolean {
   const code = error instanceof Error && "errcode" in error ? Number(error.errcode) & 0xff : undefined;
   return code === SQLITE_BUSY || /database is locked/.test(String(error));
 }

@@ -4,6 +4,7 @@
  */
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
+import { dropOldest } from "../base/newest.ts";
 import type { JetStream } from "./jetstream.ts";
 
 /** What the relay's HTTP face reads at a time. */
@@ -172,10 +173,8 @@ export class Pieces {
     if (!isCount(bytes, bytesMax) || !isCount(pieceBytes, PIECE_BYTES_MAX) || pieceBytes === 0) {
       throw new HeddleError("integrity", `Cannot ${action}: "${subject}" says no size of at most ${bytesMax} bytes`);
     }
-    if (this.#known.size >= KNOWN_MAX) {
-      this.#known.clear();
-    }
     this.#known.set(name, { bytes, pieceBytes });
+    dropOldest(this.#known, KNOWN_MAX);
     return { bytes, pieceBytes };
   }
 

@@ -136,7 +136,6 @@ test("through deploy/Caddyfile come page, WebSocket, ranges and events of two re
   }
 
   expect(await first.stop("SIGTERM")).toBe(0);
-  running.delete(first);
   await vi.waitUntil(() => links.some(({ closed }) => closed === "The relay is stopping; it will be back"), {
     timeout: 10_000,
   });

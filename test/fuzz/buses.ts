@@ -5,18 +5,19 @@
  */
 import { encode } from "@msgpack/msgpack";
 import { HeddleError } from "../../src/base/assert.ts";
-import { concatBytes, digestOf, textBytes, type Bytes } from "../../src/base/bytes.ts";
+import { concatBytes, digestOf, fromHex, textBytes, type Bytes } from "../../src/base/bytes.ts";
 import { openJournal } from "../../src/coordinator/journal.ts";
 import { acceptEdges, openEdge, type Edge } from "../../src/net/bus-link.ts";
 import type { Attach, Link } from "../../src/net/link.ts";
+import { loadStoredKey } from "../../src/net/device-key-node.ts";
 import { createMemoryPair } from "../../src/net/memory.ts";
 import { encodeCharter } from "../../src/protocol/charter-codec.ts";
 import { exampleCharter, exampleEvents } from "../../src/protocol/examples.ts";
 import { BEAT_SUBJECT, encodeBeat, readBeat } from "../../src/relay/beat.ts";
 import { follow, type FollowedRun } from "../../src/relay/follow.ts";
 import { NEWS_SUBJECT, readNews, toldLog } from "../../src/relay/news.ts";
+import { KEY_FILE } from "../../src/relay/place.ts";
 import { createVirtualClock } from "../../src/sim/clock.ts";
-import { createKeyRegistry } from "../../src/sim/keys.ts";
 import type { Bus } from "../../src/store/bus.ts";
 import { createMemoryStore } from "../../src/store/memory.ts";
 import { OFFER } from "./readers.ts";
@@ -25,6 +26,8 @@ import type { Subject, Target } from "./fuzz.ts";
 const EDGE = new Uint8Array(12).fill(5);
 const [LEAD, TO_EDGE, OFFERS, BEATS, NEWS] = [0, 1, 2, 3, 4];
 const LISTENERS = 5;
+/** Ed25519 in PKCS 8, the same each time, so that a number names an input. */
+const RELAY_KEY = concatBytes([fromHex("302e020100300506032b657004220420"), new Uint8Array(32).fill(7)]);
 /** Turns of the event loop that it may take to hear an honest message: signatures are checked beside it. */
 const TRIES_MAX = 10_000;
 const BEAT = { epoch: 1, leader: "process 1 on a", version: 0, round: 7, phase: "training", connected: 3 } as const;
@@ -147,7 +150,8 @@ async function followerOf() {
   const store = createMemoryStore();
   const charter = encodeCharter(exampleCharter);
   await store.keys.set("charter", charter);
-  const key = createKeyRegistry().create("relay");
+  await store.keys.set(KEY_FILE, RELAY_KEY);
+  const key = await loadStoredKey(store.keys, KEY_FILE);
   const [example] = exampleEvents;
   if (example?.type !== "started") {
     throw new Error("Expected the first example to begin a run");
@@ -162,6 +166,7 @@ async function followerOf() {
     1,
   );
   const failures: unknown[] = [];
+  let said: string | null = null;
   const runs: FollowedRun[] = [];
   const following = await follow({
     bus: wire.bus,
@@ -171,13 +176,15 @@ async function followerOf() {
     onReady: async (run) => void runs.push(run),
     onChange: () => undefined,
     onFailure: (error) => failures.push(error),
-    log: () => undefined,
+    log: (sentence) => {
+      said = sentence;
+    },
   });
   wire.hear(BEAT_SUBJECT, encodeBeat(BEAT));
   while (runs.length === 0 && failures.length === 0) {
     await settled();
   }
-  return { wire, store, journal, failures, following, run: () => runs[0] as FollowedRun };
+  return { wire, store, journal, failures, said: () => said, following, run: () => runs[0] as FollowedRun };
 }
 
 async function busSubject(): Promise<Subject> {
@@ -224,6 +231,14 @@ async function busSubject(): Promise<Subject> {
   const appendUntold = async (): Promise<void> => {
     corpus.splice(samples, 1, ...from(NEWS, [await append()]));
   };
+  // Honest news are taken as they are: or malformed ones would be refused for their signature alone.
+  world.wire.hear(NEWS_SUBJECT, await append());
+  while (world.following.fold()?.chain.length !== world.journal.length() && world.said() === null) {
+    await settled();
+  }
+  if (world.said() !== null) {
+    throw new Error(`Honest news: ${world.said()}`);
+  }
   await appendUntold();
   const checkFailures = (): void => {
     if (world.failures.length > 0) {

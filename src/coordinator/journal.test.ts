@@ -90,7 +90,9 @@ async function ledger() {
     const begun = createMemoryDisk();
     begun.entries.push(entries[0] as Bytes);
     const follower = await followJournal(createMemoryStore({ disk: begun }).log);
-    follower.take(entries.slice(1));
+    const news = await verifyChain(entries.slice(1), { verify: null, chain: follower.fold().chain });
+    expect(news.ok).toBe(true);
+    follower.take((news as Extract<typeof news, { ok: true }>).value);
     return follower.fold();
   };
   return { entries: disk.entries, open, foldOf };

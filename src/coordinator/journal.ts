@@ -9,7 +9,7 @@ import type { Clock } from "../base/clock.ts";
 import { digestOf, equalBytes, type Bytes, type Digest } from "../base/bytes.ts";
 import { appendEntry, EMPTY_CHAIN, linkEntry, type ChainHead, type SignedEntry } from "../protocol/chain.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
-import type { LedgerEvent } from "../protocol/ledger.ts";
+import type { LedgerEntry, LedgerEvent } from "../protocol/ledger.ts";
 import { entriesOf, type Log } from "../store/store.ts";
 import { applyEvent, blobsOf, type DurableState } from "./state.ts";
 
@@ -107,19 +107,22 @@ async function beginsWith(log: Log, { chain }: Fold): Promise<boolean> {
 }
 
 /** Takes the next entry in. Throws HeddleError "integrity" when it does not continue the chain. */
-function foldEntry(
-  { chain, durable, before }: Fold,
-  bytes: Bytes,
-): { readonly fold: Fold; readonly entry: SignedEntry } {
-  const linked = linkEntry(chain, bytes);
+function foldEntry(fold: Fold, bytes: Bytes): { readonly fold: Fold; readonly entry: SignedEntry } {
+  const linked = linkEntry(fold.chain, bytes);
   if (!linked.ok) {
-    throw new HeddleError("integrity", `Cannot open the ledger: entry ${chain.length}: ${linked.detail}`);
+    throw new HeddleError("integrity", `Cannot open the ledger: entry ${fold.chain.length}: ${linked.detail}`);
   }
-  const { entry, chain: next } = linked.value;
-  const { event, timeMs } = entry;
-  const endsRound = event.type === "merged" || event.type === "skipped";
-  const fold = { chain: next, durable: applyEvent(durable, event, timeMs), before: endsRound ? durable : before };
-  return { entry, fold };
+  const { entry, chain } = linked.value;
+  return { entry, fold: foldLinked(fold, [entry], chain) };
+}
+
+/** Takes in `entries`, which lead to `chain`. Throws AssertionError when one does not fit the state. */
+function foldLinked({ durable, before }: Fold, entries: readonly LedgerEntry[], chain: ChainHead): Fold {
+  for (const { event, timeMs } of entries) {
+    before = event.type === "merged" || event.type === "skipped" ? durable : before;
+    durable = applyEvent(durable, event, timeMs);
+  }
+  return { chain, durable, before };
 }
 
 function superfluousAfter({ durable, before }: Fold): Digest[] {
@@ -137,10 +140,10 @@ export interface Follower {
   /** The fold's state. */
   durable(): DurableState;
   /**
-   * Takes in, and returns, the entries that come next, as somebody else has read them: all, or none where it throws. Not while
-   * `catchUp` is under way.
+   * Takes in entries that somebody else has read, and that `verifyChain` has found to continue the fold's chain: all, or none where
+   * it throws. Not while `catchUp` is under way.
    */
-  take(entries: readonly Bytes[]): readonly SignedEntry[];
+  take(news: { readonly entries: readonly SignedEntry[]; readonly chain: ChainHead }): void;
   /**
    * Reads what was appended since, and returns it; reads all again where the log has other entries than were taken. Rejects with
    * HeddleError "integrity" when its chain is broken or it is another run's, "store" when it is empty. Calls must not overlap.
@@ -174,15 +177,8 @@ export async function followJournal(log: Log): Promise<Follower> {
   return {
     fold: () => fold,
     durable: () => present(fold.durable, "the ledger's start"),
-    take: (entries) => {
-      let taken = fold;
-      const news = entries.map((bytes) => {
-        const next = foldEntry(taken, bytes);
-        taken = next.fold;
-        return next.entry;
-      });
-      fold = taken;
-      return news;
+    take: ({ entries, chain }) => {
+      fold = foldLinked(fold, entries, chain);
     },
     catchUp,
   };

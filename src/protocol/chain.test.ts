@@ -52,6 +52,31 @@ describe("ledger chain", () => {
     }
   });
 
+  test("verifyChain() with the last signature refuses a change of any byte before it, and checks one alone", async () => {
+    const { log, chain } = await write(exampleEvents.slice(0, 4));
+    const asked: Bytes[] = [];
+    const counted: VerifySignature = async (...args) => {
+      asked.push(args[3] as Bytes);
+      return verify(...args);
+    };
+    const last = { verify: counted, signatures: "last" } as const;
+    expect(await verifyChain(log, last)).toMatchObject({ ok: true, value: { chain } });
+    expect(asked.length).toBe(1);
+    for (const [entry, bytes] of log.entries()) {
+      for (let i = 0; i < bytes.length; i += 1) {
+        const changed = bytes.slice();
+        changed[i] = (changed[i] as number) ^ 1;
+        expect(await verifyChain(log.with(entry, changed), last)).toMatchObject({ ok: false });
+      }
+    }
+    const forged = await appendEntry(chain, exampleEvents[4] as LedgerEvent, {
+      timeMs: 1,
+      key: { publicKey: relay, sign: async () => Uint8Array.of(1) },
+    });
+    const unsigned = { ok: false, before: [], entry: 4, reason: "bad-signature" };
+    expect(await verifyChain([...log, forged.bytes], last)).toMatchObject(unsigned);
+  });
+
   test("verifyChain() refuses a ledger that another key has signed", async () => {
     const appended = await appendEntry(EMPTY_CHAIN, exampleEvents[0] as LedgerEvent, {
       timeMs: 1,

@@ -198,7 +198,10 @@ export function linkEntry(
   });
 }
 
-/** Entries that continue a chain, and the chain after them; or those before the first that does not, its number, and why. */
+/**
+ * Entries that continue a chain, and the chain after them; or the number of the first that does not and why, and those before it
+ * that the relay has signed.
+ */
 export type VerifiedChain =
   | { readonly ok: true; readonly value: { readonly entries: readonly SignedEntry[]; readonly chain: ChainHead } }
   | {
@@ -209,42 +212,50 @@ export type VerifiedChain =
       readonly detail: string;
     };
 
+export interface VerifyChainOptions {
+  readonly verify: VerifySignature | null;
+  readonly signatures?: "each" | "last";
+  /** What the first of the entries continues; the beginning where absent. */
+  readonly chain?: ChainHead;
+}
+
 /**
- * Checks that `entries` continue `chain`: numbers, digests and signatures (these not where `verify` is null). Trust in a whole
- * ledger comes from knowing its relay's key, or its last digest, from elsewhere.
+ * Checks that `entries` continue `chain`: numbers, digests and signatures (these not where `verify` is null). Of the signatures
+ * `each` one, as whoever judges a ledger does, or only the `last`, which vouches for the bytes of all before it, their digests being
+ * in what it signs. Trust in a whole ledger comes from knowing its relay's key, or its last digest, from elsewhere.
  */
 export async function verifyChain(
   entries: readonly Uint8Array[],
-  { verify, chain = EMPTY_CHAIN }: { readonly verify: VerifySignature | null; readonly chain?: ChainHead },
+  { verify, signatures = "each", chain = EMPTY_CHAIN }: VerifyChainOptions,
 ): Promise<VerifiedChain> {
-  const read: SignedEntry[] = [];
-  const signatures: Promise<boolean>[] = [];
+  const linked: { readonly entry: SignedEntry; readonly chain: ChainHead }[] = [];
   let head = chain;
   let broken: { readonly reason: Reason; readonly detail: string } | null = null;
   for (const bytes of entries) {
-    const linked = linkEntry(head, bytes);
-    if (!linked.ok) {
-      broken = linked;
+    const next = linkEntry(head, bytes);
+    if (!next.ok) {
+      broken = next;
       break;
     }
-    const { signature, ...unsigned } = linked.value.entry;
-    const { relay } = linked.value.chain;
-    if (verify !== null) {
-      signatures.push(
-        relay === null ? Promise.resolve(false) : verify(relay, "ledger", encodeEntry(unsigned), signature),
-      );
-    }
-    read.push(linked.value.entry);
-    head = linked.value.chain;
+    linked.push(next.value);
+    head = next.value.chain;
   }
-  const unsigned = (await Promise.all(signatures)).indexOf(false);
+  const read = linked.map(({ entry }) => entry);
+  const toVerify = verify === null ? [] : signatures === "each" ? linked : linked.slice(-1);
+  const signed = await Promise.all(
+    toVerify.map(async ({ entry: { signature, ...unsigned }, chain: { relay } }) =>
+      relay === null ? false : await verify?.(relay, "ledger", encodeEntry(unsigned), signature),
+    ),
+  );
+  const unsigned = signed.indexOf(false);
   if (unsigned !== -1) {
-    broken = { reason: "bad-signature", detail: "its signature is not that of the relay" };
-    read.length = unsigned;
+    const entry = chain.length + linked.length - toVerify.length + unsigned;
+    const before = signatures === "each" ? read.slice(0, unsigned) : [];
+    return { ok: false, before, entry, reason: "bad-signature", detail: "its signature is not that of the relay" };
   }
   return broken === null
     ? { ok: true, value: { entries: read, chain: head } }
-    : { ok: false, before: read, entry: chain.length + read.length, reason: broken.reason, detail: broken.detail };
+    : { ok: false, before: read, entry: head.length, reason: broken.reason, detail: broken.detail };
 }
 
 function continueChain(chain: ChainHead, entry: SignedEntry, bytes: Uint8Array): ChainHead {

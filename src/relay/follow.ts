@@ -151,7 +151,7 @@ class Followed {
     if (this.#reading !== null || after > chain.length) {
       return false;
     }
-    const verified = await verifyChain(entries, { verify: verifySignature, chain });
+    const verified = await verifyChain(entries, { verify: verifySignature, signatures: "last", chain });
     if (!verified.ok) {
       this.#options.log(`News of ledger entry ${verified.entry} are not taken: ${verified.detail}`);
     }
@@ -159,7 +159,8 @@ class Followed {
       return false;
     }
     try {
-      this.#tellChange(ledger.take(entries));
+      ledger.take(verified.value);
+      this.#tellChange(verified.value.entries);
       return true;
     } catch (error) {
       if (!(error instanceof AssertionError)) {

@@ -3,6 +3,7 @@
  * piece again. A blob is read for it when somebody asks first, one blob at a time; what came of it is kept in memory while there is room,
  * and that it could not be read for some seconds.
  */
+import { LRUCache } from "lru-cache";
 import { HeddleError } from "../base/assert.ts";
 import { fromHex, type Bytes, type Digest } from "../base/bytes.ts";
 import { createTurn } from "../base/turn.ts";
@@ -27,13 +28,10 @@ type Reading = Promise<Bytes | undefined>;
 /** A class because it holds memory. */
 export class BlobPieces {
   readonly #blobs: Pick<Blobs, "slice">;
-  readonly #keptBytesMax: number;
   readonly #nowMs: () => number;
   readonly #inTurn = createTurn();
   readonly #reading = new Map<Digest, Reading>();
-  /** Least recently asked for first. */
-  readonly #kept = new Map<Digest, Bytes>();
-  #keptBytes = 0;
+  readonly #kept: LRUCache<Digest, Bytes>;
   /** What came of blobs that could not be read, for FAILED_MS. */
   readonly #failed = new Map<Digest, { readonly reading: Reading; readonly untilMs: number }>();
 
@@ -42,7 +40,7 @@ export class BlobPieces {
     { keptBytesMax = KEPT_BYTES_MAX, nowMs = () => performance.now() }: BlobPiecesOptions = {},
   ) {
     this.#blobs = blobs;
-    this.#keptBytesMax = keptBytesMax;
+    this.#kept = new LRUCache({ maxSize: keptBytesMax, sizeCalculation: ({ length }) => length });
     this.#nowMs = nowMs;
   }
 
@@ -53,8 +51,6 @@ export class BlobPieces {
   async of(digest: Digest, bytes: number, onRead?: () => void): Promise<Bytes | undefined> {
     const kept = this.#kept.get(digest);
     if (kept !== undefined) {
-      this.#kept.delete(digest);
-      this.#kept.set(digest, kept);
       return kept;
     }
     const failed = this.#failed.get(digest);
@@ -98,19 +94,7 @@ export class BlobPieces {
       }
       digests.set(fromHex(await hashBytes(piece)), index * DIGEST_BYTES);
     }
-    this.#keep(digest, digests);
-    return digests;
-  }
-
-  #keep(digest: Digest, digests: Bytes): void {
     this.#kept.set(digest, digests);
-    this.#keptBytes += digests.length;
-    for (const [oldest, { length }] of this.#kept) {
-      if (this.#keptBytes <= this.#keptBytesMax) {
-        return;
-      }
-      this.#kept.delete(oldest);
-      this.#keptBytes -= length;
-    }
+    return digests;
   }
 }

@@ -15,7 +15,7 @@ export interface ServeBlobOptions {
   readonly response: ServerResponse;
   /** What the path says after `/blob/`, as it came: a digest, or a digest and PIECES. */
   readonly name: string;
-  readonly blobs: Blobs;
+  readonly blobs: Pick<Blobs, "size" | "slice">;
   readonly pieces: BlobPieces;
   /** Blobs that may not be read by everyone are answered as if they did not exist. */
   readonly isPublic?: (digest: Digest) => boolean | Promise<boolean>;

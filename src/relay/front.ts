@@ -12,6 +12,7 @@ import { createRtcAnswerer } from "../net/rtc-node.ts";
 import { serveBlob } from "../net/serve-blob.ts";
 import { acceptWebSockets, type AcceptWebSocketsOptions } from "../net/ws-server.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
+import { createHotBlobs } from "../store/hot-blobs.ts";
 import type { Store } from "../store/store.ts";
 import type { RelayConfig } from "./config.ts";
 import { createHttpFace, listen } from "./http.ts";
@@ -68,6 +69,7 @@ export async function openFront(options: FrontOptions): Promise<Front> {
   let shutReason: string | null = null;
   const rtc = await createRtcAnswerer(config.rtcPort === 0 ? {} : { port: config.rtcPort });
   const requests = createBuckets(REQUEST_RATE, PREFIXES_MAX);
+  const blobs = createHotBlobs(store.blobs);
   const pieces = new BlobPieces(store.blobs);
   const face = createHttpFace({
     proxyHeader: config.proxyHeader,
@@ -82,7 +84,7 @@ export async function openFront(options: FrontOptions): Promise<Front> {
         request,
         response,
         name,
-        blobs: store.blobs,
+        blobs,
         pieces,
         isPublic: (wanted) => source.isPublic(wanted),
         onRead: (bytes) => {

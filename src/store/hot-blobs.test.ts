@@ -1,0 +1,65 @@
+import { expect, test, vi } from "vitest";
+import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
+import { createHotBlobs } from "./hot-blobs.ts";
+import { createMemoryStore } from "./memory.ts";
+import type { Blobs } from "./store.ts";
+
+const bytesOf = (fill: number, length = 100): Bytes => new Uint8Array(length).fill(fill);
+
+/** A store's blobs, which count what is asked of them. */
+async function world(...contents: Bytes[]) {
+  const { blobs } = createMemoryStore();
+  const digests = await Promise.all(contents.map((bytes) => blobs.put(bytes)));
+  const counted = { size: vi.spyOn(blobs, "size"), get: vi.spyOn(blobs, "get"), slice: vi.spyOn(blobs, "slice") };
+  const asked = (): number[] => Object.values(counted).map(({ mock }) => mock.calls.length);
+  return { blobs, digests: digests as [Digest, ...Digest[]], asked };
+}
+
+/** As it is served. */
+async function whole(blobs: Pick<Blobs, "size" | "slice">, digest: Digest): Promise<Bytes | undefined> {
+  const size = await blobs.size(digest);
+  return size === undefined ? undefined : blobs.slice(digest, 0, size);
+}
+
+test("a small blob is read once, however many ask, also at the same moment", async () => {
+  const { blobs, digests, asked } = await world(bytesOf(1));
+  const hot = createHotBlobs(blobs);
+  const served = await Promise.all(Array.from({ length: 9 }, () => whole(hot, digests[0])));
+  expect(served).toEqual(Array(9).fill(bytesOf(1)));
+  expect(await hot.slice(digests[0], 10, 1_000)).toEqual(bytesOf(1, 90));
+  expect(asked()).toEqual([1, 1, 0]);
+});
+
+test("a large blob, and one beyond what may be under way, is read slice by slice", async () => {
+  const { blobs, digests, asked } = await world(bytesOf(1, 101), bytesOf(2), bytesOf(3));
+  const hot = createHotBlobs(blobs, { hotBytesMax: 100, keptBytesMax: 150 });
+  const served = await Promise.all(digests.map((digest) => whole(hot, digest)));
+  expect(served).toEqual([bytesOf(1, 101), bytesOf(2), bytesOf(3)]);
+  expect(asked()).toEqual([3, 1, 2]);
+});
+
+test("what was not asked for longest makes room", async () => {
+  const { blobs, digests, asked } = await world(bytesOf(1), bytesOf(2), bytesOf(3));
+  const hot = createHotBlobs(blobs, { keptBytesMax: 200 });
+  const [a, b, c] = digests as [Digest, Digest, Digest];
+  for (const digest of [a, b, a, c, a]) {
+    await whole(hot, digest);
+  }
+  expect(asked()).toEqual([3, 3, 0]);
+  await whole(hot, b);
+  expect(asked()).toEqual([4, 4, 0]);
+});
+
+test("what is absent, damaged or empty is as the store says, and is asked for again", async () => {
+  const { blobs, digests, asked } = await world(bytesOf(1), new Uint8Array());
+  const hot = createHotBlobs(blobs);
+  const absent = digestOf(bytesOf(9));
+  expect([await whole(hot, absent), await whole(hot, absent)]).toEqual([undefined, undefined]);
+  expect(asked()).toEqual([2, 0, 0]);
+  vi.mocked(blobs.get).mockRejectedValueOnce(new Error("damaged"));
+  await expect(whole(hot, digests[0])).rejects.toThrow("damaged");
+  expect([await whole(hot, digests[0]), await whole(hot, digests[1] as Digest)]).toEqual([
+    bytesOf(1),
+    new Uint8Array(),
+  ]);
+});

@@ -2,6 +2,7 @@
  * What a contribution costs the relays when several share a run: `npm run bench relays [-- 1 3]`. For each number it starts a
  * nats-server and that many relays on this machine, has contributors spread over them train a small model for a while, and
  * divides the processor time of all relay processes by the accepted contributions: in all, and beyond what they take when idle.
+ * It begins to count when the processes have compiled what they run, which edges, who each have a part of the work, do later.
  * What contributors were told must be what the ledger holds and what was merged, each contribution by its name (`load/oracle.ts`).
  * Prints one JSON line a number. Contributors share this process, whose time does not count; others who use the machine make
  * rounds slower, and work somewhat dearer.
@@ -27,9 +28,9 @@ import type { Told } from "./load/players.ts";
 import { pauseRun, readLedger } from "./load/relay-process.ts";
 
 const CONTRIBUTORS = 12;
-const WINDOW_MS = 20_000;
+const WINDOW_MS = 40_000;
 const IDLE_MS = 5_000;
-const WARM_VERSIONS = 3;
+const WARM_VERSIONS = 40;
 const SETTLE_MS = 15_000;
 const CHARTER = {
   model: { channels: 64, layers: 2, heads: 4, kvHeads: 2, hidden: 192, time: 64 },

@@ -52,7 +52,7 @@ interface World {
   beat(beat: Beat, seen: () => unknown): Promise<void>;
 }
 
-async function worldOf({ begun = true } = {}): Promise<World> {
+async function worldOf({ begun = true, newsMs = 100 } = {}): Promise<World> {
   const hub = createMemoryHub();
   const store = createMemoryStore();
   const run = encodeCharter(exampleCharter);
@@ -71,6 +71,7 @@ async function worldOf({ begun = true } = {}): Promise<World> {
     bus,
     store,
     name: "process 2 on b",
+    newsMs,
     answerRtc: async () => "no",
     onReady: async (ready) => void runs.push(ready),
     onChange: () => undefined,
@@ -132,8 +133,58 @@ test("follow() takes news without reading, reads what it missed, and knows old n
   expect(read.mock.calls.length).toBeGreaterThan(calls);
   world.leader.publish(NEWS_SUBJECT, encode([5, [last]]));
   world.leader.publish(NEWS_SUBJECT, encode([1_000, "no entries"]));
-  await new Promise((settle) => setTimeout(settle, 10));
+  await new Promise((settle) => setTimeout(settle, 300)); // news are gathered
   expect([run.operatorView().paused, world.failures]).toEqual([false, []]);
+});
+
+test("follow() gathers news, takes them with one look at a signature, and earlier where a blob of theirs is asked for", async () => {
+  const world = await worldOf();
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  const verify = vi.spyOn(crypto.subtle, "verify");
+  const read = vi.spyOn(world.store.log, "read");
+  closing.push(() => verify.mockRestore());
+  const told = await openJournal({ ...world.journalOptions, log: toldLog(world.store.log, world.leader), epoch: 2 });
+  for (const type of ["paused", "resumed", "paused"] as const) {
+    await told.journal.append([{ type }], 2);
+  }
+  const calls = read.mock.calls.length;
+  expect([verify.mock.calls.length, run.operatorView().paused]).toEqual([0, false]);
+  await vi.waitUntil(() => run.operatorView().paused);
+  expect([verify.mock.calls.length, read.mock.calls.length]).toEqual([1, calls]);
+  await told.journal.append([{ type: "resumed" }], 3);
+  expect(await run.isPublic(digestOf(Uint8Array.of(9)))).toBe(false);
+  expect([verify.mock.calls.length, run.operatorView().paused]).toEqual([2, false]);
+});
+
+test("follow() misses none of many news, heard while others are taken", async () => {
+  const world = await worldOf({ newsMs: 0 });
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const told = await openJournal({ ...world.journalOptions, log: toldLog(world.store.log, world.leader), epoch: 2 });
+  const read = vi.spyOn(world.store.log, "read");
+  for (let i = 0; i < 300; i += 1) {
+    await told.journal.append([{ type: i % 2 === 0 ? "paused" : "resumed" }], i);
+    if (i % 3 === 0) {
+      await new Promise((settle) => setImmediate(settle));
+    }
+  }
+  await vi.waitUntil(() => world.following.fold()?.chain.length === told.journal.length());
+  expect([read.mock.calls.length, world.logged, world.failures]).toEqual([0, [], []]);
+});
+
+test("follow() takes what is new of news that begin with what it knows", async () => {
+  const world = await worldOf();
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  await world.journal.append([{ type: "paused" }], 2);
+  await world.beat({ ...BEAT, version: 1 }, () => run.operatorView().paused);
+  await world.journal.append([{ type: "resumed" }], 3);
+  const read = vi.spyOn(world.store.log, "read");
+  for (const at of [2, 3]) {
+    world.leader.publish(NEWS_SUBJECT, encode([at, await world.store.log.read(at, 1)]));
+  }
+  await vi.waitUntil(() => !run.operatorView().paused);
+  expect([read.mock.calls.length, world.logged]).toEqual([2, []]); // by this test alone
 });
 
 test("follow() takes no entry that does not come next from the bus, and goes on from the store", async () => {

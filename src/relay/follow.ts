@@ -4,7 +4,7 @@
  * for: contributors lose nothing while nobody leads, and their links end when the next leader is there to take them.
  */
 import { createTurn } from "../base/turn.ts";
-import { AssertionError, HeddleError } from "../base/assert.ts";
+import { AssertionError, HeddleError, present } from "../base/assert.ts";
 import { followJournal, type Fold, type Follower } from "../coordinator/journal.ts";
 import { startState } from "../coordinator/live.ts";
 import { operatorViewOf, createPublicRecord, viewOf, type OperatorView } from "../coordinator/view.ts";
@@ -18,7 +18,7 @@ import type { Bus } from "../store/bus.ts";
 import type { Store } from "../store/store.ts";
 import { BEAT_SUBJECT, readBeat, type Beat } from "./beat.ts";
 import type { Source } from "./front.ts";
-import { NEWS_SUBJECT, readNews, type News } from "./news.ts";
+import { joinNews, NEWS_SUBJECT, readNews, type News } from "./news.ts";
 import { readCharter } from "./run.ts";
 
 /** Answered by every relay that would take the lead. */
@@ -26,6 +26,10 @@ export const CANDIDATE_SUBJECT = "candidate";
 
 /** The ledger is read where news were missed, where somebody asks for what is not known, and else once in this time. */
 const READ_MS = 5_000;
+/** News are gathered for so long, so that one signature does for many entries. */
+const NEWS_MS = 200;
+/** Messages of news that are gathered; of more the store is asked. */
+const NEWS_MAX = 256;
 
 export interface FollowOptions {
   readonly bus: Bus;
@@ -33,6 +37,7 @@ export interface FollowOptions {
   /** Names this process to people. */
   readonly name: string;
   readonly answerRtc: AnswerRtc;
+  readonly newsMs?: number;
   /** A leader was heard for the first time: from now on there is a run to serve. */
   readonly onReady: (source: FollowedRun) => Promise<void>;
   /** The run has changed, and `version`, if not null, is new. */
@@ -74,7 +79,7 @@ export async function follow(options: FollowOptions): Promise<Following> {
     bus.subscribe(NEWS_SUBJECT, (bytes) => {
       const news = readNews(bytes);
       if (news !== null) {
-        following.hearNews(news).catch(onFailure);
+        following.hearNews(news);
       }
     }),
     bus.answer(CANDIDATE_SUBJECT, async () => new TextEncoder().encode(name)),
@@ -100,7 +105,10 @@ interface Read {
 class Followed {
   readonly #options: FollowOptions;
   readonly #inTurn = createTurn();
-  readonly #newsInTurn = createTurn();
+  /** News that wait to be taken, when that will be, and what takes them now. */
+  readonly #heard: News[] = [];
+  #heardDue: ReturnType<typeof setTimeout> | null = null;
+  #hearing: Promise<void> | null = null;
   readonly #id = randomEdge();
   #run: Read | null = null;
   #beat: Beat | null = null;
@@ -132,10 +140,32 @@ class Followed {
     }
   }
 
-  async hearNews(news: News): Promise<void> {
-    const ledger = this.#run?.ledger;
-    if (ledger !== undefined && !(await this.#newsInTurn(() => this.#takeNews(ledger, news)))) {
-      await this.#catchUp();
+  hearNews(news: News): void {
+    if (this.#run === null || this.#closed || this.#heard.length >= NEWS_MAX) {
+      return;
+    }
+    this.#heard.push(news);
+    this.#heardDue ??= setTimeout(() => {
+      this.#heardDue = null;
+      this.#takeHeard().catch(this.#options.onFailure);
+    }, this.#options.newsMs ?? NEWS_MS);
+  }
+
+  /** Whoever asks meanwhile waits for the same. */
+  async #takeHeard(): Promise<void> {
+    this.#hearing ??= this.#takeAllHeard().finally(() => {
+      this.#hearing = null;
+    });
+    await this.#hearing;
+  }
+
+  async #takeAllHeard(): Promise<void> {
+    while (this.#heard.length > 0) {
+      for (const news of joinNews(this.#heard.splice(0))) {
+        if (!(await this.#takeNews(news))) {
+          await this.#catchUp();
+        }
+      }
     }
   }
 
@@ -143,15 +173,17 @@ class Followed {
    * What is known already is no news. False for what does not come next in the ledger as the relay has signed it, be it late, damaged
    * or made up: then the store has the word.
    */
-  async #takeNews(ledger: Follower, { after, entries }: News): Promise<boolean> {
+  async #takeNews({ after, entries }: News): Promise<boolean> {
+    const { ledger } = present(this.#run, "a run to hear news of");
     const { chain } = ledger.fold();
-    if (this.#closed || after < chain.length) {
+    const unknown = entries.slice(Math.max(0, chain.length - after)); // those before may have been read meanwhile
+    if (this.#closed || unknown.length === 0) {
       return true;
     }
     if (this.#reading !== null || after > chain.length) {
       return false;
     }
-    const verified = await verifyChain(entries, { verify: verifySignature, signatures: "last", chain });
+    const verified = await verifyChain(unknown, { verify: verifySignature, signatures: "last", chain });
     if (!verified.ok) {
       this.#options.log(`News of ledger entry ${verified.entry} are not taken: ${verified.detail}`);
     }
@@ -166,7 +198,7 @@ class Followed {
       if (!(error instanceof AssertionError)) {
         throw error;
       }
-      this.#options.log(`News of ledger entry ${after} and on are not taken: ${error.message}`);
+      this.#options.log(`News of ledger entry ${chain.length} and on are not taken: ${error.message}`);
       return false;
     }
   }
@@ -177,6 +209,7 @@ class Followed {
 
   async close(reason: string): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#heardDue ?? undefined);
     this.#edge?.carry.close(reason);
     await this.#inTurn(async () => undefined);
     this.#edge?.carry.close(reason);
@@ -260,10 +293,12 @@ class Followed {
         const { round, phase, connected } = this.#beat as Beat;
         return { ...viewOf(state()), round, phase, connected };
       },
-      // Contributors hear of an entry's blobs by the leader's messages, which may be faster than its beats.
+      // Contributors hear of an entry's blobs by the leader's messages, which may be faster than its news.
       isPublic: async (digest) => {
-        if (!isPublic(ledger.durable(), digest) && !this.#closed) {
-          await this.#catchUp();
+        for (const learn of [() => this.#takeHeard(), () => this.#catchUp()]) {
+          if (!isPublic(ledger.durable(), digest) && !this.#closed) {
+            await learn();
+          }
         }
         return isPublic(ledger.durable(), digest);
       },

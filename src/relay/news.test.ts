@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { Bytes } from "../base/bytes.ts";
 import type { Bus } from "../store/bus.ts";
 import { createMemoryStore } from "../store/memory.ts";
-import { readNews, toldLog } from "./news.ts";
+import { joinNews, readNews, toldLog } from "./news.ts";
 
 test("toldLog() tells what fits the bus and its own limit, and appends all of it", async () => {
   const told: Bytes[] = [];
@@ -17,4 +17,27 @@ test("toldLog() tells what fits the bus and its own limit, and appends all of it
   expect(await log.append(9, [new Uint8Array(1)])).toBe(false);
   expect(told.map((bytes) => readNews(bytes)?.after)).toEqual([0]);
   expect(await log.length()).toBe(4);
+});
+
+test("joinNews() makes one of those that follow each other", () => {
+  const entries = (...bytes: number[]): Bytes[] => bytes.map((byte) => Uint8Array.of(byte));
+  const news = [
+    { after: 3, entries: entries(3) },
+    { after: 4, entries: entries(4, 5) },
+    { after: 7, entries: entries(7) },
+    { after: 6, entries: entries(6) },
+    { after: 7, entries: entries(7) },
+  ];
+  expect(joinNews(news)).toEqual([
+    { after: 3, entries: entries(3, 4, 5) },
+    { after: 7, entries: entries(7) },
+    { after: 6, entries: entries(6, 7) },
+  ]);
+  expect(news[0]?.entries.length, "what was given stays what it was").toBe(1);
+  expect(
+    joinNews([
+      { after: 0, entries: [] },
+      { after: 0, entries: Array(200_000).fill(Uint8Array.of(1)) },
+    ])[0]?.entries.length,
+  ).toBe(200_000);
 });

@@ -50,3 +50,17 @@ export function readNews(bytes: Bytes): News | null {
     ? { after: after as number, entries: entries as Bytes[] }
     : null;
 }
+
+/** The same news, those that follow each other as one. */
+export function joinNews(news: readonly News[]): News[] {
+  const joined: { readonly after: number; readonly entries: Bytes[] }[] = [];
+  for (const { after, entries } of news) {
+    const last = joined.at(-1);
+    if (last !== undefined && after === last.after + last.entries.length) {
+      entries.forEach((entry) => last.entries.push(entry)); // there may be more than a call takes arguments
+    } else {
+      joined.push({ after, entries: [...entries] });
+    }
+  }
+  return joined;
+}

@@ -172,6 +172,7 @@ async function followerOf() {
     bus: wire.bus,
     store,
     name: "process 2 on b",
+    newsMs: 0,
     answerRtc: async () => "",
     onReady: async (run) => void runs.push(run),
     onChange: () => undefined,

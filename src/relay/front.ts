@@ -70,7 +70,7 @@ export async function openFront(options: FrontOptions): Promise<Front> {
   const rtc = await createRtcAnswerer(config.rtcPort === 0 ? {} : { port: config.rtcPort });
   const requests = createBuckets(REQUEST_RATE, PREFIXES_MAX);
   const blobs = createHotBlobs(store.blobs);
-  const pieces = new BlobPieces(store.blobs);
+  const pieces = new BlobPieces(blobs);
   const face = createHttpFace({
     proxyHeader: config.proxyHeader,
     prefixShare: config.prefixShare,

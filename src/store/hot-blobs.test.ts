@@ -26,7 +26,8 @@ test("a small blob is read once, however many ask, also at the same moment", asy
   const hot = createHotBlobs(blobs);
   const served = await Promise.all(Array.from({ length: 9 }, () => whole(hot, digests[0])));
   expect(served).toEqual(Array(9).fill(bytesOf(1)));
-  expect(await hot.slice(digests[0], 10, 1_000)).toEqual(bytesOf(1, 90));
+  const part = await hot.slice(digests[0], 10, 20);
+  expect([part, part?.buffer.byteLength], "and not a view of all of it").toEqual([bytesOf(1, 10), 10]);
   expect(asked()).toEqual([1, 1, 0]);
 });
 
@@ -36,6 +37,7 @@ test("a large blob, and one beyond what may be under way, is read slice by slice
   const served = await Promise.all(digests.map((digest) => whole(hot, digest)));
   expect(served).toEqual([bytesOf(1, 101), bytesOf(2), bytesOf(3)]);
   expect(asked()).toEqual([3, 1, 2]);
+  expect([await whole(hot, digests[2] as Digest), asked()]).toEqual([bytesOf(3), [3, 2, 2]]);
 });
 
 test("what was not asked for longest makes room", async () => {
@@ -47,7 +49,7 @@ test("what was not asked for longest makes room", async () => {
   }
   expect(asked()).toEqual([3, 3, 0]);
   await whole(hot, b);
-  expect(asked()).toEqual([4, 4, 0]);
+  expect(asked()).toEqual([3, 4, 0]);
 });
 
 test("what is absent, damaged or empty is as the store says, and is asked for again", async () => {
@@ -58,8 +60,17 @@ test("what is absent, damaged or empty is as the store says, and is asked for ag
   expect(asked()).toEqual([2, 0, 0]);
   vi.mocked(blobs.get).mockRejectedValueOnce(new Error("damaged"));
   await expect(whole(hot, digests[0])).rejects.toThrow("damaged");
-  expect([await whole(hot, digests[0]), await whole(hot, digests[1] as Digest)]).toEqual([
-    bytesOf(1),
-    new Uint8Array(),
-  ]);
+  expect(await whole(hot, digests[0])).toEqual(bytesOf(1));
+  expect(await whole(hot, digests[1] as Digest)).toEqual(new Uint8Array());
+  expect(await hot.slice(digests[1] as Digest, 0, 5)).toEqual(new Uint8Array());
+});
+
+test("what the store deletes is served while it is kept, and gone where it is not", async () => {
+  const { blobs, digests } = await world(bytesOf(1), bytesOf(2, 101));
+  const hot = createHotBlobs(blobs, { hotBytesMax: 100 });
+  await Promise.all(digests.map((digest) => whole(hot, digest)));
+  await Promise.all(digests.map((digest) => blobs.delete(digest)));
+  expect(await whole(hot, digests[0])).toEqual(bytesOf(1));
+  expect(await whole(hot, digests[1] as Digest)).toBeUndefined();
+  expect(await hot.slice(digests[1] as Digest, 7, 7), "as a HEAD asks").toBeUndefined();
 });

@@ -7,10 +7,11 @@ import { LRUCache } from "lru-cache";
 import type { Bytes, Digest } from "../base/bytes.ts";
 import type { Blobs } from "./store.ts";
 
-/** Of all blobs that are kept; as much again may be under way. */
+/** Of all blobs that are kept; as much again may be under way from the store. */
 const KEPT_BYTES_MAX = 67_108_864;
 /** Larger ones are read slice by slice, as they are sent. */
 const HOT_BYTES_MAX = 4_194_304;
+const SIZES_MAX = 4_096;
 
 export interface HotBlobsOptions {
   readonly keptBytesMax?: number;
@@ -22,35 +23,48 @@ export function createHotBlobs(
   blobs: Pick<Blobs, "get" | "size" | "slice">,
   { keptBytesMax = KEPT_BYTES_MAX, hotBytesMax = HOT_BYTES_MAX }: HotBlobsOptions = {},
 ): Pick<Blobs, "size" | "slice"> {
+  const sizes = new LRUCache<Digest, Promise<number | undefined>>({ max: SIZES_MAX });
   const kept = new LRUCache<Digest, Bytes>({ maxSize: keptBytesMax, sizeCalculation: ({ length }) => length || 1 });
-  const reading = new Map<Digest, Promise<number | undefined>>();
+  const reading = new Map<Digest, Promise<Bytes | undefined>>();
   let readingBytes = 0;
 
-  const read = async (digest: Digest): Promise<number | undefined> => {
-    const bytes = await blobs.size(digest);
-    if (bytes === undefined || bytes > hotBytesMax || readingBytes + bytes > keptBytesMax) {
-      return bytes;
+  const sizeOf = (digest: Digest): Promise<number | undefined> => {
+    const known = sizes.get(digest);
+    if (known !== undefined) {
+      return known;
     }
-    readingBytes += bytes;
+    const asked = blobs.size(digest);
+    sizes.set(digest, asked);
+    const forget = (): boolean => sizes.delete(digest);
+    asked.then((size) => size === undefined && forget(), forget);
+    return asked;
+  };
+  const read = async (digest: Digest, size: number): Promise<Bytes | undefined> => {
+    readingBytes += size;
     try {
-      const whole = await blobs.get(digest);
-      kept.set(digest, whole);
-      return whole?.length;
+      const bytes = await blobs.get(digest);
+      kept.set(digest, bytes);
+      return bytes;
     } finally {
-      readingBytes -= bytes;
+      readingBytes -= size;
+      reading.delete(digest);
     }
   };
 
   return {
-    size: async (digest) => {
-      const known = kept.get(digest)?.length ?? reading.get(digest);
-      if (known !== undefined) {
-        return known;
+    size: sizeOf,
+    slice: async (digest, start, end) => {
+      let whole = kept.get(digest) ?? reading.get(digest);
+      const size = whole === undefined && start < end ? await sizeOf(digest) : undefined;
+      if (size !== undefined && size <= hotBytesMax) {
+        whole = kept.get(digest) ?? reading.get(digest); // others asked meanwhile
+        if (whole === undefined && readingBytes + size <= keptBytesMax) {
+          whole = read(digest, size);
+          reading.set(digest, whole);
+        }
       }
-      const now = read(digest).finally(() => reading.delete(digest));
-      reading.set(digest, now);
-      return now;
+      // A copy, or who takes it slowly would keep all of the blob.
+      return whole === undefined ? blobs.slice(digest, start, end) : (await whole)?.slice(start, end);
     },
-    slice: async (digest, start, end) => kept.get(digest)?.subarray(start, end) ?? blobs.slice(digest, start, end),
   };
 }

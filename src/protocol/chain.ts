@@ -199,8 +199,8 @@ export function linkEntry(
 }
 
 /**
- * Entries that continue a chain, and the chain after them; or the number of the first that does not and why, and those before it
- * that the relay has signed.
+ * Entries that continue a chain, and the chain after them; or the number of the one where it ends and why, and those before it that
+ * are vouched for: none where the last signature, which was to vouch for all, is not the relay's.
  */
 export type VerifiedChain =
   | { readonly ok: true; readonly value: { readonly entries: readonly SignedEntry[]; readonly chain: ChainHead } }

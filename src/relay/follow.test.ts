@@ -2,7 +2,7 @@ import { encode } from "@msgpack/msgpack";
 import { afterEach, expect, test, vi } from "vitest";
 import { digestOf, type Bytes } from "../base/bytes.ts";
 import { openJournal, type Fold, type Journal, type JournalOptions } from "../coordinator/journal.ts";
-import { deviceKeyOf, createPair } from "../net/device-key.ts";
+import { createDeviceKey } from "../net/device-key.ts";
 import { recorder } from "../net/contract.ts";
 import { createMemoryPair } from "../net/memory.ts";
 import { systemClock } from "../net/system-clock.ts";
@@ -57,7 +57,7 @@ async function worldOf({ begun = true, newsMs = 100 } = {}): Promise<World> {
   const store = createMemoryStore();
   const run = encodeCharter(exampleCharter);
   await store.keys.set("charter", run);
-  const key = await deviceKeyOf(await createPair(false));
+  const key = await createDeviceKey();
   const journalOptions = { log: store.log, key, clock: systemClock };
   const { journal } = await openJournal({ ...journalOptions, epoch: 1 });
   const begin = async (): Promise<void> => {
@@ -133,8 +133,14 @@ test("follow() takes news without reading, reads what it missed, and knows old n
   expect(read.mock.calls.length).toBeGreaterThan(calls);
   world.leader.publish(NEWS_SUBJECT, encode([5, [last]]));
   world.leader.publish(NEWS_SUBJECT, encode([1_000, "no entries"]));
+  const readings = read.mock.calls.length;
   await new Promise((settle) => setTimeout(settle, 300)); // news are gathered
-  expect([run.operatorView().paused, world.failures]).toEqual([false, []]);
+  expect([run.operatorView().paused, world.failures, world.logged, read.mock.calls.length]).toEqual([
+    false,
+    [],
+    [],
+    readings,
+  ]);
 });
 
 test("follow() gathers news, takes them with one look at a signature, and earlier where a blob of theirs is asked for", async () => {
@@ -155,6 +161,31 @@ test("follow() gathers news, takes them with one look at a signature, and earlie
   await told.journal.append([{ type: "resumed" }], 3);
   expect(await run.isPublic(digestOf(Uint8Array.of(9)))).toBe(false);
   expect([verify.mock.calls.length, run.operatorView().paused]).toEqual([2, false]);
+});
+
+test("follow() takes what it has heard before it reads what a beat says", async () => {
+  const world = await worldOf();
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  await openJournal({ ...world.journalOptions, log: toldLog(world.store.log, world.leader), epoch: 2 });
+  const read = vi.spyOn(world.store.log, "read");
+  await world.beat({ ...BEAT, epoch: 2 }, () => run.leader().epoch === 2);
+  expect(read).not.toHaveBeenCalled();
+});
+
+test("follow() keeps no more news than it may, and asks the store for the rest", async () => {
+  const world = await worldOf({ newsMs: 300 });
+  await world.beat(BEAT, () => world.runs.length === 1);
+  const run = world.runs[0] as FollowedRun;
+  for (let i = 0; i < 6; i += 1) {
+    world.leader.publish(NEWS_SUBJECT, encode([2, [new Uint8Array(200_000)]]));
+  }
+  await world.journal.append([{ type: "paused" }], 2);
+  world.leader.publish(NEWS_SUBJECT, encode([2, await world.store.log.read(2, 1)])); // there is room for it
+  const read = vi.spyOn(world.store.log, "read");
+  await vi.waitUntil(() => run.operatorView().paused);
+  await new Promise((settle) => setTimeout(settle, 50));
+  expect([read.mock.calls.length, world.logged.length, world.failures]).toEqual([1, 5, []]); // one reading for all that was amiss
 });
 
 test("follow() misses none of many news, heard while others are taken", async () => {

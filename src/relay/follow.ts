@@ -28,8 +28,8 @@ export const CANDIDATE_SUBJECT = "candidate";
 const READ_MS = 5_000;
 /** News are gathered for so long, so that one signature does for many entries. */
 const NEWS_MS = 200;
-/** Messages of news that are gathered; of more the store is asked. */
-const NEWS_MAX = 256;
+/** Bytes of news that are gathered; of more the store is asked. */
+const GATHERED_BYTES_MAX = 1_048_576;
 
 export interface FollowOptions {
   readonly bus: Bus;
@@ -105,8 +105,10 @@ interface Read {
 class Followed {
   readonly #options: FollowOptions;
   readonly #inTurn = createTurn();
-  /** News that wait to be taken, when that will be, and what takes them now. */
-  readonly #heard: News[] = [];
+  /** News that wait to be taken, whether there were too many of them, when they are taken, and what takes earlier ones now. */
+  #heard: News[] = [];
+  #heardBytes = 0;
+  #heardAll = true;
   #heardDue: ReturnType<typeof setTimeout> | null = null;
   #hearing: Promise<void> | null = null;
   readonly #id = randomEdge();
@@ -141,30 +143,50 @@ class Followed {
   }
 
   hearNews(news: News): void {
-    if (this.#run === null || this.#closed || this.#heard.length >= NEWS_MAX) {
+    if (this.#run === null || this.#closed) {
       return;
     }
-    this.#heard.push(news);
+    const bytes = news.entries.reduce((sum, { length }) => sum + length, 0);
+    if (this.#heardBytes + bytes <= GATHERED_BYTES_MAX) {
+      this.#heardBytes += bytes;
+      this.#heard.push(news);
+    } else {
+      this.#heardAll = false;
+    }
     this.#heardDue ??= setTimeout(() => {
       this.#heardDue = null;
-      this.#takeHeard().catch(this.#options.onFailure);
+      void this.#takeHeard();
     }, this.#options.newsMs ?? NEWS_MS);
   }
 
-  /** Whoever asks meanwhile waits for the same. */
+  /** One taking at a time, as with `#catchUp`. Never rejects. */
   async #takeHeard(): Promise<void> {
-    this.#hearing ??= this.#takeAllHeard().finally(() => {
-      this.#hearing = null;
-    });
+    await this.#hearing;
+    this.#hearing ??= this.#takeGathered()
+      .catch(this.#options.onFailure)
+      .finally(() => {
+        this.#hearing = null;
+      });
     await this.#hearing;
   }
 
-  async #takeAllHeard(): Promise<void> {
-    while (this.#heard.length > 0) {
-      for (const news of joinNews(this.#heard.splice(0))) {
-        if (!(await this.#takeNews(news))) {
-          await this.#catchUp();
-        }
+  async #takeGathered(): Promise<void> {
+    const gathered = joinNews(this.#heard);
+    let all = this.#heardAll;
+    [this.#heard, this.#heardBytes, this.#heardAll] = [[], 0, true];
+    for (const news of gathered) {
+      all = (await this.#takeNews(news)) && all;
+    }
+    if (!all) {
+      await this.#catchUp();
+    }
+  }
+
+  /** Until `isKnown`: by what was heard, then by what the store has. */
+  async #learn(isKnown: () => boolean): Promise<void> {
+    for (const learn of [() => this.#takeHeard(), () => this.#catchUp()]) {
+      if (!isKnown() && !this.#closed) {
+        await learn();
       }
     }
   }
@@ -231,9 +253,7 @@ class Followed {
       this.#run = { charter, ledger };
     }
     const { ledger } = this.#run;
-    if (beat.epoch > ledger.durable().epoch) {
-      await this.#catchUp();
-    }
+    await this.#learn(() => beat.epoch <= ledger.durable().epoch);
     if (beat.epoch !== ledger.durable().epoch) {
       return; // who leads is in the ledger before it says so: this one was deposed, or nobody has said that
     }
@@ -252,7 +272,8 @@ class Followed {
     } else if (changed) {
       onChange(null);
     }
-    if (beat.version > ledger.durable().head.version || performance.now() >= this.#readMs + READ_MS) {
+    await this.#learn(() => beat.version <= ledger.durable().head.version);
+    if (performance.now() >= this.#readMs + READ_MS) {
       await this.#catchUp();
     }
     this.#tellServed();
@@ -295,11 +316,7 @@ class Followed {
       },
       // Contributors hear of an entry's blobs by the leader's messages, which may be faster than its news.
       isPublic: async (digest) => {
-        for (const learn of [() => this.#takeHeard(), () => this.#catchUp()]) {
-          if (!isPublic(ledger.durable(), digest) && !this.#closed) {
-            await learn();
-          }
-        }
+        await this.#learn(() => isPublic(ledger.durable(), digest));
         return isPublic(ledger.durable(), digest);
       },
       countDownload: (bytes) => {

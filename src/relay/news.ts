@@ -4,12 +4,15 @@
  */
 import { decode, encode } from "@msgpack/msgpack";
 import type { Bytes } from "../base/bytes.ts";
+import { scanMsgpack, type ScanLimits } from "../protocol/scan.ts";
 import { publishIfThere, type Bus } from "../store/bus.ts";
 import type { Log } from "../store/store.ts";
 
 export const NEWS_SUBJECT = "news";
 /** Of one message; the bus may carry more, or less. */
 const NEWS_BYTES_MAX = 262_144;
+const ENTRIES_MAX = 4_096;
+const SCAN: ScanLimits = { depthMax: 2, valuesMax: 3 + ENTRIES_MAX, stringBytesMax: 0, binBytesMax: NEWS_BYTES_MAX };
 
 export interface News {
   /** Entries before these. */
@@ -25,9 +28,9 @@ export function toldLog(log: Log, bus: Bus): Log {
     append: async (after, entries) => {
       const done = await log.append(after, entries);
       const bytesMax = Math.min(NEWS_BYTES_MAX, bus.payloadBytesMax);
+      const bytes = entries.reduce((sum, entry) => sum + entry.length, 0);
       // Large entries are not even encoded.
-      const news =
-        done && entries.reduce((sum, entry) => sum + entry.length, 0) < bytesMax ? encode([after, entries]) : null;
+      const news = done && bytes < bytesMax && entries.length <= ENTRIES_MAX ? encode([after, entries]) : null;
       if (news !== null && news.length <= bytesMax) {
         publishIfThere(bus, NEWS_SUBJECT, news);
       }
@@ -38,12 +41,7 @@ export function toldLog(log: Log, bus: Bus): Log {
 
 /** Null for what is no news, as a relay of another version may send it. */
 export function readNews(bytes: Bytes): News | null {
-  let read: unknown;
-  try {
-    read = bytes.length > NEWS_BYTES_MAX ? null : decode(bytes);
-  } catch {
-    return null;
-  }
+  const read = bytes.length > NEWS_BYTES_MAX || scanMsgpack(bytes, SCAN) !== null ? null : decode(bytes);
   const [after, entries] = Array.isArray(read) ? (read as unknown[]) : [];
   const sound = Number.isSafeInteger(after) && Array.isArray(entries);
   return sound && entries.every((entry) => entry instanceof Uint8Array)

@@ -7,12 +7,11 @@
  * Prints one JSON line a number. Contributors share this process, whose time does not count; others who use the machine make
  * rounds slower, and work somewhat dearer.
  */
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { createRng } from "../src/base/rng.ts";
 import { createContributor, type Contributor } from "../src/contributor/run.ts";
-import { createPair, deviceKeyOf, verifySignature } from "../src/net/device-key.ts";
+import { createDeviceKey, verifySignature } from "../src/net/device-key.ts";
 import { createBlobFetcher } from "../src/net/http.ts";
 import { systemClock } from "../src/net/system-clock.ts";
 import { dialWebSocket } from "../src/net/ws-client.ts";
@@ -56,7 +55,6 @@ async function measure(count: number): Promise<object> {
   try {
     for (let i = 0; i < count; i += 1) {
       const dir = join(folder.path, `relay-${i}`);
-      mkdirSync(dir);
       const relay = launchRelay({ dir, args: ["--nats", nats.url(), "--no-contributor"], charter: CHARTER });
       launched.push(relay);
       const { url } = await relay.waitFor(({ event }) => event === "listening");
@@ -151,7 +149,7 @@ async function startContributor(origin: string, index: number): Promise<Started>
     clock: systemClock,
     rng: createRng("bench relays", index),
     verify: verifySignature,
-    key: await deviceKeyOf(await createPair(false)),
+    key: await createDeviceKey(),
     engine: { kind: "wasm", device: "bench", sentence: "" },
     createWork: plainWork(engine, systemClock),
     agent: "bench relays",

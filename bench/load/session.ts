@@ -15,7 +15,7 @@ import {
   rtcProof,
   sessionProof,
 } from "../../src/protocol/codec.ts";
-import { createPair, deviceKeyOf } from "../../src/net/device-key.ts";
+import { createDeviceKey } from "../../src/net/device-key.ts";
 import type { Link } from "../../src/net/link.ts";
 import { dialRtcNode } from "../../src/net/rtc-node.ts";
 import { dialWebSocket } from "../../src/net/ws-client.ts";
@@ -68,7 +68,7 @@ const rng = createRng("sessions", performance.timeOrigin);
 
 /** Resolves when the relay has welcomed a new device, after however many tries that takes. Rejects with HeddleError "unreachable". */
 export async function openSession(options: SessionOptions): Promise<Session> {
-  const key = await deviceKeyOf(await createPair(false));
+  const key = await createDeviceKey();
   for (let lost = 0; ;) {
     const came = await askForSession(options, key);
     if (came.type === "open") {

@@ -6,6 +6,7 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
+import { networkInterfaces } from "node:os";
 import { createHistogram } from "node:perf_hooks";
 import process from "node:process";
 import { createRng } from "../../src/base/rng.ts";
@@ -32,6 +33,11 @@ export interface LineSeen {
 }
 
 const HOST = "127.0.0.1";
+/** Where a browser's packets go, which do not go to loopback's. */
+const ADDRESSES = Object.values(networkInterfaces())
+  .flatMap((addresses) => addresses ?? [])
+  .filter(({ family, internal }) => family === "IPv4" && !internal)
+  .map(({ address }) => address);
 /** Of one link, each way: 25 ms of 800 MB/s. */
 const QUEUE_PACKETS_MAX = 16_384;
 /** As much as a link may have on its way, and more: who wakes late finds all of it. */
@@ -88,18 +94,21 @@ async function bend(sdp: string): Promise<string> {
   const target = candidatePort(sdp);
   const options = { type: "udp4", recvBufferSize: BUFFER_BYTES, sendBufferSize: BUFFER_BYTES } as const;
   const [outer, inner] = [createSocket(options), createSocket(options)];
-  outer.bind(0, HOST);
+  outer.bind(0);
   inner.bind(0, HOST);
   await Promise.all([once(outer, "listening"), once(inner, "listening")]);
-  let client = 0;
+  let client = { address: HOST, port: 0 };
   const there = createDelay((packet) => inner.send(packet, target, HOST));
-  const back = createDelay((packet) => outer.send(packet, client, HOST));
-  outer.on("message", (packet, { port }) => {
-    client = port;
+  const back = createDelay((packet) => outer.send(packet, client.port, client.address));
+  outer.on("message", (packet, from) => {
+    if (from.address !== HOST && !ADDRESSES.includes(from.address)) {
+      return; // of another machine
+    }
+    client = from;
     there(packet);
   });
   inner.on("message", back);
-  return withHostCandidates(sdp, [HOST], outer.address().port);
+  return withHostCandidates(sdp, [HOST, ...ADDRESSES], outer.address().port);
 }
 
 async function look(): Promise<LineSeen> {

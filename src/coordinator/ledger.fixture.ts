@@ -1,6 +1,6 @@
 /** A short ledger for tests of those who read one: its events, and what writes any as entries. */
 import type { Bytes } from "../base/bytes.ts";
-import { createPair, deviceKeyOf } from "../net/device-key.ts";
+import { createDeviceKey } from "../net/device-key.ts";
 import { appendEntry, EMPTY_CHAIN } from "../protocol/chain.ts";
 import { contributorIdOf } from "../protocol/codec.ts";
 import { countingBytes, exampleEvents } from "../protocol/examples.ts";
@@ -8,7 +8,7 @@ import type { DeviceKey } from "../protocol/keys.ts";
 import type { LedgerEvent } from "../protocol/ledger.ts";
 
 /** The relay's. */
-export const key = await deviceKeyOf(await createPair(false));
+export const key = await createDeviceKey();
 export const publicKey = countingBytes(32);
 export const contributor = contributorIdOf(publicKey);
 export const started = { ...exampleEvents[0], relay: key.publicKey } as Extract<LedgerEvent, { type: "started" }>;

@@ -13,18 +13,23 @@ let folder: string;
 let disk = createMemoryDisk();
 let printed: string[] = [];
 let faults: string[] = [];
+let opened: string[] = [];
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "heddle-data-"));
   disk = createMemoryDisk();
   printed = [];
   faults = [];
+  opened = [];
 });
 afterEach(() => rm(folder, { recursive: true }));
 
 function run(...args: string[]): Promise<number> {
   return runData(args, {
-    openStore: () => Promise.resolve(createMemoryStore({ disk })),
+    openStore: (_, { existing }) => {
+      opened.push(existing ? "what is there" : "anew");
+      return Promise.resolve(createMemoryStore({ disk }));
+    },
     print: (line) => printed.push(line),
     printError: (line) => faults.push(line),
   });
@@ -57,6 +62,7 @@ describe("data add", () => {
     ]);
     expect(await run("add", first, ...ABOUT)).toBe(0);
     expect(printed.at(-1)).toBe("Replaced poems: 7 bytes in 1 shard, CC0-1.0, fully-open");
+    expect(opened, "to look makes nothing").toEqual(["anew", "what is there", "anew"]);
   });
 
   test("takes more files than a data set has shards, and no more bytes than it may have", async () => {

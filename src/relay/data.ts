@@ -44,7 +44,8 @@ npm run data -- list [--dir FOLDER | --nats ADDRESS]
 
 /** What the command needs from outside. */
 export interface DataSurroundings extends Terminal {
-  readonly openStore: (place: Place) => Promise<Store>;
+  /** `existing`: nothing is made on NATS where there is nothing yet. */
+  readonly openStore: (place: Place, options: { readonly existing: boolean }) => Promise<Store>;
 }
 
 type DataCommand =
@@ -66,7 +67,7 @@ export function runData(args: readonly string[], surroundings: DataSurroundings)
     carryOut: (command) =>
       command.type === "add"
         ? addFiles(command, surroundings)
-        : withStore(surroundings, command.place, (store) => listAll(store, surroundings.print)),
+        : withStore(surroundings, command, (store) => listAll(store, surroundings.print)),
   });
 }
 
@@ -169,7 +170,7 @@ async function addFiles(command: DataCommand & { type: "add" }, surroundings: Da
   }
   const shards = cutShards(concatBytes(linesApart(texts))); // all at once: many small files are few shards
   const record = describeDataset(command, shards);
-  await withStore(surroundings, command.place, async (store) => {
+  await withStore(surroundings, command, async (store) => {
     const before = await readDataset(store, record.name);
     await storeDataset(store, { record, shards });
     surroundings.print(`${before === undefined ? "Added" : "Replaced"} ${lineOf(record)}`);
@@ -227,10 +228,10 @@ function lineOf({ name, licence, category, shards }: Dataset): string {
 
 async function withStore(
   { openStore }: DataSurroundings,
-  place: Place,
+  { type, place }: DataCommand,
   work: (store: Store) => Promise<void>,
 ): Promise<void> {
-  const store = await openStore(place);
+  const store = await openStore(place, { existing: type === "list" });
   try {
     await work(store);
   } finally {

@@ -159,7 +159,8 @@ function natsServer(name: string, { port, monitor, file, signs }: ServerFiles): 
   };
 }
 
-async function freePorts(count: number): Promise<number[]> {
+/** Of 127.0.0.1, for TCP; nobody else has them now. */
+export async function freePorts(count: number): Promise<number[]> {
   const listeners = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
   await Promise.all(listeners.map((listener) => once(listener, "listening")));
   const ports = listeners.map((listener) => (listener.address() as AddressInfo).port);

@@ -1,5 +1,4 @@
 /** `npm run admin`, readiness and metrics of two relays that share a run on NATS: the one that leads, and another. */
-import { mkdirSync } from "node:fs";
 import { get } from "node:http";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -41,7 +40,6 @@ interface Launched {
 /** Starts a relay, and resolves when it says `event`. */
 async function launchOn(nats: Nats, folder: string, { name, event, args }: Launch): Promise<Launched> {
   const dir = join(folder, name);
-  mkdirSync(dir, { recursive: true });
   const relay = launchRelay({ dir, args: ["--nats", nats.url(), ...args], charter: QUICK_CHARTER });
   running.add(relay);
   await relay.waitFor((said) => said.event === event);

@@ -1,17 +1,16 @@
 /** deploy/Caddyfile as it is, in a real Caddy before two relays that share a run; environment variables alone say where all are. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, writeFileSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
 import { LENGTH_HEADER } from "../../src/net/ledger.ts";
-import { createPair, deviceKeyOf } from "../../src/net/device-key.ts";
+import { createDeviceKey } from "../../src/net/device-key.ts";
 import { dialWebSocket } from "../../src/net/ws-client.ts";
 import { decodeRelayMessage, encodeMessage } from "../../src/protocol/codec.ts";
 import { PROTOCOL_VERSION } from "../../src/protocol/limits.ts";
 import type { RunView } from "../../src/protocol/run-view.ts";
-import { startNats } from "../../src/store/nats-server.fixture.ts";
+import { freePorts, startNats } from "../../src/store/nats-server.fixture.ts";
 import { launchRelay, ROOT, temporaryFolder, type Running } from "./processes.ts";
 
 const DEBIAN_PATH = "/usr/bin/caddy";
@@ -30,18 +29,10 @@ afterEach(async () => {
   caddies.clear();
 });
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
-}
-
 /** Imports the Caddyfile: on loopback alone, without TLS, and without the port of Caddy's own. Resolves to its origin. */
 async function startCaddy(dir: string, relays: readonly number[]): Promise<string> {
-  const origin = `http://127.0.0.1:${await freePort()}`;
+  const [port] = await freePorts(1);
+  const origin = `http://127.0.0.1:${port}`;
   const file = join(dir, "Caddyfile");
   writeFileSync(file, `{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}\nimport ${CADDYFILE}\n`);
   const upstreams = relays.map((port) => `127.0.0.1:${port}`).join(" ");
@@ -83,7 +74,6 @@ test("through deploy/Caddyfile come page, WebSocket, ranges and events of two re
   const args = ["--nats", nats.url(), "--no-contributor", "--proxy-header", "X-Forwarded-For"];
   const launch = async (name: string): Promise<Running & { readonly port: number }> => {
     const dir = join(folder.path, name);
-    mkdirSync(dir);
     const relay = launchRelay({ dir, args });
     running.add(relay);
     const { url } = await relay.waitFor(({ event }) => event === "listening");
@@ -112,7 +102,7 @@ test("through deploy/Caddyfile come page, WebSocket, ranges and events of two re
   const dial = async (): Promise<void> => {
     const link = { heard: [] as string[], closed: "" };
     links.push(link);
-    const { publicKey } = await deviceKeyOf(await createPair(false));
+    const { publicKey } = await createDeviceKey();
     const nonce = crypto.getRandomValues(new Uint8Array(32));
     const socket = await dialWebSocket({
       url: `${origin.replace("http", "ws")}/link`,

@@ -1,5 +1,5 @@
 /** A run that moves: from a folder to NATS and back by backups, one of them beside a relay that works, and what must not be overwritten. */
-import { copyFileSync, existsSync, mkdirSync, readdirSync } from "node:fs";
+import { copyFileSync, existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
 import type { Digest } from "../../src/base/bytes.ts";
@@ -19,7 +19,6 @@ afterEach(async () => {
 });
 
 function relayIn(dir: string, args: readonly string[] = []): Running {
-  mkdirSync(dir, { recursive: true });
   const relay = launchRelay({ dir, args });
   running.add(relay);
   return relay;

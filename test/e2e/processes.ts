@@ -3,7 +3,7 @@
  * Every child is stopped by its process id; nothing listens beyond loopback.
  */
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { messageIn } from "../../src/base/assert.ts";
@@ -89,6 +89,7 @@ export async function untilFree<T>(begin: () => Promise<T>): Promise<T> {
 }
 
 export function launchRelay({ dir, charter = QUICK_CHARTER, args = [], env = {}, port = 0 }: RelayOptions): Running {
+  mkdirSync(dir, { recursive: true });
   const charterFile = join(dir, "charter.json");
   writeFileSync(charterFile, JSON.stringify(charter));
   const place = ["--port", String(port), "--dir", join(dir, "relay"), "--charter", charterFile];

@@ -3,7 +3,6 @@
  * nobody listens: an edge is killed, then the leader, then the next leader is drained. What contributors were told was accepted
  * is what the ledger holds, each once, and every replica of the shared base has the ledger's digest.
  */
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
 import { digestOf, floatBytes } from "../../src/base/bytes.ts";
@@ -52,7 +51,6 @@ test("relays that share a run carry its contributors; killed or drained, nothing
   const relays: Relay[] = [];
   const launch = async (name: string): Promise<Relay> => {
     const dir = join(folder.path, name);
-    mkdirSync(dir, { recursive: true });
     const relay = launchRelay({ dir, args: ["--nats", nats.url(), "--no-contributor"], charter: CHARTER });
     running.add(relay);
     const { url } = await relay.waitFor(({ event }) => event === "listening");

@@ -2,7 +2,7 @@
  * A real relay with its own contributor, as `npm start` runs it: versions appear and the loss falls, a clean stop resumes, a
  * kill at any moment loses nothing that was accepted and counts nothing twice, one who vanishes delays nobody.
  */
-import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { createRng } from "../../src/base/rng.ts";
@@ -100,7 +100,6 @@ describe("a relay with its own contributor", () => {
     await using nats = await startNats({ dir: folder.path });
     const launch = (name: string): Running => {
       const dir = join(folder.path, name);
-      mkdirSync(dir);
       return kept(launchRelay({ dir, args: ["--nats", nats.url()], charter: HASTY_CHARTER }));
     };
     let highest = 0;

@@ -7,7 +7,7 @@ import { decode } from "@msgpack/msgpack";
 import { digestOf, floatBytes, type ContributionId, type ContributorId } from "../../src/base/bytes.ts";
 import { createRng } from "../../src/base/rng.ts";
 import { createContributor, type Contributor, type OpenRtc } from "../../src/contributor/run.ts";
-import { createPair, deviceKeyOf, verifySignature } from "../../src/net/device-key.ts";
+import { createDeviceKey, verifySignature } from "../../src/net/device-key.ts";
 import { createBlobFetcher } from "../../src/net/http.ts";
 import type { Attach, Link } from "../../src/net/link.ts";
 import { dialRtcNode } from "../../src/net/rtc-node.ts";
@@ -135,7 +135,7 @@ async function createMember(index: number, { seed, ports }: CrowdOptions, heard:
     return [...all.slice(first), ...all.slice(0, first)];
   };
   const line = await openLine({ ports: from, seed: 1_000 * seed + index });
-  const key = await deviceKeyOf(await createPair(false));
+  const key = await createDeviceKey();
   const id = contributorIdOf(key.publicKey);
   const diary: Diary = { contributor: id, honest: true, pages: [], blobs: new Map() };
   heard.diaries.push(diary);

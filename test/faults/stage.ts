@@ -1,5 +1,5 @@
 /** The relays and NATS servers of a campaign: real processes on loopback, which are killed and started again, and watched for ends of their own. */
-import { mkdirSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { assert, present } from "../../src/base/assert.ts";
@@ -117,7 +117,6 @@ export class Stage {
   /** Starts a relay in its folder, and resolves when it listens. */
   async launch(name: string, port = 0): Promise<Relay> {
     const dir = join(this.#folder.path, name);
-    mkdirSync(dir, { recursive: true });
     const nats = this.#nats === null ? [] : ["--nats", await this.#natsUrl(name)];
     const running = launchRelay({
       dir,

@@ -67,8 +67,10 @@ const LONG_MS = 100;
 const ROUNDS_MAX = 5;
 /** A candidate that took so many times what the fastest did is not tried again: the time is better spent on close ones. */
 const HOPELESS = 1.5;
-/** The share of its repeats that a candidate runs first: one that is a hundred times slower must not hold the screen up with all of them. */
+/** The share of its repeats that tells whether a candidate is a hundred times slower, and must not hold the screen up with all of them. */
 const FIRST_SHARE = 1 / 16;
+/** Where a fence takes no longer, one run comes before those, in case it is a thousand times slower; elsewhere it would tell nothing. */
+const QUICK_FENCE_MS = 20;
 /** Largest difference from the first candidate's numbers, as a share of the largest; f32 kernels stay below 1e-5. */
 const DIFFERENCE_MAX = 1e-3;
 
@@ -179,13 +181,14 @@ function createField(nowMs: () => number, hasTime: () => boolean): Field {
   type MsOf = (times: number) => Promise<number>;
   /** Whether a submit may have all repeats of what was not timed yet; not where it works 1 / FIRST_SHARE times what is enough. */
   const mayRepeat = async (msOf: MsOf): Promise<boolean> => {
-    for (let times = Math.ceil(FIRST_SHARE * repeats); times < repeats;) {
+    const first = Math.ceil(FIRST_SHARE * repeats);
+    for (let times = fenceMs < QUICK_FENCE_MS ? 1 : first; times < repeats;) {
       const ms = await msOf(times);
       const more = repeatsWithin(times, ms);
-      if (more <= times || (ms - fenceMs) * FIRST_SHARE * repeats > WORK_MS * times) {
+      if (more <= times || (times >= first && (ms - fenceMs) * first > WORK_MS * times)) {
         return false;
       }
-      times = more;
+      times = times < first ? Math.min(first, more) : more;
     }
     return true;
   };

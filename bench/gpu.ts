@@ -1,6 +1,6 @@
 /**
  * Speed of the WebGPU engine: `npm run bench gpu [PARTS]` prints one JSON object; PARTS are any of train, thrift,
- * memory, steady and counts, all by default; kernels are for `ladder.ts`. In Node the adapter is Dawn's, on the
+ * memory, steady, counts and self-test, all by default; kernels are for `ladder.ts`. In Node the adapter is Dawn's, on the
  * Vulkan driver that `VK_ICD_FILENAMES` names; Deno runs it as well (`deno run -A --unstable-webgpu
  * --unstable-raw-imports bench/gpu.ts`). Ways of training are compared interleaved, within one launch; losses are
  * checked before steps are timed. A figure is the median of several rounds, with half the distance between the
@@ -13,6 +13,7 @@ import { median } from "../src/base/statistics.ts";
 import { STEP_INNER as INNER, STEP_MODEL as MODEL } from "../src/engines/task.ts";
 import { createGpuEngine, probeGpu, type GpuEngine } from "../src/gpu/engine.ts";
 import type { KernelChoice } from "../src/gpu/kernels.ts";
+import { selfTest } from "../src/gpu/self-test.ts";
 import { halfTensors } from "../src/gpu/storage.ts";
 import { initialParameters } from "../src/model/layout.ts";
 import { trainProgram } from "../src/model/llama.ts";
@@ -70,6 +71,9 @@ if (wants("steady")) {
 }
 if (wants("counts")) {
   results["one training step"] = await countStep();
+}
+if (wants("self-test")) {
+  results["self-test, ms"] = await timeSelfTest();
 }
 // Dawn keeps the process alive, so it has to be ended once the figures are out.
 process.stdout.write(`${JSON.stringify(results, null, 2)}\n`, () => process.exit(0));
@@ -161,6 +165,25 @@ async function measureSteadiness(): Promise<Record<string, number>> {
     figures[`bufferBytes up to step ${until}`] = peakBytes;
     figures[`buffers created up to step ${until}`] = buffers;
     figures[`resident MB after step ${until}`] = Math.round(process.memoryUsage().rss / 1e6);
+  }
+  return figures;
+}
+
+/** On a new device, which compiles its kernels first, and once more; as a software adapter has it, and as a GPU, with its large tiles. */
+async function timeSelfTest(): Promise<Record<string, { readonly first: number; readonly again: number }>> {
+  const figures: Record<string, { readonly first: number; readonly again: number }> = {};
+  for (const [label, software] of [
+    ["every op", true],
+    ["and large tiles", false],
+  ] as const) {
+    using engine: GpuEngine = await createGpuEngine({ gpu });
+    const tested = Object.create(engine, { software: { value: software } }) as GpuEngine;
+    const timed = async (): Promise<number> => {
+      const begunMs = performance.now();
+      await selfTest(tested);
+      return rounded(performance.now() - begunMs);
+    };
+    figures[label] = { first: await timed(), again: await timed() };
   }
   return figures;
 }

@@ -185,10 +185,10 @@ function createField(nowMs: () => number, hasTime: () => boolean): Field {
     for (let times = fenceMs < QUICK_FENCE_MS ? 1 : first; times < repeats;) {
       const ms = await msOf(times);
       const more = repeatsWithin(times, ms);
-      if (more <= times || (times >= first && (ms - fenceMs) * first > WORK_MS * times)) {
+      if (more <= times || (ms - fenceMs) * Math.min(first, times) > WORK_MS * times) {
         return false;
       }
-      times = times < first ? Math.min(first, more) : more;
+      times = times < first ? Math.min(first, GROWTH_MAX * times) : more;
     }
     return true;
   };

@@ -28,8 +28,9 @@ export const CANDIDATE_SUBJECT = "candidate";
 const READ_MS = 5_000;
 /** News are gathered for so long, so that one signature does for many entries. */
 const NEWS_MS = 200;
-/** Bytes of news that are gathered; of more the store is asked. */
+/** Bytes of news that are gathered; of more the store is asked. A message and an entry take memory beside their bytes. */
 const GATHERED_BYTES_MAX = 1_048_576;
+const OVERHEAD_BYTES = 100;
 
 export interface FollowOptions {
   readonly bus: Bus;
@@ -146,7 +147,7 @@ class Followed {
     if (this.#run === null || this.#closed) {
       return;
     }
-    const bytes = news.entries.reduce((sum, { length }) => sum + length, 0);
+    const bytes = news.entries.reduce((sum, { length }) => sum + length + OVERHEAD_BYTES, OVERHEAD_BYTES);
     if (this.#heardBytes + bytes <= GATHERED_BYTES_MAX) {
       this.#heardBytes += bytes;
       this.#heard.push(news);
@@ -209,6 +210,9 @@ class Followed {
     if (!verified.ok) {
       this.#options.log(`News of ledger entry ${verified.entry} are not taken: ${verified.detail}`);
     }
+    if (this.#closed) {
+      return true;
+    }
     if (!verified.ok || this.#reading !== null || ledger.fold().chain !== chain) {
       return false;
     }
@@ -234,6 +238,7 @@ class Followed {
     clearTimeout(this.#heardDue ?? undefined);
     this.#edge?.carry.close(reason);
     await this.#inTurn(async () => undefined);
+    await this.#hearing;
     this.#edge?.carry.close(reason);
   }
 

@@ -47,6 +47,7 @@ test("joinNews() makes one of those that follow each other", () => {
 test("readNews() is null for what announces more than is there, before memory is taken for it", () => {
   const nested = Array.from({ length: 100 }, () => [0xdd, 0x01, 0xc9, 0xc3, 0x80]).flat(); // arrays of 30 million, in each other
   expect(readNews(Uint8Array.from(nested))).toBeNull();
+  expect(readNews(Uint8Array.of(0x81, 0xc0, 0xc0)), "what has a place and no meaning").toBeNull();
   expect(readNews(encode([3, Array(5_000).fill(Uint8Array.of(1))]))).toBeNull();
   expect(readNews(encode([3, [Uint8Array.of(1)]]))).toEqual({ after: 3, entries: [Uint8Array.of(1)] });
 });

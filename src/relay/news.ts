@@ -41,7 +41,12 @@ export function toldLog(log: Log, bus: Bus): Log {
 
 /** Null for what is no news, as a relay of another version may send it. */
 export function readNews(bytes: Bytes): News | null {
-  const read = bytes.length > NEWS_BYTES_MAX || scanMsgpack(bytes, SCAN) !== null ? null : decode(bytes);
+  let read: unknown;
+  try {
+    read = bytes.length > NEWS_BYTES_MAX || scanMsgpack(bytes, SCAN) !== null ? null : decode(bytes);
+  } catch {
+    return null; // a map with a key that is none, for one
+  }
   const [after, entries] = Array.isArray(read) ? (read as unknown[]) : [];
   const sound = Number.isSafeInteger(after) && Array.isArray(entries);
   return sound && entries.every((entry) => entry instanceof Uint8Array)

@@ -28,11 +28,7 @@ export function createHotBlobs(
   const reading = new Map<Digest, Promise<Bytes | undefined>>();
   let readingBytes = 0;
 
-  const sizeOf = (digest: Digest): Promise<number | undefined> => {
-    const known = sizes.get(digest);
-    if (known !== undefined) {
-      return known;
-    }
+  const ask = (digest: Digest): Promise<number | undefined> => {
     const asked = blobs.size(digest);
     sizes.set(digest, asked);
     const forget = (): boolean => sizes.delete(digest);
@@ -41,21 +37,29 @@ export function createHotBlobs(
   };
   const read = async (digest: Digest, size: number): Promise<Bytes | undefined> => {
     readingBytes += size;
+    let bytes: Bytes | undefined;
     try {
-      const bytes = await blobs.get(digest);
+      bytes = await blobs.get(digest);
       kept.set(digest, bytes);
       return bytes;
     } finally {
+      if (bytes?.length !== size) {
+        sizes.delete(digest); // it was damaged, and may be put again
+      }
       readingBytes -= size;
       reading.delete(digest);
     }
   };
 
   return {
-    size: sizeOf,
+    size: async (digest) => {
+      const size = await (sizes.get(digest) ?? ask(digest));
+      // Of a large one the store is asked each time: nobody here finds out when it is not whole.
+      return size === undefined || size <= hotBytesMax ? size : ask(digest);
+    },
     slice: async (digest, start, end) => {
       let whole = kept.get(digest) ?? reading.get(digest);
-      const size = whole === undefined && start < end ? await sizeOf(digest) : undefined;
+      const size = whole === undefined && start < end ? await (sizes.get(digest) ?? ask(digest)) : undefined;
       if (size !== undefined && size <= hotBytesMax) {
         whole = kept.get(digest) ?? reading.get(digest); // others asked meanwhile
         if (whole === undefined && readingBytes + size <= keptBytesMax) {

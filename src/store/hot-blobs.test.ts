@@ -1,4 +1,5 @@
 import { expect, test, vi } from "vitest";
+import { HeddleError } from "../base/assert.ts";
 import { digestOf, type Bytes, type Digest } from "../base/bytes.ts";
 import { createHotBlobs } from "./hot-blobs.ts";
 import { createMemoryStore } from "./memory.ts";
@@ -52,18 +53,27 @@ test("what was not asked for longest makes room", async () => {
   expect(asked()).toEqual([3, 4, 0]);
 });
 
-test("what is absent, damaged or empty is as the store says, and is asked for again", async () => {
+test("what is absent or empty is as the store says, and what fails is asked for again", async () => {
   const { blobs, digests, asked } = await world(bytesOf(1), new Uint8Array());
   const hot = createHotBlobs(blobs);
   const absent = digestOf(bytesOf(9));
   expect([await whole(hot, absent), await whole(hot, absent)]).toEqual([undefined, undefined]);
   expect(asked()).toEqual([2, 0, 0]);
-  vi.mocked(blobs.size).mockResolvedValueOnce(40); // it was cut off
-  vi.mocked(blobs.get).mockRejectedValueOnce(new Error("damaged"));
-  await expect(whole(hot, digests[0])).rejects.toThrow("damaged");
+  vi.mocked(blobs.get).mockRejectedValueOnce(new Error("the store is away"));
+  await expect(whole(hot, digests[0])).rejects.toThrow("the store is away");
   expect(await whole(hot, digests[0])).toEqual(bytesOf(1));
   expect(await whole(hot, digests[1] as Digest)).toEqual(new Uint8Array());
   expect(await hot.slice(digests[1] as Digest, 0, 5)).toEqual(new Uint8Array());
+});
+
+test("what is damaged is served as it is, and whole once it was put again", async () => {
+  const { blobs, digests } = await world(bytesOf(1));
+  const hot = createHotBlobs(blobs);
+  vi.mocked(blobs.size).mockResolvedValueOnce(40);
+  vi.mocked(blobs.get).mockRejectedValueOnce(new HeddleError("integrity", "it was cut off"));
+  vi.mocked(blobs.slice).mockResolvedValueOnce(bytesOf(1, 40));
+  expect(await whole(hot, digests[0])).toEqual(bytesOf(1, 40));
+  expect(await whole(hot, digests[0])).toEqual(bytesOf(1));
 });
 
 test("what the store deletes is served while it is kept, and gone where it is not", async () => {

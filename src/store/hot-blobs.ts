@@ -5,7 +5,7 @@
  */
 import { LRUCache } from "lru-cache";
 import type { Bytes, Digest } from "../base/bytes.ts";
-import type { Blobs } from "./store.ts";
+import { getWhole, type Blobs } from "./store.ts";
 
 /** Of all blobs that are kept; as much again may be under way from the store. */
 const KEPT_BYTES_MAX = 67_108_864;
@@ -18,7 +18,7 @@ export interface HotBlobsOptions {
   readonly hotBytesMax?: number;
 }
 
-/** What is read of `blobs` to serve them. Rejects as they do, also with "integrity" for a small one that is damaged. */
+/** What is read of `blobs` to serve them. One that is damaged is not kept, and served as it is: whoever asks for a digest checks it. */
 export function createHotBlobs(
   blobs: Pick<Blobs, "get" | "size" | "slice">,
   { keptBytesMax = KEPT_BYTES_MAX, hotBytesMax = HOT_BYTES_MAX }: HotBlobsOptions = {},
@@ -39,12 +39,13 @@ export function createHotBlobs(
     readingBytes += size;
     let bytes: Bytes | undefined;
     try {
-      bytes = await blobs.get(digest);
+      const found = await getWhole(blobs, digest);
+      bytes = found === "damaged" ? undefined : found;
       kept.set(digest, bytes);
       return bytes;
     } finally {
       if (bytes?.length !== size) {
-        sizes.delete(digest); // it was damaged, and may be put again
+        sizes.delete(digest); // it is not whole, and may be put again
       }
       readingBytes -= size;
       reading.delete(digest);
@@ -68,7 +69,7 @@ export function createHotBlobs(
         }
       }
       // A copy, or who takes it slowly would keep all of the blob.
-      return whole === undefined ? blobs.slice(digest, start, end) : (await whole)?.slice(start, end);
+      return (await whole)?.slice(start, end) ?? blobs.slice(digest, start, end);
     },
   };
 }

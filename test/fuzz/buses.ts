@@ -211,6 +211,7 @@ async function busSubject(): Promise<Subject> {
     encode([entries.length, entries]), // do not come next in the chain
     encode([entries.length + 5, entries.slice(1)]),
     encode([0, entries]),
+    Uint8Array.of(0x81, 0xc0, 0xc0), // msgpack that no decoder makes a value of: a key that is nil
   ];
   const from = (listener: number | undefined, samples: readonly Uint8Array[]): Bytes[] =>
     samples.map((sample) => concatBytes([Uint8Array.of(listener ?? 0), sample]));

@@ -1,4 +1,6 @@
 import { spawnSync } from "node:child_process";
+import { createSocket, type Socket } from "node:dgram";
+import { once } from "node:events";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { PeerConnection, type DataChannel } from "node-datachannel";
@@ -174,4 +176,36 @@ test("withFewCandidates() keeps the first CANDIDATES_MAX and every other line", 
   const candidates = Array.from({ length: 40 }, (_, i) => `a=candidate:${i} 1 UDP 5 192.0.2.${i} 7 typ host\r\n`);
   const sdp = `v=0\r\n${candidates.join("")}a=mid:0\r\n`;
   expect(withFewCandidates(sdp)).toBe(`v=0\r\n${candidates.slice(0, CANDIDATES_MAX).join("")}a=mid:0\r\n`);
+});
+
+/** Takes a UDP port as soon as it is free. */
+async function takePort(port: number): Promise<Socket> {
+  for (;;) {
+    const socket = createSocket("udp4").bind(port);
+    const isTaken = await once(socket, "listening").then(
+      () => true,
+      () => false,
+    );
+    if (isTaken) {
+      return socket;
+    }
+    await new Promise((settle) => setTimeout(settle, 20));
+  }
+}
+
+test("createRtcAnswerer() takes another port where somebody has taken its own while nobody was connected, if none was asked for", async () => {
+  const dial = (relay: RtcAnswerer): Promise<Link> =>
+    dialRtcNode({ exchange: (offer) => relay.answer(offer, recorder().attach), attach: recorder().attach });
+  const any = await answerer();
+  const { port } = any;
+  (await dial(any)).close("That is all");
+  const other = await takePort(port);
+  (await dial(any)).close("That is all");
+  expect(any.port).not.toBe(port);
+  const asked = await answerer({ port });
+  await expect(dial(asked)).rejects.toThrow("its description cannot be used");
+  other.close();
+  await once(other, "close");
+  (await dial(asked)).close("That is all");
+  expect(asked.port).toBe(port);
 });

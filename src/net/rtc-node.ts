@@ -43,7 +43,7 @@ export interface AnswerRtcNodeOptions extends Pick<DialRtcNodeOptions, "attach" 
 }
 
 export interface RtcAnswererOptions {
-  /** The UDP port; a free one when absent. */
+  /** The UDP port; where absent a free one, and another where somebody else takes that while nobody is connected. */
   readonly port?: number;
   /** Addresses under which the port can be reached; default: those of this machine's interfaces and loopback. */
   readonly addresses?: readonly string[];
@@ -54,6 +54,7 @@ export interface RtcAnswererOptions {
 }
 
 export interface RtcAnswerer {
+  /** Of now. */
   readonly port: number;
   /**
    * Answers an offer; `attach` is called when the channel opens, if it ever does. Rejects with HeddleError "bad-input" for an
@@ -297,7 +298,7 @@ export async function createRtcAnswerer({
   connectionsMax = SESSIONS_MAX,
   openMs = 15_000,
 }: RtcAnswererOptions = {}): Promise<RtcAnswerer> {
-  const udpPort = port ?? (await freeUdpPort());
+  let udpPort = port ?? (await freeUdpPort());
   const connections = new Set<Connection>();
   let closed = false;
 
@@ -306,6 +307,18 @@ export async function createRtcAnswerer({
     if (closed || connections.size >= connectionsMax) {
       throw new HeddleError("limit", `Cannot answer an offer: at most ${connectionsMax} connections are served`);
     }
+    try {
+      return await answerFrom(offerSdp, attach);
+    } catch (error) {
+      // The library has the port while a connection is on it.
+      if (port !== undefined || connections.size > 0 || closed || !isPortTaken(error)) {
+        throw error;
+      }
+      udpPort = await freeUdpPort();
+      return answerFrom(offerSdp, attach);
+    }
+  };
+  const answerFrom = async (offerSdp: string, attach: Attach): Promise<string> => {
     const config = { iceServers: [], enableIceUdpMux: true, portRangeBegin: udpPort, portRangeEnd: udpPort };
     const connection = new Connection(config);
     connections.add(connection);
@@ -315,7 +328,9 @@ export async function createRtcAnswerer({
   };
 
   return {
-    port: udpPort,
+    get port() {
+      return udpPort;
+    },
     answer,
     connections: () => connections.size,
     close: async (reason) => {
@@ -331,6 +346,11 @@ export async function createRtcAnswerer({
       await Promise.all(all.map((connection) => connection.gone));
     },
   };
+}
+
+/** All that the library says of a port that it cannot have. */
+function isPortTaken(error: unknown): boolean {
+  return error instanceof HeddleError && messageIn(error.cause).includes("gather local ICE candidates");
 }
 
 /** Addresses of the interfaces, outside ones first; link-local ones say nothing to other machines. */

@@ -30,7 +30,7 @@ beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), "heddle-"));
   coturn = await startCoturn({ dir, secret: SECRET });
   answerer = await createRtcAnswerer({ addresses: ["127.0.0.1"], ...ECHO_LIMITS });
-  firewall = await openFirewall(answerer.port);
+  firewall = await openFirewall(() => answerer.port);
 });
 afterAll(async () => {
   await answerer.close("The test is over");
@@ -51,7 +51,7 @@ interface Firewall {
 }
 
 /** Passes packets between the TURN server and a UDP port of this machine. */
-async function openFirewall(inside: number): Promise<Firewall> {
+async function openFirewall(inside: () => number): Promise<Firewall> {
   const outer = createSocket("udp4");
   outer.bind(0, "127.0.0.1");
   await once(outer, "listening");
@@ -62,7 +62,7 @@ async function openFirewall(inside: number): Promise<Firewall> {
     }
     const own = inner.get(port) ?? createSocket("udp4").on("message", (reply) => outer.send(reply, port, "127.0.0.1"));
     inner.set(port, own);
-    own.send(packet, inside, "127.0.0.1");
+    own.send(packet, inside(), "127.0.0.1");
   });
   return {
     port: outer.address().port,

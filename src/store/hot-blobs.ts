@@ -54,9 +54,10 @@ export function createHotBlobs(
 
   return {
     size: async (digest) => {
-      const size = await (sizes.get(digest) ?? ask(digest));
+      const known = sizes.get(digest);
+      const size = await (known ?? ask(digest));
       // Of a large one the store is asked each time: nobody here finds out when it is not whole.
-      return size === undefined || size <= hotBytesMax ? size : ask(digest);
+      return known === undefined || size === undefined || size <= hotBytesMax ? size : ask(digest);
     },
     slice: async (digest, start, end) => {
       let whole = kept.get(digest) ?? reading.get(digest);

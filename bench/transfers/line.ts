@@ -6,10 +6,10 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
-import { networkInterfaces } from "node:os";
 import { createHistogram } from "node:perf_hooks";
 import process from "node:process";
 import { createRng } from "../../src/base/rng.ts";
+import { outsideAddresses } from "../../src/net/addresses.ts";
 import { withHostCandidates } from "../../src/net/sdp.ts";
 import { candidatePort } from "../../test/fixtures/line.ts";
 import { answerAll } from "./asked.ts";
@@ -34,10 +34,7 @@ export interface LineSeen {
 
 const HOST = "127.0.0.1";
 /** Where a browser's packets go, which do not go to loopback's. */
-const ADDRESSES = Object.values(networkInterfaces())
-  .flatMap((addresses) => addresses ?? [])
-  .filter(({ family, internal }) => family === "IPv4" && !internal)
-  .map(({ address }) => address);
+const ADDRESSES = outsideAddresses();
 /** Of one link, each way: 25 ms of 800 MB/s. */
 const QUEUE_PACKETS_MAX = 16_384;
 /** As much as a link may have on its way, and more: who wakes late finds all of it. */

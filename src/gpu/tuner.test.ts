@@ -59,7 +59,7 @@ function options(
     fenceMs = () => FENCE_MS,
     tickMs,
     ...faults
-  }: Faults & { readonly fenceMs?: () => number; readonly tickMs?: number } = {},
+  }: Faults & { readonly fenceMs?: () => number; readonly tickMs?: number | undefined } = {},
 ) {
   const state = { ms: 0, compiled: [] as string[], alive: new Set<AnyRung>(), aliveMost: 0, submitMsMax: 0 };
   const tried = new Map<Trial, readonly AnyRung[]>();
@@ -187,27 +187,18 @@ test("tune() disposes of candidates that are hopeless before it compiles the nex
   expect(state.alive.size).toBe(0);
 });
 
-test.each([
+test.each<[string, number[], number?]>([
   ["a candidate is three hundred times slower than the first", [0.01, 3, 0.9]],
   ["a candidate is thousands of times slower than the first", [0.01, 79, 4]],
   ["a candidate is ten thousand times slower than the first", [0.01, 130, 9]],
   ["each takes most of that", [150, 180, 120]],
-])("tune() has no submit of more than 200 ms where %s", async (_, times) => {
+  ["fences come on a tick of 100 ms, for kernels of 49 ms and less", [49, 20, 48], 100],
+  ["fences come on a tick of 100 ms, for kernels of a millisecond and twenty", [1, 20, 20], 100],
+  ["fences come on a tick of 100 ms, for kernels of twenty milliseconds and one", [20, 1, 20], 100],
+  ["fences come on a tick of 100 ms, for kernels of a tenth of a millisecond and 200 times that", [0.1, 20, 0.3], 100],
+])("tune() has no submit of more than 200 ms where %s", async (_, times, tickMs) => {
   const rungs = ["tiled-64x64", "register", "blocks-8x4"];
-  const { state, found } = options((rung) => times[rungs.indexOf(rung)] ?? 0, 1e5);
-  const fastest = rungs[times.indexOf(Math.min(...times))];
-  expect(await found(program())).toEqual({ nn: fastest, nt: fastest });
-  expect(state.submitMsMax).toBeLessThanOrEqual(200);
-});
-
-test.each([
-  ["49 ms and less", [49, 20, 48]],
-  ["a millisecond and twenty", [1, 20, 20]],
-  ["twenty milliseconds and one", [20, 1, 20]],
-  ["a tenth of a millisecond and two hundred times that", [0.1, 20, 0.3]],
-])("tune() has none either where fences come on a tick of 100 ms, for kernels of %s", async (_, times) => {
-  const rungs = ["tiled-64x64", "register", "blocks-8x4"];
-  const { state, found } = options((rung) => times[rungs.indexOf(rung)] ?? 0, 1e5, { tickMs: 100 });
+  const { state, found } = options((rung) => times[rungs.indexOf(rung)] ?? 0, 1e5, { tickMs });
   const fastest = rungs[times.indexOf(Math.min(...times))];
   expect(await found(program())).toEqual({ nn: fastest, nt: fastest });
   expect(state.submitMsMax).toBeLessThanOrEqual(200);

@@ -1,10 +1,10 @@
 /** A real TURN server for tests: coturn on loopback, with a shared secret, stopped by process id. */
 import { spawn } from "node:child_process";
-import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { freePorts } from "../store/nats-server.fixture.ts";
+import { freeUdpPort } from "./rtc-node.ts";
 
 /** UDP ports from which it sends what it relays. */
 export const RELAY_PORTS = { min: 21_000, max: 21_099 } as const;
@@ -30,7 +30,7 @@ export interface CoturnOptions {
 }
 
 export async function startCoturn({ dir, secret, user, transport = "udp" }: CoturnOptions): Promise<Coturn> {
-  const port = await freePort(transport);
+  const [port] = transport === "udp" ? [await freeUdpPort()] : await freePorts(1);
   const own = ["--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1", "--listening-port", String(port)];
   const login =
     user === undefined ? ["--use-auth-secret", "--static-auth-secret", secret] : ["--lt-cred-mech", "--user", user];
@@ -69,14 +69,4 @@ export async function startCoturn({ dir, secret, user, transport = "udp" }: Cotu
       }
     },
   };
-}
-
-async function freePort(transport: "udp" | "tcp"): Promise<number> {
-  const socket =
-    transport === "udp" ? createSocket("udp4").bind(0, "127.0.0.1") : createServer().listen(0, "127.0.0.1");
-  await once(socket, "listening");
-  const { port } = socket.address() as AddressInfo;
-  socket.close();
-  await once(socket, "close");
-  return port;
 }

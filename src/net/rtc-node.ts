@@ -7,7 +7,6 @@
  */
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { networkInterfaces } from "node:os";
 import {
   PeerConnection,
   setSctpSettings,
@@ -17,6 +16,7 @@ import {
 import { HeddleError, messageIn } from "../base/assert.ts";
 import { parseIceUrl, type IceServer } from "../protocol/ice.ts";
 import { FRAME_BYTES_MAX, SESSIONS_MAX } from "../protocol/limits.ts";
+import { machineAddresses } from "./addresses.ts";
 import { createFramedLink, type FramedEnd } from "./framed-link.ts";
 import type { Attach, Link } from "./link.ts";
 import { checkSdp, withFewCandidates, withHostCandidates, withoutCandidates } from "./sdp.ts";
@@ -353,14 +353,8 @@ function isPortTaken(error: unknown): boolean {
   return error instanceof HeddleError && messageIn(error.cause).includes("gather local ICE candidates");
 }
 
-/** Addresses of the interfaces, outside ones first; link-local ones say nothing to other machines. */
-function machineAddresses(): string[] {
-  const all = Object.values(networkInterfaces()).flatMap((interfaces) => interfaces ?? []);
-  const usable = all.filter(({ address }) => !/^(fe80:|169\.254\.)/i.test(address));
-  return usable.sort((a, b) => Number(a.internal) - Number(b.internal)).map(({ address }) => address);
-}
-
-async function freeUdpPort(): Promise<number> {
+/** A UDP port that nobody has now. */
+export async function freeUdpPort(): Promise<number> {
   const socket = createSocket("udp4");
   socket.bind(0);
   await once(socket, "listening");

@@ -6,11 +6,11 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import type { Server } from "node:http";
 import { flushCompileCache } from "node:module";
-import { networkInterfaces } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { endingOf } from "../base/assert.ts";
+import { outsideAddresses } from "../net/addresses.ts";
 import type { RunView } from "../protocol/run-view.ts";
 import { Closers } from "./closers.ts";
 import { parseRelayConfig, RELAY_USAGE, type RelayConfig } from "./config.ts";
@@ -98,10 +98,7 @@ function elsewhere(host: string, url: string): string[] {
   if (!isAnyAddress(host)) {
     return [];
   }
-  const addresses = Object.values(networkInterfaces())
-    .flatMap((list) => list ?? [])
-    .filter(({ internal, family }) => !internal && family === "IPv4")
-    .map(({ address }) => url.replace("127.0.0.1", address));
+  const addresses = outsideAddresses().map((address) => url.replace("127.0.0.1", address));
   return [
     `  Elsewhere:    ${addresses.join(", ") || "this machine has no address that others can reach"}`,
     "                Other machines' browsers train over HTTPS only: put a TLS proxy in front; headless ones can join now.",

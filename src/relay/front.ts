@@ -12,7 +12,6 @@ import { createRtcAnswerer } from "../net/rtc-node.ts";
 import { serveBlob } from "../net/serve-blob.ts";
 import { acceptWebSockets, type AcceptWebSocketsOptions } from "../net/ws-server.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
-import { createHotBlobs } from "../store/hot-blobs.ts";
 import type { Store } from "../store/store.ts";
 import type { RelayConfig } from "./config.ts";
 import { createHttpFace, listen } from "./http.ts";
@@ -69,7 +68,7 @@ export async function openFront(options: FrontOptions): Promise<Front> {
   let shutReason: string | null = null;
   const rtc = await createRtcAnswerer(config.rtcPort === 0 ? {} : { port: config.rtcPort });
   const requests = createBuckets(REQUEST_RATE, PREFIXES_MAX);
-  const blobs = createHotBlobs(store.blobs);
+  const { blobs } = store;
   const pieces = new BlobPieces(blobs);
   const face = createHttpFace({
     proxyHeader: config.proxyHeader,

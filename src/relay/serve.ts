@@ -15,7 +15,9 @@ import { systemClock } from "../net/system-clock.ts";
 import type { RunView, VersionView } from "../protocol/run-view.ts";
 import { openNatsBus } from "../store/bus-nats.ts";
 import type { Bus } from "../store/bus.ts";
+import { createHotBlobs } from "../store/hot-blobs.ts";
 import { acquireLease } from "../store/lease.ts";
+import type { Blobs } from "../store/store.ts";
 import type { Closers } from "./closers.ts";
 import type { RelayConfig } from "./config.ts";
 import { CANDIDATE_SUBJECT, follow, type FollowedRun, type Following } from "./follow.ts";
@@ -69,6 +71,8 @@ export class Relay {
   /** A leader may be heard for the first time just when this relay gets the lease. */
   readonly #inTurn = createTurn();
   #standing: Standing = { type: "loading" };
+  /** Those of the store, for all who serve the run or lead it; operators look at the store itself. */
+  #blobs: Blobs | null = null;
   #front: Front | null = null;
   #role: Leading | Following | null = null;
   readonly #ending = createStop();
@@ -186,7 +190,7 @@ export class Relay {
     const leading = await lead({
       config,
       log,
-      store,
+      store: this.#heated(store),
       metrics: this.#metrics,
       key,
       among,
@@ -238,8 +242,13 @@ export class Relay {
     }
     const { config, dist, onListening } = this.#options;
     const onDownload = (bytes: number): void => this.#metrics.download(bytes);
-    this.#front = await openFront({ config, dist, store, source, onDownload });
+    this.#front = await openFront({ config, dist, store: this.#heated(store), source, onDownload });
     await onListening({ port: this.#front.port, view: source.view(), kept });
+  }
+
+  #heated(store: PlacedStore): PlacedStore {
+    this.#blobs ??= createHotBlobs(store.blobs);
+    return { ...store, blobs: this.#blobs };
   }
 
   readonly #answerRtc: AnswerRtc = (sdp, attach) => {

@@ -1,7 +1,10 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { StoredMsg } from "@nats-io/jetstream";
+import { headers as createHeaders } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { present } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
 import { CONTRACT_BLOB_BYTES_MAX, STORE_CASES, type StorePlace } from "./contract.ts";
 import { forgetsInCluster } from "./jetstream.ts";
@@ -32,12 +35,16 @@ function natsPlace(nats: Nats): StorePlace {
   };
 }
 
-/** Zeros in place of the first piece, on every replica when it resolves. */
+/** Zeros in place of the first piece, or of the bytes that lie with the size, on every replica when it resolves. */
 async function damage(nats: Nats, name: string, digest: Digest): Promise<void> {
-  const [stream, subject] = [`${name}-pieces`, `${name}.blob.${digest}.0`];
+  const stream = `${name}-pieces`;
   await nats.manage(async (manager) => {
-    const piece = await manager.streams.getMessage(stream, { last_by_subj: subject });
-    await manager.jetstream().publish(subject, new Uint8Array(piece?.data.length ?? 0));
+    const last = (part: string): Promise<StoredMsg | null> =>
+      manager.streams.getMessage(stream, { last_by_subj: `${name}.blob.${digest}.${part}` });
+    const piece = present((await last("0")) ?? (await last("size")), "a piece to damage");
+    const headers = createHeaders(); // not its id: the server would take it for the same message
+    headers.set("Heddle-Size", piece.header.get("Heddle-Size"));
+    await manager.jetstream().publish(piece.subject, new Uint8Array(piece.data.length), { headers });
     await vi.waitUntil(
       async () => {
         const { cluster } = await manager.streams.info(stream);

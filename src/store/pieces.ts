@@ -1,12 +1,17 @@
 /**
  * Bytes of any length as pieces, one JetStream message each, under subjects that name them: `<kind>.<name>.<i>`, and
- * `<kind>.<name>.size` written last. Unlike NATS's object store, a slice is read by asking for just the pieces it touches.
+ * `<kind>.<name>.size` written last, which carries the bytes themselves where they are few: most blobs are updates of some kB, and each
+ * question costs a relay more than they do. Unlike NATS's object store, a slice is read by asking for just the pieces it touches.
  */
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { dropOldest } from "../base/newest.ts";
-import type { JetStream } from "./jetstream.ts";
+import type { JetStream, Stored } from "./jetstream.ts";
 
+/** Of the message that is written last: JSON of a `Size`. */
+const SIZE_HEADER = "Heddle-Size";
+/** What that message carries at most; a stream's leader sends it in base64. */
+const INLINE_BYTES_MAX = 65_536;
 /** What the relay's HTTP face reads at a time. */
 const PIECE_BYTES_MAX = 262_144;
 /** Pieces under way at a time. */
@@ -16,13 +21,22 @@ const KNOWN_MAX = 256;
 
 interface Size {
   readonly bytes: number;
+  /** 0: they lie in the message that says so. */
   readonly pieceBytes: number;
 }
+
+interface Head {
+  readonly size: Size;
+  readonly payload: Bytes;
+}
+
+/** "leader" does not take what another replica has. */
+type From = "any" | "leader";
 
 interface Range {
   readonly start?: number;
   readonly end?: number;
-  readonly from?: "any" | "leader";
+  readonly from?: From;
 }
 
 export interface PiecesOptions {
@@ -45,20 +59,22 @@ export class Pieces {
 
   async put(action: string, name: string, bytes: Bytes): Promise<void> {
     const { jetStream } = this.#options;
-    const pieceBytes = Math.min(PIECE_BYTES_MAX, jetStream.payloadBytesMax);
-    await inWindow(Math.ceil(bytes.length / pieceBytes), async (i) => {
-      const payload = bytes.subarray(i * pieceBytes, (i + 1) * pieceBytes);
+    const pieceBytesMax = Math.min(PIECE_BYTES_MAX, jetStream.payloadBytesMax);
+    const isInline = bytes.length <= Math.min(INLINE_BYTES_MAX, pieceBytesMax);
+    const size: Size = { bytes: bytes.length, pieceBytes: isInline ? 0 : pieceBytesMax };
+    await inWindow(countOf(size), async (i) => {
+      const payload = bytes.subarray(i * pieceBytesMax, (i + 1) * pieceBytesMax);
       await jetStream.write(action, { subject: this.#subject(name, i), payload });
     });
-    const size: Size = { bytes: bytes.length, pieceBytes };
     await jetStream.write(action, {
       subject: this.#subject(name, "size"),
-      payload: new TextEncoder().encode(JSON.stringify(size)),
+      payload: isInline ? bytes : new Uint8Array(),
+      headers: { [SIZE_HEADER]: JSON.stringify(size) },
     });
   }
 
   async size(action: string, name: string): Promise<number | undefined> {
-    return (await this.#size(action, name))?.bytes;
+    return (await this.#head(action, name, "leader"))?.size.bytes;
   }
 
   /**
@@ -66,23 +82,40 @@ export class Pieces {
    * another replica has. Rejects with HeddleError "integrity" when a piece is missing or has another length.
    */
   async read(action: string, name: string, range: Range = {}): Promise<Bytes | undefined> {
-    const known = this.#known.get(name);
-    const remembered = known === undefined ? undefined : await this.#readAs(action, name, known, range);
+    const size = this.#known.get(name);
+    const remembered =
+      size === undefined || size.pieceBytes === 0 ? undefined : await this.#readAs(action, name, size, range);
     if (remembered instanceof Uint8Array && remembered.length > 0) {
       return remembered;
     } // else it was deleted, and may have been put again in other pieces
-    const size = await this.#size(action, name);
-    if (size === undefined) {
-      return undefined;
+    let fault = "";
+    for (const from of ["any", "leader"] as const) {
+      const head = await this.#head(action, name, range.from ?? from);
+      const read = head && (await this.#readHeaded(action, name, head, range));
+      if (typeof read !== "string") {
+        return read;
+      }
+      fault = read;
     }
-    const read = await this.#readAs(action, name, size, range);
-    if (typeof read !== "string") {
-      return read;
-    }
-    if ((await this.#size(action, name)) === undefined) {
+    if ((await this.#head(action, name, "leader")) === undefined) {
       return undefined; // deleted meanwhile
     }
-    throw new HeddleError("integrity", `Cannot ${action}: ${read}`);
+    throw new HeddleError("integrity", `Cannot ${action}: ${fault}`);
+  }
+
+  /** A sentence where bytes are missing, or are others. */
+  async #readHeaded(
+    action: string,
+    name: string,
+    { size, payload }: Head,
+    { start = 0, end = Infinity, from = "any" }: Range,
+  ): Promise<Bytes | string> {
+    if (size.pieceBytes > 0) {
+      return this.#readAs(action, name, size, { start, end, from });
+    }
+    return payload.length === size.bytes
+      ? payload.slice(Math.min(start, end), end)
+      : `got ${payload.length} bytes with "${this.#subject(name, "size")}", need ${size.bytes} bytes`;
   }
 
   /** A sentence where a piece is missing or has another length. */
@@ -92,22 +125,17 @@ export class Pieces {
     size: Size,
     { start = 0, end = Infinity, from = "any" }: Range,
   ): Promise<Bytes | string> {
-    const { jetStream, stream } = this.#options;
     const stop = Math.min(end, size.bytes);
     const read = new Uint8Array(Math.max(0, stop - start));
     const first = Math.floor(start / size.pieceBytes);
     let fault: string | null = null;
     await inWindow(read.length === 0 ? 0 : Math.ceil(stop / size.pieceBytes) - first, async (i) => {
       const at = (first + i) * size.pieceBytes;
-      const subject = this.#subject(name, first + i);
-      const piece =
-        from === "any"
-          ? await jetStream.fixed(action, stream, { last_by_subj: subject })
-          : await jetStream.last(action, stream, subject);
+      const piece = await this.#ask(action, name, first + i, from);
       const expected = Math.min(size.pieceBytes, size.bytes - at);
       if (piece?.payload.length !== expected) {
         const got = piece === undefined ? "nothing" : `${piece.payload.length} bytes`;
-        fault ??= `got ${got} of "${subject}", need ${expected} bytes`;
+        fault ??= `got ${got} of "${this.#subject(name, first + i)}", need ${expected} bytes`;
         return;
       }
       read.set(piece.payload.subarray(Math.max(0, start - at), stop - at), Math.max(0, at - start));
@@ -155,32 +183,46 @@ export class Pieces {
     return removed;
   }
 
-  async #size(action: string, name: string): Promise<Size | undefined> {
-    const { jetStream, stream, bytesMax } = this.#options;
-    const subject = this.#subject(name, "size");
-    const stored = await jetStream.last(action, stream, subject);
+  async #head(action: string, name: string, from: From): Promise<Head | undefined> {
+    const { bytesMax } = this.#options;
+    const stored = await this.#ask(action, name, "size", from);
     this.#known.delete(name);
     if (stored === undefined) {
       return undefined;
     }
     let size: Partial<Size> | null;
     try {
-      size = JSON.parse(new TextDecoder().decode(stored.payload)) as Partial<Size> | null;
+      size = JSON.parse(stored.header(SIZE_HEADER)) as Partial<Size> | null;
     } catch {
       size = null;
     }
     const { bytes, pieceBytes } = size ?? {};
-    if (!isCount(bytes, bytesMax) || !isCount(pieceBytes, PIECE_BYTES_MAX) || pieceBytes === 0) {
+    if (!isCount(bytes, bytesMax) || !isCount(pieceBytes, PIECE_BYTES_MAX)) {
+      const subject = this.#subject(name, "size");
       throw new HeddleError("integrity", `Cannot ${action}: "${subject}" says no size of at most ${bytesMax} bytes`);
     }
     this.#known.set(name, { bytes, pieceBytes });
     dropOldest(this.#known, KNOWN_MAX);
-    return { bytes, pieceBytes };
+    return { size: { bytes, pieceBytes }, payload: stored.payload };
+  }
+
+  /** "any" asks the leader, too, where another has nothing. */
+  #ask(action: string, name: string, part: number | "size", from: From): Promise<Stored | undefined> {
+    const { jetStream, stream } = this.#options;
+    const subject = this.#subject(name, part);
+    return from === "any"
+      ? jetStream.fixed(action, stream, { last_by_subj: subject })
+      : jetStream.last(action, stream, subject);
   }
 
   #subject(name: string, part: number | "size" | "*"): string {
     return `${this.#options.kind}.${name}.${part}`;
   }
+}
+
+/** Messages beside the one that says the size. */
+function countOf({ bytes, pieceBytes }: Size): number {
+  return pieceBytes === 0 ? 0 : Math.ceil(bytes / pieceBytes);
 }
 
 /** Runs `work` for 0 … count − 1, at most WINDOW at a time; begins nothing more once one has failed. */

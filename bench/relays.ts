@@ -1,163 +1,170 @@
 /**
- * What a contribution costs the relays when several share a run: `npm run bench relays [-- 1 3]`. For each number it starts a
- * nats-server and that many relays on this machine, has contributors spread over them train a small model for a while, and
- * divides the processor time of all relay processes by the accepted contributions: in all, and beyond what they take when idle.
- * It begins to count when the processes have compiled what they run, which edges, who each have a part of the work, do later.
- * What contributors were told must be what the ledger holds and what was merged, each contribution by its name (`load/oracle.ts`).
- * Prints one JSON line a number. Contributors share this process, whose time does not count; others who use the machine make
- * rounds slower, and work somewhat dearer.
+ * What a contribution costs the relays when several share a run: `npm run bench relays [-- 1 3] [--rounds 6] [--active 120]`. For each
+ * number it starts a nats-server and that many relays on this machine, and sessions spread over them, of which `active` play each round
+ * (`load/game.ts`). When all processes have compiled what they run, the runs take turns, one going on while the others are paused, and
+ * the processor time of all relay processes is divided by the accepted contributions: in all, and beyond what they take while paused. In
+ * each round the first number's cost is what the others' is compared with: the machine is no quieter for one than for the other.
+ * What sessions were told must be what the ledger holds and what was merged, each contribution by its name. Prints one JSON line a number.
  */
 import { join } from "node:path";
 import process from "node:process";
-import { createRng } from "../src/base/rng.ts";
-import { createContributor, type Contributor } from "../src/contributor/run.ts";
-import { createDeviceKey, verifySignature } from "../src/net/device-key.ts";
-import { createBlobFetcher } from "../src/net/http.ts";
-import { systemClock } from "../src/net/system-clock.ts";
-import { dialWebSocket } from "../src/net/ws-client.ts";
-import { createMemoryStore } from "../src/store/memory.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { median } from "../src/base/statistics.ts";
 import { startNats } from "../src/store/nats-server.fixture.ts";
-import { createWasmEngine } from "../src/wasm/engine.ts";
 import { readMetrics, type MetricsRead } from "../test/e2e/metrics.ts";
-import { isVersion, launchRelay, temporaryFolder, type Running } from "../test/e2e/processes.ts";
-import { plainWork } from "../test/fixtures/plain-work.ts";
-import { tapped } from "../test/fixtures/tap.ts";
-import { examine, note } from "./load/oracle.ts";
-import type { Told } from "./load/players.ts";
-import { pauseRun, readLedger } from "./load/relay-process.ts";
+import { launchRelay, temporaryFolder } from "../test/e2e/processes.ts";
+import { rounded } from "./contest/statistics.ts";
+import { startGame, type Game } from "./load/game.ts";
+import { pauseRun, resumeRun, type Relays } from "./load/relay-process.ts";
 
-const CONTRIBUTORS = 12;
-const WINDOW_MS = 40_000;
-const IDLE_MS = 5_000;
-const WARM_VERSIONS = 40;
-const SETTLE_MS = 15_000;
-const CHARTER = {
-  model: { channels: 64, layers: 2, heads: 4, kvHeads: 2, hidden: 192, time: 64 },
-  inner: { batch: 4, learningRate: 5e-3 },
-  round: { trainMs: 5_000, stepsMax: 4, graceMs: 5_000, judgeMs: 5_000 },
-};
+/** As many for one relay as for several. */
+const DRIVERS = 3;
+const WARM_MS = 20_000;
+const WINDOW_MS = 12_000;
+const IDLE_MS = 4_000;
+/** After each beginning: until everybody takes part again. */
+const BEGUN_MS = 4_000;
+const PACE = { trainMs: 1_600, judgeMs: 800 };
 
-const numbers = process.argv.slice(2).map(Number);
-for (const relays of numbers.length === 0 ? [1, 3] : numbers) {
-  process.stdout.write(`${JSON.stringify(await measure(relays))}\n`);
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { rounds: { type: "string", default: "6" }, active: { type: "string", default: "120" } },
+});
+const numbers = positionals.length === 0 ? [1, 3] : positionals.map(Number);
+const active = Number(values.active);
+await using stack = new AsyncDisposableStack();
+const clusters: Cluster[] = [];
+for (const count of numbers) {
+  const cluster = await startCluster(count, stack);
+  clusters.push(cluster);
+  await cluster.game.open(active);
+  await cluster.game.begin();
+  await sleep(WARM_MS);
+  await cluster.game.pause();
 }
-
-interface Relay extends Running {
-  readonly dir: string;
-  readonly origin: string;
-}
-
-async function measure(count: number): Promise<object> {
-  using folder = temporaryFolder();
-  await using nats = await startNats({ dir: folder.path });
-  const launched: Running[] = [];
-  const relays: Relay[] = [];
-  try {
-    for (let i = 0; i < count; i += 1) {
-      const dir = join(folder.path, `relay-${i}`);
-      const relay = launchRelay({ dir, args: ["--nats", nats.url(), "--no-contributor"], charter: CHARTER });
-      launched.push(relay);
-      const { url } = await relay.waitFor(({ event }) => event === "listening");
-      relays.push({ ...relay, dir, origin: String(url) });
-    }
-    const leader = relays[0] as Relay;
-    const idle = await during(relays, IDLE_MS);
-    const contributors = Array.from({ length: CONTRIBUTORS }, (_, i) => (relays[i % count] as Relay).origin);
-    const started = await Promise.all(contributors.map(startContributor));
-    await leader.waitFor(isVersion(WARM_VERSIONS), 120_000);
-    const busy = await during(relays, WINDOW_MS);
-    await pauseRun(leader.dir, leader.origin);
-    await settle(started);
-    const ledger = await readLedger(leader.origin);
-    examine(
-      started.map(({ told }) => told),
-      ledger,
-    );
-    await Promise.all(started.map(({ contributor }) => contributor.stop()));
-    const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
-    return {
-      relays: count,
-      contributors: CONTRIBUTORS,
-      seconds: rounded(busy.seconds, 1),
-      accepted: busy.accepted,
-      versions: busy.versions,
-      processorMsPerContribution: rounded((1_000 * sum(busy.processorSeconds)) / busy.accepted, 1),
-      beyondIdleMsPerContribution: rounded(
-        (1_000 * (sum(busy.processorSeconds) - (sum(idle.processorSeconds) * busy.seconds) / idle.seconds)) /
-          busy.accepted,
-        1,
-      ),
-      relayProcessorSeconds: busy.processorSeconds.map((one) => rounded(one, 2)),
-      idleProcessorPercent: idle.processorSeconds.map((one) => rounded((100 * one) / idle.seconds, 1)),
-      residentMB: busy.residentMB,
-      toldAndInLedger: ledger.accepted.size,
-    };
-  } finally {
-    await Promise.all(launched.map((relay) => relay.stop("SIGTERM")));
+const rounds: Turn[][] = [];
+for (let round = 0; round < Number(values.rounds); round += 1) {
+  const turns: Turn[] = [];
+  for (const cluster of clusters) {
+    turns.push(await takeTurn(cluster));
   }
+  rounds.push(turns);
+}
+for (const [i, { game, count }] of clusters.entries()) {
+  const { ledger } = await game.finish();
+  const turns = rounds.map((round) => round[i] as Turn);
+  const ratios = rounds.map((round) => (round[i] as Turn).beyondIdleMs / (round[0] as Turn).beyondIdleMs);
+  const of = (read: (turn: Turn) => number): number => rounded(median(turns.map(read)));
+  const line = {
+    relays: count,
+    active,
+    turns: turns.length,
+    contributionsPerS: of(({ perS }) => perS),
+    processorMsPerContribution: of(({ processorMs }) => processorMs),
+    beyondIdleMsPerContribution: of(({ beyondIdleMs }) => beyondIdleMs),
+    timesTheFirst: rounded(median(ratios)),
+    timesTheFirstEach: ratios.map(rounded),
+    leaderMsPerContribution: of(({ leaderMs }) => leaderMs),
+    edgesMsPerContribution: of(({ edgesMs }) => edgesMs),
+    idlePercentEach: of(({ idlePercent }) => idlePercent / count),
+    residentMB: turns.at(-1)?.residentMB,
+    toldAndInLedger: ledger.accepted.size,
+  };
+  process.stdout.write(`${JSON.stringify(line)}\n`);
+}
+
+interface Cluster {
+  readonly count: number;
+  readonly game: Game;
+  /** Of each relay; the first leads. */
+  readonly metrics: () => Promise<MetricsRead[]>;
+}
+
+/** `count` relays of a run of their own, and drivers. */
+async function startCluster(count: number, ending: AsyncDisposableStack): Promise<Cluster> {
+  const folder = ending.use(temporaryFolder());
+  const nats = ending.use(await startNats({ dir: folder.path }));
+  const dirs = Array.from({ length: count }, (_, i) => join(folder.path, `relay-${i}`));
+  const metricsOf = (dir: string): Promise<MetricsRead> => readMetrics(join(dir, "relay"));
+  const [first = ""] = dirs;
+  const startRelays = async (charter: object): Promise<Relays> => {
+    const running = new AsyncDisposableStack();
+    const origins: string[] = [];
+    for (const dir of dirs) {
+      const relay = launchRelay({ dir, args: ["--nats", nats.url(), "--no-contributor"], charter });
+      running.defer(async () => void (await relay.stop("SIGTERM")));
+      origins.push(String((await relay.waitFor(({ event }) => event === "listening")).url));
+    }
+    return {
+      origins,
+      metrics: () => metricsOf(first),
+      pause: () => pauseRun(first, origins[0] as string),
+      resume: () => resumeRun(first),
+      [Symbol.asyncDispose]: () => running.disposeAsync(),
+    };
+  };
+  const game = ending.use(await startGame({ drivers: DRIVERS, active, ...PACE }, startRelays));
+  return { count, game, metrics: () => Promise.all(dirs.map(metricsOf)) };
+}
+
+/** A turn of one run, while the others are paused; times are for each accepted contribution. */
+interface Turn {
+  readonly perS: number;
+  readonly processorMs: number;
+  readonly beyondIdleMs: number;
+  /** Beyond idle, as the next. */
+  readonly leaderMs: number;
+  readonly edgesMs: number;
+  readonly idlePercent: number;
+  readonly residentMB: readonly number[];
+}
+
+/** Of a run that is paused, before and after. */
+async function takeTurn(cluster: Cluster): Promise<Turn> {
+  const { game } = cluster;
+  const idle = await during(cluster, IDLE_MS);
+  await game.resume();
+  await sleep(BEGUN_MS);
+  const busy = await during(cluster, WINDOW_MS);
+  await game.pause();
+  const beyond = busy.processorSeconds.map(
+    (seconds, i) =>
+      (1_000 * (seconds - ((idle.processorSeconds[i] ?? 0) * busy.seconds) / idle.seconds)) / busy.accepted,
+  );
+  const sum = (times: readonly number[]): number => times.reduce((total, time) => total + time, 0);
+  const [leaderMs = 0, ...edges] = beyond;
+  return {
+    perS: busy.accepted / busy.seconds,
+    processorMs: (1_000 * sum(busy.processorSeconds)) / busy.accepted,
+    beyondIdleMs: sum(beyond),
+    leaderMs,
+    edgesMs: sum(edges),
+    idlePercent: (100 * sum(idle.processorSeconds)) / idle.seconds,
+    residentMB: busy.residentMB,
+  };
 }
 
 interface Spent {
   readonly seconds: number;
   readonly accepted: number;
-  readonly versions: number;
-  /** Of each relay, as the rest; the first leads. */
+  /** Of each relay, as the next. */
   readonly processorSeconds: readonly number[];
   readonly residentMB: readonly number[];
 }
 
 /** What the relays do in the next `ms`. */
-async function during(relays: readonly Relay[], ms: number): Promise<Spent> {
-  const readAll = (): Promise<MetricsRead[]> => Promise.all(relays.map(({ dir }) => readMetrics(join(dir, "relay"))));
+async function during({ metrics }: Cluster, ms: number): Promise<Spent> {
   const beginMs = performance.now();
-  const before = await readAll();
-  await new Promise((settle) => setTimeout(settle, ms));
-  const after = await readAll();
+  const before = await metrics();
+  await sleep(ms);
+  const after = await metrics();
   const gained = (i: number, name: string, label?: string): number =>
     (after[i]?.(name, label) ?? 0) - (before[i]?.(name, label) ?? 0);
   return {
     seconds: (performance.now() - beginMs) / 1_000,
     accepted: gained(0, "heddle_contributions_total", 'verdict="accepted"'),
-    versions: gained(0, "heddle_version"),
-    processorSeconds: relays.map((_, i) => gained(i, "process_cpu_seconds_total")),
+    processorSeconds: after.map((_, i) => gained(i, "process_cpu_seconds_total")),
     residentMB: after.map((read) => Math.round(read("process_resident_memory_bytes") / 1e6)),
   };
-}
-
-/** Until everybody was told a verdict on each contribution. Who never is, the oracle finds. */
-async function settle(started: readonly Started[]): Promise<void> {
-  const isOpen = ({ told }: Started): boolean => told.taken.length > told.accepted.length + told.refused.length;
-  for (const endMs = performance.now() + SETTLE_MS; started.some(isOpen) && performance.now() < endMs;) {
-    await new Promise((wait) => setTimeout(wait, 200));
-  }
-}
-
-interface Started {
-  readonly contributor: Contributor;
-  readonly told: Told;
-}
-
-/** A contributor of the production path, in this process. */
-async function startContributor(origin: string, index: number): Promise<Started> {
-  const told: Told = { taken: [], accepted: [], refused: [] };
-  const url = `${origin.replace("http", "ws")}/link`;
-  const engine = await createWasmEngine({ threads: 1 });
-  const contributor = createContributor({
-    dial: (attach) => dialWebSocket({ url, attach: tapped(attach, { received: (message) => note(told, message) }) }),
-    fetchBlob: createBlobFetcher({ origin }),
-    store: createMemoryStore(),
-    clock: systemClock,
-    rng: createRng("bench relays", index),
-    verify: verifySignature,
-    key: await createDeviceKey(),
-    engine: { kind: "wasm", device: "bench", sentence: "" },
-    createWork: plainWork(engine, systemClock),
-    agent: "bench relays",
-  });
-  contributor.start();
-  return { contributor, told };
-}
-
-function rounded(value: number, digits: number): number {
-  return Math.round(value * 10 ** digits) / 10 ** digits;
 }

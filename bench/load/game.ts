@@ -1,6 +1,6 @@
 /**
- * A relay and driver processes whose sessions play rounds on it: what the loads that do so have in common. The relay's referee audits
- * nothing, so that the relay is measured and not its arithmetic; it evaluates each version.
+ * A relay, or several of one run, and driver processes whose sessions play rounds there: what the loads that do so have in common. The
+ * referee audits nothing, so that relays are measured and not its arithmetic; it evaluates each version.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { HeddleError } from "../../src/base/assert.ts";
@@ -9,7 +9,7 @@ import type { Counted } from "./arrivals.ts";
 import type { Answer, Order } from "./driver.ts";
 import { lookAt, startDriver, type Seen } from "./drivers.ts";
 import { examine } from "./oracle.ts";
-import { readLedger, startMeasured, viewOf, type LedgerSums } from "./relay-process.ts";
+import { readLedger, startMeasured, viewOf, type LedgerSums, type Relays } from "./relay-process.ts";
 
 export interface GameOptions {
   readonly drivers: number;
@@ -45,6 +45,9 @@ export interface Game {
   connected(): Promise<number>;
   /** What the relay did, and the sessions saw, while `act` ran. */
   during(act: () => Promise<void>): Promise<Stretch>;
+  /** Has the round that is under way end, with no other after it. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
   /** Lets the last round end and compares what was told with the ledger. Throws HeddleError "integrity" when a result was lost. */
   finish(): Promise<{ readonly seen: readonly Seen[]; readonly ledger: LedgerSums }>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -60,10 +63,16 @@ const CHARTER = {
 const WARM_MS = 5_000;
 const SETTLE_MS = 20_000;
 
-export async function startGame({ drivers: count, active, trainMs, judgeMs }: GameOptions): Promise<Game> {
+/** `startRelays` starts what is measured, with the charter that it gets; each driver's sessions are at one of its origins. */
+export async function startGame(
+  { drivers: count, active, trainMs, judgeMs }: GameOptions,
+  startRelays: (charter: object) => Promise<Relays> = startMeasured,
+): Promise<Game> {
   const round = { trainMs: 2 * trainMs + 10_000, graceMs: 10_000, judgeMs: judgeMs + 20_000, stepsMax: 10, quorum: 1 };
-  const relay = await startMeasured({ ...CHARTER, round });
-  const { origin, metrics } = relay;
+  const relays = await startRelays({ ...CHARTER, round });
+  const { metrics, origins, pause, resume } = relays;
+  const originOf = (driver: number): string => origins[driver % origins.length] as string;
+  const origin = originOf(0);
   const drivers = Array.from({ length: count }, startDriver);
   const tell = (orderOf: (driver: number) => Order): Promise<readonly Answer[]> =>
     Promise.all(drivers.map((driver, i) => driver.ask(orderOf(i))));
@@ -86,7 +95,7 @@ export async function startGame({ drivers: count, active, trainMs, judgeMs }: Ga
     open: async (sessions) => {
       const opened = await tell((driver) => {
         const [own, ownActive] = [shareOf(sessions, driver), shareOf(active, driver)];
-        return { type: "open", origin, sessions: own, active: ownActive, trainMs, judgeMs };
+        return { type: "open", origin: originOf(driver), sessions: own, active: ownActive, trainMs, judgeMs };
       });
       return opened.flatMap((answer) => (answer.type === "done" ? answer.welcomesMs : []));
     },
@@ -113,8 +122,10 @@ export async function startGame({ drivers: count, active, trainMs, judgeMs }: Ga
       const gained = (name: string, label?: string): number => after(name, label) - before(name, label);
       return { seconds, before, after, gained, seen: await lookAt(drivers) };
     },
+    pause,
+    resume,
     finish: async () => {
-      await relay.pause();
+      await pause();
       const seen = await settle();
       const ledger = await readLedger(origin);
       examine(
@@ -126,7 +137,7 @@ export async function startGame({ drivers: count, active, trainMs, judgeMs }: Ga
     },
     [Symbol.asyncDispose]: async () => {
       await Promise.all(drivers.map((driver) => driver.stop()));
-      await relay[Symbol.asyncDispose]();
+      await relays[Symbol.asyncDispose]();
     },
   };
 }

@@ -1,4 +1,4 @@
-/** The relay that is measured: a process of its own, what it has used, and its ledger as anybody reads it. */
+/** What is measured: a relay as a process of its own, or several, what it has used, and its ledger as anybody reads it. */
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -13,16 +13,24 @@ import type { RunView } from "../../src/protocol/run-view.ts";
 import { readMetrics, type MetricsRead } from "../../test/e2e/metrics.ts";
 import { adminOf, startRelay, temporaryFolder } from "../../test/e2e/processes.ts";
 
-export interface RelayProcess {
-  readonly origin: string;
-  readonly pid: number;
+/** Relays of one run. */
+export interface Relays {
+  /** Where they are reached; the first leads. */
+  readonly origins: readonly string[];
+  /** Of the first. */
   metrics(): Promise<MetricsRead>;
-  /** Has it collect its garbage, all of it. */
-  collect(): void;
   /** Has the round that is under way end, with no other after it. */
   pause(): Promise<void>;
-  /** Stops it and deletes its folder. */
+  resume(): Promise<void>;
+  /** Stops them and deletes their folders. */
   [Symbol.asyncDispose](): Promise<void>;
+}
+
+export interface RelayProcess extends Relays {
+  readonly origin: string;
+  readonly pid: number;
+  /** Has it collect its garbage, all of it. */
+  collect(): void;
 }
 
 const PAUSE_MS_MAX = 60_000;
@@ -36,9 +44,11 @@ export async function startMeasured(charter: object): Promise<RelayProcess> {
   return {
     origin: relay.origin,
     pid: relay.pid,
+    origins: [relay.origin],
     metrics: () => readMetrics(join(folder.path, "relay")),
     collect: () => void process.kill(relay.pid, "SIGUSR2"),
     pause: () => pauseRun(folder.path, relay.origin),
+    resume: () => resumeRun(folder.path),
     [Symbol.asyncDispose]: async () => {
       await relay.stop("SIGTERM");
       folder[Symbol.dispose]();
@@ -46,13 +56,21 @@ export async function startMeasured(charter: object): Promise<RelayProcess> {
   };
 }
 
-/** Has the round that is under way at the relay in `dir` end, with no other after it. */
+/** Has the round that is under way at the relay in `dir` end, with no other after it; one that is paused stays so. */
 export async function pauseRun(dir: string, origin: string): Promise<void> {
+  if ((await viewOf(origin)).phase === "paused") {
+    return;
+  }
   assert((await adminOf(dir)("pause")).code === 0, "Cannot measure: the run could not be paused");
   for (const endMs = performance.now() + PAUSE_MS_MAX; (await viewOf(origin)).phase !== "paused";) {
     assert(performance.now() < endMs, "Cannot measure: the last round does not end");
     await sleep(200);
   }
+}
+
+/** Has the run of the relay in `dir` go on. */
+export async function resumeRun(dir: string): Promise<void> {
+  assert((await adminOf(dir)("resume")).code === 0, "Cannot measure: the run could not be resumed");
 }
 
 export async function viewOf(origin: string): Promise<RunView> {

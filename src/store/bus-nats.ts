@@ -3,7 +3,7 @@
  * was lost, or that the server cut because it could not keep up, comes back by itself; what was on the way then is lost, which
  * is told. Subjects are `<name>.bus.<subject>`.
  */
-import { setTimeout } from "node:timers/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { errors, type NatsConnection, type Subscription } from "@nats-io/transport-node";
 import { HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
@@ -13,6 +13,12 @@ import { connectNats } from "./nats-connection.ts";
 
 /** Subject and sizes in front of every message, for the count of what waits. */
 const OVERHEAD_BYTES = 100;
+/**
+ * Once some was sent, what is published within so long goes together: most of what a message costs both ends and the server is the call
+ * that takes it there. A bus that carries little waits for nothing. So many bytes do not wait.
+ */
+const GATHER_MS = 20;
+const GATHER_BYTES = 65_536;
 /** Published bytes after which the server is asked whether it has them. */
 const FLUSH_BYTES = 262_144;
 
@@ -47,6 +53,11 @@ class NatsBus implements Bus {
   /** Published since the server last said that it has everything. */
   #queuedBytes = 0;
   #flushing = false;
+  /** Published, and not given to the connection yet. */
+  #gathered: { readonly subject: string; readonly payload: Bytes }[] = [];
+  #gatheredBytes = 0;
+  #sentMs = Number.NEGATIVE_INFINITY;
+  #sendsLater: ReturnType<typeof setTimeout> | undefined;
 
   constructor(connection: NatsConnection, prefix: string, queueBytesMax: number) {
     this.#connection = connection;
@@ -66,10 +77,32 @@ class NatsBus implements Bus {
       throw new HeddleError("unreachable", "Cannot publish: the bus does not take what is sent to it");
     }
     this.#queuedBytes += payload.length + OVERHEAD_BYTES;
-    this.#connection.publish(this.#prefix + subject, payload);
+    this.#gathered.push({ subject, payload });
+    this.#gatheredBytes += payload.length;
+    const waitMs = this.#gatheredBytes < GATHER_BYTES ? this.#sentMs + GATHER_MS - performance.now() : 0;
+    if (waitMs <= 0) {
+      this.#send();
+    } else {
+      this.#sendsLater ??= setTimeout(() => this.#send(), waitMs);
+    }
+  }
+
+  #send(): void {
+    for (const { subject, payload } of this.#connection.isClosed() ? [] : this.#gathered) {
+      this.#connection.publish(this.#prefix + subject, payload);
+    }
+    this.#sentMs = performance.now();
+    this.#forget();
     if (!this.#flushing && this.#queuedBytes > FLUSH_BYTES) {
       void this.#flush();
     }
+  }
+
+  #forget(): void {
+    clearTimeout(this.#sendsLater);
+    this.#sendsLater = undefined;
+    this.#gathered = [];
+    this.#gatheredBytes = 0;
   }
 
   async subscribe(subject: string, take: (payload: Bytes) => void): Promise<() => void> {
@@ -87,6 +120,7 @@ class NatsBus implements Bus {
 
   async request(subject: string, payload: Bytes, timeoutMs: number): Promise<Bytes> {
     checkBusMessage(subject, payload, this.payloadBytesMax);
+    this.#send(); // what came before
     const untilMs = performance.now() + Math.min(timeoutMs, HEARSAY_MS);
     for (;;) {
       try {
@@ -97,7 +131,7 @@ class NatsBus implements Bus {
           throw new HeddleError("unreachable", `Cannot ask "${subject}": ${messageIn(error)}`, { cause: error });
         }
       }
-      await setTimeout(ASK_AGAIN_MS);
+      await sleep(ASK_AGAIN_MS);
     }
   }
 
@@ -124,6 +158,8 @@ class NatsBus implements Bus {
   }
 
   async close(): Promise<void> {
+    this.#send();
+    await Promise.resolve(); // the connection writes then
     await this.#connection.close();
   }
 
@@ -149,7 +185,7 @@ class NatsBus implements Bus {
     try {
       await this.#connection.flush();
       if (this.#connection.info?.cluster !== undefined) {
-        await setTimeout(HEARSAY_MS);
+        await sleep(HEARSAY_MS);
       }
     } catch (error) {
       subscription.unsubscribe();
@@ -162,6 +198,7 @@ class NatsBus implements Bus {
       if (type === "disconnect") {
         this.#connected = false;
         this.#queuedBytes = 0;
+        this.#forget();
         this.#interrupted("The connection between the relays broke");
       } else if (type === "reconnect") {
         this.#connected = true;

@@ -93,6 +93,24 @@ export const BUS_CASES: readonly BusCase[] = [
     },
   },
   {
+    name: "neither a request nor a reply overtakes what its sender has published before",
+    run: async (place) => {
+      const [bus, other] = [await place.connect(), await place.connect()];
+      const [here, there] = [inbox(), inbox()];
+      await bus.subscribe("here", here.take);
+      await other.subscribe("there", there.take);
+      await other.answer("a", async (question) => {
+        assert(there.count() === 3, `Expected three messages before the question, got ${there.count()}`);
+        [1, 2, 3].forEach((i) => other.publish("here", numbered(i)));
+        return question;
+      });
+      [1, 2, 3].forEach((i) => bus.publish("there", numbered(i)));
+      same(await bus.request("a", numbered(4), 5_000), 4);
+      assert(here.count() === 3, `Expected three messages before the reply, got ${here.count()}`);
+      await Promise.all([bus.close(), other.close()]);
+    },
+  },
+  {
     name: "publish() faster than the bus can send has a bound, which is told, and the bus goes on afterwards",
     run: async (place) => {
       const [bus, other] = [await place.connect(), await place.connect()];

@@ -88,11 +88,16 @@ class NatsBus implements Bus {
   }
 
   #send(): void {
-    for (const { subject, payload } of this.#connection.isClosed() ? [] : this.#gathered) {
-      this.#connection.publish(this.#prefix + subject, payload);
-    }
+    const gathered = this.#connection.isClosed() ? [] : this.#gathered;
     this.#sentMs = performance.now();
     this.#forget();
+    try {
+      for (const { subject, payload } of gathered) {
+        this.#connection.publish(this.#prefix + subject, payload);
+      }
+    } catch (error) {
+      this.#interrupted(`The bus does not take what is sent to it: ${messageIn(error)}`); // as of a server that carries less
+    }
     if (!this.#flushing && this.#queuedBytes > FLUSH_BYTES) {
       void this.#flush();
     }
@@ -142,7 +147,10 @@ class NatsBus implements Bus {
       callback: (error, message) => {
         if (error === null) {
           void reply(bytesOf(message.data)).then(
-            (answer) => message.respond(answer),
+            (answer) => {
+              this.#send(); // what came before
+              message.respond(answer);
+            },
             () => undefined, // who asked finds out by the time
           );
         }

@@ -1,7 +1,8 @@
 /**
  * A relay's blobs, of which it keeps the small ones that it has put or read in memory a while: those of the newest version are wanted by
  * everybody within seconds, and an update is read to be checked, to be merged and by those who check it. A digest never stands for
- * other bytes, so what is kept is right, also where the store has lost or deleted it: who serves it asks first whether it may be read.
+ * other bytes, so what is kept is right, also where the store has lost it or somebody else deletes it: who serves it asks first whether it
+ * may be read.
  */
 import { LRUCache } from "lru-cache";
 import type { Bytes, Digest } from "../base/bytes.ts";
@@ -106,10 +107,10 @@ export function createHotBlobs(
       // A copy, or who takes it slowly would keep all of the blob.
       return (await whole)?.slice(start, end) ?? blobs.slice(digest, start, end);
     },
-    delete: (digest) => {
-      kept.delete(digest);
+    delete: async (digest) => {
+      await blobs.delete(digest);
+      kept.delete(digest); // only now: it may have been read meanwhile
       sizes.delete(digest);
-      return blobs.delete(digest);
     },
     list: () => blobs.list(),
   };

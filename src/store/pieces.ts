@@ -6,12 +6,12 @@
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { dropOldest } from "../base/newest.ts";
-import type { JetStream, Stored } from "./jetstream.ts";
+import type { JetStream } from "./jetstream.ts";
 
 /** Of the message that is written last: JSON of a `Size`. */
 const SIZE_HEADER = "Heddle-Size";
-/** What that message carries at most; a stream's leader sends it in base64. */
-const INLINE_BYTES_MAX = 65_536;
+/** What that message carries at most: who asks for a size gets it, in base64. */
+const INLINE_BYTES_MAX = 16_384;
 /** What the relay's HTTP face reads at a time. */
 const PIECE_BYTES_MAX = 262_144;
 /** Pieces under way at a time. */
@@ -30,13 +30,10 @@ interface Head {
   readonly payload: Bytes;
 }
 
-/** "leader" does not take what another replica has. */
-type From = "any" | "leader";
-
 interface Range {
   readonly start?: number;
   readonly end?: number;
-  readonly from?: From;
+  readonly from?: "any" | "leader";
 }
 
 export interface PiecesOptions {
@@ -74,7 +71,7 @@ export class Pieces {
   }
 
   async size(action: string, name: string): Promise<number | undefined> {
-    return (await this.#head(action, name, "leader"))?.size.bytes;
+    return (await this.#head(action, name))?.size.bytes;
   }
 
   /**
@@ -88,31 +85,23 @@ export class Pieces {
     if (remembered instanceof Uint8Array && remembered.length > 0) {
       return remembered;
     } // else it was deleted, and may have been put again in other pieces
-    let fault = "";
-    for (const from of ["any", "leader"] as const) {
-      const head = await this.#head(action, name, range.from ?? from);
-      const read = head && (await this.#readHeaded(action, name, head, range));
-      if (typeof read !== "string") {
-        return read;
-      }
-      fault = read;
+    const head = await this.#head(action, name);
+    const read = head && (await this.#readHeaded(action, name, head, range));
+    if (typeof read !== "string") {
+      return read;
     }
-    if ((await this.#head(action, name, "leader")) === undefined) {
+    if ((await this.#head(action, name)) === undefined) {
       return undefined; // deleted meanwhile
     }
-    throw new HeddleError("integrity", `Cannot ${action}: ${fault}`);
+    throw new HeddleError("integrity", `Cannot ${action}: ${read}`);
   }
 
   /** A sentence where bytes are missing, or are others. */
-  async #readHeaded(
-    action: string,
-    name: string,
-    { size, payload }: Head,
-    { start = 0, end = Infinity, from = "any" }: Range,
-  ): Promise<Bytes | string> {
+  async #readHeaded(action: string, name: string, { size, payload }: Head, range: Range): Promise<Bytes | string> {
     if (size.pieceBytes > 0) {
-      return this.#readAs(action, name, size, { start, end, from });
+      return this.#readAs(action, name, size, range);
     }
+    const { start = 0, end = Infinity } = range;
     return payload.length === size.bytes
       ? payload.slice(Math.min(start, end), end)
       : `got ${payload.length} bytes with "${this.#subject(name, "size")}", need ${size.bytes} bytes`;
@@ -125,17 +114,22 @@ export class Pieces {
     size: Size,
     { start = 0, end = Infinity, from = "any" }: Range,
   ): Promise<Bytes | string> {
+    const { jetStream, stream } = this.#options;
     const stop = Math.min(end, size.bytes);
     const read = new Uint8Array(Math.max(0, stop - start));
     const first = Math.floor(start / size.pieceBytes);
     let fault: string | null = null;
     await inWindow(read.length === 0 ? 0 : Math.ceil(stop / size.pieceBytes) - first, async (i) => {
       const at = (first + i) * size.pieceBytes;
-      const piece = await this.#ask(action, name, first + i, from);
+      const subject = this.#subject(name, first + i);
+      const piece =
+        from === "any"
+          ? await jetStream.fixed(action, stream, { last_by_subj: subject })
+          : await jetStream.last(action, stream, subject);
       const expected = Math.min(size.pieceBytes, size.bytes - at);
       if (piece?.payload.length !== expected) {
         const got = piece === undefined ? "nothing" : `${piece.payload.length} bytes`;
-        fault ??= `got ${got} of "${this.#subject(name, first + i)}", need ${expected} bytes`;
+        fault ??= `got ${got} of "${subject}", need ${expected} bytes`;
         return;
       }
       read.set(piece.payload.subarray(Math.max(0, start - at), stop - at), Math.max(0, at - start));
@@ -183,36 +177,31 @@ export class Pieces {
     return removed;
   }
 
-  async #head(action: string, name: string, from: From): Promise<Head | undefined> {
-    const { bytesMax } = this.#options;
-    const stored = await this.#ask(action, name, "size", from);
+  /** As the stream's leader has it: other replicas may still have what was deleted. */
+  async #head(action: string, name: string): Promise<Head | undefined> {
+    const { jetStream, stream, bytesMax } = this.#options;
+    const subject = this.#subject(name, "size");
+    const stored = await jetStream.last(action, stream, subject);
     this.#known.delete(name);
     if (stored === undefined) {
       return undefined;
     }
+    const said = stored.header(SIZE_HEADER);
     let size: Partial<Size> | null;
     try {
-      size = JSON.parse(stored.header(SIZE_HEADER)) as Partial<Size> | null;
+      size = JSON.parse(said) as Partial<Size> | null;
     } catch {
       size = null;
     }
     const { bytes, pieceBytes } = size ?? {};
     if (!isCount(bytes, bytesMax) || !isCount(pieceBytes, PIECE_BYTES_MAX)) {
-      const subject = this.#subject(name, "size");
-      throw new HeddleError("integrity", `Cannot ${action}: "${subject}" says no size of at most ${bytesMax} bytes`);
+      const hint = said === "" ? "; a version before 1 December 2026 wrote it, which can back it up" : "";
+      const sentence = `Cannot ${action}: "${subject}" says no size of at most ${bytesMax} bytes${hint}`;
+      throw new HeddleError("integrity", sentence);
     }
     this.#known.set(name, { bytes, pieceBytes });
     dropOldest(this.#known, KNOWN_MAX);
     return { size: { bytes, pieceBytes }, payload: stored.payload };
-  }
-
-  /** "any" asks the leader, too, where another has nothing. */
-  #ask(action: string, name: string, part: number | "size", from: From): Promise<Stored | undefined> {
-    const { jetStream, stream } = this.#options;
-    const subject = this.#subject(name, part);
-    return from === "any"
-      ? jetStream.fixed(action, stream, { last_by_subj: subject })
-      : jetStream.last(action, stream, subject);
   }
 
   #subject(name: string, part: number | "size" | "*"): string {

@@ -202,6 +202,10 @@ test("createRtcAnswerer() takes another port where somebody has taken its own wh
   const other = await takePort(port);
   (await dial(any)).close("That is all");
   expect(any.port).not.toBe(port);
+  const again = await takePort(any.port);
+  const both = await Promise.all([dial(any), dial(any)]); // who come at once meet the same
+  both.forEach((link) => link.close("That is all"));
+  again.close();
   const asked = await answerer({ port });
   await expect(dial(asked)).rejects.toThrow("its description cannot be used");
   other.close();

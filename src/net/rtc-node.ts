@@ -300,6 +300,10 @@ export async function createRtcAnswerer({
 }: RtcAnswererOptions = {}): Promise<RtcAnswerer> {
   let udpPort = port ?? (await freeUdpPort());
   const connections = new Set<Connection>();
+  /** Those that were answered: while there is one, the library has the port. */
+  const holding = new Set<Connection>();
+  /** Under way to another port, for all whose answers have met a taken one. */
+  let moving: Promise<void> | null = null;
   let closed = false;
 
   const answer = async (offerSdp: string, attach: Attach): Promise<string> => {
@@ -307,24 +311,37 @@ export async function createRtcAnswerer({
     if (closed || connections.size >= connectionsMax) {
       throw new HeddleError("limit", `Cannot answer an offer: at most ${connectionsMax} connections are served`);
     }
+    const tried = udpPort;
     try {
       return await answerFrom(offerSdp, attach);
     } catch (error) {
-      // The library has the port while a connection is on it.
-      if (port !== undefined || connections.size > 0 || closed || !isPortTaken(error)) {
+      const moved = udpPort !== tried;
+      if (port !== undefined || (holding.size > 0 && !moved) || closed || !isPortTaken(error)) {
         throw error;
       }
-      udpPort = await freeUdpPort();
+      if (!moved) {
+        moving ??= move();
+        await moving;
+      }
       return answerFrom(offerSdp, attach);
     }
+  };
+  const move = async (): Promise<void> => {
+    udpPort = await freeUdpPort().finally(() => {
+      moving = null;
+    });
   };
   const answerFrom = async (offerSdp: string, attach: Attach): Promise<string> => {
     const config = { iceServers: [], enableIceUdpMux: true, portRangeBegin: udpPort, portRangeEnd: udpPort };
     const connection = new Connection(config);
     connections.add(connection);
-    void connection.gone.then(() => connections.delete(connection));
+    void connection.gone.then(() => [connections, holding].forEach((among) => among.delete(connection)));
     const offer = { offerSdp: withoutCandidates(offerSdp), attach, timeoutMs: openMs, messageBytesMax };
-    return withHostCandidates(await answerOn(connection, offer, localDescription), addresses, udpPort);
+    const described = await answerOn(connection, offer, localDescription);
+    if (connections.has(connection)) {
+      holding.add(connection);
+    }
+    return withHostCandidates(described, addresses, config.portRangeBegin);
   };
 
   return {

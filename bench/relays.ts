@@ -1,5 +1,5 @@
 /**
- * What a contribution costs the relays when several share a run: `npm run bench relays [-- 1 3] [--rounds 6] [--active 120]`. For each
+ * What a contribution costs the relays when several share a run: `npm run bench relays [-- 1 3] [--rounds 6] [--active 240]`. For each
  * number it starts a nats-server and that many relays on this machine, and sessions spread over them, of which `active` play each round
  * (`load/game.ts`). When all processes have compiled what they run, the runs take turns, one going on while the others are paused, and
  * the processor time of all relay processes is divided by the accepted contributions: in all, and beyond what they take while paused. In
@@ -29,7 +29,7 @@ const PACE = { trainMs: 1_600, judgeMs: 800 };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { rounds: { type: "string", default: "6" }, active: { type: "string", default: "120" } },
+  options: { rounds: { type: "string", default: "6" }, active: { type: "string", default: "240" } },
 });
 const numbers = positionals.length === 0 ? [1, 3] : positionals.map(Number);
 const active = Number(values.active);

@@ -10,7 +10,9 @@ import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { assert } from "../src/base/assert.ts";
 import { median } from "../src/base/statistics.ts";
+import { SESSIONS_MAX } from "../src/protocol/limits.ts";
 import { startNats } from "../src/store/nats-server.fixture.ts";
 import { readMetrics, type MetricsRead } from "../test/e2e/metrics.ts";
 import { launchRelay, temporaryFolder } from "../test/e2e/processes.ts";
@@ -31,8 +33,15 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { rounds: { type: "string", default: "6" }, active: { type: "string", default: "240" } },
 });
-const numbers = positionals.length === 0 ? [1, 3] : positionals.map(Number);
-const active = Number(values.active);
+const whole = (what: string, text: string, most: number): number => {
+  const value = Number(text);
+  const sentence = `Cannot measure: got ${what} "${text}", need a whole number from 1 to ${most}`;
+  assert(Number.isInteger(value) && value >= 1 && value <= most, sentence);
+  return value;
+};
+const numbers = (positionals.length === 0 ? ["1", "3"] : positionals).map((text) => whole("relays", text, 16));
+const active = whole("--active", values.active, SESSIONS_MAX);
+const roundsMax = whole("--rounds", values.rounds, 1_000);
 await using stack = new AsyncDisposableStack();
 const clusters: Cluster[] = [];
 for (const count of numbers) {
@@ -44,7 +53,7 @@ for (const count of numbers) {
   await cluster.game.pause();
 }
 const rounds: Turn[][] = [];
-for (let round = 0; round < Number(values.rounds); round += 1) {
+for (let round = 0; round < roundsMax; round += 1) {
   const turns: Turn[] = [];
   for (const cluster of clusters) {
     turns.push(await takeTurn(cluster));

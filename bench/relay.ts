@@ -16,6 +16,7 @@ import { parseArgs } from "node:util";
 import { endingOf, HeddleError } from "../src/base/assert.ts";
 import { SESSIONS_MAX } from "../src/protocol/limits.ts";
 import { measureIdle } from "./load/idle.ts";
+import { readWhole } from "./load/options.ts";
 import { measurePeers } from "./load/peers.ts";
 import { measureRounds } from "./load/rounds.ts";
 import type { Outcome } from "./load/outcome.ts";
@@ -23,17 +24,10 @@ import { measurePairs } from "./load/pairs.ts";
 import { measureSurge } from "./load/surge.ts";
 
 const { values, positionals } = parse();
-const whole = (name: keyof typeof values, { least = 1, most = 1e6, usual = Number.NaN } = {}): number => {
-  const value = Number(values[name] ?? usual);
-  if (!Number.isInteger(value) || value < least || value > most) {
-    throw new HeddleError(
-      "bad-input",
-      `Cannot measure: got --${name} ${String(values[name])}, need a whole number from ${least} to ${most}`,
-    );
-  }
-  return value;
-};
-const readSessions = (usual: number): number => whole("sessions", { usual, most: SESSIONS_MAX });
+const whole = (name: keyof typeof values, limits: { readonly least?: number } = {}): number =>
+  readWhole(`--${name}`, String(values[name]), limits);
+const readSessions = (usual: number): number =>
+  readWhole("--sessions", values.sessions ?? usual, { most: SESSIONS_MAX });
 const readPace = () => {
   const pace = { active: whole("active"), trainMs: whole("train-ms"), judgeMs: whole("judge-ms") };
   return { seconds: whole("seconds"), drivers: whole("drivers"), ...pace };

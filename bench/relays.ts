@@ -10,7 +10,6 @@ import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { assert } from "../src/base/assert.ts";
 import { median } from "../src/base/statistics.ts";
 import { SESSIONS_MAX } from "../src/protocol/limits.ts";
 import { startNats } from "../src/store/nats-server.fixture.ts";
@@ -18,6 +17,7 @@ import { readMetrics, type MetricsRead } from "../test/e2e/metrics.ts";
 import { launchRelay, temporaryFolder } from "../test/e2e/processes.ts";
 import { rounded } from "./contest/statistics.ts";
 import { startGame, type Game } from "./load/game.ts";
+import { readWhole } from "./load/options.ts";
 import { pauseRun, resumeRun, type Relays } from "./load/relay-process.ts";
 
 /** As many for one relay as for several. */
@@ -33,15 +33,11 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { rounds: { type: "string", default: "6" }, active: { type: "string", default: "240" } },
 });
-const whole = (what: string, text: string, most: number): number => {
-  const value = Number(text);
-  const sentence = `Cannot measure: got ${what} "${text}", need a whole number from 1 to ${most}`;
-  assert(Number.isInteger(value) && value >= 1 && value <= most, sentence);
-  return value;
-};
-const numbers = (positionals.length === 0 ? ["1", "3"] : positionals).map((text) => whole("relays", text, 16));
-const active = whole("--active", values.active, SESSIONS_MAX);
-const roundsMax = whole("--rounds", values.rounds, 1_000);
+const numbers = (positionals.length === 0 ? ["1", "3"] : positionals).map((given) =>
+  readWhole("as many relays as", given, { most: 16 }),
+);
+const active = readWhole("--active", values.active, { most: SESSIONS_MAX });
+const roundsMax = readWhole("--rounds", values.rounds, { most: 1_000 });
 await using stack = new AsyncDisposableStack();
 const clusters: Cluster[] = [];
 for (const count of numbers) {
@@ -98,13 +94,14 @@ async function startCluster(count: number, ending: AsyncDisposableStack): Promis
   const metricsOf = (dir: string): Promise<MetricsRead> => readMetrics(join(dir, "relay"));
   const [first = ""] = dirs;
   const startRelays = async (charter: object): Promise<Relays> => {
-    const running = new AsyncDisposableStack();
+    await using starting = new AsyncDisposableStack(); // ends those that run where another does not start
     const origins: string[] = [];
     for (const dir of dirs) {
       const relay = launchRelay({ dir, args: ["--nats", nats.url(), "--no-contributor"], charter });
-      running.defer(async () => void (await relay.stop("SIGTERM")));
+      starting.defer(async () => void (await relay.stop("SIGTERM")));
       origins.push(String((await relay.waitFor(({ event }) => event === "listening")).url));
     }
+    const running = starting.move();
     return {
       origins,
       metrics: () => metricsOf(first),

@@ -88,9 +88,12 @@ class NatsBus implements Bus {
   }
 
   #send(): void {
-    const gathered = this.#connection.isClosed() ? [] : this.#gathered;
-    this.#sentMs = performance.now();
+    const gathered = this.#gathered;
     this.#forget();
+    if (gathered.length === 0 || this.#connection.isClosed()) {
+      return;
+    }
+    this.#sentMs = performance.now();
     try {
       for (const { subject, payload } of gathered) {
         this.#connection.publish(this.#prefix + subject, payload);

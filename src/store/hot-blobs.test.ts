@@ -99,6 +99,16 @@ test("what is damaged is served as it is, and whole once it was put again", asyn
   expect(await whole(hot, digests[0])).toEqual(bytesOf(1));
 });
 
+test("a size that was not that of the whole is forgotten with its reading", async () => {
+  const { blobs, digests } = await world(bytesOf(1), bytesOf(2));
+  const hot = createHotBlobs(blobs, { hotBytesMax: 100, keptBytesMax: 150 });
+  vi.mocked(blobs.size).mockResolvedValueOnce(40); // put again just after it was asked for
+  expect(await whole(hot, digests[0])).toEqual(bytesOf(1, 40));
+  await whole(hot, digests[1] as Digest);
+  await whole(hot, digests[1] as Digest); // which takes the place of the first
+  expect(await hot.size(digests[0])).toBe(100);
+});
+
 test("what the store deletes is served while it is kept, and gone where it is not", async () => {
   const { blobs, digests } = await world(bytesOf(1), bytesOf(2, 101));
   const hot = createHotBlobs(blobs, { hotBytesMax: 100 });

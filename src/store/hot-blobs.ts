@@ -61,15 +61,18 @@ export function createHotBlobs(
   const sizeOf = (digest: Digest): Promise<number | undefined> => sizes.get(digest) ?? ask(digest, begin(digest));
   const read = async (digest: Digest, size: number): Promise<Bytes | undefined> => {
     readingBytes += size;
+    let bytes: Bytes | undefined;
     try {
       const found = await getWhole(blobs, digest);
-      if (found instanceof Uint8Array) {
-        keep(digest, found);
-        return found;
+      bytes = found === "damaged" ? undefined : found;
+      if (bytes !== undefined) {
+        keep(digest, bytes);
       }
-      sizes.delete(digest);
-      return undefined;
+      return bytes;
     } finally {
+      if (bytes?.length !== size) {
+        sizes.delete(digest); // it was not whole, and may be put again
+      }
       readingBytes -= size;
       reading.delete(digest);
     }

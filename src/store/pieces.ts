@@ -47,7 +47,7 @@ export interface PiecesOptions {
 
 export class Pieces {
   readonly #options: PiecesOptions;
-  /** Sizes as they were read last, so that who reads slice by slice does not ask for it each time. */
+  /** Sizes of what is in pieces as they were read last, so that who reads slice by slice does not ask for it each time. */
   readonly #known = new Map<string, Size>();
 
   constructor(options: PiecesOptions) {
@@ -80,8 +80,7 @@ export class Pieces {
    */
   async read(action: string, name: string, range: Range = {}): Promise<Bytes | undefined> {
     const size = this.#known.get(name);
-    const remembered =
-      size === undefined || size.pieceBytes === 0 ? undefined : await this.#readAs(action, name, size, range);
+    const remembered = size === undefined ? undefined : await this.#readAs(action, name, size, range);
     if (remembered instanceof Uint8Array && remembered.length > 0) {
       return remembered;
     } // else it was deleted, and may have been put again in other pieces
@@ -199,8 +198,10 @@ export class Pieces {
       const sentence = `Cannot ${action}: "${subject}" says no size of at most ${bytesMax} bytes${hint}`;
       throw new HeddleError("integrity", sentence);
     }
-    this.#known.set(name, { bytes, pieceBytes });
-    dropOldest(this.#known, KNOWN_MAX);
+    if (pieceBytes > 0) {
+      this.#known.set(name, { bytes, pieceBytes });
+      dropOldest(this.#known, KNOWN_MAX);
+    }
     return { size: { bytes, pieceBytes }, payload: stored.payload };
   }
 

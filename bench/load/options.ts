@@ -1,0 +1,16 @@
+/** What the loads' command lines give. */
+import { HeddleError } from "../../src/base/assert.ts";
+
+/** Throws HeddleError "bad-input" for anything but a whole number from `least` to `most`; `name` is what people gave it for. */
+export function readWhole(
+  name: string,
+  given: string | number | undefined,
+  { least = 1, most = 1e6 }: { readonly least?: number; readonly most?: number } = {},
+): number {
+  const value = Number(given);
+  if (!Number.isInteger(value) || value < least || value > most) {
+    const sentence = `Cannot measure: got ${name} ${String(given)}, need a whole number from ${least} to ${most}`;
+    throw new HeddleError("bad-input", sentence);
+  }
+  return value;
+}

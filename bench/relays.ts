@@ -1,15 +1,19 @@
 /**
- * What a contribution costs the relays when several share a run: `npm run bench relays [-- 1 3] [--rounds 6] [--active 240]`. For each
- * number it starts a nats-server and that many relays on this machine, and sessions spread over them, of which `active` play each round
- * (`load/game.ts`). When all processes have compiled what they run, the runs take turns, one going on while the others are paused, and
- * the processor time of all relay processes is divided by the accepted contributions: in all, and beyond what they take while paused. In
- * each round the first number's cost is what the others' is compared with: the machine is no quieter for one than for the other.
+ * What a contribution costs the relays when several share a run: `npm run bench relays [-- 1 3] [--load sample] [--rounds 6]
+ * [--active 240] [--seconds 12]`. For each number it starts a nats-server and that many relays on this machine, and sessions spread over
+ * them, of which `active` play each round (`load/game.ts`), a load of `load/loads.ts`. When all processes have compiled what they run,
+ * the runs take turns of so many seconds, one going on while the others are paused, and the processor time of all relay processes is
+ * divided by the accepted contributions: in all, and beyond what they take while paused. Which contributions are audited is
+ * drawn, and few turns have just the charter's share of them: the referee's time is counted as if each had. In each round the first
+ * number's cost is what the others' is compared with: the machine is no quieter for one than for the other.
  * What sessions were told must be what the ledger holds and what was merged, each contribution by its name. Prints one JSON line a number.
  */
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { HeddleError } from "../src/base/assert.ts";
 import { median } from "../src/base/statistics.ts";
 import { SESSIONS_MAX } from "../src/protocol/limits.ts";
 import { startNats } from "../src/store/nats-server.fixture.ts";
@@ -17,26 +21,37 @@ import { readMetrics, type MetricsRead } from "../test/e2e/metrics.ts";
 import { launchRelay, temporaryFolder } from "../test/e2e/processes.ts";
 import { rounded } from "./contest/statistics.ts";
 import { startGame, type Game } from "./load/game.ts";
+import { LOADS, type LoadName } from "./load/loads.ts";
 import { readWhole } from "./load/options.ts";
-import { pauseRun, resumeRun, type Relays } from "./load/relay-process.ts";
+import { pauseRun, resumeRun, viewOf, type Relays } from "./load/relay-process.ts";
 
 /** As many for one relay as for several. */
 const DRIVERS = 3;
 const WARM_MS = 20_000;
-const WINDOW_MS = 12_000;
 const IDLE_MS = 4_000;
 /** After each beginning: until everybody takes part again. */
 const BEGUN_MS = 4_000;
 const PACE = { trainMs: 1_600, judgeMs: 800 };
+/** How many play, and for how long, where nothing else is asked: a referee has its time for audits. */
+const USUAL = { light: { active: 240, seconds: 12 }, sample: { active: 24, seconds: 45 } } as const;
+/** Ticks of `/proc` in a second. */
+const TICKS_PER_S = 100;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { rounds: { type: "string", default: "6" }, active: { type: "string", default: "240" } },
+  options: {
+    load: { type: "string", default: "light" },
+    rounds: { type: "string", default: "6" },
+    active: { type: "string" },
+    seconds: { type: "string" },
+  },
 });
+const load = readLoad(values.load);
 const numbers = (positionals.length === 0 ? ["1", "3"] : positionals).map((given) =>
   readWhole("as many relays as", given, { most: 16 }),
 );
-const active = readWhole("--active", values.active, { most: SESSIONS_MAX });
+const active = readWhole("--active", values.active ?? USUAL[load].active, { most: SESSIONS_MAX });
+const windowMs = 1_000 * readWhole("--seconds", values.seconds ?? USUAL[load].seconds);
 const roundsMax = readWhole("--rounds", values.rounds, { most: 1_000 });
 await using stack = new AsyncDisposableStack();
 const clusters: Cluster[] = [];
@@ -62,6 +77,7 @@ for (const [i, { game, count }] of clusters.entries()) {
   const ratios = rounds.map((round) => (round[i] as Turn).beyondIdleMs / (round[0] as Turn).beyondIdleMs);
   const of = (read: (turn: Turn) => number): number => rounded(median(turns.map(read)));
   const line = {
+    load,
     relays: count,
     active,
     turns: turns.length,
@@ -72,6 +88,8 @@ for (const [i, { game, count }] of clusters.entries()) {
     timesTheFirstEach: ratios.map(rounded),
     leaderMsPerContribution: of(({ leaderMs }) => leaderMs),
     edgesMsPerContribution: of(({ edgesMs }) => edgesMs),
+    refereeMsPerContribution: of(({ refereeMs }) => refereeMs),
+    auditsPerContributionEach: turns.map(({ audited }) => rounded(audited)),
     idlePercentEach: of(({ idlePercent }) => idlePercent / count),
     residentMB: turns.at(-1)?.residentMB,
     toldAndInLedger: ledger.accepted.size,
@@ -79,11 +97,22 @@ for (const [i, { game, count }] of clusters.entries()) {
   process.stdout.write(`${JSON.stringify(line)}\n`);
 }
 
+function readLoad(given: string): LoadName {
+  if (!Object.hasOwn(LOADS, given)) {
+    const known = Object.keys(LOADS).join(", ");
+    throw new HeddleError("bad-input", `Cannot measure the load "${given}": the loads are ${known}`);
+  }
+  return given as LoadName;
+}
+
 interface Cluster {
   readonly count: number;
   readonly game: Game;
+  readonly auditShare: number;
   /** Of each relay; the first leads. */
   readonly metrics: () => Promise<MetricsRead[]>;
+  /** Processor seconds of the leader's referee. */
+  readonly refereeS: () => number;
 }
 
 /** `count` relays of a run of their own, and drivers. */
@@ -93,6 +122,7 @@ async function startCluster(count: number, ending: AsyncDisposableStack): Promis
   const dirs = Array.from({ length: count }, (_, i) => join(folder.path, `relay-${i}`));
   const metricsOf = (dir: string): Promise<MetricsRead> => readMetrics(join(dir, "relay"));
   const [first = ""] = dirs;
+  let leader = 0;
   const startRelays = async (charter: object): Promise<Relays> => {
     await using starting = new AsyncDisposableStack(); // ends those that run where another does not start
     const origins: string[] = [];
@@ -100,6 +130,7 @@ async function startCluster(count: number, ending: AsyncDisposableStack): Promis
       const relay = launchRelay({ dir, args: ["--nats", nats.url(), "--no-contributor"], charter });
       starting.defer(async () => void (await relay.stop("SIGTERM")));
       origins.push(String((await relay.waitFor(({ event }) => event === "listening")).url));
+      leader ||= relay.pid;
     }
     const running = starting.move();
     return {
@@ -110,8 +141,20 @@ async function startCluster(count: number, ending: AsyncDisposableStack): Promis
       [Symbol.asyncDispose]: () => running.disposeAsync(),
     };
   };
-  const game = ending.use(await startGame({ drivers: DRIVERS, active, ...PACE }, startRelays));
-  return { count, game, metrics: () => Promise.all(dirs.map(metricsOf)) };
+  const game = ending.use(await startGame({ drivers: DRIVERS, active, load, ...PACE }, startRelays));
+  const { auditShare } = (await viewOf(game.origin)).charter.trust;
+  const metrics = (): Promise<MetricsRead[]> => Promise.all(dirs.map(metricsOf));
+  return { count, game, auditShare, metrics, refereeS: () => threadSeconds(leader, "referee") };
+}
+
+/** Processor time of the threads with this name, as Linux counts it. */
+function threadSeconds(pid: number, name: string): number {
+  const threads = readdirSync(`/proc/${pid}/task`).map((id) => `/proc/${pid}/task/${id}`);
+  const ticks = threads
+    .filter((thread) => readFileSync(`${thread}/comm`, "utf8").trim() === name)
+    .map((thread) => readFileSync(`${thread}/stat`, "utf8").split(") ").at(-1)?.split(" ") ?? [])
+    .map((fields) => Number(fields[11]) + Number(fields[12])); // utime and stime, the 14th and 15th of the line
+  return ticks.reduce((sum, one) => sum + one, 0) / TICKS_PER_S;
 }
 
 /** A turn of one run, while the others are paused; times are for each accepted contribution. */
@@ -122,6 +165,9 @@ interface Turn {
   /** Beyond idle, as the next. */
   readonly leaderMs: number;
   readonly edgesMs: number;
+  /** As much of it as the charter's share of audits takes the referee. */
+  readonly refereeMs: number;
+  readonly audited: number;
   readonly idlePercent: number;
   readonly residentMB: readonly number[];
 }
@@ -132,11 +178,15 @@ async function takeTurn(cluster: Cluster): Promise<Turn> {
   const idle = await during(cluster, IDLE_MS);
   await game.resume();
   await sleep(BEGUN_MS);
-  const busy = await during(cluster, WINDOW_MS);
+  const busy = await during(cluster, windowMs);
   await game.pause();
+  const audited = busy.audits / busy.accepted;
+  const refereeMs = (1_000 * busy.refereeS) / busy.accepted;
+  const usualMs = audited === 0 ? refereeMs : (refereeMs * cluster.auditShare) / audited;
   const beyond = busy.processorSeconds.map(
     (seconds, i) =>
-      (1_000 * (seconds - ((idle.processorSeconds[i] ?? 0) * busy.seconds) / idle.seconds)) / busy.accepted,
+      (1_000 * (seconds - ((idle.processorSeconds[i] ?? 0) * busy.seconds) / idle.seconds)) / busy.accepted +
+      (i === 0 ? usualMs - refereeMs : 0),
   );
   const sum = (times: readonly number[]): number => times.reduce((total, time) => total + time, 0);
   const [leaderMs = 0, ...edges] = beyond;
@@ -146,6 +196,8 @@ async function takeTurn(cluster: Cluster): Promise<Turn> {
     beyondIdleMs: sum(beyond),
     leaderMs,
     edgesMs: sum(edges),
+    refereeMs: usualMs,
+    audited,
     idlePercent: (100 * sum(idle.processorSeconds)) / idle.seconds,
     residentMB: busy.residentMB,
   };
@@ -154,22 +206,26 @@ async function takeTurn(cluster: Cluster): Promise<Turn> {
 interface Spent {
   readonly seconds: number;
   readonly accepted: number;
+  readonly audits: number;
+  readonly refereeS: number;
   /** Of each relay, as the next. */
   readonly processorSeconds: readonly number[];
   readonly residentMB: readonly number[];
 }
 
 /** What the relays do in the next `ms`. */
-async function during({ metrics }: Cluster, ms: number): Promise<Spent> {
+async function during({ metrics, refereeS }: Cluster, ms: number): Promise<Spent> {
   const beginMs = performance.now();
-  const before = await metrics();
+  const [before, refereeBeforeS] = [await metrics(), refereeS()];
   await sleep(ms);
-  const after = await metrics();
+  const [after, refereeAfterS] = [await metrics(), refereeS()];
   const gained = (i: number, name: string, label?: string): number =>
     (after[i]?.(name, label) ?? 0) - (before[i]?.(name, label) ?? 0);
   return {
     seconds: (performance.now() - beginMs) / 1_000,
     accepted: gained(0, "heddle_contributions_total", 'verdict="accepted"'),
+    audits: gained(0, "heddle_referee_seconds_count", 'work="measure"'),
+    refereeS: refereeAfterS - refereeBeforeS,
     processorSeconds: after.map((_, i) => gained(i, "process_cpu_seconds_total")),
     residentMB: after.map((read) => Math.round(read("process_resident_memory_bytes") / 1e6)),
   };

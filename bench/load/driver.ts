@@ -7,7 +7,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { assert } from "../../src/base/assert.ts";
 import type { RelayMessage, VersionInfo } from "../../src/protocol/messages.ts";
 import type { RunView } from "../../src/protocol/run-view.ts";
+import { FAIR, openLine } from "../../test/fixtures/line.ts";
 import { countOf, type Arrival } from "./arrivals.ts";
+import { LOADS, type LoadName } from "./loads.ts";
 import { Players, type Told, type Waits } from "./players.ts";
 import { openSession, type Away, type Session } from "./session.ts";
 
@@ -20,6 +22,7 @@ export type Order =
       readonly active: number;
       readonly trainMs: number;
       readonly judgeMs: number;
+      readonly load: LoadName;
     }
   | { readonly type: "begin" }
   /** More sessions come, spread over `withinMs`, and play as soon as they are welcomed. Answered at once. */
@@ -69,11 +72,17 @@ function processorS(): number {
 }
 
 async function open(order: Extract<Order, { readonly type: "open" }>): Promise<readonly number[]> {
-  const { sessions, ...pace } = order;
+  const { sessions, load, ...pace } = order;
+  const { weather, fetchesUpdates } = LOADS[load];
   ({ origin } = order);
+  if (weather !== FAIR) {
+    const line = await openLine({ ports: () => [Number(new URL(order.origin).port)] });
+    line.set(weather);
+    ({ origin } = line);
+  }
   const view = (await (await fetch(`${origin}/api/run`)).json()) as RunView;
   const { run, charter, parameters } = view;
-  const made = new Players({ charter, parameters, run, fault, ...pace });
+  const made = new Players({ charter, parameters, run, fetchesUpdates, fault, ...pace, origin });
   players = made;
   const welcomesMs: number[] = [];
   const beginMs = performance.now();
@@ -132,7 +141,7 @@ async function obey(order: Order): Promise<void> {
   assert(players !== null && head !== null, "Cannot play: no session is open");
   switch (order.type) {
     case "begin":
-      players.begin(head.version);
+      players.begin(head);
       break;
     case "join":
       join(players, order);

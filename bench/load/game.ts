@@ -1,6 +1,5 @@
 /**
- * A relay, or several of one run, and driver processes whose sessions play rounds there: what the loads that do so have in common. The
- * referee audits nothing, so that relays are measured and not its arithmetic; it evaluates each version.
+ * A relay, or several of one run, and driver processes whose sessions play rounds there: what the loads that do so have in common.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { HeddleError } from "../../src/base/assert.ts";
@@ -8,6 +7,7 @@ import type { MetricsRead } from "../../test/e2e/metrics.ts";
 import type { Counted } from "./arrivals.ts";
 import type { Answer, Order } from "./driver.ts";
 import { lookAt, startDriver, type Seen } from "./drivers.ts";
+import { LOADS, type LoadName } from "./loads.ts";
 import { examine } from "./oracle.ts";
 import { readLedger, startMeasured, viewOf, type LedgerSums, type Relays } from "./relay-process.ts";
 
@@ -18,6 +18,8 @@ export interface GameOptions {
   /** Contributions come within half of this to this after the assignment, reports within half of `judgeMs` to `judgeMs`. */
   readonly trainMs: number;
   readonly judgeMs: number;
+  /** What is played; "light" where nothing is said. */
+  readonly load?: LoadName;
 }
 
 /** What was seen from one moment to another. */
@@ -32,6 +34,8 @@ export interface Stretch {
 }
 
 export interface Game {
+  /** Of the first relay. */
+  readonly origin: string;
   metrics(): Promise<MetricsRead>;
   /** Opens so many sessions and returns how long each waited for its welcome, in milliseconds. */
   open(sessions: number): Promise<readonly number[]>;
@@ -53,23 +57,16 @@ export interface Game {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** About 7,000 parameters: updates of some hundred bytes. */
-const CHARTER = {
-  model: { channels: 16, layers: 1, heads: 2, kvHeads: 1, hidden: 32, time: 16 },
-  inner: { batch: 2 },
-  uplink: { keep: 32, bits: 2, beta: 0.2, together: 0, carry: false },
-  trust: { auditShare: 0 },
-};
 const WARM_MS = 5_000;
 const SETTLE_MS = 20_000;
 
 /** `startRelays` starts what is measured, with the charter that it gets; each driver's sessions are at one of its origins. */
 export async function startGame(
-  { drivers: count, active, trainMs, judgeMs }: GameOptions,
+  { drivers: count, active, trainMs, judgeMs, load = "light" }: GameOptions,
   startRelays: (charter: object) => Promise<Relays> = startMeasured,
 ): Promise<Game> {
   const round = { trainMs: 2 * trainMs + 10_000, graceMs: 10_000, judgeMs: judgeMs + 20_000, stepsMax: 10, quorum: 1 };
-  const relays = await startRelays({ ...CHARTER, round });
+  const relays = await startRelays({ ...LOADS[load].charter, round });
   const { metrics, origins, pause, resume } = relays;
   const originOf = (driver: number): string => origins[driver % origins.length] as string;
   const origin = originOf(0);
@@ -91,11 +88,12 @@ export async function startGame(
     }
   };
   return {
+    origin,
     metrics,
     open: async (sessions) => {
       const opened = await tell((driver) => {
         const [own, ownActive] = [shareOf(sessions, driver), shareOf(active, driver)];
-        return { type: "open", origin: originOf(driver), sessions: own, active: ownActive, trainMs, judgeMs };
+        return { type: "open", origin: originOf(driver), sessions: own, active: ownActive, trainMs, judgeMs, load };
       });
       return opened.flatMap((answer) => (answer.type === "done" ? answer.welcomesMs : []));
     },

@@ -9,9 +9,11 @@ import { createBlobFetcher } from "../../src/net/http.ts";
 import type { Charter } from "../../src/protocol/charter.ts";
 import { contributionIdOf, encodeHeader, encodeReport } from "../../src/protocol/codec.ts";
 import { PIECE_BYTES } from "../../src/protocol/limits.ts";
-import type { RelayMessage, TrainAssignment, ValidateAssignment } from "../../src/protocol/messages.ts";
+import type { RelayMessage, TrainAssignment, ValidateAssignment, VersionInfo } from "../../src/protocol/messages.ts";
 import { packUpdate } from "../../src/update/pack.ts";
 import type { Session } from "./session.ts";
+
+const VALUE_MAX = 1e-6;
 
 export interface PlayersOptions {
   readonly origin: string;
@@ -19,6 +21,8 @@ export interface PlayersOptions {
   /** Number of parameters, P. */
   readonly parameters: number;
   readonly run: Digest;
+  /** Whether each fetches a version's update before it is ready for its round. */
+  readonly fetchesUpdates: boolean;
   /** How many take part in a version's round; others do in the next. */
   readonly active: number;
   /** Players have their answer after half of this to this: training, and measuring another's work. */
@@ -95,15 +99,15 @@ export class Players {
     const player: Player = { session, number, readyMs: null, lastMs: null };
     this.#players.push(player);
     if (this.#playing) {
-      this.#getReady(player, session.head.version);
+      this.#getReady(player, session.head);
     }
     return (message) => this.#take(player, message);
   }
 
-  /** All who are to begin say that they hold `version`. */
-  begin(version: number): void {
+  /** All who are to begin say that they hold this version. */
+  begin(head: VersionInfo): void {
     this.#playing = true;
-    this.#players.forEach((player) => this.#getReady(player, version));
+    this.#players.forEach((player) => this.#getReady(player, head));
   }
 
   /** Closes all sessions. */
@@ -111,13 +115,18 @@ export class Players {
     this.#players.forEach(({ session }) => session.close());
   }
 
-  #getReady(player: Player, version: number): void {
-    const { active } = this.#options;
+  #getReady(player: Player, { version, update }: VersionInfo): void {
+    const { active, fetchesUpdates, fault } = this.#options;
     const all = this.#players.length;
     const place = (((player.number - version * active) % all) + all) % all;
-    if (place < active) {
+    const begin = (): void => {
       player.readyMs = performance.now();
       player.session.send({ type: "ready", version });
+    };
+    if (place < active && fetchesUpdates && update !== null) {
+      this.#fetchBlob(update.digest, update.bytes).then(begin, (error: unknown) => fault(String(error)));
+    } else if (place < active) {
+      begin();
     }
   }
 
@@ -125,7 +134,7 @@ export class Players {
     const nowMs = performance.now();
     switch (message.type) {
       case "version":
-        this.#getReady(player, message.head.version);
+        this.#getReady(player, message.head);
         return;
       case "assign":
         if (message.assignment.type === "train") {
@@ -208,10 +217,10 @@ export class Players {
 
   #makeContribution(
     { session }: Player,
-    { id, round, baseVersion, baseDigest, stepsMax }: TrainAssignment,
+    { id, round, baseVersion, baseDigest, stepsMax, keep }: TrainAssignment,
   ): { readonly header: Bytes; readonly payload: Bytes } {
     const { run, charter } = this.#options;
-    const payload = this.#makeUpdate();
+    const payload = this.#makeUpdate(keep);
     const header = encodeHeader({
       run,
       contributor: session.contributor,
@@ -257,12 +266,12 @@ export class Players {
     return mostMs * (0.5 + 0.5 * this.#rng.float());
   }
 
-  /** A packed update of random values, never the same twice. */
-  #makeUpdate(): Bytes {
+  /** A packed update of random values, never the same twice, so small that the base stays what it is. */
+  #makeUpdate(keep: number): Bytes {
     for (let i = 0; i < this.#values.length; i += 1) {
-      this.#values[i] = this.#rng.float() - 0.5;
+      this.#values[i] = (this.#rng.float() - 0.5) * VALUE_MAX;
     }
-    return packUpdate(this.#values, this.#options.charter.uplink);
+    return packUpdate(this.#values, { ...this.#options.charter.uplink, keep });
   }
 }
 

@@ -35,7 +35,10 @@ export function workersFor(parameters: number, cores: number): number {
 /** Starts `count` threads, 1 to WORKERS_MAX. Rejects when one cannot start. */
 export async function startCrew(count: number): Promise<CrewHandle> {
   assert(count >= 1 && count <= WORKERS_MAX, `Cannot start merge workers: got ${count}, need 1 to ${WORKERS_MAX}`);
-  const threads = Array.from({ length: count }, () => new Worker(new URL("./merge-thread.ts", import.meta.url)));
+  const threads = Array.from(
+    { length: count },
+    () => new Worker(new URL("./merge-thread.ts", import.meta.url), { name: "merge" }),
+  );
   const failure = new Failure();
   for (const thread of threads) {
     thread.once("error", (error) => failure.set(`A merge worker failed: ${messageIn(error)}`));

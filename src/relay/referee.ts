@@ -22,7 +22,7 @@ export async function startReferee(
   train: readonly Uint8Array[],
   evaluation: readonly Uint8Array[],
 ): Promise<RefereeHandle> {
-  const worker = new Worker(new URL("./referee-thread.ts", import.meta.url));
+  const worker = new Worker(new URL("./referee-thread.ts", import.meta.url), { name: "referee" });
   const failed = new Promise<never>((_resolve, reject) => {
     worker.once("error", reject);
     worker.once("exit", (code) => reject(new Error(`The referee's thread ended with code ${code}`)));

@@ -221,7 +221,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
     question: `Small model, batches of 32, ${rounds} rounds: does the distance to data parallel shrink as training goes on?`,
     seeds: SEEDS,
     reference: "synchronous",
-    arms: five({ ...SMALL_BATCH, rounds }),
+    arms: [...five({ ...SMALL_BATCH, rounds }), stretched({ ...SMALL_BATCH, rounds })],
   })),
   ...[128, 512].map((batch) => ({
     name: `small-batch-${batch}`,

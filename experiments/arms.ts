@@ -195,6 +195,12 @@ export function standard(scale: Scale): Arm {
     : arm(scale, "default", sentence);
 }
 
+/** The default, with an outer rate that falls to `share` of itself over the run. */
+export function falling(scale: Scale, share: number): Arm {
+  const charter = { outer: { ...outer, endShare: share } };
+  return arm(scale, `rate-to-${share}`, `The default; the outer rate falls to ${share}`, { charter });
+}
+
 /** The same, but AdamW trains the layers' matrices, too. */
 export function adamw(made: Arm): Arm {
   const inner = { ...made.charter.inner, matrixRate: 0 };

@@ -11,6 +11,7 @@ import {
   DENSE,
   dense,
   diloco,
+  falling,
   downlink,
   EXACT,
   fedAvg,
@@ -184,7 +185,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       }),
       changed("carry-0.9", "What is left fades by 0.9", { uplink: { ...uplink, beta: 0.9 } }),
       changed("not-clipped", "Nothing is clipped to the median norm", { outer: { ...outer, clipToMedian: 0 } }),
-      changed("rate-to-0.7", "The outer rate falls to 0.7", { outer: { ...outer, endShare: 0.7 } }),
+      falling(SMALL_BATCH, 0.7),
     ],
   },
   {
@@ -221,7 +222,11 @@ export const EXPERIMENTS: readonly Experiment[] = [
     question: `Small model, batches of 32, ${rounds} rounds: does the distance to data parallel shrink as training goes on?`,
     seeds: SEEDS,
     reference: "synchronous",
-    arms: [...five({ ...SMALL_BATCH, rounds }), stretched({ ...SMALL_BATCH, rounds })],
+    arms: [
+      ...five({ ...SMALL_BATCH, rounds }),
+      stretched({ ...SMALL_BATCH, rounds }),
+      ...[0.6, 0.8].map((share) => falling({ ...SMALL_BATCH, rounds }, share)),
+    ],
   })),
   ...[128, 512].map((batch) => ({
     name: `small-batch-${batch}`,

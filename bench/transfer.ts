@@ -4,10 +4,11 @@
  * far end a process as a relay is one, on this machine. Prints JSON. `npm run bench transfer 50 10 chromium 50`: each packet passes a third
  * process (`transfers/line.ts`) and is late, so that the round trip takes 50 ms; with a number more that many percent are lost.
  *
- * Up is towards the far end, down is back. In a round the raw channel and the link take turns, up and down, each over one connection
- * that stays open. The link carries what a contribution does: the offer, pieces, their confirmations; a transfer is over when
- * the last piece has been checked and kept, in memory, or, in "onDiskUpMBPerS", as the relay does. `wholeMs` more are taken to
- * put the whole together and check its SHA-256, too. Ratios are formed within a round; the spread is half the distance between
+ * Up is towards the far end, down is back. In a round the raw channel and the link take turns, up and down. The raw channel stays open, as
+ * the link up does, which carries what a contribution is: the offer, pieces, their confirmations; a transfer is over when
+ * the last piece has been checked and kept, in memory, or, in "onDiskUpMBPerS", as the relay does. Down comes what crosses WebRTC that way: a
+ * checkpoint as contributors serve and fetch it, over a new link each time, from when that is open until each part has been checked.
+ * `wholeMs` more are taken to check the SHA-256 of the whole, too. Ratios are formed within a round; the spread is half the distance between
  * the quartiles, and `trend` the median of the last three transfers' speeds over that of the first three. `processorMsPerMB` is this
  * process' processor time, the delay's included. `overheadPercent`: all bytes that the link carried, both ways, beyond the payload.
  */
@@ -17,12 +18,10 @@ import { join } from "node:path";
 import process from "node:process";
 import { assert } from "../src/base/assert.ts";
 import { median, quantile } from "../src/base/statistics.ts";
-import type { Link } from "../src/net/link.ts";
 import { dialRtcNode } from "../src/net/rtc-node.ts";
 import { withoutCandidates } from "../src/net/sdp.ts";
-import { createMemoryStore } from "../src/store/memory.ts";
 import { startAsked } from "./transfers/asked.ts";
-import { payloadOf, pieceEnd, type PieceEnd } from "./transfers/ends.ts";
+import { linkEnd, payloadOf, type Dial, type LinkEnd } from "./transfers/ends.ts";
 import type { Question } from "./transfers/far.ts";
 import type { LineQuestion, LineSeen } from "./transfers/line.ts";
 import { dialRaw } from "./transfers/node.ts";
@@ -65,9 +64,9 @@ async function inNode(): Promise<object> {
   const linked = await dialLink("memory");
   const spentMs = { raw: { send: 0, receive: 0 }, link: { send: 0, receive: 0 } };
   const compared = await compare(async (which, way) => {
-    const end = which === "raw" ? raw : linked.end;
+    const end = which === "raw" ? raw : linked;
     const before = process.cpuUsage();
-    const tookMs = await timed(() => end[way]());
+    const tookMs = await end[way]();
     const { user, system } = process.cpuUsage(before);
     spentMs[which][way] += (user + system) / 1_000;
     await end.rest();
@@ -77,12 +76,12 @@ async function inNode(): Promise<object> {
     sending: rounded(send / rounds / megabytes),
     receiving: rounded(receive / rounds / megabytes),
   });
-  const carried = linked.link.bytesSent + linked.link.bytesReceived;
+  const carried = linked.carried();
   const onDisk = await dialLink("disk");
   const disk: number[] = [];
   for (let round = 0; round < DISK_ROUNDS; round += 1) {
-    disk.push(speedOf(await timed(() => onDisk.end.send())));
-    await onDisk.end.rest();
+    disk.push(speedOf(await onDisk.send()));
+    await onDisk.rest();
   }
   return {
     ...compared,
@@ -134,15 +133,12 @@ async function ask(kind: Question["kind"], offer: string): Promise<string> {
   return line === undefined ? sdp : ((await line.ask({ type: "bend", sdp })) as string);
 }
 
-async function dialLink(kind: "memory" | "disk"): Promise<PieceEnd & { readonly link: Link }> {
-  const end = pieceEnd(payload, createMemoryStore().keys);
-  return { ...end, link: await dialRtcNode({ exchange: (offer) => ask(kind, offer), attach: end.attach }) };
-}
-
-async function timed(transfer: () => Promise<void>): Promise<number> {
-  const begun = performance.now();
-  await transfer();
-  return performance.now() - begun;
+function dialLink(kind: "memory" | "disk"): Promise<LinkEnd> {
+  const dialTo =
+    (to: Question["kind"]): Dial =>
+    (attach) =>
+      dialRtcNode({ exchange: (offer) => ask(to, offer), attach });
+  return linkEnd(payload, { up: dialTo(kind), down: dialTo("serve") });
 }
 
 /** MB/s */

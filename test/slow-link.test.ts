@@ -4,10 +4,11 @@
  * an upload may stall and a relay may hear nothing: neither end gives up one that gets on, and both one that does not.
  */
 import { describe, expect, test } from "vitest";
-import type { Bytes } from "../src/base/bytes.ts";
+import { digestOf, type Bytes } from "../src/base/bytes.ts";
 import { STALL_MS, type ContributorEvent, type Pending } from "../src/contributor/state.ts";
 import { wakeMs } from "../src/contributor/tick.ts";
 import { digest, pending, Walk } from "../src/contributor/walk.fixture.ts";
+import { fetchOver, serveOver } from "../src/contributor/transfer.ts";
 import { createFramedLink, WAIT_MS, WINDOW_BYTES, WINDOW_BYTES_MIN, type FramedEnd } from "../src/net/framed-link.ts";
 import { SMALL_BYTES_MAX } from "../src/net/link.ts";
 import { decodeContributorMessage, decodeRelayMessage, encodeMessage } from "../src/protocol/codec.ts";
@@ -271,4 +272,32 @@ describe("an upload over a slow line", () => {
       expect(timeMs).toBeLessThanOrEqual(cutMs + Math.max(STALL_MS, DEAD_MS));
     }
   });
+});
+
+test("a checkpoint that a contributor serves fills a long line: it comes at more than three quarters of its speed", async () => {
+  const [bytes, bytesPerS] = [20_000_000, 10_000_000];
+  const clock = createVirtualClock();
+  const nowMs = (): number => clock.nowMs();
+  const content = new Uint8Array(bytes);
+  const blob = digestOf(content);
+  const ignore = (): void => undefined;
+  const serving = serveOver({ blob, content, clock, onSent: ignore, onEnd: ignore });
+  const fetching = fetchOver({ blob, bytes, digests: null, hash: async () => blob, clock });
+  const here: FramedEnd = createFramedLink({
+    nowMs,
+    channel: { lane: "rtc", send: (frame) => down(frame), close: ignore },
+    attach: serving.attach,
+  });
+  const there: FramedEnd = createFramedLink({
+    nowMs,
+    channel: { lane: "rtc", send: lineOf(clock, { bytesPerS, to: () => here }), close: ignore },
+    attach: (link) => fetching.attach(link),
+  });
+  const down = lineOf(clock, { bytesPerS, to: () => there });
+  let tookMs = Infinity;
+  void fetching.done.then(() => {
+    tookMs = clock.nowMs();
+  });
+  await clock.run(20_000, () => tookMs < Infinity);
+  expect((1_000 * bytes) / tookMs).toBeGreaterThan(0.75 * bytesPerS);
 });

@@ -1,13 +1,15 @@
 /**
- * The two ends of a transfer that is timed: in pieces over a link, as a contribution goes up, with the relay's own code at the
- * receiving end; and raw over a data channel, as fast as it takes messages. Whoever receives asks for a transfer and is told
- * nothing else, so that both directions are one code. Runs in Node and in browsers.
+ * The ends of a transfer that is timed. Up, as a contribution goes: pieces over a link that stays open, with the relay's own code at the
+ * receiving end. Down, as a checkpoint comes over WebRTC: parts over a link of its own, as contributors serve and fetch it. And
+ * raw, both ways, over a data channel that stays open, as fast as it takes messages. Runs in Node and in browsers.
  */
 import { assert } from "../../src/base/assert.ts";
-import { digestOf, type Bytes } from "../../src/base/bytes.ts";
+import { digestOf, type Bytes, type Digest } from "../../src/base/bytes.ts";
 import { createTurn } from "../../src/base/turn.ts";
+import { fetchOver, serveOver } from "../../src/contributor/transfer.ts";
 import { Uploads, type Offer, type Upload } from "../../src/coordinator/uploads.ts";
 import type { Attach, Link } from "../../src/net/link.ts";
+import { systemClock } from "../../src/net/system-clock.ts";
 import {
   contributionIdOf,
   decodeContributorMessage,
@@ -23,126 +25,137 @@ import { countPieces, digestPieces, pieceAt } from "../../src/protocol/pieces.ts
 import { hashBytes } from "../../src/store/hash.ts";
 import type { Keys } from "../../src/store/store.ts";
 
-/** One end of a pair. */
+/** The near end of both directions. */
 export interface End {
-  /** Sends the payload; resolves when the other end has all of it. */
-  send(): Promise<void>;
-  /** Asks for the other end's payload; resolves when all of it is here and every piece has been checked. */
-  receive(): Promise<void>;
+  /** Sends the payload; resolves with the milliseconds until the other end has all of it, checked and kept. */
+  send(): Promise<number>;
+  /** Has the other end send its payload; resolves with the milliseconds until all of it is here and every part has been checked. */
+  receive(): Promise<number>;
   /** Resolves when neither end has anything left to do for the last transfer. */
   rest(): Promise<void>;
 }
 
-export interface PieceEnd {
-  readonly attach: Attach;
-  readonly end: End;
-  /** Milliseconds that it took to put each payload that was received together and to check its SHA-256, after its last piece. */
+export type Dial = (attach: Attach) => Promise<Link>;
+
+export interface LinkEnd extends End {
+  /** Bytes that the links have carried, both ways. */
+  carried(): number;
+  /** Milliseconds that it took to check the SHA-256 of each payload that was received. */
   readonly wholeMs: readonly number[];
 }
 
-const ASK = encodeMessage({ type: "ready", version: 0 });
-
-/** `keys` is where what arrives is kept. */
-export function pieceEnd(payload: Bytes, keys: Keys): PieceEnd {
-  const header = encodeHeader({ ...exampleHeader, payload: { digest: digestOf(payload), bytes: payload.length } });
-  const contribution = contributionIdOf(header);
+/** `up` dials the link that stays open to `takeUploads`, `down` one to `servePayload` for each transfer. */
+export async function linkEnd(
+  payload: Bytes,
+  { up, down }: { readonly up: Dial; readonly down: Dial },
+): Promise<LinkEnd> {
   const count = countPieces(payload.length);
-  const offer = encodeMessage({
-    type: "offer",
-    header,
-    signature: new Uint8Array(64),
-    pieces: digestPieces(payload, count),
-  });
-  const uploads = new Uploads({ keys, hash: hashBytes, prefixShare: 1, nowMs: () => 0 });
-  const inTurn = createTurn();
+  const digest = digestOf(payload);
+  const digests = digestPieces(payload, count);
+  const header = encodeHeader({ ...exampleHeader, payload: { digest, bytes: payload.length } });
+  const contribution = contributionIdOf(header);
   const wholeMs: number[] = [];
-  let link: Link | undefined;
-  let [sent, isGone] = [0, false];
-  let gone = Promise.withResolvers<void>();
-  let here = Promise.withResolvers<void>();
-  let idle = Promise.withResolvers<void>();
+  let sent = 0;
+  let gone: PromiseWithResolvers<void> | null = null;
+  let idle: PromiseWithResolvers<void> | null = null;
+  let carriedDown = 0;
 
   const sendUpTo = (end: number): void => {
     for (; sent < Math.min(end, count); sent += 1) {
       const { start, end: to } = pieceAt(sent, { bytes: payload.length, count });
-      link?.send(encodeMessage({ type: "piece", contribution, index: sent, bytes: payload.subarray(start, to) }));
+      link.send(encodeMessage({ type: "piece", contribution, index: sent, bytes: payload.subarray(start, to) }));
     }
   };
-  const confirm = (one: Offer, pieces: number): void =>
-    link?.send(encodeMessage({ type: "have", contribution: contributionIdOf(one.header), pieces }));
-  const take = async (message: Extract<ContributorMessage, { readonly type: "offer" | "piece" }>): Promise<void> => {
-    if (message.type === "offer") {
-      const read = decodeHeader(message.header);
-      assert(read.ok, "Expected a header");
-      const upload = await uploads.begin(message, read.value, null);
-      assert(upload !== null, "Expected room for an upload");
-      confirm(message, upload.held);
-      return;
-    }
-    const upload = uploads.of(exampleHeader.contributor);
-    assert(upload !== undefined, "Expected an offer before a piece");
-    const { type } = await uploads.add(upload, message.index, message.bytes);
-    assert(type === "held", `Expected a piece to be right, it was ${type}`);
-    confirm(upload.offer, upload.held);
-    if (upload.held === upload.count) {
-      here.resolve();
-      await finish(upload);
-    }
+  const link = await up(() => ({
+    message: (bytes) => {
+      const said = decodeRelayMessage(bytes);
+      assert(said.ok && said.value.type === "have", "Expected a confirmation");
+      sendUpTo(said.value.pieces + PIECES_AHEAD);
+      if (said.value.pieces === count) {
+        (gone ?? idle)?.resolve(); // said twice: the last piece is kept, all is done
+        gone = null;
+      }
+    },
+    closed: (reason) => gone?.reject(new Error(reason)),
+  }));
+  return {
+    send: async () => {
+      const begun = performance.now();
+      gone = Promise.withResolvers();
+      idle = Promise.withResolvers();
+      sent = 0;
+      link.send(encodeMessage({ type: "offer", header, signature: new Uint8Array(64), pieces: digests }));
+      await gone.promise;
+      return performance.now() - begun;
+    },
+    receive: async () => {
+      const fetching = fetchOver({ blob: digest, bytes: payload.length, digests, hash: hashBytes, clock: systemClock });
+      let begun = 0;
+      const from = await down((made) => {
+        begun = performance.now();
+        return fetching.attach(made);
+      });
+      const whole = await fetching.done;
+      const ended = performance.now();
+      carriedDown += from.bytesSent + from.bytesReceived;
+      assert((await hashBytes(whole)) === digest, "Expected what was served");
+      wholeMs.push(performance.now() - ended);
+      return ended - begun;
+    },
+    rest: async () => idle?.promise,
+    carried: () => link.bytesSent + link.bytesReceived + carriedDown,
+    wholeMs,
   };
-  const finish = async (upload: Upload): Promise<void> => {
-    const begun = performance.now();
-    const whole = await uploads.payload(upload);
-    assert(whole !== null && (await hashBytes(whole)) === upload.header.payload.digest, "Expected what was sent");
-    wholeMs.push(performance.now() - begun);
-    uploads.forget(upload);
-    await uploads.erase(upload);
-    confirm(upload.offer, upload.held); // once more: all is done
-    idle.resolve();
-  };
-  const attach: Attach = (made) => {
-    link = made;
+}
+
+/** The relay's end of uploads; `keys` is where they are kept. */
+export function takeUploads(keys: Keys): Attach {
+  const uploads = new Uploads({ keys, hash: hashBytes, prefixShare: 1, nowMs: () => 0 });
+  const inTurn = createTurn();
+  return (link) => {
+    const confirm = ({ header }: Offer, pieces: number): void =>
+      link.send(encodeMessage({ type: "have", contribution: contributionIdOf(header), pieces }));
+    const take = async (message: Extract<ContributorMessage, { readonly type: "offer" | "piece" }>): Promise<void> => {
+      if (message.type === "offer") {
+        const read = decodeHeader(message.header);
+        assert(read.ok, "Expected a header");
+        const upload = await uploads.begin(message, read.value, null);
+        assert(upload !== null, "Expected room for an upload");
+        confirm(message, upload.held);
+        return;
+      }
+      const upload = uploads.of(exampleHeader.contributor);
+      assert(upload !== undefined, "Expected an offer before a piece");
+      const { type } = await uploads.add(upload, message.index, message.bytes);
+      assert(type === "held", `Expected a piece to be right, it was ${type}`);
+      confirm(upload.offer, upload.held);
+      if (upload.held === upload.count) {
+        await finish(upload);
+      }
+    };
+    const finish = async (upload: Upload): Promise<void> => {
+      const whole = await uploads.payload(upload);
+      assert(whole !== null && (await hashBytes(whole)) === upload.header.payload.digest, "Expected what was sent");
+      uploads.forget(upload);
+      await uploads.erase(upload);
+      confirm(upload.offer, upload.held); // once more: all is done
+    };
     return {
       message: (bytes) => {
         const read = decodeContributorMessage(bytes);
-        if (read.ok && (read.value.type === "offer" || read.value.type === "piece")) {
-          const message = read.value;
-          void inTurn(() => take(message)).catch(here.reject);
-        } else if (read.ok && read.value.type === "ready") {
-          [sent, isGone] = [0, false];
-          made.send(offer);
-        } else {
-          const said = decodeRelayMessage(bytes);
-          assert(said.ok && said.value.type === "have", "Expected a confirmation");
-          sendUpTo(said.value.pieces + PIECES_AHEAD);
-          if (said.value.pieces === count) {
-            (isGone ? idle : gone).resolve();
-            isGone = true;
-          }
-        }
+        assert(read.ok && (read.value.type === "offer" || read.value.type === "piece"), "Expected an upload");
+        const message = read.value;
+        inTurn(() => take(message)).catch((error: unknown) => link.close(String(error)));
       },
-      closed: (reason) => here.reject(new Error(reason)),
+      closed: () => undefined,
     };
   };
-  return {
-    attach,
-    end: {
-      send: () => {
-        gone = Promise.withResolvers();
-        idle = Promise.withResolvers();
-        [sent, isGone] = [0, false];
-        link?.send(offer);
-        return gone.promise;
-      },
-      receive: () => {
-        here = Promise.withResolvers();
-        idle = Promise.withResolvers();
-        link?.send(ASK);
-        return here.promise;
-      },
-      rest: () => idle.promise,
-    },
-    wholeMs,
-  };
+}
+
+/** The end that serves `payload`, whose digest is `blob`, once. */
+export function servePayload(payload: Bytes, blob: Digest): Attach {
+  const ignore = (): void => undefined;
+  return serveOver({ blob, content: payload, clock: systemClock, onSent: ignore, onEnd: ignore }).attach;
 }
 
 /** What both kinds of data channel can do. */
@@ -194,15 +207,19 @@ export function rawEnd(
       }
     },
     end: {
-      send: () => {
+      send: async () => {
+        const begun = performance.now();
         gone = Promise.withResolvers();
         begin();
-        return gone.promise;
+        await gone.promise;
+        return performance.now() - begun;
       },
-      receive: () => {
+      receive: async () => {
+        const begun = performance.now();
         here = Promise.withResolvers();
         channel.send(Uint8Array.of(0));
-        return here.promise;
+        await here.promise;
+        return performance.now() - begun;
       },
       rest: async () => undefined,
     },

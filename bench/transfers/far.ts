@@ -2,19 +2,21 @@
 import process from "node:process";
 import { createRtcAnswerer } from "../../src/net/rtc-node.ts";
 import { openEmbeddedStore } from "../../src/store/embedded.ts";
+import { hashBytes } from "../../src/store/hash.ts";
 import { createMemoryStore } from "../../src/store/memory.ts";
 import { answerAll } from "./asked.ts";
-import { payloadOf, pieceEnd } from "./ends.ts";
+import { payloadOf, servePayload, takeUploads } from "./ends.ts";
 import { answerRaw } from "./node.ts";
 
 /** What the near end wants answered. */
 export interface Question {
-  readonly kind: "raw" | "memory" | "disk";
+  readonly kind: "raw" | "memory" | "disk" | "serve";
   readonly offer: string;
 }
 
 const [bytes, dir] = process.argv.slice(2) as [string, string];
 const payload = payloadOf(Number(bytes));
+const digest = await hashBytes(payload);
 const answerer = await createRtcAnswerer();
 const disk = await openEmbeddedStore(dir);
 
@@ -22,8 +24,10 @@ async function answer({ kind, offer }: Question): Promise<string> {
   if (kind === "raw") {
     return answerRaw(offer, payload.length);
   }
-  const { keys } = kind === "disk" ? disk : createMemoryStore();
-  return answerer.answer(offer, pieceEnd(payload, keys).attach);
+  if (kind === "serve") {
+    return answerer.answer(offer, servePayload(payload, digest));
+  }
+  return answerer.answer(offer, takeUploads((kind === "disk" ? disk : createMemoryStore()).keys));
 }
 
 answerAll(answer);

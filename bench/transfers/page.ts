@@ -1,15 +1,14 @@
 /** The near end of `bench/transfer.ts` in a browser: opens a raw channel and a link, and runs the transfers it is told to. */
 import { dialRtc } from "../../src/net/rtc-browser.ts";
-import { createMemoryStore } from "../../src/store/memory.ts";
-import { LOW_WATER_BYTES, payloadOf, pieceEnd, rawEnd, type End } from "./ends.ts";
+import { linkEnd, LOW_WATER_BYTES, payloadOf, rawEnd, type Dial, type End } from "./ends.ts";
 
 declare global {
   /** Has the far end answer an offer. */
-  var askFar: (kind: "raw" | "memory", offer: string) => Promise<string>;
+  var askFar: (kind: "raw" | "memory" | "serve", offer: string) => Promise<string>;
   var openEnds: (bytes: number) => Promise<void>;
   /** Milliseconds that a transfer takes. */
   var transfer: (which: "raw" | "link", way: "send" | "receive") => Promise<number>;
-  /** Bytes that the link has carried, both ways. */
+  /** Bytes that the links have carried, both ways. */
   var carried: () => number;
 }
 
@@ -18,17 +17,18 @@ const ends = new Map<string, End>();
 globalThis.openEnds = async (bytes) => {
   const payload = payloadOf(bytes);
   ends.set("raw", await dialRaw(bytes));
-  const { attach, end } = pieceEnd(payload, createMemoryStore().keys);
-  const link = await dialRtc({ exchange: (offer) => globalThis.askFar("memory", offer), attach });
-  ends.set("link", end);
-  globalThis.carried = () => link.bytesSent + link.bytesReceived;
+  const dialTo =
+    (kind: "memory" | "serve"): Dial =>
+    (attach) =>
+      dialRtc({ exchange: (offer) => globalThis.askFar(kind, offer), attach });
+  const link = await linkEnd(payload, { up: dialTo("memory"), down: dialTo("serve") });
+  ends.set("link", link);
+  globalThis.carried = () => link.carried();
 };
 
 globalThis.transfer = async (which, way) => {
   const end = ends.get(which) as End;
-  const begun = performance.now();
-  await end[way]();
-  const tookMs = performance.now() - begun;
+  const tookMs = await end[way]();
   await end.rest();
   return tookMs;
 };

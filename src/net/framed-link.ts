@@ -14,6 +14,7 @@ import { FRAME_BYTES_MAX, MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
 import { ackFrame, closeFrame, createAssembler, dataFrame, readFrame, type Assembler } from "./frames.ts";
 import {
   checkMessageBytes,
+  LOW_WATER_BYTES,
   PROGRESS_MS,
   SMALL_BYTES_MAX,
   type Attach,
@@ -31,8 +32,6 @@ export const WAIT_MS = 1_000;
 const SAMPLE_MS = 20;
 /** Unacknowledged bytes at which small messages wait, too. */
 export const SMALL_WINDOW_BYTES = 2 * WINDOW_BYTES;
-/** Waiting and unacknowledged bytes below which `drained` resolves. */
-export const LOW_WATER_BYTES = 262_144;
 /**
  * Taken bytes after which a receiver acknowledges; less than the low-water mark, so that `drained` needs no timer. Where they take longer than
  * PROGRESS_MS, each frame of a large message is acknowledged: its sender sees that it gets on.

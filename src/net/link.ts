@@ -13,6 +13,11 @@ import { FRAME_BYTES_MAX } from "../protocol/limits.ts";
 export const FRAME_HEADER_BYTES = 16;
 /** A message of up to this many bytes fits one frame and overtakes larger ones. */
 export const SMALL_BYTES_MAX = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
+/**
+ * Waiting and unacknowledged bytes below which `drained` resolves: most of a window (`framed-link.ts`), or who sends one piece of a large
+ * thing after the other would leave a long line empty in between.
+ */
+export const LOW_WATER_BYTES = 786_432;
 /** How often a link says that a large message gets on, at most. */
 export const PROGRESS_MS = 1_000;
 
@@ -43,7 +48,7 @@ export interface Link {
    * must not change them.
    */
   send(bytes: Bytes): void;
-  /** Resolves when fewer than the low-water mark of bytes wait to be sent, or the link is closed. */
+  /** Resolves when fewer than LOW_WATER_BYTES wait to be sent, or the link is closed. */
   drained(): Promise<void>;
   /** Bytes handed to the lane and taken from it, frame headers included where there are any. */
   readonly bytesSent: number;

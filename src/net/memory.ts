@@ -5,7 +5,14 @@
  */
 import type { Bytes } from "../base/bytes.ts";
 import { MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
-import { checkMessageBytes, SMALL_BYTES_MAX, type Attach, type Link, type LinkHandlers } from "./link.ts";
+import {
+  checkMessageBytes,
+  LOW_WATER_BYTES,
+  SMALL_BYTES_MAX,
+  type Attach,
+  type Link,
+  type LinkHandlers,
+} from "./link.ts";
 
 /** Something that travels: a message of `bytes`, or the news that the other end closed (0 bytes). */
 export interface Passage {
@@ -35,9 +42,6 @@ export interface MemoryPair {
   /** Breaks the link at both ends at once, as a pulled cable does; what is on the way is lost. */
   cut(reason: string): void;
 }
-
-/** Bytes on the way below which `drained` resolves. */
-const LOW_WATER_BYTES = 262_144;
 
 /** Makes both ends and attaches first A, then B. Messages sent while attaching are delivered after both are attached. */
 export function createMemoryPair({

@@ -7,8 +7,7 @@
 import { HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
-import { LOW_WATER_BYTES } from "./framed-link.ts";
-import { checkMessageBytes, type Attach, type Lane, type Link, type LinkHandlers } from "./link.ts";
+import { checkMessageBytes, LOW_WATER_BYTES, type Attach, type Lane, type Link, type LinkHandlers } from "./link.ts";
 import type { AnswerRtcOptions, DialRtcOptions } from "./rtc-browser.ts";
 
 interface Counters {

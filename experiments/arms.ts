@@ -35,7 +35,7 @@ const UNEVEN: Devices = { stepMs: 200, spread: 10 };
 const ROUND_TIMES = 3;
 
 export const SEEDS = [1, 2, 3];
-export const { uplink, newcomers, downlink, outer, trust } = sampleCharter([], {
+export const { uplink, newcomers, downlink, outer, trust, round } = sampleCharter([], {
   name: "none",
   licence: "CC0-1.0",
   category: "fully-open",
@@ -148,6 +148,13 @@ export function changed(name: string, sentence: string, charter: Partial<Charter
 export function synchronous(scale: Scale): Arm {
   const sentence = `Data parallel: one step on the mean gradient of all ${scale.contributors}, every step`;
   return arm(scale, "synchronous", sentence, { way: "synchronous", charter: SENDS_NOTHING });
+}
+
+/** The same arm in rounds as `npm start` has them, on devices that take `steps` in one: the rate stays what it is, and late updates count half. */
+export function asStarted(made: Arm, steps: number): Arm {
+  const stepMs = Math.floor(round.trainMs / (steps + 1)) + 1; // one more would not fit
+  const charter = { ...made.charter, round: { ...round, stepsMax: steps } };
+  return { ...made, devices: { ...made.devices, stepMs }, charter };
 }
 
 function single(scale: Scale): Arm {

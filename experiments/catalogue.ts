@@ -2,6 +2,7 @@
 import {
   adamw,
   arm,
+  asStarted,
   atRate,
   atRates,
   BATCH,
@@ -70,6 +71,14 @@ export const EXPERIMENTS: readonly Experiment[] = [
     seeds: SEEDS,
     reference: "synchronous",
     arms: five(SAMPLE),
+  },
+  {
+    name: "sample-start",
+    question:
+      "What `npm start` begins, with eight devices that take 40 steps a round: is it within 1 % of data parallel with its batches and rates?",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: [synchronous, standard].map((make) => asStarted(make({ ...SAMPLE, rounds: 30 }), 40)),
   },
   {
     name: "sample-by-source",

@@ -3,9 +3,10 @@
  * [--active 240] [--seconds 12]`. For each number it starts a nats-server and that many relays on this machine, and sessions spread over
  * them, of which `active` play each round (`load/game.ts`), a load of `load/loads.ts`. When all processes have compiled what they run,
  * the runs take turns of so many seconds, one going on while the others are paused, and the processor time of all relay processes is
- * divided by the accepted contributions: in all, and beyond what they take while paused. Which contributions are audited is
- * drawn, and few turns have just the charter's share of them: the referee's time is counted as if each had. In each round the first
- * number's cost is what the others' is compared with: the machine is no quieter for one than for the other.
+ * divided by the accepted contributions: in all, as it was, and beyond what they take while paused. Of that second figure, and of what is
+ * made of it, the referee's audits are counted as if just the charter's share of contributions had been audited: which are is drawn. A turn
+ * begins and ends with a version. In each round the first number's cost is what the others' is compared with: the machine is no quieter
+ * for one than for the other.
  * What sessions were told must be what the ledger holds and what was merged, each contribution by its name. Prints one JSON line a number.
  */
 import { readdirSync, readFileSync } from "node:fs";
@@ -13,7 +14,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { HeddleError } from "../src/base/assert.ts";
+import { assert, HeddleError } from "../src/base/assert.ts";
 import { median } from "../src/base/statistics.ts";
 import { SESSIONS_MAX } from "../src/protocol/limits.ts";
 import { startNats } from "../src/store/nats-server.fixture.ts";
@@ -34,6 +35,7 @@ const BEGUN_MS = 4_000;
 const PACE = { trainMs: 1_600, judgeMs: 800 };
 /** How many play, and for how long, where nothing else is asked: a referee has its time for audits. */
 const USUAL = { light: { active: 240, seconds: 12 }, sample: { active: 24, seconds: 45 } } as const;
+const LOOK_MS = 200;
 /** Ticks of `/proc` in a second. */
 const TICKS_PER_S = 100;
 
@@ -150,8 +152,9 @@ async function startCluster(count: number, ending: AsyncDisposableStack): Promis
 /** Processor time of the threads with this name, as Linux counts it. */
 function threadSeconds(pid: number, name: string): number {
   const threads = readdirSync(`/proc/${pid}/task`).map((id) => `/proc/${pid}/task/${id}`);
-  const ticks = threads
-    .filter((thread) => readFileSync(`${thread}/comm`, "utf8").trim() === name)
+  const named = threads.filter((thread) => readFileSync(`${thread}/comm`, "utf8").trim() === name);
+  assert(named.length === 1, `Cannot measure: process ${pid} has ${named.length} threads named "${name}"`);
+  const ticks = named
     .map((thread) => readFileSync(`${thread}/stat`, "utf8").split(") ").at(-1)?.split(" ") ?? [])
     .map((fields) => Number(fields[11]) + Number(fields[12])); // utime and stime, the 14th and 15th of the line
   return ticks.reduce((sum, one) => sum + one, 0) / TICKS_PER_S;
@@ -178,11 +181,13 @@ async function takeTurn(cluster: Cluster): Promise<Turn> {
   const idle = await during(cluster, IDLE_MS);
   await game.resume();
   await sleep(BEGUN_MS);
-  const busy = await during(cluster, windowMs);
+  await nextVersion(game);
+  const busy = await during(cluster, windowMs, () => nextVersion(game));
   await game.pause();
   const audited = busy.audits / busy.accepted;
+  const auditsMs = (1_000 * Math.max(0, busy.refereeS - busy.evaluatedS)) / busy.accepted;
   const refereeMs = (1_000 * busy.refereeS) / busy.accepted;
-  const usualMs = audited === 0 ? refereeMs : (refereeMs * cluster.auditShare) / audited;
+  const usualMs = audited === 0 ? refereeMs : refereeMs - auditsMs + (auditsMs * cluster.auditShare) / audited;
   const beyond = busy.processorSeconds.map(
     (seconds, i) =>
       (1_000 * (seconds - ((idle.processorSeconds[i] ?? 0) * busy.seconds) / idle.seconds)) / busy.accepted +
@@ -207,17 +212,32 @@ interface Spent {
   readonly seconds: number;
   readonly accepted: number;
   readonly audits: number;
+  /** Seconds of evaluating versions, which waits for nothing. */
+  readonly evaluatedS: number;
   readonly refereeS: number;
   /** Of each relay, as the next. */
   readonly processorSeconds: readonly number[];
   readonly residentMB: readonly number[];
 }
 
-/** What the relays do in the next `ms`. */
-async function during({ metrics, refereeS }: Cluster, ms: number): Promise<Spent> {
+/** Resolves when a round has been merged. */
+async function nextVersion({ origin }: Game): Promise<void> {
+  const version = async (): Promise<number> => (await viewOf(origin)).versions.at(-1)?.version ?? 0;
+  for (const now = await version(); (await version()) === now;) {
+    await sleep(LOOK_MS);
+  }
+}
+
+/** What the relays do in the next `ms`, and until `ends`. */
+async function during(
+  { metrics, refereeS }: Cluster,
+  ms: number,
+  ends: () => Promise<void> = async () => undefined,
+): Promise<Spent> {
   const beginMs = performance.now();
   const [before, refereeBeforeS] = [await metrics(), refereeS()];
   await sleep(ms);
+  await ends();
   const [after, refereeAfterS] = [await metrics(), refereeS()];
   const gained = (i: number, name: string, label?: string): number =>
     (after[i]?.(name, label) ?? 0) - (before[i]?.(name, label) ?? 0);
@@ -225,6 +245,7 @@ async function during({ metrics, refereeS }: Cluster, ms: number): Promise<Spent
     seconds: (performance.now() - beginMs) / 1_000,
     accepted: gained(0, "heddle_contributions_total", 'verdict="accepted"'),
     audits: gained(0, "heddle_referee_seconds_count", 'work="measure"'),
+    evaluatedS: gained(0, "heddle_referee_seconds_sum", 'work="evaluate"'),
     refereeS: refereeAfterS - refereeBeforeS,
     processorSeconds: after.map((_, i) => gained(i, "process_cpu_seconds_total")),
     residentMB: after.map((read) => Math.round(read("process_resident_memory_bytes") / 1e6)),

@@ -8,9 +8,10 @@
  * the link up does, which carries what a contribution is: the offer, pieces, their confirmations; a transfer is over when
  * the last piece has been checked and kept, in memory, or, in "onDiskUpMBPerS", as the relay does. Down comes what crosses WebRTC that way: a
  * checkpoint as contributors serve and fetch it, over a new link each time, from when that is open until each part has been checked.
- * `wholeMs` more are taken to check the SHA-256 of the whole, too. Ratios are formed within a round; the spread is half the distance between
+ * A line on which contributors would give that up (131 kB/s, 4 s without a byte) ends the benchmark. `wholeMs` more are taken to check
+ * the SHA-256 of the whole, too. Ratios are formed within a round; the spread is half the distance between
  * the quartiles, and `trend` the median of the last three transfers' speeds over that of the first three. `processorMsPerMB` is this
- * process' processor time, the delay's included. `overheadPercent`: all bytes that the link carried, both ways, beyond the payload.
+ * process' processor time, the delay's and dialling the links down included. `overheadPercent`: all bytes that the link carried, both ways, beyond the payload.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { cpus, loadavg, tmpdir } from "node:os";

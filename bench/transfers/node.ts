@@ -1,7 +1,7 @@
 /** Raw data channels between Node's processes, by node-datachannel without anything of ours. */
 import { PeerConnection, type DataChannel } from "node-datachannel";
 import { FRAME_BYTES_MAX } from "../../src/protocol/limits.ts";
-import { LOW_WATER_BYTES, rawEnd, type End } from "./ends.ts";
+import { RAW_LOW_WATER_BYTES, rawEnd, type End } from "./ends.ts";
 
 /** What would be collected as garbage otherwise. */
 const held: unknown[] = [];
@@ -38,7 +38,7 @@ export function answerRaw(offer: string, bytes: number): Promise<string> {
 
 function openRaw(peer: PeerConnection, channel: DataChannel, bytes: number): Promise<End> {
   held.push(peer, channel);
-  channel.setBufferedAmountLowThreshold(LOW_WATER_BYTES);
+  channel.setBufferedAmountLowThreshold(RAW_LOW_WATER_BYTES);
   const { message, end } = rawEnd(
     {
       send: (each) => channel.sendMessageBinary(each),

@@ -1,6 +1,6 @@
 /** The near end of `bench/transfer.ts` in a browser: opens a raw channel and a link, and runs the transfers it is told to. */
 import { dialRtc } from "../../src/net/rtc-browser.ts";
-import { linkEnd, LOW_WATER_BYTES, payloadOf, rawEnd, type Dial, type End } from "./ends.ts";
+import { linkEnd, RAW_LOW_WATER_BYTES, payloadOf, rawEnd, type Dial, type End } from "./ends.ts";
 
 declare global {
   /** Has the far end answer an offer. */
@@ -37,7 +37,7 @@ async function dialRaw(bytes: number): Promise<End> {
   const peer = new RTCPeerConnection();
   const channel = peer.createDataChannel("raw");
   channel.binaryType = "arraybuffer";
-  channel.bufferedAmountLowThreshold = LOW_WATER_BYTES;
+  channel.bufferedAmountLowThreshold = RAW_LOW_WATER_BYTES;
   const { message, end } = rawEnd(
     {
       send: (each) => channel.send(each),

@@ -1,7 +1,7 @@
 /**
  * One checkpoint over one link between two contributors: who asks sends `get`, who serves sends the parts (`protocol/peer.ts`).
  * Neither believes the other. Who asks knows the size beforehand, takes each part once and where it belongs, checks it where the relay says
- * what its digest is, and leaves at once when nothing comes, when it comes too slowly, or when it is something else; who serves sends no more
+ * what its digest is, and leaves at once when nothing comes, when it comes too slowly, or when it is something else; who serves sends little more
  * than is taken, and no longer than that. The digest of the whole is for the caller to check.
  */
 import { HeddleError, messageIn, type ErrorCode } from "../base/assert.ts";
@@ -178,6 +178,7 @@ export function serveOver({ blob, content, clock, onSent, onEnd }: ServeOptions)
         begun = true;
         void sendFrom(0, made);
       },
+      taken: () => (over ? undefined : stall.set(PEER_STALL_MS)),
       closed: () => end("The link ended"),
     };
   };

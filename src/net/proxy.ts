@@ -7,7 +7,7 @@
 import { HeddleError, messageIn } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import { MESSAGE_BYTES_MAX } from "../protocol/limits.ts";
-import { checkMessageBytes, LOW_WATER_BYTES, type Attach, type Lane, type Link, type LinkHandlers } from "./link.ts";
+import { checkMessageBytes, type Attach, type Lane, type Link, type LinkHandlers } from "./link.ts";
 import type { AnswerRtcOptions, DialRtcOptions } from "./rtc-browser.ts";
 
 interface Counters {
@@ -101,6 +101,7 @@ class PortLink implements Link {
   readonly #messageBytesMax: number;
   #handlers: LinkHandlers | undefined;
   #closedReason: string | undefined;
+  /** Not known to be below the page's own mark: one here, too, would come on top of that. */
   #waitingBytes = 0;
   #postedBytes = 0;
   #drainWaiters: (() => void)[] = [];
@@ -131,7 +132,7 @@ class PortLink implements Link {
   }
 
   drained(): Promise<void> {
-    if (this.#waitingBytes < LOW_WATER_BYTES || this.#closedReason !== undefined) {
+    if (this.#waitingBytes === 0 || this.#closedReason !== undefined) {
       return Promise.resolve();
     }
     return new Promise((resolve) => {
@@ -170,7 +171,7 @@ class PortLink implements Link {
     } else if (told.type === "progress") {
       this.#count(told.counters);
       this.#waitingBytes = this.#postedBytes - told.upTo;
-      if (this.#waitingBytes < LOW_WATER_BYTES) {
+      if (this.#waitingBytes === 0) {
         this.#wakeDrained();
       }
     }

@@ -208,6 +208,11 @@ export function falling(scale: Scale, share: number): Arm {
   return arm(scale, `rate-to-${share}`, `The default; the outer rate falls to ${share}`, { charter });
 }
 
+/** The default, its mean not stretched. */
+export function plainMean(scale: Scale): Arm {
+  return arm(scale, "plain-mean", "The mean is not stretched", { charter: { outer: { ...outer, radial: false } } });
+}
+
 /** The same, but AdamW trains the layers' matrices, too. */
 export function adamw(made: Arm): Arm {
   const inner = { ...made.charter.inner, matrixRate: 0 };

@@ -23,6 +23,7 @@ import {
   NARROW,
   outer,
   PLAIN_MEAN,
+  plainMean,
   PROOF,
   rates,
   RURAL,
@@ -188,7 +189,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       standard(SMALL_BATCH),
       stretched(SMALL_BATCH),
       synchronous(SMALL_BATCH),
-      changed("plain-mean", "The mean is not stretched", { outer: { ...outer, radial: false } }),
+      plainMean(SMALL_BATCH),
       changed("not-carried", "Training begins from the base alone, and what is left fades by 0.2", {
         uplink: { ...uplink, carry: false, beta: 0.2 },
       }),
@@ -234,6 +235,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
     arms: [
       ...five({ ...SMALL_BATCH, rounds }),
       stretched({ ...SMALL_BATCH, rounds }),
+      plainMean({ ...SMALL_BATCH, rounds }),
       ...[0.6, 0.8].map((share) => falling({ ...SMALL_BATCH, rounds }, share)),
     ],
   })),

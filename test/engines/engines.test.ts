@@ -13,7 +13,7 @@ import { drift, DRIFT_MAX, HALF_DRIFT_MAX } from "./trace.ts";
 
 /** `npm run sweep` sets it. */
 const sweep = process.env["HEDDLE_SWEEP"] === "1";
-const STACK_MS_MAX = sweep ? 3_600_000 : 570_000;
+const STACK_MS_MAX = sweep ? 3_600_000 : 900_000;
 const all = stacks({ msMax: STACK_MS_MAX, sweep });
 const reference = all.find(({ name }) => name === "WASM: Node") as Stack;
 

@@ -236,7 +236,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       ...five({ ...SMALL_BATCH, rounds }),
       stretched({ ...SMALL_BATCH, rounds }),
       plainMean({ ...SMALL_BATCH, rounds }),
-      ...[0.6, 0.8].map((share) => falling({ ...SMALL_BATCH, rounds }, share)),
+      ...[0.3, 0.6].map((share) => falling({ ...SMALL_BATCH, rounds }, share)),
     ],
   })),
   ...[128, 512].map((batch) => ({

@@ -36,6 +36,7 @@ const PACE = { trainMs: 1_600, judgeMs: 800 };
 /** How many play, and for how long, where nothing else is asked: a referee has its time for audits. */
 const USUAL = { light: { active: 240, seconds: 12 }, sample: { active: 24, seconds: 45 } } as const;
 const LOOK_MS = 200;
+const ROUND_MS_MAX = 60_000;
 /** Ticks of `/proc` in a second. */
 const TICKS_PER_S = 100;
 
@@ -149,15 +150,13 @@ async function startCluster(count: number, ending: AsyncDisposableStack): Promis
   return { count, game, auditShare, metrics, refereeS: () => threadSeconds(leader, "referee") };
 }
 
-/** Processor time of the threads with this name, as Linux counts it. */
+/** Processor time of the thread with this name, as Linux counts it. */
 function threadSeconds(pid: number, name: string): number {
   const threads = readdirSync(`/proc/${pid}/task`).map((id) => `/proc/${pid}/task/${id}`);
   const named = threads.filter((thread) => readFileSync(`${thread}/comm`, "utf8").trim() === name);
   assert(named.length === 1, `Cannot measure: process ${pid} has ${named.length} threads named "${name}"`);
-  const ticks = named
-    .map((thread) => readFileSync(`${thread}/stat`, "utf8").split(") ").at(-1)?.split(" ") ?? [])
-    .map((fields) => Number(fields[11]) + Number(fields[12])); // utime and stime, the 14th and 15th of the line
-  return ticks.reduce((sum, one) => sum + one, 0) / TICKS_PER_S;
+  const fields = readFileSync(`${named[0]}/stat`, "utf8").split(") ").at(-1)?.split(" ") ?? [];
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_S; // utime and stime, the 14th and 15th of the line
 }
 
 /** A turn of one run, while the others are paused; times are for each accepted contribution. */
@@ -223,7 +222,9 @@ interface Spent {
 /** Resolves when a round has been merged. */
 async function nextVersion({ origin }: Game): Promise<void> {
   const version = async (): Promise<number> => (await viewOf(origin)).versions.at(-1)?.version ?? 0;
+  const endMs = performance.now() + ROUND_MS_MAX;
   for (const now = await version(); (await version()) === now;) {
+    assert(performance.now() < endMs, "Cannot measure: the round does not end");
     await sleep(LOOK_MS);
   }
 }

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { assert } from "../../src/base/assert.ts";
 import type { RelayMessage, VersionInfo } from "../../src/protocol/messages.ts";
 import type { RunView } from "../../src/protocol/run-view.ts";
-import { FAIR, openLine } from "../../test/fixtures/line.ts";
+import { openLine } from "../../test/fixtures/line.ts";
 import { countOf, type Arrival } from "./arrivals.ts";
 import { LOADS, type LoadName } from "./loads.ts";
 import { Players, type Told, type Waits } from "./players.ts";
@@ -75,7 +75,7 @@ async function open(order: Extract<Order, { readonly type: "open" }>): Promise<r
   const { sessions, load, ...pace } = order;
   const { weather, fetchesUpdates } = LOADS[load];
   ({ origin } = order);
-  if (weather !== FAIR) {
+  if (weather !== null) {
     const line = await openLine({ ports: () => [Number(new URL(order.origin).port)] });
     line.set(weather);
     ({ origin } = line);

@@ -6,7 +6,8 @@ export interface Load {
   readonly charter: object;
   /** Whether each player fetches a new version's update before it is ready, as whoever trains on it must. */
   readonly fetchesUpdates: boolean;
-  readonly weather: Weather;
+  /** Null: no line between them and the relay. */
+  readonly weather: Weather | null;
 }
 
 /**
@@ -21,7 +22,7 @@ const LIGHT: Load = {
     trust: { auditShare: 0 },
   },
   fetchesUpdates: false,
-  weather: FAIR,
+  weather: null,
 };
 
 /**

@@ -153,7 +153,8 @@ export function synchronous(scale: Scale): Arm {
 /** The same arm in rounds as `npm start` has them, on devices that take `steps` in one: the rate stays what it is, and late updates count half. */
 export function asStarted(made: Arm, steps: number): Arm {
   const stepMs = Math.floor(round.trainMs / (steps + 1)) + 1; // one more would not fit
-  const charter = { ...made.charter, round: { ...round, stepsMax: steps } };
+  const aheadMax = made.charter.round.aheadMax === 0 ? 0 : steps - 1;
+  const charter = { ...made.charter, round: { ...round, stepsMax: steps, aheadMax } };
   return { ...made, devices: { ...made.devices, stepMs }, charter };
 }
 
@@ -202,10 +203,29 @@ export function standard(scale: Scale): Arm {
     : arm(scale, "default", sentence);
 }
 
-/** The default, with an outer rate that falls to `share` of itself over the run. */
-export function falling(scale: Scale, share: number): Arm {
-  const charter = { outer: { ...outer, endShare: share } };
-  return arm(scale, `rate-to-${share}`, `The default; the outer rate falls to ${share}`, { charter });
+/** `made`, with an outer rate that falls to `share` of itself over the run. */
+export function falling(made: Arm, share: number): Arm {
+  const isDefault = made.name === "default";
+  return {
+    ...made,
+    name: isDefault ? `rate-to-${share}` : `${made.name}-rate-to-${share}`,
+    sentence: `${isDefault ? "The default" : made.sentence}; the outer rate falls to ${share}`,
+    charter: { ...made.charter, outer: { ...made.charter.outer, endShare: share } },
+  };
+}
+
+/** The default, where `keep` of 4,096 values go up. */
+export function sends(scale: Scale, keep: number): Arm {
+  const together = uplink.together * (keep / uplink.keep);
+  return arm(scale, `up-${keep}`, `The default, of 4,096 values ${keep} go up`, {
+    charter: { uplink: { ...uplink, keep, together } },
+  });
+}
+
+/** The default, whose devices train ahead while an update travels. */
+export function ahead(scale: Scale): Arm {
+  const round = { ...charterOf(scale).round, aheadMax: scale.steps - 1 };
+  return arm(scale, "ahead", "Devices train ahead", { charter: { round } });
 }
 
 /** The default, its mean not stretched. */
@@ -292,8 +312,13 @@ export function churn(
   model: ModelConfig,
   { rounds, steps }: { readonly rounds: number; readonly steps: number },
 ): Arm[] {
-  const steady: Scale = { model, contributors: 8, rounds, steps };
   const tokensMax = rounds * steps * 8 * 8 * model.time;
+  const short = Math.ceil(steps / 2);
+  const steady = (name: string, stepsMax: number): Arm => {
+    const made = standard({ model, contributors: 8, rounds: Math.ceil((rounds * steps) / stepsMax), steps: stepsMax });
+    const sentence = stepsMax < steps ? `${made.sentence}; rounds of ${stepsMax} steps` : made.sentence;
+    return { ...made, name, sentence, tokensMax };
+  };
   const unsteady = (batch: number, stepsMax = steps): Arm => {
     // Of a round's steps a device takes as many as it can in the time of three fast ones; on a logarithmic scale that is
     // 0.77 of them on average. What vanishes is lost.
@@ -308,8 +333,14 @@ export function churn(
       { devices: UNEVEN, vanishShare: VANISH_SHARE, rounds: 3 * expected, tokensMax },
     );
   };
-  const short = unsteady(2, Math.ceil(steps / 2));
-  return [{ ...standard(steady), name: "steady-8", tokensMax }, unsteady(8), unsteady(4), unsteady(2), short];
+  return [
+    steady("steady-8", steps),
+    steady("steady-8-short", short),
+    unsteady(8),
+    unsteady(4),
+    unsteady(2),
+    unsteady(2, short),
+  ];
 }
 
 export const VANISH_SHARE = 0.3;

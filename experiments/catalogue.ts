@@ -1,6 +1,7 @@
 /** The named experiments. All arms of one share model, data and devices unless they say otherwise. */
 import {
   adamw,
+  ahead,
   arm,
   asStarted,
   atRate,
@@ -30,6 +31,7 @@ import {
   SAMPLE,
   type Scale,
   SEEDS,
+  sends,
   SMALL,
   SMALL_BATCH,
   standard,
@@ -79,7 +81,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       "What `npm start` begins, with eight devices that take 40 steps a round: is it within 1 % of data parallel with its batches and rates?",
     seeds: SEEDS,
     reference: "synchronous",
-    arms: [synchronous, standard].map((make) => asStarted(make({ ...SAMPLE, rounds: 30 }), 40)),
+    arms: [synchronous, standard, ahead].map((make) => asStarted(make({ ...SAMPLE, rounds: 30 }), 40)),
   },
   {
     name: "sample-by-source",
@@ -195,7 +197,24 @@ export const EXPERIMENTS: readonly Experiment[] = [
       }),
       changed("carry-0.9", "What is left fades by 0.9", { uplink: { ...uplink, beta: 0.9 } }),
       changed("not-clipped", "Nothing is clipped to the median norm", { outer: { ...outer, clipToMedian: 0 } }),
-      falling(SMALL_BATCH, 0.7),
+      falling(standard(SMALL_BATCH), 0.7),
+      ahead(SMALL_BATCH),
+    ],
+  },
+  {
+    name: "small-steps",
+    question:
+      "Small model, batches of 32, as many tokens in rounds of 5, 15 or 45 steps: what does the length of a round cost?",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: [
+      synchronous(SMALL_BATCH),
+      ...[5, 15, 45].flatMap((steps) =>
+        [standard, stretched].map((make) => {
+          const made = make({ ...SMALL_BATCH, steps, rounds: 450 / steps });
+          return { ...made, name: `${made.name}-${steps}`, sentence: `${made.sentence}; rounds of ${steps} steps` };
+        }),
+      ),
     ],
   },
   {
@@ -236,7 +255,9 @@ export const EXPERIMENTS: readonly Experiment[] = [
       ...five({ ...SMALL_BATCH, rounds }),
       stretched({ ...SMALL_BATCH, rounds }),
       plainMean({ ...SMALL_BATCH, rounds }),
-      ...[0.3, 0.6].map((share) => falling({ ...SMALL_BATCH, rounds }, share)),
+      ...[0.3, 0.6].map((share) => falling(standard({ ...SMALL_BATCH, rounds }), share)),
+      falling(stretched({ ...SMALL_BATCH, rounds }), 0.6),
+      ...[128, 512].map((keep) => falling(sends({ ...SMALL_BATCH, rounds }, keep), 0.6)),
     ],
   })),
   ...[128, 512].map((batch) => ({

@@ -9,11 +9,11 @@
 import { rmSync } from "node:fs";
 import process from "node:process";
 import type { Browser, Page } from "playwright-core";
-import { assert } from "../src/base/assert.ts";
 import { beginContributing } from "../src/headless/chromium.ts";
 import { percentile } from "../src/ui/frames.ts";
 import { openBrowser, openPage } from "../test/e2e/browser.ts";
 import { startRelay, temporaryFolder } from "../test/e2e/processes.ts";
+import { readWhole } from "./load/options.ts";
 
 const ROUNDS_DEFAULT = 3;
 const SPELL_MS = 4_000;
@@ -30,8 +30,7 @@ const charter = { inner: { batch: 1 }, round: { trainMs: 300_000, stepsMax: 100_
 
 const words = process.argv.slice(2);
 const engines = (["webgpu", "wasm"] as const).filter((engine) => words.includes(engine) || !words.some(isEngine));
-const rounds = Number(words.find((word) => !isEngine(word)) ?? ROUNDS_DEFAULT);
-assert(Number.isInteger(rounds) && rounds > 0, `Cannot measure "${words.join(" ")}": want webgpu or wasm, and a count`);
+const rounds = readWhole("as many rounds as", words.find((word) => !isEngine(word)) ?? ROUNDS_DEFAULT);
 const folder = temporaryFolder();
 const relay = await startRelay({ dir: folder.path, charter, args: ["--no-contributor"] });
 const browser = await openBrowser({ gpu: true });

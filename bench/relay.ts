@@ -13,7 +13,7 @@
  */
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { endingOf, HeddleError } from "../src/base/assert.ts";
+import { HeddleError } from "../src/base/assert.ts";
 import { SESSIONS_MAX } from "../src/protocol/limits.ts";
 import { measureIdle } from "./load/idle.ts";
 import { readWhole } from "./load/options.ts";
@@ -33,35 +33,29 @@ const readPace = () => {
   return { seconds: whole("seconds"), drivers: whole("drivers"), ...pace };
 };
 
-try {
-  const [part = "", ...rest] = positionals;
-  if (part === "idle") {
-    for (const sessions of rest.length === 0 ? [0, 100, 1_000, 5_000] : rest.map(Number)) {
-      tell(await measureIdle(sessions));
-    }
-  } else if (part === "pairs") {
-    tell(await measurePairs({ sessions: readSessions(5_000), ...readPace() }, say));
-  } else if (part === "surge") {
-    const size = {
-      sessions: readSessions(250),
-      times: whole("times", { least: 2 }),
-      joinSeconds: whole("join-seconds"),
-    };
-    tell(await measureSurge({ ...size, ...readPace() }, say));
-  } else if (part === "peers") {
-    const [peers, dials] = [whole("peers"), whole("dials")];
-    tell(await measurePeers({ peers, dials: Math.max(peers, dials) }, say));
-  } else if (part === "rounds") {
-    for (const contributors of rest.length === 0 ? [10, 100, 1_000, 10_000] : rest.map(Number)) {
-      tell(measureRounds(contributors));
-    }
-  } else {
-    throw new HeddleError("bad-input", `Cannot measure "${part}": the parts are idle, pairs, surge, peers, rounds`);
+const [part = "", ...rest] = positionals;
+if (part === "idle") {
+  for (const sessions of rest.length === 0 ? [0, 100, 1_000, 5_000] : rest.map(Number)) {
+    tell(await measureIdle(sessions));
   }
-} catch (error) {
-  const { sentence, exitCode } = endingOf(error);
-  say(sentence);
-  process.exit(exitCode); // links that were left would keep it
+} else if (part === "pairs") {
+  tell(await measurePairs({ sessions: readSessions(5_000), ...readPace() }, say));
+} else if (part === "surge") {
+  const size = {
+    sessions: readSessions(250),
+    times: whole("times", { least: 2 }),
+    joinSeconds: whole("join-seconds"),
+  };
+  tell(await measureSurge({ ...size, ...readPace() }, say));
+} else if (part === "peers") {
+  const [peers, dials] = [whole("peers"), whole("dials")];
+  tell(await measurePeers({ peers, dials: Math.max(peers, dials) }, say));
+} else if (part === "rounds") {
+  for (const contributors of rest.length === 0 ? [10, 100, 1_000, 10_000] : rest.map(Number)) {
+    tell(measureRounds(contributors));
+  }
+} else {
+  throw new HeddleError("bad-input", `Cannot measure "${part}": the parts are idle, pairs, surge, peers, rounds`);
 }
 
 function parse() {

@@ -15,12 +15,13 @@ import { rmSync } from "node:fs";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { chromium, type Page } from "playwright-core";
-import { assert } from "../src/base/assert.ts";
+import { HeddleError } from "../src/base/assert.ts";
 import { median } from "../src/base/statistics.ts";
 import { STEP_INNER, STEP_MODEL } from "../src/engines/task.ts";
 import { beginContributing } from "../src/headless/chromium.ts";
 import { QUIET, SOFTWARE_GPU } from "../test/e2e/browser.ts";
 import { startRelay, temporaryFolder } from "../test/e2e/processes.ts";
+import { readWhole } from "./load/options.ts";
 
 const VISIT_MS_MAX = 120_000;
 /** As long as a round of the sample run, however fast the engine: a page goes over to its GPU between two of them. */
@@ -50,13 +51,12 @@ const { values } = parseArgs({
     model: { type: "string", default: "sample,step" },
   },
 });
-const launches = Number(values.launches);
-assert(Number.isInteger(launches) && launches > 0, `Cannot measure: got ${values.launches} launches, need a count`);
+const launches = readWhole("--launches", values.launches);
 const [engines, models] = [values.engine.split(","), values.model.split(",")];
-assert(
-  engines.every((name) => ENGINES.includes(name)) && models.every((name) => name in CHARTERS),
-  `Cannot measure: the engines are ${ENGINES.join()}, the models ${Object.keys(CHARTERS).join()}`,
-);
+if (!engines.every((name) => ENGINES.includes(name)) || !models.every((name) => name in CHARTERS)) {
+  const known = `the engines are ${ENGINES.join()}, the models ${Object.keys(CHARTERS).join()}`;
+  throw new HeddleError("bad-input", `Cannot measure: ${known}`);
+}
 if (!values.json) {
   print(["model", "engine", "visit", "first on", ...COLUMNS]);
 }

@@ -18,16 +18,15 @@ import { openEmbeddedStore } from "../src/store/embedded.ts";
 import { startNats } from "../src/store/nats-server.fixture.ts";
 import { openNatsStore } from "../src/store/nats.ts";
 import type { Store } from "../src/store/store.ts";
+import { readWhole } from "./load/options.ts";
 
 const BLOB_BYTES = 16 * 1_048_576;
 const SLICE_BYTES = 262_144;
 const ENTRIES = 3;
 const ENTRY_BYTES = 300;
-const [appends = 1_000, blobs = 8] = process.argv.slice(2).map(Number);
-assert(
-  [appends, blobs].every((count) => Number.isInteger(count) && count > 0),
-  "Cannot measure: need a number of appends and one of blobs",
-);
+const [, , givenAppends = 1_000, givenBlobs = 8] = process.argv;
+const appends = readWhole("as many appends as", givenAppends);
+const blobs = readWhole("as many blobs as", givenBlobs);
 
 const rng = createRng("store bench");
 const dir = mkdtempSync(join(tmpdir(), "heddle-bench-"));

@@ -17,10 +17,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { cpus, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { assert } from "../src/base/assert.ts";
+import { HeddleError } from "../src/base/assert.ts";
 import { median, quantile } from "../src/base/statistics.ts";
 import { dialRtcNode } from "../src/net/rtc-node.ts";
 import { withoutCandidates } from "../src/net/sdp.ts";
+import { readWhole } from "./load/options.ts";
 import { startAsked } from "./transfers/asked.ts";
 import { linkEnd, payloadOf, type Dial, type LinkEnd } from "./transfers/ends.ts";
 import type { Question } from "./transfers/far.ts";
@@ -29,17 +30,17 @@ import { dialRaw } from "./transfers/node.ts";
 
 const DISK_ROUNDS = 3;
 
-const [megabytes = 50, rounds = 10] = process.argv.slice(2, 4).map(Number);
-assert(
-  [megabytes, rounds].every((count) => Number.isInteger(count) && count > 0),
-  "Cannot measure: need a number of megabytes and one of rounds",
-);
-const near = process.argv[4] ?? "node";
-assert(near === "node" || near === "chromium", `Cannot measure: got "${near}", need "node" or "chromium"`);
-const roundTripMs = Number(process.argv[5] ?? 0);
-assert(roundTripMs >= 0 && roundTripMs < 1_000, "Cannot measure: need a round trip of less than 1,000 ms");
-const lossPercent = Number(process.argv[6] ?? 0);
-assert(lossPercent >= 0 && lossPercent < 50, "Cannot measure: need a loss of less than 50 percent");
+const [, , givenMegabytes = 50, givenRounds = 10, near = "node", givenMs = 0, givenPercent = 0] = process.argv;
+const megabytes = readWhole("as many megabytes as", givenMegabytes, { most: 1_000 });
+const rounds = readWhole("as many rounds as", givenRounds, { most: 1_000 });
+if (near !== "node" && near !== "chromium") {
+  throw new HeddleError("bad-input", `Cannot measure: got "${near}", need "node" or "chromium"`);
+}
+const roundTripMs = readWhole("a round trip in ms of", givenMs, { least: 0, most: 999 });
+const lossPercent = Number(givenPercent);
+if (!(lossPercent >= 0 && lossPercent < 50)) {
+  throw new HeddleError("bad-input", `Cannot measure: got a loss of ${givenPercent} percent, need less than 50`);
+}
 const line =
   roundTripMs === 0
     ? undefined

@@ -55,7 +55,7 @@ const commands = {
   faults: { steps: [install, buildWasm], run: (args) => source("test/faults/main.ts", args) },
   bench: {
     steps: [chooseAdapter, checkBench, install, installPeers, buildWasm, buildPage],
-    run: ([name, ...args]) => source(`bench/${name}.ts`, args),
+    run: (args) => source("tools/bench.mjs", args),
   },
   experiment: { steps: [install, buildWasm], run: (args) => source("experiments/main.ts", args) },
   check: { steps: [install, buildWasm, check], run: () => ["true", []] },

@@ -1,4 +1,4 @@
-/** What the loads' command lines give. */
+/** What the command lines of benchmarks give. */
 import { HeddleError } from "../../src/base/assert.ts";
 
 /** Throws HeddleError "bad-input" for anything but a whole number from `least` to `most`; `name` is what people gave it for. */

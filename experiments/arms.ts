@@ -153,8 +153,7 @@ export function synchronous(scale: Scale): Arm {
 /** The same arm in rounds as `npm start` has them, on devices that take `steps` in one: the rate stays what it is, and late updates count half. */
 export function asStarted(made: Arm, steps: number): Arm {
   const stepMs = Math.floor(round.trainMs / (steps + 1)) + 1; // one more would not fit
-  const aheadMax = made.charter.round.aheadMax === 0 ? 0 : steps - 1;
-  const charter = { ...made.charter, round: { ...round, stepsMax: steps, aheadMax } };
+  const charter = { ...made.charter, round: { ...round, stepsMax: steps } };
   return { ...made, devices: { ...made.devices, stepMs }, charter };
 }
 
@@ -226,6 +225,12 @@ export function sends(scale: Scale, keep: number): Arm {
 export function ahead(scale: Scale): Arm {
   const round = { ...charterOf(scale).round, aheadMax: scale.steps - 1 };
   return arm(scale, "ahead", "Devices train ahead", { charter: { round } });
+}
+
+/** `made`, whose devices wait for the next version. */
+export function waits(made: Arm): Arm {
+  const charter = { ...made.charter, round: { ...made.charter.round, aheadMax: 0 } };
+  return { ...made, name: "waits", sentence: "The same, but devices wait for the next version", charter };
 }
 
 /** The default, its mean not stretched. */

@@ -28,6 +28,8 @@ const whole = (name: keyof typeof values, limits: { readonly least?: number } = 
   readWhole(`--${name}`, String(values[name]), limits);
 const readSessions = (usual: number): number =>
   readWhole("--sessions", values.sessions ?? usual, { most: SESSIONS_MAX });
+const counts = (given: readonly string[], usual: readonly number[]): number[] =>
+  (given.length === 0 ? usual : given).map((each) => readWhole("as many as", each, { least: 0, most: 100_000 }));
 const readPace = () => {
   const pace = { active: whole("active"), trainMs: whole("train-ms"), judgeMs: whole("judge-ms") };
   return { seconds: whole("seconds"), drivers: whole("drivers"), ...pace };
@@ -35,7 +37,7 @@ const readPace = () => {
 
 const [part = "", ...rest] = positionals;
 if (part === "idle") {
-  for (const sessions of rest.length === 0 ? [0, 100, 1_000, 5_000] : rest.map(Number)) {
+  for (const sessions of counts(rest, [0, 100, 1_000, 5_000])) {
     tell(await measureIdle(sessions));
   }
 } else if (part === "pairs") {
@@ -51,7 +53,7 @@ if (part === "idle") {
   const [peers, dials] = [whole("peers"), whole("dials")];
   tell(await measurePeers({ peers, dials: Math.max(peers, dials) }, say));
 } else if (part === "rounds") {
-  for (const contributors of rest.length === 0 ? [10, 100, 1_000, 10_000] : rest.map(Number)) {
+  for (const contributors of counts(rest, [10, 100, 1_000, 10_000])) {
     tell(measureRounds(contributors));
   }
 } else {

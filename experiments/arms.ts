@@ -1,6 +1,7 @@
 /**
  * What the arms of the catalogue are made of: models, links, devices and the ways of training. An arm says what it changes; what it
- * does not say is the sample charter's, with the learning rate falling to a tenth over the run.
+ * does not say is the sample charter's, but for its rounds: the learning rate falls to a tenth over the run, devices wait for the
+ * next version, and what comes late is refused.
  */
 import { type Charter, type ModelConfig } from "../src/protocol/charter.ts";
 import { SAMPLE_INNER, SAMPLE_MODEL, sampleCharter } from "../src/protocol/sample.ts";
@@ -19,7 +20,7 @@ const CREEPING = { upMbitPerS: 0.0048, downMbitPerS: 10 };
 /** A home connection in the country. */
 export const RURAL: Links = { upMbitPerS: 2, downMbitPerS: 20, delayMs: 40 };
 /** A home connection in a city. */
-const HOME: Links = { upMbitPerS: 10, downMbitPerS: 50, delayMs: 40 };
+export const HOME: Links = { upMbitPerS: 10, downMbitPerS: 50, delayMs: 40 };
 /** 25 million parameters; only with "noise". */
 export const MIDDLING_MODEL: ModelConfig = {
   ...SAMPLE_MODEL,
@@ -225,6 +226,19 @@ export function sends(scale: Scale, keep: number): Arm {
 export function ahead(scale: Scale): Arm {
   const round = { ...charterOf(scale).round, aheadMax: scale.steps - 1 };
   return arm(scale, "ahead", "Devices train ahead", { charter: { round } });
+}
+
+/** `made` at a rate that stays what it is, on narrow links or at home: at any time it is as far as it would be in a longer run. */
+export function steadily(made: Arm, links: Links): Arm {
+  const charter = { ...made.charter, round: { ...made.charter.round, decayRounds: 0, decayTo: 1 } };
+  const place = links === NARROW ? "narrow" : "home";
+  return {
+    ...made,
+    name: `${made.name}-steady-${place}`,
+    sentence: `${made.sentence}; the rate stays`,
+    links,
+    charter,
+  };
 }
 
 /** `made`, whose devices wait for the next version. */

@@ -18,6 +18,7 @@ import {
   falling,
   fedAvg,
   five,
+  HOME,
   LARGER,
   late,
   MIDDLING_MODEL,
@@ -35,6 +36,7 @@ import {
   SMALL,
   SMALL_BATCH,
   standard,
+  steadily,
   stretched,
   synchronous,
   TINY_MODEL,
@@ -360,6 +362,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
           charter: { round: { ...charterOf(SMALL).round, aheadMax: SMALL.steps - 1, aheadShare } },
         }),
       ),
+      ...[NARROW, HOME].flatMap((links) => [steadily(waits(standard(SMALL)), links), steadily(ahead(SMALL), links)]),
     ],
   },
   {

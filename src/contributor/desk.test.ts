@@ -28,6 +28,8 @@ const exact = { keep: 4096, bits: 64, beta: 1 } as const;
 /** What goes wrong, from when a test says so. */
 interface Faults {
   lost?: boolean;
+  /** Steps that the work takes of those it may; 3 where nothing is said. */
+  steps?: number;
   /** Called when parameters are read from the engine. */
   readBack?: () => Promise<void>;
   unreadable?: boolean;
@@ -77,7 +79,7 @@ async function deskOf(aheadShare: number, changes: Partial<Charter> = {}, faults
         if (faults.lost === true) {
           throw new HeddleError("device-lost", "lost");
         }
-        const steps = Math.min(stepsMax, 3);
+        const steps = Math.min(stepsMax, faults.steps ?? 3);
         asked.push({ from: from[0] as number, first: firstStep, steps: stepsMax, assignment: id });
         const losses = Array.from({ length: steps }, () => 1);
         const params = from.map((value) => value - steps);
@@ -278,6 +280,12 @@ describe("createDesk()", () => {
     expect(await desk.goAhead(5, job)).toBeNull();
   });
 
+  test("does not go ahead where a step takes so long that an assignment would wait for it", async () => {
+    const { desk, train } = await deskOf(1, {}, { steps: 2 });
+    await train(0, 100);
+    expect(await desk.goAhead(5, job)).toBeNull();
+  });
+
   test("reads a notebook again that could not be read, and fetches the checkpoint where an update is missing", async () => {
     const { desk, hold, served } = await deskOf(1, {}, { unreadable: true });
     const parent = await hold(0, 1);
@@ -310,6 +318,22 @@ describe("createDesk()", () => {
     await train(3, 70);
     expect(asked.at(-1)?.from).toBe(70);
   });
+});
+
+test.each([
+  [1, 6],
+  [0.5, 6],
+  [0.2, undefined],
+])("a desk with terms counts what was trained ahead as far as %f of it is sent", async (share, steps) => {
+  const { desk, hold } = await deskOf(share, { uplink: sample.uplink }, { terms: { steps: 4, tokens: 1 }, steps: 4 });
+  const train = async (version: number) => {
+    const place = { id: `t${version}`, round: version + 1, baseVersion: version, baseDigest: await hold(version, 5) };
+    return desk.train({ type: "train", ...place, seed: 1, keep: 1, trainMs: 9_000, stepsMax: 6 }, job);
+  };
+  const first = await train(0);
+  expect(await desk.goAhead(5, job)).toBe(4);
+  await desk.settle((first as Pending).id, "accepted");
+  expect((await train(1))?.steps).toBe(steps);
 });
 
 test("a desk with terms trains for no charter or assignment that asks too little, and keeps what came out too small", async () => {

@@ -88,6 +88,8 @@ export interface Desk {
 
 /** Rounds in a row whose work was too little for the terms: a device that is always too slow would train for nothing. */
 const SHORT_MAX = 3;
+/** Steps in a round, of those that fit, with which a device goes ahead: one with fewer has long ones, which an assignment would wait for. */
+const AHEAD_STEPS_MIN = 3;
 
 export function createDesk(options: DeskOptions): Desk {
   const { run, charter, key, privateData, fetchBlob, store, pieceBytes } = options;
@@ -206,7 +208,7 @@ export function createDesk(options: DeskOptions): Desk {
       if (job.signal.aborted || local.steps === 0) {
         return null;
       }
-      const objection = terms && tooLittle(amountOf(local, ahead), terms);
+      const objection = terms && tooLittle(amountOf(local, Math.floor(aheadShare * ahead)), terms);
       if (typeof objection === "string") {
         short += job.signal.ended ? 0 : 1;
         insist(short < SHORT_MAX ? null : objection);
@@ -215,7 +217,7 @@ export function createDesk(options: DeskOptions): Desk {
       }
       short = 0;
       const pending = await inTurn(() => contribute(assignment, { local, start, ahead }));
-      if (aheadMaxOf(charter.round) > 0) {
+      if (aheadMaxOf(charter.round) > 0 && local.steps >= Math.min(left.stepsMax, AHEAD_STEPS_MIN)) {
         // What is signed and written down does not depend on it.
         const ended = await parametersOf(local).catch(() => undefined);
         trail = ended && { assignment, taken: local.steps, ended, params: ended, steps: 0 };
@@ -315,7 +317,7 @@ function insist(objection: string | null | undefined): void {
   }
 }
 
-/** Steps and tokens of a contribution, what was trained ahead included: every step has as many. */
+/** Steps and tokens of a contribution, what counts of those taken ahead included: every step has as many. */
 function amountOf({ steps, tokens }: LocalRun, ahead: number): { readonly steps: number; readonly tokens: number } {
   return { steps: steps + ahead, tokens: (tokens / steps) * (steps + ahead) };
 }

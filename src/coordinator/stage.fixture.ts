@@ -19,6 +19,7 @@ import { tick, wakeAt } from "./tick.ts";
 export const charter = {
   ...exampleCharter,
   uplink: { ...exampleCharter.uplink, keep: 128, together: 1024, carry: false },
+  round: { ...exampleCharter.round, aheadMax: 5 },
   trust: { ...exampleCharter.trust, auditShare: 0 },
 };
 const run = charterDigest(charter);

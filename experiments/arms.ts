@@ -1,7 +1,7 @@
 /**
  * What the arms of the catalogue are made of: models, links, devices and the ways of training. An arm says what it changes; what it
- * does not say is the sample charter's, but for its rounds: the learning rate falls to a tenth over the run, devices wait for the
- * next version, and what comes late is refused.
+ * does not say is the sample charter's, but for its rounds: the learning rate falls to a tenth over the run, and what comes late is
+ * refused.
  */
 import { type Charter, type ModelConfig } from "../src/protocol/charter.ts";
 import { SAMPLE_INNER, SAMPLE_MODEL, sampleCharter } from "../src/protocol/sample.ts";
@@ -154,7 +154,8 @@ export function synchronous(scale: Scale): Arm {
 /** The same arm in rounds as `npm start` has them, on devices that take `steps` in one: the rate stays what it is, and late updates count half. */
 export function asStarted(made: Arm, steps: number): Arm {
   const stepMs = Math.floor(round.trainMs / (steps + 1)) + 1; // one more would not fit
-  const charter = { ...made.charter, round: { ...round, stepsMax: steps } };
+  const aheadMax = made.charter.round.aheadMax === 0 ? 0 : steps - 1;
+  const charter = { ...made.charter, round: { ...round, stepsMax: steps, aheadMax } };
   return { ...made, devices: { ...made.devices, stepMs }, charter };
 }
 
@@ -228,6 +229,12 @@ export function ahead(scale: Scale): Arm {
   return arm(scale, "ahead", "Devices train ahead", { charter: { round } });
 }
 
+/** `made`, whose devices wait for the next version. */
+export function waits(made: Arm): Arm {
+  const charter = { ...made.charter, round: { ...made.charter.round, aheadMax: 0 } };
+  return { ...made, name: "waits", sentence: "The same, but devices wait for the next version", charter };
+}
+
 /** `made` at a rate that stays what it is, on narrow links or at home: at any time it is as far as it would be in a longer run. */
 export function steadily(made: Arm, links: Links): Arm {
   const charter = { ...made.charter, round: { ...made.charter.round, decayRounds: 0, decayTo: 1 } };
@@ -239,12 +246,6 @@ export function steadily(made: Arm, links: Links): Arm {
     links,
     charter,
   };
-}
-
-/** `made`, whose devices wait for the next version. */
-export function waits(made: Arm): Arm {
-  const charter = { ...made.charter, round: { ...made.charter.round, aheadMax: 0 } };
-  return { ...made, name: "waits", sentence: "The same, but devices wait for the next version", charter };
 }
 
 /** The default, its mean not stretched. */

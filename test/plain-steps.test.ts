@@ -29,7 +29,6 @@ describe("one contributor without compression takes the steps of one worker", ()
         // Every contribution counts, even a step that made the loss a little worse.
         trust: { ...littleCharter().trust, normMax: 0, improvementMin: -1, harmMax: 1 },
         inner: { ...littleCharter().inner, matrixRate },
-        round: { ...littleCharter().round, aheadMax: 0 },
       });
       const run = await startLittleRun(charter);
       run.contributor.start();

@@ -46,7 +46,7 @@ export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): C
     round: {
       trainMs: 12_000,
       stepsMax: 100,
-      aheadMax: 99,
+      aheadMax: 0,
       aheadShare: 1,
       graceMs: 8_000,
       quorum: 0.75,

@@ -16,7 +16,7 @@ import { parseArgs } from "node:util";
 import { HeddleError } from "../src/base/assert.ts";
 import { SESSIONS_MAX } from "../src/protocol/limits.ts";
 import { measureIdle } from "./load/idle.ts";
-import { readWhole } from "./load/options.ts";
+import { readWhole, readWholes } from "./load/options.ts";
 import { measurePeers } from "./load/peers.ts";
 import { measureRounds } from "./load/rounds.ts";
 import type { Outcome } from "./load/outcome.ts";
@@ -28,8 +28,6 @@ const whole = (name: keyof typeof values, limits: { readonly least?: number } = 
   readWhole(`--${name}`, String(values[name]), limits);
 const readSessions = (usual: number): number =>
   readWhole("--sessions", values.sessions ?? usual, { most: SESSIONS_MAX });
-const counts = (given: readonly string[], usual: readonly number[]): number[] =>
-  (given.length === 0 ? usual : given).map((each) => readWhole("as many as", each, { least: 0, most: 100_000 }));
 const readPace = () => {
   const pace = { active: whole("active"), trainMs: whole("train-ms"), judgeMs: whole("judge-ms") };
   return { seconds: whole("seconds"), drivers: whole("drivers"), ...pace };
@@ -37,7 +35,8 @@ const readPace = () => {
 
 const [part = "", ...rest] = positionals;
 if (part === "idle") {
-  for (const sessions of counts(rest, [0, 100, 1_000, 5_000])) {
+  const usual = [0, 100, 1_000, 5_000];
+  for (const sessions of readWholes("as many sessions as", rest, { usual, least: 0, most: SESSIONS_MAX })) {
     tell(await measureIdle(sessions));
   }
 } else if (part === "pairs") {
@@ -53,7 +52,8 @@ if (part === "idle") {
   const [peers, dials] = [whole("peers"), whole("dials")];
   tell(await measurePeers({ peers, dials: Math.max(peers, dials) }, say));
 } else if (part === "rounds") {
-  for (const contributors of counts(rest, [10, 100, 1_000, 10_000])) {
+  const usual = [10, 100, 1_000, 10_000];
+  for (const contributors of readWholes("as many contributors as", rest, { usual, most: 100_000 })) {
     tell(measureRounds(contributors));
   }
 } else {

@@ -23,7 +23,7 @@ import { launchRelay, temporaryFolder } from "../test/e2e/processes.ts";
 import { rounded } from "./contest/statistics.ts";
 import { startGame, type Game } from "./load/game.ts";
 import { LOADS, type LoadName } from "./load/loads.ts";
-import { readWhole } from "./load/options.ts";
+import { readWhole, readWholes } from "./load/options.ts";
 import { pauseRun, resumeRun, viewOf, type Relays } from "./load/relay-process.ts";
 
 /** As many for one relay as for several. */
@@ -50,9 +50,7 @@ const { values, positionals } = parseArgs({
   },
 });
 const load = readLoad(values.load);
-const numbers = (positionals.length === 0 ? ["1", "3"] : positionals).map((given) =>
-  readWhole("as many relays as", given, { most: 16 }),
-);
+const numbers = readWholes("as many relays as", positionals, { usual: [1, 3], most: 16 });
 const active = readWhole("--active", values.active ?? USUAL[load].active, { most: SESSIONS_MAX });
 const windowMs = 1_000 * readWhole("--seconds", values.seconds ?? USUAL[load].seconds);
 const roundsMax = readWhole("--rounds", values.rounds, { most: 1_000 });

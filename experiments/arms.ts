@@ -151,11 +151,11 @@ export function synchronous(scale: Scale): Arm {
   return arm(scale, "synchronous", sentence, { way: "synchronous", charter: SENDS_NOTHING });
 }
 
-/** The same arm in rounds as `npm start` has them, on devices that take `steps` in one: the rate stays what it is, and late updates count half. */
-export function asStarted(made: Arm, steps: number): Arm {
-  const stepMs = Math.floor(round.trainMs / (steps + 1)) + 1; // one more would not fit
-  const aheadMax = made.charter.round.aheadMax === 0 ? 0 : steps - 1;
-  const charter = { ...made.charter, round: { ...round, stepsMax: steps, aheadMax } };
+/** The same arm in rounds as `npm start` has them, on devices that just take its steps in one: the rate stays what it is, and late updates count half. */
+export function asStarted(made: Arm): Arm {
+  const { stepsMax, aheadMax } = made.charter.round;
+  const stepMs = Math.floor(round.trainMs / (stepsMax + 1)) + 1; // one more would not fit
+  const charter = { ...made.charter, round: { ...round, stepsMax, aheadMax } };
   return { ...made, devices: { ...made.devices, stepMs }, charter };
 }
 
@@ -229,10 +229,9 @@ export function ahead(scale: Scale): Arm {
   return arm(scale, "ahead", "Devices train ahead", { charter: { round } });
 }
 
-/** `made`, whose devices wait for the next version. */
-export function waits(made: Arm): Arm {
-  const charter = { ...made.charter, round: { ...made.charter.round, aheadMax: 0 } };
-  return { ...made, name: "waits", sentence: "The same, but devices wait for the next version", charter };
+/** The default, beside those that train ahead. */
+export function waits(scale: Scale): Arm {
+  return { ...standard(scale), name: "waits", sentence: "The same, but devices wait for the next version" };
 }
 
 /** `made` at a rate that stays what it is, on narrow links or at home: at any time it is as far as it would be in a longer run. */

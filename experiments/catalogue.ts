@@ -84,7 +84,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       "What `npm start` begins, with eight devices that take 40 steps a round: is it within 1 % of data parallel with its batches and rates?",
     seeds: SEEDS,
     reference: "synchronous",
-    arms: [synchronous, standard, ahead].map((make) => asStarted(make({ ...SAMPLE, rounds: 30 }), 40)),
+    arms: [synchronous, standard, ahead].map((make) => asStarted(make({ ...SAMPLE, rounds: 30, steps: 40 }))),
   },
   {
     name: "sample-by-source",
@@ -359,7 +359,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
           charter: { round: { ...charterOf(SMALL).round, aheadMax: SMALL.steps - 1, aheadShare } },
         }),
       ),
-      ...[NARROW, HOME].flatMap((links) => [steadily(waits(standard(SMALL)), links), steadily(ahead(SMALL), links)]),
+      ...[NARROW, HOME].flatMap((links) => [waits, ahead].map((make) => steadily(make(SMALL), links))),
     ],
   },
   {

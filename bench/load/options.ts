@@ -14,3 +14,12 @@ export function readWhole(
   }
   return value;
 }
+
+/** The whole numbers that are given, or the usual ones where none is. Throws as `readWhole` does. */
+export function readWholes(
+  name: string,
+  given: readonly string[],
+  { usual, ...limits }: { readonly usual: readonly number[]; readonly least?: number; readonly most?: number },
+): number[] {
+  return (given.length === 0 ? usual : given).map((each) => readWhole(name, each, limits));
+}

@@ -2,7 +2,6 @@
  * The second half of a tick: looks at the whole state and starts whatever is due. Nothing here knows which event came last,
  * so every recovery takes the same lines as a first start.
  */
-import { aheadMaxOf } from "../protocol/charter.ts";
 import { BEAT_MS, PING_MS } from "../protocol/limits.ts";
 import { endRtc, hangUp, release, set, settle, type Draft } from "./draft.ts";
 import {
@@ -251,7 +250,7 @@ function isFree(assigned: Assigned | null): boolean {
 /** Nothing that is assigned can be begun: training goes on from where it ended, so that an update that travels costs no idle device. */
 function goAhead(draft: Draft): void {
   const { trail, run, job } = draft.state;
-  const stepsMax = run === null ? 0 : aheadMaxOf(run.charter.round);
+  const stepsMax = run?.charter.round.aheadMax ?? 0;
   if (job === null && trail !== null && trail.steps < stepsMax && mayGoAhead(draft.state)) {
     set(draft, { job: { assignment: trail.assignment, type: "ahead", aborted: false }, step: trail.steps, stepsMax });
     draft.effects.push({ type: "ahead", assignment: trail.assignment, stepsMax });

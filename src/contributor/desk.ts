@@ -7,7 +7,7 @@ import { HeddleError, messageIn, present } from "../base/assert.ts";
 import { digestOf, type Bytes, type ContributionId, type Digest } from "../base/bytes.ts";
 import { createTurn } from "../base/turn.ts";
 import type { FetchBlob } from "../net/link.ts";
-import { aheadMaxOf, keepMaxOf, type Charter, type Compression } from "../protocol/charter.ts";
+import { keepMaxOf, type Charter, type Compression } from "../protocol/charter.ts";
 import { contributionIdOf, contributorIdOf, encodeHeader, encodeMessage, encodeReport } from "../protocol/codec.ts";
 import type { DeviceKey } from "../protocol/keys.ts";
 import { CONTRIBUTION_BYTES_MAX } from "../protocol/limits.ts";
@@ -192,7 +192,7 @@ export function createDesk(options: DeskOptions): Desk {
     train: async (assignment, job) => {
       insist(terms && objectionToAssignment(assignment, charter, terms));
       const { uplink } = charter;
-      const { aheadShare } = charter.round;
+      const { aheadMax, aheadShare } = charter.round;
       const before = trail;
       trail = undefined;
       const lead = before !== undefined && isNext(before, assignment) && before.steps > 0 ? before : null;
@@ -217,7 +217,7 @@ export function createDesk(options: DeskOptions): Desk {
       }
       short = 0;
       const pending = await inTurn(() => contribute(assignment, { local, start, ahead }));
-      if (aheadMaxOf(charter.round) > 0 && local.steps >= Math.min(left.stepsMax, AHEAD_STEPS_MIN)) {
+      if (aheadMax > 0 && local.steps >= Math.min(left.stepsMax, AHEAD_STEPS_MIN)) {
         // What is signed and written down does not depend on it.
         const ended = await parametersOf(local).catch(() => undefined);
         trail = ended && { assignment, taken: local.steps, ended, params: ended, steps: 0 };

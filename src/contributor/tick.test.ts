@@ -212,15 +212,6 @@ describe("tick()", () => {
 
     const validate = { ...validation, ...train("v0", 0), id: "v0", type: "validate" } as const;
 
-    test("leaves one step of a round's to the next assignment", () => {
-      const walk = new Walk();
-      walk.aheadMax = 1_000;
-      walk.settle();
-      walk.receive({ type: "assign", assignment: train("t0", 0) });
-      const stepsMax = charter.round.stepsMax - 1;
-      expect(walk.on(made)).toContainEqual({ type: "ahead", assignment: "t0", stepsMax });
-    });
-
     test("goes on until what is to be checked is here, and after that, until its steps are taken", () => {
       const walk = walked();
       walk.on(made);

@@ -181,7 +181,13 @@ export const charterReader: Reader<Charter> = (value, path) => {
         "heads must divide channels into even parts and key heads must divide heads",
     );
   }
-  if (charter.round.decayTo === 0) {
+  const { stepsMax, aheadMax, decayTo } = charter.round;
+  if (aheadMax >= stepsMax) {
+    throw new FieldError(
+      `Cannot read ${path}.round: got ${aheadMax} steps ahead, need less than stepsMax, ${stepsMax}`,
+    );
+  }
+  if (decayTo === 0) {
     throw new FieldError(
       `Cannot read ${path}.round.decayTo: at a rate of 0 nothing improves, and everything is refused`,
     );

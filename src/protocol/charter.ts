@@ -109,7 +109,7 @@ export interface RoundConfig {
   readonly stepsMax: number;
   /**
    * Steps that a contributor may take ahead of its next assignment, from where its last one ended, while the update travels
-   * and is judged, and fewer than `stepsMax`; 0: none. What they made of the parameters is added to the next base.
+   * and is judged; 0: none. What they made of the parameters is added to the next base.
    */
   readonly aheadMax: number;
   /** Share of what steps ahead made that is added. */
@@ -131,11 +131,6 @@ export interface RoundConfig {
    * it would in its own; 0: it is refused.
    */
   readonly lateShare: number;
-}
-
-/** Steps that may be taken ahead: one at least is left to the assignment itself. */
-export function aheadMaxOf({ aheadMax, stepsMax }: RoundConfig): number {
-  return Math.min(aheadMax, stepsMax - 1);
 }
 
 export interface TrustConfig {

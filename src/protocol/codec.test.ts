@@ -266,7 +266,7 @@ describe("charter", () => {
       { ...exampleCharter, evaluation: { ...evaluation, shards: [] } },
       { ...exampleCharter, inner: { ...exampleCharter.inner, learningRate: NaN } },
       { ...exampleCharter, inner: { ...exampleCharter.inner, beta2: 1 } },
-      { ...exampleCharter, round: { ...round, aheadMax: 1_000_001 } },
+      { ...exampleCharter, round: { ...round, aheadMax: round.stepsMax } },
       { ...exampleCharter, round: { ...round, decayTo: 0 } },
       { ...exampleCharter, round: { ...round, lateShare: 1.1 } },
       { ...exampleCharter, uplink: { ...exampleCharter.uplink, keep: 4_097 } },

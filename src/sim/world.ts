@@ -13,7 +13,7 @@ import type { GateOptions } from "../coordinator/gate.ts";
 import { createCoordinatorHost, type CoordinatorHost } from "../coordinator/host.ts";
 import type { Link } from "../net/link.ts";
 import { decodeEntry } from "../protocol/chain.ts";
-import { aheadMaxOf, type Charter } from "../protocol/charter.ts";
+import type { Charter } from "../protocol/charter.ts";
 import { contributorIdOf, decodeContributorMessage, decodeHeader, decodeRelayMessage } from "../protocol/codec.ts";
 import type { OpenCrew } from "../update/crew.ts";
 import { createMemoryDisk, type MemoryDisk } from "../store/memory.ts";
@@ -355,7 +355,7 @@ function createSession(world: World, { options, process, key, stepMs }: SessionO
     createWork: async () =>
       witnessed(createToyWork({ toy, clock: process.clock, stepMs, twist: twistOf(lie) }), {
         // Who trains ahead, or from what it has not sent, too, begins near the base and not at it.
-        near: aheadMaxOf(charter.round) > 0 || charter.uplink.carry,
+        near: charter.round.aheadMax > 0 || charter.uplink.carry,
         base: () => present(contributor.parameters(), "the base"),
         note: (version, params) =>
           world.used.push({ contributor: id, version, digest: digestOf(floatBytes(new Float32Array(params))) }),

@@ -217,10 +217,45 @@ export function falling(made: Arm, share: number): Arm {
 
 /** The default, where `keep` of 4,096 values go up. */
 export function sends(scale: Scale, keep: number): Arm {
-  const together = uplink.together * (keep / uplink.keep);
+  const together = Math.min(4_096, uplink.together * (keep / uplink.keep)); // more there is not
   return arm(scale, `up-${keep}`, `The default, of 4,096 values ${keep} go up`, {
     charter: { uplink: { ...uplink, keep, together } },
   });
+}
+
+/** `made`, as many tokens in rounds of `steps` steps. */
+export function inRounds(made: Arm, steps: number): Arm {
+  const { stepsMax, trainMs, decayRounds } = made.charter.round;
+  const longer = steps / stepsMax;
+  const round = {
+    ...made.charter.round,
+    stepsMax: steps,
+    trainMs: trainMs * longer,
+    decayRounds: decayRounds / longer,
+  };
+  return {
+    ...made,
+    name: `${made.name}-${steps}`,
+    sentence: `${made.sentence}; rounds of ${steps} steps`,
+    rounds: made.rounds / longer,
+    charter: { ...made.charter, round },
+  };
+}
+
+/** `made`, but a third of the values travels in each round, up and down. */
+export function thinly(made: Arm): Arm {
+  const third = (keep: number): number => Math.round(keep / 3);
+  const { uplink, downlink } = made.charter;
+  return {
+    ...made,
+    name: `${made.name}-thinly`,
+    sentence: `${made.sentence}, and a third of the values in each`,
+    charter: {
+      ...made.charter,
+      uplink: { ...uplink, keep: third(uplink.keep), together: third(uplink.together) },
+      downlink: { ...downlink, keep: third(downlink.keep) },
+    },
+  };
 }
 
 /** The default, whose devices train ahead while an update travels. */
@@ -299,6 +334,12 @@ export function atRate(way: (scale: Scale) => Arm, scale: Scale, learningRate: n
   return { ...made, name: `${made.name}-${learningRate}` };
 }
 
+/** The same for Muon's. */
+export function atMatrixRate(way: (scale: Scale) => Arm, scale: Scale, matrixRate: number): Arm {
+  const made = way({ ...scale, matrixRate });
+  return { ...made, name: `${made.name}-matrix-${matrixRate}` };
+}
+
 /** Each of the ways at each learning rate. */
 export function atRates(
   scale: Scale,
@@ -310,11 +351,8 @@ export function atRates(
 
 /** Data parallel and the default at several rates of Muon, and of AdamW alone. */
 export function rates(scale: Scale): Arm[] {
-  const withMuon = [synchronous(scale), standard(scale)].flatMap((made) =>
-    [0.005, 0.01, 0.02, 0.04].map((matrixRate) => {
-      const inner = { ...made.charter.inner, matrixRate };
-      return { ...made, name: `${made.name}-matrix-${matrixRate}`, charter: { ...made.charter, inner } };
-    }),
+  const withMuon = [synchronous, standard].flatMap((way) =>
+    [0.005, 0.01, 0.02, 0.04].map((matrixRate) => atMatrixRate(way, scale, matrixRate)),
   );
   return [
     ...withMuon,

@@ -4,6 +4,7 @@ import {
   ahead,
   arm,
   asStarted,
+  atMatrixRate,
   atRate,
   atRates,
   BATCH,
@@ -19,6 +20,7 @@ import {
   fedAvg,
   five,
   HOME,
+  inRounds,
   LARGER,
   late,
   MIDDLING_MODEL,
@@ -39,6 +41,7 @@ import {
   steadily,
   stretched,
   synchronous,
+  thinly,
   TINY_MODEL,
   TRUSTING,
   uplink,
@@ -187,37 +190,47 @@ export const EXPERIMENTS: readonly Experiment[] = [
   },
   {
     name: "small-parts",
-    question: "Small model, batches of 32, Muon: what does each part of the default give and cost?",
+    question:
+      "Small model, batches of 32, Muon: what does each part of the default give and cost, one changed at a time?",
     seeds: SEEDS,
     reference: "default",
     arms: [
       standard(SMALL_BATCH),
-      stretched(SMALL_BATCH),
       synchronous(SMALL_BATCH),
+      stretched(SMALL_BATCH),
       plainMean(SMALL_BATCH),
+      ...[64, 128, 512, 1_024].map((keep) => sends(SMALL_BATCH, keep)),
+      changed("up-bits-2", "The largest values go up with 2 bits", { uplink: { ...uplink, bits: 2 } }),
+      changed("up-all", "Everything goes up exactly", { uplink: EXACT }),
       changed("not-carried", "Training begins from the base alone, and what is left fades by 0.2", {
         uplink: { ...uplink, carry: false, beta: 0.2 },
       }),
       changed("carry-0.9", "What is left fades by 0.9", { uplink: { ...uplink, beta: 0.9 } }),
+      ...[
+        [512, 2],
+        [1_536, 1],
+        [4_096, 4],
+      ].map(([keep = 1, bits = 1]) =>
+        changed(`down-${keep}-bits-${bits}`, `Of 4,096 values ${keep} come down, with ${bits} bits`, {
+          downlink: { ...downlink, keep, bits: bits as 1 },
+        }),
+      ),
+      changed("down-all", "The merged update comes down exactly", { downlink: DENSE }),
+      ...[5, 45].flatMap((steps) => [standard, stretched].map((make) => inRounds(make(SMALL_BATCH), steps))),
+      thinly(inRounds(standard(SMALL_BATCH), 5)),
+      ...[
+        [0.7, 0],
+        [1.4, 0],
+        [1, 0.3],
+        [0.7, 0.6],
+      ].map(([learningRate = 1, momentum = 0]) =>
+        changed(`outer-${learningRate}-momentum-${momentum}`, `Outer rate ${learningRate}, momentum ${momentum}`, {
+          outer: { ...outer, learningRate, momentum },
+        }),
+      ),
       changed("not-clipped", "Nothing is clipped to the median norm", { outer: { ...outer, clipToMedian: 0 } }),
       falling(standard(SMALL_BATCH), 0.7),
       ahead(SMALL_BATCH),
-    ],
-  },
-  {
-    name: "small-steps",
-    question:
-      "Small model, batches of 32, as many tokens in rounds of 5, 15 or 45 steps: what does the length of a round cost?",
-    seeds: SEEDS,
-    reference: "synchronous",
-    arms: [
-      synchronous(SMALL_BATCH),
-      ...[5, 15, 45].flatMap((steps) =>
-        [standard, stretched].map((make) => {
-          const made = make({ ...SMALL_BATCH, steps, rounds: 450 / steps });
-          return { ...made, name: `${made.name}-${steps}`, sentence: `${made.sentence}; rounds of ${steps} steps` };
-        }),
-      ),
     ],
   },
   {
@@ -261,15 +274,28 @@ export const EXPERIMENTS: readonly Experiment[] = [
       ...[0.3, 0.6].map((share) => falling(standard({ ...SMALL_BATCH, rounds }), share)),
       falling(stretched({ ...SMALL_BATCH, rounds }), 0.6),
       ...[128, 512].map((keep) => falling(sends({ ...SMALL_BATCH, rounds }, keep), 0.6)),
+      ...[synchronous, standard].map((make) => atMatrixRate(make, { ...SMALL_BATCH, rounds }, 0.01)),
     ],
   })),
-  ...[128, 512].map((batch) => ({
-    name: `small-batch-${batch}`,
-    question: `Small model, batches of ${batch}: does the distance to data parallel shrink as a contributor's own gradient is less noisy?`,
+  ...[
+    { name: "small-batch-128", batch: 128, rounds: 30 },
+    { name: "small-batch-128-long", batch: 128, rounds: 120 },
+    { name: "small-batch-512", batch: 512, rounds: 30 },
+  ].map(({ name, batch, rounds }) => ({
+    name,
+    question: `Small model, batches of ${batch}, ${rounds} rounds: does the distance to data parallel shrink as a contributor's own gradient is less noisy?`,
     seeds: SEEDS,
     reference: "synchronous",
-    arms: [synchronous, standard, stretched].map((make) => make({ ...SMALL_BATCH, batch })),
+    arms: [synchronous, standard, stretched].map((make) => make({ ...SMALL_BATCH, batch, rounds })),
   })),
+  {
+    name: "small-batch-8",
+    question:
+      "Small model, as many tokens and merges in rounds of 60 steps with batches of 8: should a contributor take many small steps or few large ones?",
+    seeds: SEEDS,
+    reference: "synchronous",
+    arms: [synchronous, standard].map((make) => make({ ...SMALL, rounds: 30, steps: 60 })),
+  },
   {
     name: "small-by-source",
     question: "Small model, each contributor has one of three sources: what does averaging, and judging, make of that?",
@@ -290,46 +316,6 @@ export const EXPERIMENTS: readonly Experiment[] = [
       [synchronous, fedAvg, diloco, standard].map((way) => (scale: Scale) => adamw(way(scale))),
       [2e-3, 4e-3],
     ),
-  },
-  {
-    name: "small-uplink",
-    question: "Small model, the downlink exact: how much must go up?",
-    seeds: SEEDS,
-    reference: "up-all",
-    arms: [
-      changed("up-all", "Everything goes up and comes down exactly", { uplink: EXACT, downlink: DENSE }),
-      ...[64, 128, 256, 512, 1_024, 4_096].map((keep) =>
-        changed(`up-${keep}`, `Of 4,096 values ${keep} go up`, {
-          uplink: { ...uplink, keep, together: 0 },
-          downlink: DENSE,
-        }),
-      ),
-      changed("up-256-bits-2", "Of 4,096 values 256 go up, with 2 bits", {
-        uplink: { ...uplink, bits: 2, together: 0 },
-        downlink: DENSE,
-      }),
-    ],
-  },
-  {
-    name: "small-downlink",
-    question: "Small model: how much must come down?",
-    seeds: SEEDS,
-    reference: "down-all",
-    arms: [
-      changed("down-all", "The merged update comes down exactly", { downlink: DENSE }),
-      ...[
-        [512, 2],
-        [1_024, 2],
-        [1_280, 2],
-        [1_536, 1],
-        [4_096, 1],
-        [4_096, 4],
-      ].map(([keep = 1, bits = 1]) =>
-        changed(`down-${keep}-bits-${bits}`, `Of 4,096 values ${keep} come down, with ${bits} bits`, {
-          downlink: { ...downlink, keep, bits: bits as 1 },
-        }),
-      ),
-    ],
   },
   {
     name: "small-newcomers",
@@ -401,23 +387,6 @@ export const EXPERIMENTS: readonly Experiment[] = [
         charter: { round, trust: TRUSTING, uplink: { ...uplink, together: 0 } },
       });
     }),
-  },
-  {
-    name: "small-outer",
-    question: "Small model: which outer step?",
-    seeds: SEEDS,
-    reference: "rate-1-momentum-0",
-    arms: [
-      [1, 0],
-      [0.7, 0],
-      [1.4, 0],
-      [1, 0.3],
-      [0.7, 0.6],
-    ].map(([learningRate = 1, momentum = 0]) =>
-      changed(`rate-${learningRate}-momentum-${momentum}`, `Outer rate ${learningRate}, momentum ${momentum}`, {
-        outer: { ...outer, learningRate, momentum },
-      }),
-    ),
   },
   {
     name: "sample-density",

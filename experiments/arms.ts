@@ -282,6 +282,14 @@ export function steadily(made: Arm, links: Links): Arm {
   };
 }
 
+/** The default with outer Nesterov momentum, its mean stretched or not. */
+export function nesterov(scale: Scale, step: Pick<Charter["outer"], "learningRate" | "momentum" | "radial">): Arm {
+  const { learningRate, momentum, radial } = step;
+  const name = `outer-${learningRate}-momentum-${momentum}${radial ? "" : "-plain"}`;
+  const sentence = `Outer rate ${learningRate}, Nesterov momentum ${momentum}${radial ? "" : ", the mean not stretched"}`;
+  return arm(scale, name, sentence, { charter: { outer: { ...outer, ...step } } });
+}
+
 /** The default, its mean not stretched. */
 export function plainMean(scale: Scale): Arm {
   return arm(scale, "plain-mean", "The mean is not stretched", { charter: { outer: { ...outer, radial: false } } });

@@ -25,6 +25,7 @@ import {
   late,
   MIDDLING_MODEL,
   NARROW,
+  nesterov,
   outer,
   PLAIN_MEAN,
   plainMean,
@@ -223,11 +224,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
         [1.4, 0],
         [1, 0.3],
         [0.7, 0.6],
-      ].map(([learningRate = 1, momentum = 0]) =>
-        changed(`outer-${learningRate}-momentum-${momentum}`, `Outer rate ${learningRate}, momentum ${momentum}`, {
-          outer: { ...outer, learningRate, momentum },
-        }),
-      ),
+      ].map(([learningRate = 1, momentum = 0]) => nesterov(SMALL_BATCH, { learningRate, momentum, radial: true })),
       changed("not-clipped", "Nothing is clipped to the median norm", { outer: { ...outer, clipToMedian: 0 } }),
       falling(standard(SMALL_BATCH), 0.7),
       ahead(SMALL_BATCH),
@@ -274,7 +271,11 @@ export const EXPERIMENTS: readonly Experiment[] = [
       ...[0.3, 0.6].map((share) => falling(standard({ ...SMALL_BATCH, rounds }), share)),
       falling(stretched({ ...SMALL_BATCH, rounds }), 0.6),
       ...[128, 512].map((keep) => falling(sends({ ...SMALL_BATCH, rounds }, keep), 0.6)),
-      ...[synchronous, standard].map((make) => atMatrixRate(make, { ...SMALL_BATCH, rounds }, 0.01)),
+      ...[0.005, 0.01].flatMap((rate) =>
+        [synchronous, standard].map((make) => atMatrixRate(make, { ...SMALL_BATCH, rounds }, rate)),
+      ),
+      nesterov({ ...SMALL_BATCH, rounds }, { learningRate: 0.6, momentum: 0.5, radial: true }),
+      nesterov({ ...SMALL_BATCH, rounds }, { learningRate: 1, momentum: 0.5, radial: false }),
     ],
   })),
   ...[

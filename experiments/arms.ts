@@ -169,6 +169,11 @@ function single(scale: Scale): Arm {
   });
 }
 
+/** One worker with batches of its own: how large a batch of one are the batches of many worth? */
+export function alone(scale: Scale): Arm {
+  return { ...single(scale), name: `single-${scale.batch}` };
+}
+
 export function diloco(scale: Scale): Arm {
   const sentence = "DiLoCo: dense deltas, outer Nesterov with learning rate 0.7 and momentum 0.9";
   return dense(scale, { name: "diloco", sentence, outer: { ...PLAIN_MEAN, learningRate: 0.7, momentum: 0.9 } });

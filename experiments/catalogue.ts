@@ -2,6 +2,7 @@
 import {
   adamw,
   ahead,
+  alone,
   arm,
   asStarted,
   atMatrixRate,
@@ -266,6 +267,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
     reference: "synchronous",
     arms: [
       ...five({ ...SMALL_BATCH, rounds }),
+      ...[64, 128].map((batch) => alone({ ...SMALL_BATCH, rounds, batch })),
       stretched({ ...SMALL_BATCH, rounds }),
       plainMean({ ...SMALL_BATCH, rounds }),
       ...[0.3, 0.6].map((share) => falling(standard({ ...SMALL_BATCH, rounds }), share)),

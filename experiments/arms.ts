@@ -169,9 +169,10 @@ function single(scale: Scale): Arm {
   });
 }
 
-/** One worker with batches of its own: how large a batch of one are the batches of many worth? */
-export function alone(scale: Scale): Arm {
-  return { ...single(scale), name: `single-${scale.batch}` };
+/** Data parallel of fewer contributors, so with a smaller total batch in as many steps: to how many are eight of another arm equal? */
+export function fewer(scale: Scale): Arm {
+  const made = synchronous(scale);
+  return { ...made, name: `${made.name}-${scale.contributors}` };
 }
 
 export function diloco(scale: Scale): Arm {

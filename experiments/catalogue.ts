@@ -2,7 +2,6 @@
 import {
   adamw,
   ahead,
-  alone,
   arm,
   asStarted,
   atMatrixRate,
@@ -18,6 +17,7 @@ import {
   downlink,
   EXACT,
   falling,
+  fewer,
   fedAvg,
   five,
   HOME,
@@ -267,7 +267,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
     reference: "synchronous",
     arms: [
       ...five({ ...SMALL_BATCH, rounds }),
-      ...[64, 128].map((batch) => alone({ ...SMALL_BATCH, rounds, batch })),
+      ...[2, 4].map((contributors) => fewer({ ...SMALL_BATCH, rounds, contributors })),
       stretched({ ...SMALL_BATCH, rounds }),
       plainMean({ ...SMALL_BATCH, rounds }),
       ...[0.3, 0.6].map((share) => falling(standard({ ...SMALL_BATCH, rounds }), share)),

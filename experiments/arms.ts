@@ -229,7 +229,7 @@ export function sends(scale: Scale, keep: number): Arm {
   });
 }
 
-/** `made`, as many tokens in rounds of `steps` steps. */
+/** `made`, as many tokens in rounds of `steps` steps. The rate falls by the round: of fewer rounds the last trains at a higher one. */
 export function inRounds(made: Arm, steps: number): Arm {
   const { stepsMax, trainMs, decayRounds } = made.charter.round;
   const longer = steps / stepsMax;
@@ -288,7 +288,7 @@ export function steadily(made: Arm, links: Links): Arm {
   };
 }
 
-/** The default with outer Nesterov momentum, its mean stretched or not. */
+/** The default with another outer rate and Nesterov momentum (0: none), its mean stretched or not. */
 export function nesterov(scale: Scale, step: Pick<Charter["outer"], "learningRate" | "momentum" | "radial">): Arm {
   const { learningRate, momentum, radial } = step;
   const name = `outer-${learningRate}-momentum-${momentum}${radial ? "" : "-plain"}`;
@@ -348,7 +348,7 @@ export function atRate(way: (scale: Scale) => Arm, scale: Scale, learningRate: n
   return { ...made, name: `${made.name}-${learningRate}` };
 }
 
-/** The same for Muon's. */
+/** `way` at Muon's rate `matrixRate`. */
 export function atMatrixRate(way: (scale: Scale) => Arm, scale: Scale, matrixRate: number): Arm {
   const made = way({ ...scale, matrixRate });
   return { ...made, name: `${made.name}-matrix-${matrixRate}` };

@@ -232,18 +232,18 @@ export function sends(scale: Scale, keep: number): Arm {
 /** `made`, as many tokens in rounds of `steps` steps. The rate falls by the round: of fewer rounds the last trains at a higher one. */
 export function inRounds(made: Arm, steps: number): Arm {
   const { stepsMax, trainMs, decayRounds } = made.charter.round;
-  const longer = steps / stepsMax;
+  const asMany = (rounds: number): number => Math.ceil((rounds * stepsMax) / steps);
   const round = {
     ...made.charter.round,
     stepsMax: steps,
-    trainMs: trainMs * longer,
-    decayRounds: decayRounds / longer,
+    trainMs: (trainMs * steps) / stepsMax,
+    decayRounds: asMany(decayRounds),
   };
   return {
     ...made,
     name: `${made.name}-${steps}`,
     sentence: `${made.sentence}; rounds of ${steps} steps`,
-    rounds: made.rounds / longer,
+    rounds: asMany(made.rounds),
     charter: { ...made.charter, round },
   };
 }
@@ -385,11 +385,7 @@ export function churn(
 ): Arm[] {
   const tokensMax = rounds * steps * 8 * 8 * model.time;
   const short = Math.ceil(steps / 2);
-  const steady = (name: string, stepsMax: number): Arm => {
-    const made = standard({ model, contributors: 8, rounds: Math.ceil((rounds * steps) / stepsMax), steps: stepsMax });
-    const sentence = stepsMax < steps ? `${made.sentence}; rounds of ${stepsMax} steps` : made.sentence;
-    return { ...made, name, sentence, tokensMax };
-  };
+  const steady = { ...standard({ model, contributors: 8, rounds, steps }), name: "steady-8", tokensMax };
   const unsteady = (batch: number, stepsMax = steps): Arm => {
     // Of a round's steps a device takes as many as it can in the time of three fast ones; on a logarithmic scale that is
     // 0.77 of them on average. What vanishes is lost.
@@ -405,8 +401,8 @@ export function churn(
     );
   };
   return [
-    steady("steady-8", steps),
-    steady("steady-8-short", short),
+    steady,
+    { ...inRounds(steady, short), name: "steady-8-short" },
     unsteady(8),
     unsteady(4),
     unsteady(2),

@@ -276,6 +276,10 @@ export const EXPERIMENTS: readonly Experiment[] = [
       ...[0.005, 0.01].flatMap((rate) =>
         [synchronous, standard].map((make) => atMatrixRate(make, { ...SMALL_BATCH, rounds }, rate)),
       ),
+      ...[inRounds(atMatrixRate(standard, { ...SMALL_BATCH, rounds }, 0.01), 5)].flatMap((short) => [
+        short,
+        thinly(short),
+      ]),
       nesterov({ ...SMALL_BATCH, rounds }, { learningRate: 0.6, momentum: 0.5, radial: true }),
       nesterov({ ...SMALL_BATCH, rounds }, { learningRate: 1, momentum: 0.5, radial: false }),
     ],

@@ -9,7 +9,7 @@ import type { Experiment } from "./experiment.ts";
 export interface ExperimentConfig {
   /** What is to run. */
   readonly experiments: readonly Experiment[];
-  /** The same with every arm and seed: what table and plot are of. */
+  /** What table and plot are of: the same with every arm and seed, but with "--report" those that it names. */
   readonly reported: readonly Experiment[];
   readonly list: boolean;
   readonly dir: string;
@@ -32,7 +32,7 @@ export const EXPERIMENT_USAGE = `npm run experiment -- [options] NAME…
                        others are kept as an experiment of their own, NAME-webgpu or NAME-auto
   --dir FOLDER         where results are kept (default .heddle/experiments)
   --fresh              forget the results and begin again
-  --report             no run: table and plot of the results that are there
+  --report             no run: table and plot of the results that are there, with --arms and --seeds of these alone
   --help               print this text
 An interrupted experiment goes on where it was when it is started again.`;
 
@@ -74,13 +74,15 @@ export function parseExperimentConfig(args: readonly string[]): ExperimentConfig
   const arms = values.arms === undefined ? undefined : distinct("--arms", values.arms, String);
   const engine = engineOf(values.engine);
   const links = values.links === undefined ? undefined : linksOf(values.links);
+  const experiments = names.map((name) => narrowed(experimentOf(name), { seeds, arms, links, engine }));
+  const whole = (name: string): Experiment => {
+    const experiment = experimentOf(name);
+    const all = [...new Set([...experiment.seeds, ...(seeds ?? [])])];
+    return narrowed(experiment, { seeds: all, arms: undefined, links, engine });
+  };
   return {
-    experiments: names.map((name) => narrowed(experimentOf(name), { seeds, arms, links, engine })),
-    reported: names.map((name) => {
-      const whole = experimentOf(name);
-      const all = [...new Set([...whole.seeds, ...(seeds ?? [])])];
-      return narrowed(whole, { seeds: all, arms: undefined, links, engine });
-    }),
+    experiments,
+    reported: values.report ? experiments : names.map(whole),
     list: values.list,
     dir: values.dir,
     jobs: wholeNumber("--jobs", values.jobs, 1),

@@ -16,6 +16,8 @@ const LEGEND_ROW_HEIGHT = 22;
 const LEGEND_COLUMNS = 3;
 /** After Okabe and Ito: told apart by people who see few colours, on white and on black. */
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6bd1", "#8c8c3a"];
+/** Where there are more lines than colours: each colour once with every pattern. */
+const DASHES = ["none", "7 3", "2 3", "9 3 2 3"];
 /** Of a run's versions the first are left out of the scale: the loss of a model that knows nothing says nothing. */
 const UNSCALED_SHARE = 0.2;
 
@@ -36,6 +38,7 @@ const AXES: readonly Axis[] = [
 interface Line {
   readonly name: string;
   readonly colour: string;
+  readonly dash: string;
   /** Versions, means over seeds. */
   readonly points: readonly { readonly mean: Point; readonly loss: number; readonly deviation: number }[];
 }
@@ -45,7 +48,8 @@ export function plotOf({ name, question, arms }: Experiment, records: readonly R
   const lines = arms.flatMap((arm, i): Line[] => {
     const runs = records.filter((record) => record.arm.name === arm.name);
     const colour = COLOURS[i % COLOURS.length] as string;
-    return runs.length === 0 ? [] : [{ name: arm.name, colour, points: meansOf(runs) }];
+    const dash = DASHES[Math.floor(i / COLOURS.length) % DASHES.length] as string;
+    return runs.length === 0 ? [] : [{ name: arm.name, colour, dash, points: meansOf(runs) }];
   });
   const losses = lossRange(lines);
   const legendRows = Math.ceil(lines.length / LEGEND_COLUMNS);
@@ -82,11 +86,11 @@ const STYLE = [
   ".grid{stroke:#2b2f36}.frame{stroke:#4a4f58}.line{filter:brightness(1.25)}.band{opacity:.28}}",
 ].join("");
 
-function legend({ name, colour }: Line, i: number): string {
+function legend({ name, colour, dash }: Line, i: number): string {
   const x = PANEL.left + (i % LEGEND_COLUMNS) * ((WIDTH - PANEL.left) / LEGEND_COLUMNS);
   const y = HEAD_HEIGHT + 8 + Math.floor(i / LEGEND_COLUMNS) * LEGEND_ROW_HEIGHT;
   return (
-    `<path class="line" stroke="${colour}" d="M${x} ${y}h26"/>` +
+    `<path class="line" stroke="${colour}" stroke-dasharray="${dash}" d="M${x} ${y}h26"/>` +
     `<text x="${x + 34}" y="${y + 4}">${escape(name)}</text>`
   );
 }
@@ -146,7 +150,7 @@ function panel(axis: Axis, lines: readonly Line[], { losses, id }: Frame): strin
     `<rect class="frame" x="${x0}" y="${y0}" width="${x1 - x0}" height="${y1 - y0}"/>`,
     `<text x="${(x0 + x1) / 2}" y="${y1 + 36}" text-anchor="middle">${axis.title}${axis.scale === "log" ? " (log)" : ""}</text>`,
     `<g clip-path="url(#${clip})">`,
-    ...lines.map(({ points, colour }) => {
+    ...lines.map(({ points, colour, dash }) => {
       const placed = points
         .filter(({ mean }) => axis.scale === "linear" || axis.of(mean) > 0)
         .map(({ mean, loss, deviation }) => ({ x: at(placeX(axis.of(mean))), loss, deviation }));
@@ -157,7 +161,7 @@ function panel(axis: Axis, lines: readonly Line[], { losses, id }: Frame): strin
         : "";
       return placed.length === 0
         ? ""
-        : `${band}<path class="line" stroke="${colour}" d="M${path((one) => one.loss)}"/>`;
+        : `${band}<path class="line" stroke="${colour}" stroke-dasharray="${dash}" d="M${path((one) => one.loss)}"/>`;
     }),
     "</g>",
   ].join("");

@@ -138,10 +138,19 @@ test("tableOf() has a row for each arm", () => {
 
 test("plotOf() draws four panels with a line and a band for each arm, and escapes what people write", () => {
   const svg = plotOf(experiment, records);
-  expect(svg.match(/class="line" stroke="[^"]*" d="M[^h]*"/g)).toHaveLength(8);
+  expect(svg.match(/class="line" stroke="[^"]*" stroke-dasharray="none" d="M[^h]*"/g)).toHaveLength(8);
   expect(svg.match(/class="band"/g)).toHaveLength(8);
   expect(svg).toContain("Is it &lt;well&gt;?");
   expect(svg).not.toMatch(/NaN|Infinity/);
+
+  const nine = Array.from({ length: 9 }, (_, i) => ({ ...ours, name: `arm-${i}` }));
+  const [first] = records as [RunRecord];
+  const many = plotOf(
+    { ...experiment, arms: nine },
+    nine.map((arm) => ({ ...first, arm })),
+  );
+  const looks = many.match(/stroke="[^"]*" stroke-dasharray="[^"]*" d="M[^h"]*h/g);
+  expect(new Set(looks?.map((look) => look.split(" d=")[0]))).toHaveProperty("size", 9);
 });
 
 test("openResults() gives back what was written while the arm is what it was", () => {
@@ -244,6 +253,9 @@ test("parseExperimentConfig() narrows an experiment, and says what there is", ()
   expect(parseExperimentConfig(["proof", "proof", "--engine", "auto", "--arms", "single"])).toMatchObject({
     experiments: [{ name: "proof-auto", arms: [{ name: "single" }] }],
     reported: [{ arms: { length: 5 } }],
+  });
+  expect(parseExperimentConfig(["proof", "--report", "--arms", "single", "--seeds", "2"])).toMatchObject({
+    reported: [{ arms: [{ name: "single" }], seeds: [2] }],
   });
 });
 

@@ -229,7 +229,7 @@ export function sends(scale: Scale, keep: number): Arm {
   });
 }
 
-/** `made`, as many tokens in rounds of `steps` steps. The rate falls by the round: of fewer rounds the last trains at a higher one. */
+/** `made`, at least as many tokens in rounds of `steps` steps. The rate falls by the round: of fewer rounds the last trains at a higher one. */
 export function inRounds(made: Arm, steps: number): Arm {
   const { stepsMax, trainMs, decayRounds } = made.charter.round;
   const asMany = (rounds: number): number => Math.ceil((rounds * stepsMax) / steps);

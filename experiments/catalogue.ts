@@ -260,30 +260,30 @@ export const EXPERIMENTS: readonly Experiment[] = [
       })),
     ),
   },
-  ...([120, 480] as const).map((rounds) => ({
-    name: rounds === 120 ? "small-long" : "small-longest",
-    question: `Small model, batches of 32, ${rounds} rounds: does the distance to data parallel shrink as training goes on?`,
-    seeds: SEEDS,
-    reference: "synchronous",
-    arms: [
-      ...five({ ...SMALL_BATCH, rounds }),
-      ...[2, 4].map((contributors) => fewer({ ...SMALL_BATCH, rounds, contributors })),
-      stretched({ ...SMALL_BATCH, rounds }),
-      plainMean({ ...SMALL_BATCH, rounds }),
-      ...[0.3, 0.6].map((share) => falling(standard({ ...SMALL_BATCH, rounds }), share)),
-      falling(stretched({ ...SMALL_BATCH, rounds }), 0.6),
-      ...[128, 512].map((keep) => falling(sends({ ...SMALL_BATCH, rounds }, keep), 0.6)),
-      ...[0.005, 0.01].flatMap((rate) =>
-        [synchronous, standard].map((make) => atMatrixRate(make, { ...SMALL_BATCH, rounds }, rate)),
-      ),
-      ...[inRounds(atMatrixRate(standard, { ...SMALL_BATCH, rounds }, 0.01), 5)].flatMap((short) => [
+  ...([120, 480] as const).map((rounds) => {
+    const scale = { ...SMALL_BATCH, rounds };
+    const short = inRounds(atMatrixRate(standard, scale, 0.01), 5);
+    return {
+      name: rounds === 120 ? "small-long" : "small-longest",
+      question: `Small model, batches of 32, ${rounds} rounds: does the distance to data parallel shrink as training goes on?`,
+      seeds: SEEDS,
+      reference: "synchronous",
+      arms: [
+        ...five(scale),
+        ...[2, 4].map((contributors) => fewer({ ...scale, contributors })),
+        stretched(scale),
+        plainMean(scale),
+        ...[0.3, 0.6].map((share) => falling(standard(scale), share)),
+        falling(stretched(scale), 0.6),
+        ...[128, 512].map((keep) => falling(sends(scale, keep), 0.6)),
+        ...[0.005, 0.01].flatMap((rate) => [synchronous, standard].map((make) => atMatrixRate(make, scale, rate))),
         short,
         thinly(short),
-      ]),
-      nesterov({ ...SMALL_BATCH, rounds }, { learningRate: 0.6, momentum: 0.5, radial: true }),
-      nesterov({ ...SMALL_BATCH, rounds }, { learningRate: 1, momentum: 0.5, radial: false }),
-    ],
-  })),
+        nesterov(scale, { learningRate: 0.6, momentum: 0.5, radial: true }),
+        nesterov(scale, { learningRate: 1, momentum: 0.5, radial: false }),
+      ],
+    };
+  }),
   ...[
     { name: "small-batch-128", batch: 128, rounds: 30 },
     { name: "small-batch-128-long", batch: 128, rounds: 120 },

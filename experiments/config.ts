@@ -9,7 +9,7 @@ import type { Experiment } from "./experiment.ts";
 export interface ExperimentConfig {
   /** What is to run. */
   readonly experiments: readonly Experiment[];
-  /** What table and plot are of: the same with every arm and seed, but with "--report" those that it names. */
+  /** What table and plot are of: every arm and seed, but with "--report" those that are named, and the reference. */
   readonly reported: readonly Experiment[];
   readonly list: boolean;
   readonly dir: string;
@@ -32,7 +32,8 @@ export const EXPERIMENT_USAGE = `npm run experiment -- [options] NAME…
                        others are kept as an experiment of their own, NAME-webgpu or NAME-auto
   --dir FOLDER         where results are kept (default .heddle/experiments)
   --fresh              forget the results and begin again
-  --report             no run: table and plot of the results that are there, with --arms and --seeds of these alone
+  --report             no run: table and plot of the results that are there; with --arms or --seeds of these alone, and the
+                       arm that others are compared with
   --help               print this text
 An interrupted experiment goes on where it was when it is started again.`;
 
@@ -74,15 +75,14 @@ export function parseExperimentConfig(args: readonly string[]): ExperimentConfig
   const arms = values.arms === undefined ? undefined : distinct("--arms", values.arms, String);
   const engine = engineOf(values.engine);
   const links = values.links === undefined ? undefined : linksOf(values.links);
-  const experiments = names.map((name) => narrowed(experimentOf(name), { seeds, arms, links, engine }));
-  const whole = (name: string): Experiment => {
-    const experiment = experimentOf(name);
-    const all = [...new Set([...experiment.seeds, ...(seeds ?? [])])];
-    return narrowed(experiment, { seeds: all, arms: undefined, links, engine });
-  };
   return {
-    experiments,
-    reported: values.report ? experiments : names.map(whole),
+    experiments: names.map((name) => narrowed(experimentOf(name), { seeds, arms, links, engine })),
+    reported: names.map((name) => {
+      const whole = experimentOf(name);
+      return values.report
+        ? narrowed(whole, { seeds, arms: arms && [...arms, whole.reference], links, engine })
+        : narrowed(whole, { seeds: [...new Set([...whole.seeds, ...(seeds ?? [])])], arms: undefined, links, engine });
+    }),
     list: values.list,
     dir: values.dir,
     jobs: wholeNumber("--jobs", values.jobs, 1),

@@ -255,7 +255,7 @@ test("parseExperimentConfig() narrows an experiment, and says what there is", ()
     reported: [{ arms: { length: 5 } }],
   });
   expect(parseExperimentConfig(["proof", "--report", "--arms", "single", "--seeds", "2"])).toMatchObject({
-    reported: [{ arms: [{ name: "single" }], seeds: [2] }],
+    reported: [{ arms: [{ name: "synchronous" }, { name: "single" }], seeds: [2] }],
   });
 });
 

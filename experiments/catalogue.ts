@@ -83,14 +83,16 @@ export const EXPERIMENTS: readonly Experiment[] = [
     reference: "synchronous",
     arms: five(SAMPLE),
   },
-  {
-    name: "sample-start",
-    question:
-      "What `npm start` begins, with eight devices that take 40 steps a round: is it within 1 % of data parallel with its batches and rates?",
+  ...[
+    { name: "sample-start", scale: { ...SAMPLE, rounds: 30, steps: 40 } },
+    { name: "small-start", scale: { ...SMALL, rounds: 120, steps: 40 } },
+  ].map(({ name, scale }) => ({
+    name,
+    question: `What \`npm start\` begins${scale.model === SAMPLE_MODEL ? "" : ", with a small model and longer"}, with eight devices that take 40 steps a round: is it within 1 % of data parallel with its batches and rates?`,
     seeds: SEEDS,
     reference: "synchronous",
-    arms: [synchronous, standard, ahead].map((make) => asStarted(make({ ...SAMPLE, rounds: 30, steps: 40 }))),
-  },
+    arms: [synchronous, standard, ahead, diloco].map((make) => asStarted(make(scale))),
+  })),
   {
     name: "sample-by-source",
     question: "Sample model, each contributor has one of three sources: is the default within 1 % of data parallel?",
@@ -219,6 +221,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
       ),
       changed("down-all", "The merged update comes down exactly", { downlink: DENSE }),
       ...[5, 45].flatMap((steps) => [standard, stretched].map((make) => inRounds(make(SMALL_BATCH), steps))),
+      inRounds(stretched(SMALL_BATCH), 1),
       thinly(inRounds(standard(SMALL_BATCH), 5)),
       ...[
         [0.7, 0],

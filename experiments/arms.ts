@@ -221,6 +221,17 @@ export function falling(made: Arm, share: number): Arm {
   };
 }
 
+/** `made` at an inner rate that stays, with an outer rate that falls to `share` of itself over the first `rounds` and stays there. */
+export function settling(made: Arm, share: number, rounds: number): Arm {
+  const settled = falling(made, share);
+  return {
+    ...settled,
+    name: `${settled.name}-in-${rounds}`,
+    sentence: `${settled.sentence} in ${rounds} rounds`,
+    charter: { ...settled.charter, round: { ...settled.charter.round, decayRounds: rounds, decayTo: 1 } },
+  };
+}
+
 /** The default, where `keep` of 4,096 values go up. */
 export function sends(scale: Scale, keep: number): Arm {
   const together = Math.min(4_096, uplink.together * (keep / uplink.keep)); // more there is not

@@ -37,6 +37,7 @@ import {
   type Scale,
   SEEDS,
   sends,
+  settling,
   SMALL,
   SMALL_BATCH,
   standard,
@@ -91,7 +92,11 @@ export const EXPERIMENTS: readonly Experiment[] = [
     question: `What \`npm start\` begins${scale.model === SAMPLE_MODEL ? "" : ", with a small model and longer"}, with eight devices that take 40 steps a round: is it within 1 % of data parallel with its batches and rates?`,
     seeds: SEEDS,
     reference: "synchronous",
-    arms: [synchronous, standard, ahead, diloco].map((make) => asStarted(make(scale))),
+    arms: [
+      ...[synchronous, standard, plainMean, ahead, diloco].map((make) => asStarted(make(scale))),
+      settling(asStarted(standard(scale)), 0.45, 60),
+      asStarted(nesterov(scale, { learningRate: 1, momentum: 0.6, radial: false })),
+    ],
   })),
   {
     name: "sample-by-source",

@@ -79,9 +79,9 @@ export function parseExperimentConfig(args: readonly string[]): ExperimentConfig
     experiments: names.map((name) => narrowed(experimentOf(name), { seeds, arms, links, engine })),
     reported: names.map((name) => {
       const whole = experimentOf(name);
-      return values.report
-        ? narrowed(whole, { seeds, arms: arms && [...arms, whole.reference], links, engine })
-        : narrowed(whole, { seeds: [...new Set([...whole.seeds, ...(seeds ?? [])])], arms: undefined, links, engine });
+      const every = { seeds: [...new Set([...whole.seeds, ...(seeds ?? [])])], arms: undefined };
+      const named = { seeds, arms: arms && [...arms, whole.reference] };
+      return narrowed(whole, { ...(values.report ? named : every), links, engine });
     }),
     list: values.list,
     dir: values.dir,

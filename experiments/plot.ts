@@ -16,8 +16,8 @@ const LEGEND_ROW_HEIGHT = 22;
 const LEGEND_COLUMNS = 3;
 /** After Okabe and Ito: told apart by people who see few colours, on white and on black. */
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6bd1", "#8c8c3a"];
-/** Where there are more lines than colours: each colour once with every pattern. */
-const DASHES = ["none", "7 3", "2 3", "9 3 2 3"];
+/** Where there are more lines than colours: each colour whole at first, then once with every pattern. */
+const DASHES = ["", ' stroke-dasharray="7 3"', ' stroke-dasharray="2 3"', ' stroke-dasharray="9 3 2 3"'];
 /** Of a run's versions the first are left out of the scale: the loss of a model that knows nothing says nothing. */
 const UNSCALED_SHARE = 0.2;
 
@@ -38,6 +38,7 @@ const AXES: readonly Axis[] = [
 interface Line {
   readonly name: string;
   readonly colour: string;
+  /** An attribute after the colour's, or nothing. */
   readonly dash: string;
   /** Versions, means over seeds. */
   readonly points: readonly { readonly mean: Point; readonly loss: number; readonly deviation: number }[];
@@ -90,7 +91,7 @@ function legend({ name, colour, dash }: Line, i: number): string {
   const x = PANEL.left + (i % LEGEND_COLUMNS) * ((WIDTH - PANEL.left) / LEGEND_COLUMNS);
   const y = HEAD_HEIGHT + 8 + Math.floor(i / LEGEND_COLUMNS) * LEGEND_ROW_HEIGHT;
   return (
-    `<path class="line" stroke="${colour}" stroke-dasharray="${dash}" d="M${x} ${y}h26"/>` +
+    `<path class="line" stroke="${colour}"${dash} d="M${x} ${y}h26"/>` +
     `<text x="${x + 34}" y="${y + 4}">${escape(name)}</text>`
   );
 }
@@ -161,7 +162,7 @@ function panel(axis: Axis, lines: readonly Line[], { losses, id }: Frame): strin
         : "";
       return placed.length === 0
         ? ""
-        : `${band}<path class="line" stroke="${colour}" stroke-dasharray="${dash}" d="M${path((one) => one.loss)}"/>`;
+        : `${band}<path class="line" stroke="${colour}"${dash} d="M${path((one) => one.loss)}"/>`;
     }),
     "</g>",
   ].join("");

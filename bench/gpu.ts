@@ -23,6 +23,7 @@ import type { InnerConfig, ModelConfig } from "../src/protocol/charter.ts";
 import { findAdapter } from "./contest/adapter.ts";
 import { rounded, spreadPercent, takeRounds, type Runner } from "./contest/statistics.ts";
 import { watchWebGpu, type Counts } from "./contest/watch.ts";
+import { readNames } from "./load/options.ts";
 
 const TRAIN_ROUNDS = 3;
 const STEADY_STEPS = 1_000;
@@ -49,13 +50,15 @@ const THRIFTS: readonly Way[] = [
   { label: "4 micro-batches, recomputed", thrift: { accumulate: 4, recompute: true } },
 ];
 
+const PARTS = ["train", "thrift", "memory", "steady", "counts", "self-test"] as const;
+const parts = readNames("part", process.argv.slice(2), PARTS);
+const wants = (part: (typeof PARTS)[number]): boolean => parts.includes(part);
+
 const { gpu, identity } = await findAdapter();
 const f16 = (await probeGpu(gpu))?.adapter.features.has("shader-f16") === true;
 /** Where the device has it. */
 const HALVES: readonly Way[] = f16 ? [{ label: "f16 values", choice: { storage: "f16" } }] : [];
 const watch = watchWebGpu({ maySleep: false });
-const parts = process.argv.slice(2);
-const wants = (part: string): boolean => parts.length === 0 || parts.includes(part);
 const results: Record<string, unknown> = { adapter: identity };
 if (wants("train")) {
   results["train step, tokens/s"] = await compareTraining([...KERNELS, ...HALVES]);

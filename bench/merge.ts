@@ -42,6 +42,7 @@ import { mergeUpdates, outerStep } from "../src/update/twin.ts";
 import { unpackUpdate } from "../src/update/unpack.ts";
 import { loadMergeKernel } from "../src/wasm/merge.ts";
 import { takeRounds } from "./contest/statistics.ts";
+import { readWhole } from "./load/options.ts";
 
 const ROUNDS = 7;
 const KINDS = 8;
@@ -54,8 +55,13 @@ const { values: flags, positionals } = parseArgs({
     keep: { type: "string", default: "64,256" },
   },
 });
-const [parameters = 25_000_000, contributions = 64] = positionals.map(Number);
-const counts = [...new Set(flags.workers.split(",").map(Number))];
+const [givenParameters = 25_000_000, givenContributions = 64] = positionals;
+const parameters = readWhole("as many parameters as", givenParameters, { most: 1e9 });
+const contributions = readWhole("as many contributions as", givenContributions, { most: 4_096 });
+const counts = [
+  ...new Set(flags.workers.split(",").map((given) => readWhole("as many workers as", given, { most: 256 }))),
+];
+const keeps = flags.keep.split(",").map((given) => readWhole("as many values kept as", given, { most: 4_096 }));
 const data = { name: "none", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
 const charter = sampleCharter([data], data);
 const limits = { parameters, clipToMedian: 1 };
@@ -73,10 +79,7 @@ const crews = new Map<number, CrewHandle>();
 for (const count of counts) {
   crews.set(count, await startCrew(count));
 }
-const rounds = flags.keep
-  .split(",")
-  .map(Number)
-  .map((keep) => ({ keep, ...prepare(keep) }));
+const rounds = keeps.map((keep) => ({ keep, ...prepare(keep) }));
 for (const { sent, plain } of rounds) {
   for (const crew of crews.values()) {
     await compare(crew, sent, plain);

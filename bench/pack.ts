@@ -23,6 +23,7 @@ import type { Engine } from "../src/tensor/engine.ts";
 import { packUpdate } from "../src/update/pack.ts";
 import { createWasmEngine } from "../src/wasm/engine.ts";
 import { findAdapter } from "./contest/adapter.ts";
+import { readNames, readWhole } from "./load/options.ts";
 
 const STEPS = 30;
 const STEPS_TIMED = 3;
@@ -30,11 +31,14 @@ const RUNS = 3;
 const KEEPS = [64, 256] as const;
 
 const words = process.argv.slice(2);
-const [layers = 8, batch = STEP_INNER.batch] = words.filter((word) => /^\d+$/.test(word)).map(Number);
+const isNumber = (word: string): boolean => /^[-+.\d]/.test(word);
+const [givenLayers = 8, givenBatch = STEP_INNER.batch] = words.filter(isNumber);
+const layers = readWhole("as many layers as", givenLayers, { most: 64 });
+const batch = readWhole("a batch of", givenBatch, { most: 1_024 });
 /** 25.4 million parameters. */
 const MODEL: ModelConfig = { ...STEP_MODEL, channels: 512, layers, heads: 8, kvHeads: 8, hidden: 1376 };
-const engines = words.filter((word) => !/^\d+$/.test(word));
-const wants = (name: string): boolean => (engines.length === 0 ? name !== "webgpu" : engines.includes(name));
+const named = words.filter((word) => !isNumber(word));
+const engines = readNames("engine", named.length === 0 ? ["host", "wasm"] : named, ["host", "wasm", "webgpu"]);
 
 interface Spent {
   readonly processorMs: number;
@@ -45,14 +49,14 @@ const base = initialParameters(MODEL);
 const after = changed(base, "after");
 const residual = changed(new Float32Array(base.length), "residual");
 const results: Record<string, unknown> = {};
-if (wants("host")) {
+if (engines.includes("host")) {
   results["host"] = await timePacking(async (feed) => packOnHost(feed, after));
 }
-if (wants("wasm")) {
+if (engines.includes("wasm")) {
   using engine = await createWasmEngine();
   results[engine.device] = await measure(engine);
 }
-if (wants("webgpu")) {
+if (engines.includes("webgpu")) {
   const { gpu, identity } = await findAdapter();
   // Dawn in Node asks on every turn of the event loop whether the GPU is done: a core that would count as packing.
   Object.assign(globalThis, { setImmediate: (poll: () => void) => setTimeout(poll, 1) });

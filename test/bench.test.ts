@@ -5,6 +5,7 @@ import type { Launch, Result } from "../bench/contest/contest.ts";
 import { lineOf, tableOf } from "../bench/contest/standings.ts";
 import { checkServed, countOf, reportOf, type Arrival } from "../bench/load/arrivals.ts";
 import { compare, examine, note } from "../bench/load/oracle.ts";
+import { readNames, readWhole, readWholes } from "../bench/load/options.ts";
 import type { Told } from "../bench/load/players.ts";
 import { ratioOf, spreadPercent, standing, takeRounds } from "../bench/contest/statistics.ts";
 import { median, quantile } from "../src/base/statistics.ts";
@@ -49,6 +50,24 @@ describe("statistics", () => {
       ["a", [2, 2]],
       ["b", [5, 5]],
     ]);
+  });
+});
+
+describe("options", () => {
+  test("readWhole() takes whole numbers within the limits and nothing else", () => {
+    expect(readWhole("as many rounds as", "12")).toBe(12);
+    expect(readWhole("a delay of", "0", { least: 0 })).toBe(0);
+    for (const given of ["", "0", "-1", "1.5", "1e9", "ten", undefined]) {
+      expect(() => readWhole("as many rounds as", given)).toThrow("need a whole number from 1 to 1000000");
+    }
+    expect(readWholes("as many relays as", [], { usual: [1, 3] })).toEqual([1, 3]);
+  });
+  test("readNames() takes known words in their own order, all where none is given, and names a strange one", () => {
+    expect(readNames("part", [], ["train", "memory"])).toEqual(["train", "memory"]);
+    expect(readNames("part", ["memory", "train"], ["train", "memory"])).toEqual(["train", "memory"]);
+    expect(() => readNames("part", ["train", "menory"], ["train", "memory"])).toThrow(
+      'got the part "menory", need one of train, memory',
+    );
   });
 });
 

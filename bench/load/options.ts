@@ -23,3 +23,12 @@ export function readWholes(
 ): number[] {
   return (given.length === 0 ? usual : given).map((each) => readWhole(name, each, limits));
 }
+
+/** The words that are given, or all of `known` where none is. Throws HeddleError "bad-input" for one that is not `known`; `name` is what they are. */
+export function readNames<Name extends string>(name: string, given: readonly string[], known: readonly Name[]): Name[] {
+  const strange = given.find((word) => !known.some((one) => one === word));
+  if (strange !== undefined) {
+    throw new HeddleError("bad-input", `Cannot measure: got the ${name} "${strange}", need one of ${known.join(", ")}`);
+  }
+  return known.filter((one) => given.length === 0 || given.includes(one));
+}

@@ -309,7 +309,9 @@ export function nesterov(scale: Scale, step: Pick<Charter["outer"], "learningRat
 
 /** The default, its mean not stretched. */
 export function plainMean(scale: Scale): Arm {
-  return arm(scale, "plain-mean", "The mean is not stretched", { charter: { outer: { ...outer, radial: false } } });
+  const made = standard(scale);
+  const charter = { ...made.charter, outer: { ...made.charter.outer, radial: false } };
+  return { ...made, name: "plain-mean", sentence: "The mean is not stretched", charter };
 }
 
 /** The same, but AdamW trains the layers' matrices, too. */
@@ -337,6 +339,7 @@ export function five(scale: Scale): Arm[] {
 export const SMALL: Scale = { model: TINY_MODEL, contributors: 8, rounds: 40, steps: 15 };
 /** The same with what a volunteer's GPU wants. */
 export const SMALL_BATCH: Scale = { ...SMALL, rounds: 30, batch: 32, matrixRate: 0.02 };
+export const SMALL_BY_SOURCE: Scale = { ...SMALL_BATCH, split: "by-source" };
 export const PROOF: Scale = { model: TINY_MODEL, contributors: 8, rounds: 10, steps: 15 };
 export const SAMPLE: Scale = { model: SAMPLE_MODEL, contributors: 8, rounds: 40, steps: 30 };
 /** What a volunteer's GPU wants: contributors whose own gradient is little noisy, and bears a larger rate, in short rounds. */

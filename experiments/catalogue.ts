@@ -40,6 +40,7 @@ import {
   settling,
   SMALL,
   SMALL_BATCH,
+  SMALL_BY_SOURCE,
   standard,
   steadily,
   stretched,
@@ -316,9 +317,10 @@ export const EXPERIMENTS: readonly Experiment[] = [
     question: "Small model, each contributor has one of three sources: what does averaging, and judging, make of that?",
     seeds: SEEDS,
     reference: "synchronous",
-    arms: [synchronous, standard, stretched, fedAvg, diloco].map((make) =>
-      make({ ...SMALL_BATCH, split: "by-source" }),
-    ),
+    arms: [
+      ...[synchronous, standard, plainMean, stretched, fedAvg, diloco].map((make) => make(SMALL_BY_SOURCE)),
+      ...[standard, plainMean, fedAvg].map((make) => inRounds(make(SMALL_BY_SOURCE), 5)),
+    ],
   },
   {
     name: "small-batch",

@@ -33,7 +33,7 @@ import { rangesOf, type Base, type Crew } from "../src/update/crew.ts";
 import { applyUpdate, updateNorm } from "../src/update/delta.ts";
 import { mergePacked, type PackedContribution } from "../src/update/merge.ts";
 import { serverBytesOf } from "../src/protocol/capacity.ts";
-import { createServerState } from "../src/update/outer.ts";
+import { createServerState, outerAt } from "../src/update/outer.ts";
 import { packUpdate } from "../src/update/pack.ts";
 import { RangeWork } from "../src/update/range.ts";
 import { soloCrew } from "../src/update/solo.ts";
@@ -64,6 +64,7 @@ const counts = [
 const keeps = flags.keep.split(",").map((given) => readWhole("as many values kept as", given, { most: 4_096 }));
 const data = { name: "none", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
 const charter = sampleCharter([data], data);
+const settings = { outer: outerAt(charter, 1), downlink: charter.downlink };
 const limits = { parameters, clipToMedian: 1 };
 
 interface Sent extends PackedContribution {
@@ -134,12 +135,12 @@ function prepare(keep: number) {
     }
     return { id: `contribution ${i}`, weight: 1000 + 7 * i, packed, update: update.value };
   });
-  const merged = mergeUpdates(all, { ...limits, radial: charter.outer.radial });
+  const merged = mergeUpdates(all, { ...limits, stretch: settings.outer.stretch });
   const { server, broadcast, update } = outerStep(
     createServerState(parameters),
     merged,
-    charter.outer,
-    charter.downlink,
+    settings.outer,
+    settings.downlink,
   );
   const params = applyUpdate(new Float32Array(parameters), update);
   const sent = all.map(({ id, weight, packed, update: own }): Sent => {
@@ -178,7 +179,7 @@ function giveBack({ memory }: CrewHandle, ...bases: readonly Base[]): void {
 
 async function compare(crew: CrewHandle, sent: readonly Sent[], plain: string): Promise<void> {
   const before = zeros(crew);
-  const { base, broadcast } = await stepOver(crew, before, sent, charter);
+  const { base, broadcast } = await stepOver(crew, before, sent, settings);
   if (digestsOf(base, broadcast) !== plain) {
     throw new Error(`Cannot time the merge: ${crew.workers.length} workers do not have the bits of the twin`);
   }

@@ -36,12 +36,16 @@ const UNEVEN: Devices = { stepMs: 200, spread: 10 };
 const ROUND_TIMES = 3;
 
 export const SEEDS = [1, 2, 3];
-export const { uplink, newcomers, downlink, outer, trust, round } = sampleCharter([], {
+const sample = sampleCharter([], {
   name: "none",
   licence: "CC0-1.0",
   category: "fully-open",
   shards: [],
 });
+
+export const { uplink, newcomers, downlink, trust, round } = sample;
+/** All of the stretch for the whole run, whose inner rate falls: there the stretch costs nothing in the end. */
+export const outer: Charter["outer"] = { ...sample.outer, radialRounds: 0 };
 
 /** Everything is accepted: baselines know no verdicts. */
 export const TRUSTING: Charter["trust"] = {
@@ -58,6 +62,7 @@ export const PLAIN_MEAN: Charter["outer"] = {
   momentum: 0,
   clipToMedian: 0,
   radial: false,
+  radialRounds: 0,
   endShare: 1,
 };
 /** Values that travel as they are. Counted as f32 (`wire.ts`). */
@@ -275,6 +280,16 @@ export function thinly(made: Arm): Arm {
   };
 }
 
+/** `made`, whose mean is stretched the less the longer the run lasts, after `rounds` not at all. */
+export function fading(made: Arm, rounds: number): Arm {
+  return {
+    ...made,
+    name: `stretch-fades-in-${rounds}`,
+    sentence: `The default; the stretch fades in ${rounds} rounds`,
+    charter: { ...made.charter, outer: { ...made.charter.outer, radialRounds: rounds } },
+  };
+}
+
 /** The default, whose devices train ahead while an update travels. */
 export function ahead(scale: Scale): Arm {
   const round = { ...charterOf(scale).round, aheadMax: scale.steps - 1 };
@@ -312,6 +327,13 @@ export function plainMean(scale: Scale): Arm {
   const made = standard(scale);
   const charter = { ...made.charter, outer: { ...made.charter.outer, radial: false } };
   return { ...made, name: "plain-mean", sentence: "The mean is not stretched", charter };
+}
+
+/** The default, nothing clipped to the median norm. */
+export function notClipped(scale: Scale): Arm {
+  const made = standard(scale);
+  const charter = { ...made.charter, outer: { ...made.charter.outer, clipToMedian: 0 } };
+  return { ...made, name: "not-clipped", sentence: "Nothing is clipped to the median norm", charter };
 }
 
 /** The same, but AdamW trains the layers' matrices, too. */

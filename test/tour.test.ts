@@ -21,7 +21,7 @@ import { verdictSentence } from "../src/protocol/verdict.ts";
 import { createTwin } from "../src/tensor/twin.ts";
 import { deltaOf, updateNorm } from "../src/update/delta.ts";
 import { accumulate, createResidual } from "../src/update/feedback.ts";
-import { createServerState } from "../src/update/outer.ts";
+import { createServerState, outerAt } from "../src/update/outer.ts";
 import { soloCrew } from "../src/update/solo.ts";
 import { stepOver } from "../src/update/step.ts";
 import { packUpdate } from "../src/update/pack.ts";
@@ -143,7 +143,8 @@ test("11. the merge is the mean of what was accepted, and one outer step; it giv
   const ours = { id: "ours", weight: header.tokens, norm: updateNorm(update), bytes, read: async () => payload };
   const crew = soloCrew(await loadMergeKernel())();
   const before = { params: base, server: createServerState(base.length) };
-  const step = await stepOver(crew, before, [ours], charter);
+  const settings = { outer: outerAt(charter, 1), downlink: charter.downlink };
+  const step = await stepOver(crew, before, [ours], settings);
   head = run.host.head();
   expect(digestOf(step.broadcast)).toBe(head.update?.digest);
   expect(digestOf(floatBytes(step.base.params))).toBe(head.digest);

@@ -113,6 +113,7 @@ const outerFields: Reader<OuterConfig> = record<OuterConfig>({
   momentum: real(0, 1),
   clipToMedian: real(0, SETTING_MAX),
   radial: boolean,
+  radialRounds: integer(0, ROUNDS_MAX),
   endShare: real(0, 1_000),
 });
 

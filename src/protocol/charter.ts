@@ -98,6 +98,8 @@ export interface OuterConfig {
    * of vectors that do not point the same way falls short of.
    */
   readonly radial: boolean;
+  /** Versions over which the stretch goes, on a straight line from all of it, to none; 0 keeps it as it is. */
+  readonly radialRounds: number;
   /** What the learning rate is multiplied by after `round.decayRounds` versions, on a straight line from 1; above 1 it grows. */
   readonly endShare: number;
 }

@@ -19,7 +19,7 @@ import { startCrew, workersFor } from "./merge-crew.ts";
 const P = 5 * 4096 - 9;
 const data = { name: "none", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
 const sample = sampleCharter([data], data);
-const charter = { ...sample, outer: { ...sample.outer, momentum: 0.5, radial: true } };
+const settings = { outer: { learningRate: 1, momentum: 0.5, clipToMedian: 1, stretch: 1 }, downlink: sample.downlink };
 const sent = ([2, 64] as const).map((bits, i) => {
   const rng = createRng("crew", i);
   const bytes = packUpdate(
@@ -40,9 +40,9 @@ function startOf({ memory }: Crew): Base {
 /** Two steps, and the digests of all that is stored of the second. */
 async function runOf(crew: Crew) {
   const start = startOf(crew);
-  const first = await stepOver(crew, start, sent, charter);
+  const first = await stepOver(crew, start, sent, settings);
   crew.memory.give(start.params.buffer);
-  const { base, broadcast } = await stepOver(crew, first.base, sent, charter);
+  const { base, broadcast } = await stepOver(crew, first.base, sent, settings);
   const sealed = await crew.seal(base.server.bytes);
   expect(sealed.digest ?? digestOf(sealed.bytes)).toBe(digestOf(base.server.bytes));
   expect(base.params.buffer === start.params.buffer).toBe("died" in crew); // what is given back is used again
@@ -57,7 +57,7 @@ test("startCrew() gives threads that make the step of one in this process, and s
   process.off("worker", onWorker);
   expect(await runOf(crew)).toEqual(await runOf(soloCrew(await loadMergeKernel())()));
   const damaged = sent.map((each) => ({ ...each, read: async () => new Uint8Array(each.bytes) }));
-  await expect(stepOver(crew, startOf(crew), damaged, charter)).rejects.toMatchObject({
+  await expect(stepOver(crew, startOf(crew), damaged, settings)).rejects.toMatchObject({
     code: "integrity",
     message: 'Cannot merge updates: the payload of "id 0" is damaged',
   });
@@ -72,13 +72,13 @@ test("startCrew() gives threads that make the step of one in this process, and s
     },
   }));
   const ended = once(worker, "exit");
-  await expect(stepOver(crew, startOf(crew), dying, charter)).rejects.toThrow(
+  await expect(stepOver(crew, startOf(crew), dying, settings)).rejects.toThrow(
     "merge worker's thread ended with code 1",
   );
   await ended;
   expect(reads).toBeGreaterThan(0);
   expect(String(await crew.died)).toContain("nothing can be merged any more");
-  await expect(stepOver(crew, startOf(crew), sent, charter)).rejects.toThrow("nothing can be merged any more");
+  await expect(stepOver(crew, startOf(crew), sent, settings)).rejects.toThrow("nothing can be merged any more");
   await crew.close();
 });
 

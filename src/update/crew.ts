@@ -5,9 +5,9 @@
  */
 import { HeddleError } from "../base/assert.ts";
 import type { Bytes, Digest } from "../base/bytes.ts";
-import type { Compression, OuterConfig } from "../protocol/charter.ts";
+import type { Compression } from "../protocol/charter.ts";
 import { CHUNK, chunksOf } from "./format.ts";
-import type { ServerState } from "./outer.ts";
+import type { OuterSettings, ServerState } from "./outer.ts";
 import type { Counted, PackedChunks } from "./pack.ts";
 
 /** Workers of a crew. */
@@ -64,7 +64,7 @@ export interface StepTask {
   readonly before: Base;
   /** The arrays of the next version, into which each worker writes its range. */
   readonly next: Base;
-  readonly outer: OuterConfig;
+  readonly outer: OuterSettings;
   readonly downlink: Compression;
   /** The merged delta counts this many times. */
   readonly factor: number;

@@ -68,12 +68,8 @@ const mergeBy = async (
 ): Promise<Float64Array> => {
   const merged = await mergePacked({ workers }, sent, options);
   const at = workers.slice(0, merged.workers.length);
-  const factor = options.radial
-    ? stretchFactor(
-        at.reduce((sum, worker) => worker.squares(sum), 0),
-        merged.parts,
-      )
-    : 1;
+  const squares = at.reduce((sum, worker) => worker.squares(sum), 0);
+  const factor = options.stretch > 0 ? stretchFactor(squares, merged.parts, options.stretch) : 1;
   return Float64Array.from(at.flatMap((worker) => [...worker.means()])).map((value) => value * factor);
 };
 const fast: Merge = (sent, options) => mergeBy(crew, sent.map(packed), options);
@@ -83,7 +79,7 @@ const plain: Merge = async (sent, options) =>
     options,
   );
 
-const free = { parameters: 3, clipToMedian: 0, radial: false };
+const free = { parameters: 3, clipToMedian: 0, stretch: 0 };
 const bits = (values: Float64Array): Bytes => new Uint8Array(values.slice().buffer);
 const norm = (values: Float64Array): number => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
 
@@ -114,53 +110,56 @@ describe.each([
       "loud",
       dense().map((value) => value * 100),
     );
-    const options = { parameters: 200, clipToMedian: 1, radial: false };
+    const options = { parameters: 200, clipToMedian: 1, stretch: 0 };
     const without = norm(await merge(honest, options));
     const median = lowerMedian(sortedOf(honest.map(({ bytes }) => updateNorm(unpacked(bytes)))));
     const clipped = norm(await merge([...honest, loud], options));
     expect(clipped).toBeLessThanOrEqual((7 / 8) * without + median / 8 + 1e-9);
-    const unbounded = norm(await merge([...honest, loud], { parameters: 200, clipToMedian: 0, radial: false }));
+    const unbounded = norm(await merge([...honest, loud], { parameters: 200, clipToMedian: 0, stretch: 0 }));
     expect(unbounded).toBeGreaterThan(5 * clipped);
   });
 
   test("clips nobody to an update on private data, however small", async () => {
     const sent = [{ ...one("a", [0, 0, 1e-6]), privateData: true }, one("b", [0, 8, 0])];
-    expect([...(await merge(sent, { parameters: 3, clipToMedian: 1, radial: false }))]).toEqual([0, 4, 5e-7]);
+    expect([...(await merge(sent, { parameters: 3, clipToMedian: 1, stretch: 0 }))]).toEqual([0, 4, 5e-7]);
   });
 
   test("of two contributors the quieter one bounds the other", async () => {
     const sent = [one("a", [1, 0, 0]), one("b", [0, 1000, 0])];
-    expect([...(await merge(sent, { parameters: 3, clipToMedian: 2, radial: false }))]).toEqual([0.5, 1, 0]);
+    expect([...(await merge(sent, { parameters: 3, clipToMedian: 2, stretch: 0 }))]).toEqual([0.5, 1, 0]);
   });
 
   test("empty updates do not count to the median", async () => {
     const sent = [one("a", [0, 0, 0]), one("b", [0, 0, 0]), one("c", [5, 0, 0])];
-    expect((await merge(sent, { parameters: 3, clipToMedian: 1, radial: false }))[0]).toBeCloseTo(5 / 3, 12);
+    expect((await merge(sent, { parameters: 3, clipToMedian: 1, stretch: 0 }))[0]).toBeCloseTo(5 / 3, 12);
     expect([...(await merge([], free))]).toEqual([0, 0, 0]);
   });
 
-  test("radial: the mean's direction, with the weighted mean norm of what was sent, clipped", async () => {
-    const radial = { parameters: 3, clipToMedian: 0, radial: true };
+  test("stretched: the mean's direction, with the weighted mean norm of what was sent, clipped", async () => {
+    const stretched = { parameters: 3, clipToMedian: 0, stretch: 1 };
     const apart = [one("a", [3, 4, 0], 1), one("b", [-1, 0, 0], 3)];
-    const merged = await merge(apart, radial);
+    const merged = await merge(apart, stretched);
     expect(norm(merged)).toBeCloseTo((5 + 3 * 1) / 4, 12);
     const mean = await merge(apart, free);
     expect(mean.every((value, i) => Math.abs(value / norm(mean) - (merged[i] as number) / norm(merged)) < 1e-12)).toBe(
       true,
     );
+    // Part of the way is as much of the distance between the two norms.
+    const partly = norm(await merge(apart, { ...stretched, stretch: 0.25 }));
+    expect(partly).toBeCloseTo(0.25 * 2 + 0.75 * norm(mean), 12);
     // The louder one counts with the quieter one's norm.
-    expect(norm(await merge(apart, { ...radial, clipToMedian: 1 }))).toBeCloseTo(1, 12);
+    expect(norm(await merge(apart, { ...stretched, clipToMedian: 1 }))).toBeCloseTo(1, 12);
     // What points the same way is not stretched, and what cancels out stays nothing.
     const alike = [one("a", [3, 4, 0]), one("b", [3, 4, 0])];
-    expect([...(await merge(alike, radial))].map((value) => Math.round(value * 1e9) / 1e9)).toEqual([3, 4, 0]);
-    expect([...(await merge([one("a", [1, 0, 0]), one("b", [-1, 0, 0])], radial))]).toEqual([0, 0, 0]);
-    expect([...(await merge([], radial))]).toEqual([0, 0, 0]);
+    expect([...(await merge(alike, stretched))].map((value) => Math.round(value * 1e9) / 1e9)).toEqual([3, 4, 0]);
+    expect([...(await merge([one("a", [1, 0, 0]), one("b", [-1, 0, 0])], stretched))]).toEqual([0, 0, 0]);
+    expect([...(await merge([], stretched))]).toEqual([0, 0, 0]);
   });
 
   test("repeated ids and useless weights are bugs", async () => {
-    await expect(
-      merge([one("a", [1]), one("a", [1])], { parameters: 1, clipToMedian: 0, radial: false }),
-    ).rejects.toThrow(/twice/);
+    await expect(merge([one("a", [1]), one("a", [1])], { parameters: 1, clipToMedian: 0, stretch: 0 })).rejects.toThrow(
+      /twice/,
+    );
     for (const weight of [0, -1, NaN, Infinity]) {
       await expect(merge([one("a", [1, 0, 0], weight)], free)).rejects.toThrow(/weight/);
     }
@@ -175,7 +174,7 @@ describe("mergePacked()", () => {
       forms: fc.array(form, { maxLength: 9 }),
       seed: fc.integer(),
       clipToMedian: fc.constantFrom(0, 1, 1.5),
-      radial: fc.boolean(),
+      stretch: fc.constantFrom(0, 0.3, 1),
       packedBytesMax: fc.constantFrom(1, 700, 30_000, 2 ** 30),
     });
     await fc.assert(
@@ -209,7 +208,7 @@ describe("mergePacked()", () => {
       for (const width of [1, 2, 3, 4, 64] as const) {
         const bytes = packUpdate(values, { keep: neighbours + 1, bits: width, beta: 1 });
         const sent = [{ id: "a", bytes, weight: 3 }];
-        const options = { parameters: 4096, clipToMedian: 0, radial: false };
+        const options = { parameters: 4096, clipToMedian: 0, stretch: 0 };
         expect(bits(await fast(sent, options))).toEqual(bits(await plain(sent, options)));
       }
     }

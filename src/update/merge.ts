@@ -38,8 +38,8 @@ export interface MergeOptions {
   readonly parameters: number;
   /** Largest norm as a multiple of the median norm; 0 switches clipping off. */
   readonly clipToMedian: number;
-  /** Whether the merged delta is stretched to the weighted mean norm of the clipped updates. */
-  readonly radial: boolean;
+  /** How far the merged delta is stretched from its own norm to the weighted mean norm of the clipped updates, 0 to 1. */
+  readonly stretch: number;
   /** Packed updates held at a time; a larger one is held alone. */
   readonly packedBytesMax?: number;
 }
@@ -68,7 +68,7 @@ export interface Merged {
 export async function mergePacked(
   crew: Pick<Crew, "workers">,
   contributions: readonly PackedContribution[],
-  { parameters, clipToMedian, packedBytesMax }: Omit<MergeOptions, "radial">,
+  { parameters, clipToMedian, packedBytesMax }: Omit<MergeOptions, "stretch">,
 ): Promise<Merged> {
   const sorted = inOrder(contributions);
   const scales = clipScales(sorted, clipToMedian);
@@ -178,12 +178,12 @@ export function clipScales(
   });
 }
 
-/** What gives a delta with this sum of `squares` the weighted mean of the norms of its `parts`; 1 for a delta of zeros. */
-export function stretchFactor(squares: number, parts: Merged["parts"]): number {
+/** What leads a delta with this sum of `squares` by `stretch` of the way to the weighted mean of the norms of its `parts`; 1 for a delta of zeros. */
+export function stretchFactor(squares: number, parts: Merged["parts"], stretch: number): number {
   const weights = parts.reduce((sum, { weight }) => sum + weight, 0);
   const wanted = parts.reduce((sum, { norm, weight }) => sum + norm * (weight / weights), 0);
   const has = Math.sqrt(squares);
-  return has > 0 ? wanted / has : 1;
+  return has > 0 ? stretch * (wanted / has) + (1 - stretch) : 1;
 }
 
 /** Cut in order so that each group's payloads have room in `packedMax` bytes; at least one group, which may be empty. */

@@ -2,11 +2,11 @@ import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { floatBytes } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
-import type { Compression, OuterConfig } from "../protocol/charter.ts";
+import type { Compression } from "../protocol/charter.ts";
 import { applyUpdate, deltaOf, updateNorm } from "./delta.ts";
 import { sampleCharter } from "../protocol/sample.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
-import { createServerState, outerAt, serverFromBytes } from "./outer.ts";
+import { createServerState, outerAt, type OuterSettings, serverFromBytes } from "./outer.ts";
 import { packUpdate } from "./pack.ts";
 import { samples, sparse } from "./samples.fixture.ts";
 import { soloCrew } from "./solo.ts";
@@ -17,7 +17,7 @@ import { unpackUpdate } from "./unpack.ts";
 const crew = soloCrew(await loadMergeKernel())();
 const EXACT: Compression = { keep: 4096, bits: 64, beta: 1 };
 const SET = { name: "none", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
-const PLAIN: OuterConfig = { learningRate: 1, momentum: 0, clipToMedian: 1, radial: false, endShare: 1 };
+const PLAIN: OuterSettings = { learningRate: 1, momentum: 0, clipToMedian: 1, stretch: 0 };
 
 describe("outerStep()", () => {
   test("with one contributor, learning rate 1 and no compression gives the contributor's parameters, bit for bit", async () => {
@@ -50,7 +50,7 @@ describe("outerStep()", () => {
 
   test("is Nesterov momentum as published, over three steps by hand", () => {
     // μ 0.5, lr 1, merged 1, 0, 2: momentum 1, 0.5, 2.25; steps 1 + 0.5, 0 + 0.25, 2 + 1.125.
-    const outer: OuterConfig = { learningRate: 1, momentum: 0.5, clipToMedian: 0, radial: false, endShare: 1 };
+    const outer: OuterSettings = { learningRate: 1, momentum: 0.5, clipToMedian: 0, stretch: 0 };
     let server = createServerState(1);
     const steps: number[] = [];
     for (const merged of [1, 0, 2]) {
@@ -88,7 +88,7 @@ describe("outerStep()", () => {
 
   test("gives a replayer the same bytes and leaves its input alone", () => {
     const downlink: Compression = { keep: 64, bits: 2, beta: 0.95 };
-    const outer: OuterConfig = { learningRate: 0.7, momentum: 0.6, clipToMedian: 1, radial: false, endShare: 1 };
+    const outer: OuterSettings = { learningRate: 0.7, momentum: 0.6, clipToMedian: 1, stretch: 0 };
     const first = outerStep(createServerState(5000), Float64Array.from(samples("gauss", 5000)), outer, downlink);
     const blob = first.server.bytes.slice();
     const merged = Float64Array.from(samples("gauss", 5000, 2));
@@ -142,16 +142,31 @@ describe("serverFromBytes()", () => {
   });
 });
 
-test("outerAt() leads the learning rate in a straight line to its end share, whether that is less or more", () => {
-  const round = { ...sampleCharter([], SET).round, decayRounds: 4 };
-  const outer = { ...PLAIN, learningRate: 0.5 };
-  const rates = (endShare: number): number[] =>
-    [1, 2, 3, 4, 5, 9].map((version) => outerAt({ outer: { ...outer, endShare }, round }, version).learningRate);
-  expect(rates(0.2)).toEqual([0.5, 0.4, 0.3, 0.2, 0.1, 0.1].map((rate) => expect.closeTo(rate, 12)));
-  expect(rates(3)).toEqual([0.5, 0.75, 1, 1.25, 1.5, 1.5]);
-  expect(outerAt({ outer: { ...outer, endShare: 3 }, round: { ...round, decayRounds: 0 } }, 9)).toEqual({
-    ...outer,
-    endShare: 3,
+describe("outerAt()", () => {
+  const { round, outer: sample } = sampleCharter([], SET);
+  const outer = { ...sample, learningRate: 0.5, radialRounds: 0 };
+
+  test("leads the learning rate in a straight line to its end share, whether that is less or more", () => {
+    const ends = { ...round, decayRounds: 4 };
+    const rates = (endShare: number): number[] =>
+      [1, 2, 3, 4, 5, 9].map(
+        (version) => outerAt({ outer: { ...outer, endShare }, round: ends }, version).learningRate,
+      );
+    expect(rates(0.2)).toEqual([0.5, 0.4, 0.3, 0.2, 0.1, 0.1].map((rate) => expect.closeTo(rate, 12)));
+    expect(rates(3)).toEqual([0.5, 0.75, 1, 1.25, 1.5, 1.5]);
+    expect(outerAt({ outer: { ...outer, endShare: 3 }, round: { ...round, decayRounds: 0 } }, 9).learningRate).toBe(
+      0.5,
+    );
+  });
+
+  test("takes the stretch in a straight line to none, or keeps it, or never has it", () => {
+    const stretches = (radial: boolean, radialRounds: number): number[] =>
+      [1, 2, 3, 4, 5, 9].map(
+        (version) => outerAt({ outer: { ...outer, radial, radialRounds }, round }, version).stretch,
+      );
+    expect(stretches(true, 4)).toEqual([1, 0.75, 0.5, 0.25, 0, 0]);
+    expect(stretches(true, 0)).toEqual([1, 1, 1, 1, 1, 1]);
+    expect(stretches(false, 4)).toEqual([0, 0, 0, 0, 0, 0]);
   });
 });
 

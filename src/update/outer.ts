@@ -35,15 +35,23 @@ export function createServerState(
   };
 }
 
+/** The outer settings that lead to one version. */
+export interface OuterSettings extends Pick<OuterConfig, "learningRate" | "momentum" | "clipToMedian"> {
+  /** How far the merged delta is stretched on the way from its own norm to the contributors', 0 to 1. */
+  readonly stretch: number;
+}
+
 /** How many vectors the state after `server` has. */
-export function vectorsAfter({ momentum }: ServerState, outer: OuterConfig): 1 | 2 {
+export function vectorsAfter({ momentum }: ServerState, outer: OuterSettings): 1 | 2 {
   return momentum !== null || outer.momentum !== 0 ? 2 : 1;
 }
 
-/** The outer settings that lead to `version`, counted from 1: its learning rate is on its way to the charter's `endShare`. */
-export function outerAt({ outer, round }: Pick<Charter, "outer" | "round">, version: number): OuterConfig {
+/** Leads to `version`, counted from 1: the learning rate is on its way to the charter's `endShare`, the stretch on its way to none. */
+export function outerAt({ outer, round }: Pick<Charter, "outer" | "round">, version: number): OuterSettings {
+  const { momentum, clipToMedian, radial, radialRounds } = outer;
   const share = rateShare({ decayRounds: round.decayRounds, decayTo: outer.endShare }, version);
-  return { ...outer, learningRate: outer.learningRate * share };
+  const stretch = radial ? rateShare({ decayRounds: radialRounds, decayTo: 0 }, version) : 0;
+  return { learningRate: outer.learningRate * share, momentum, clipToMedian, stretch };
 }
 
 type Vectors = Pick<ServerState, "residual" | "momentum">;
@@ -53,7 +61,7 @@ export function advanceOuter(
   before: Vectors,
   next: Vectors,
   merged: Float64Array,
-  { outer, beta, factor }: { readonly outer: OuterConfig; readonly beta: number; readonly factor: number },
+  { outer, beta, factor }: { readonly outer: OuterSettings; readonly beta: number; readonly factor: number },
 ): void {
   const { length } = merged;
   const mu = outer.momentum;

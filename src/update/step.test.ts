@@ -2,11 +2,11 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { digestOf, floatBytes, type Bytes } from "../base/bytes.ts";
 import { createRng } from "../base/rng.ts";
-import type { Compression, OuterConfig } from "../protocol/charter.ts";
+import type { Compression } from "../protocol/charter.ts";
 import { loadMergeKernel } from "../wasm/merge.ts";
 import { rangesOf, type Base } from "./crew.ts";
 import { applyUpdate, updateNorm } from "./delta.ts";
-import { createServerState } from "./outer.ts";
+import { createServerState, type OuterSettings } from "./outer.ts";
 import { packUpdate } from "./pack.ts";
 import { samples } from "./samples.fixture.ts";
 import { soloCrew } from "./solo.ts";
@@ -41,12 +41,11 @@ test("stepOver() has the digests of its twin with 1, 2, 3 and 7 ranges, over two
     parameters: fc.constantFrom(1, 4095, 4096, 4097, 5 * 4096 - 3, 9 * 4096, 9 * 4096 + 1),
     uplinks: fc.array(form, { maxLength: 4 }),
     downlink: form,
-    outer: fc.record<OuterConfig>({
+    outer: fc.record<OuterSettings>({
       learningRate: fc.constantFrom(1, 0.7),
       momentum: fc.constantFrom(0, 0.6),
       clipToMedian: fc.constantFrom(0, 1),
-      radial: fc.boolean(),
-      endShare: fc.constant(1),
+      stretch: fc.constantFrom(0, 0.3, 1),
     }),
     packedBytesMax: fc.constantFrom(1, 2 ** 30),
     seed: fc.nat({ max: 1_000 }),

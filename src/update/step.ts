@@ -5,15 +5,15 @@
  * fullest chunk, and how many bits each packs.
  */
 import type { Bytes } from "../base/bytes.ts";
-import type { Compression, OuterConfig } from "../protocol/charter.ts";
+import type { Compression } from "../protocol/charter.ts";
 import type { Base, Crew } from "./crew.ts";
 import { mergePacked, stretchFactor, type PackedContribution } from "./merge.ts";
 import { serverBytesOf } from "../protocol/capacity.ts";
-import { createServerState, vectorsAfter } from "./outer.ts";
+import { createServerState, type OuterSettings, vectorsAfter } from "./outer.ts";
 import { joinChunks } from "./pack.ts";
 
 export interface StepSettings {
-  readonly outer: OuterConfig;
+  readonly outer: OuterSettings;
   readonly downlink: Compression;
   /** Packed updates held at a time; a larger one is held alone. */
   readonly packedBytesMax?: number;
@@ -33,16 +33,16 @@ export async function stepOver(
   { outer, downlink, packedBytesMax }: StepSettings,
 ): Promise<Step> {
   const parameters = before.params.length;
-  const { clipToMedian } = outer;
+  const { clipToMedian, stretch } = outer;
   const merging = { parameters, clipToMedian, ...(packedBytesMax === undefined ? {} : { packedBytesMax }) };
   const { workers, parts } = await mergePacked(crew, contributions, merging);
   let factor = 1;
-  if (outer.radial) {
+  if (stretch > 0) {
     let squares = 0;
     for (const worker of workers) {
       squares = await worker.squares(squares);
     }
-    factor = stretchFactor(squares, parts);
+    factor = stretchFactor(squares, parts, stretch);
   }
   const next = nextBase(crew, before, outer);
   const counted = await Promise.all(
@@ -55,7 +55,7 @@ export async function stepOver(
 }
 
 /** Room for the base after `before`, whose every byte is written by some worker. */
-function nextBase({ memory }: Crew, before: Base, outer: OuterConfig): Base {
+function nextBase({ memory }: Crew, before: Base, outer: OuterSettings): Base {
   const parameters = before.params.length;
   const vectors = vectorsAfter(before.server, outer);
   const params = new Float32Array(memory.take(parameters * 4));

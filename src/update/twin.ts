@@ -8,11 +8,11 @@
  */
 import { assert } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
-import type { Compression, OuterConfig } from "../protocol/charter.ts";
+import type { Compression } from "../protocol/charter.ts";
 import { updateNorm } from "./delta.ts";
 import { settle } from "./feedback.ts";
 import { clipScales, inOrder, stretchFactor, type MergeOptions } from "./merge.ts";
-import { createServerState, vectorsAfter, type ServerState } from "./outer.ts";
+import { createServerState, type OuterSettings, type ServerState, vectorsAfter } from "./outer.ts";
 import { packUpdate } from "./pack.ts";
 import { unpackUpdate, type SparseUpdate } from "./unpack.ts";
 
@@ -30,7 +30,7 @@ export interface WeightedUpdate {
 /** The merged delta [P]; zero where nobody sent anything. */
 export function mergeUpdates(
   updates: readonly WeightedUpdate[],
-  { parameters, clipToMedian, radial }: Omit<MergeOptions, "packedBytesMax">,
+  { parameters, clipToMedian, stretch }: Omit<MergeOptions, "packedBytesMax">,
 ): Float64Array<ArrayBuffer> {
   const sorted = inOrder(updates);
   const norms = sorted.map(({ update }) => updateNorm(update));
@@ -50,11 +50,12 @@ export function mergeUpdates(
       mean[index] = (mean[index] as number) + share * (values[i] as number);
     }
   }
-  if (radial) {
+  if (stretch > 0) {
     const clipped = sorted.map(({ weight }, i) => ({ norm: (norms[i] as number) * (scales[i] as number), weight }));
     const factor = stretchFactor(
       mean.reduce((sum, value) => sum + value * value, 0),
       clipped,
+      stretch,
     );
     return mean.map((value) => value * factor);
   }
@@ -73,7 +74,7 @@ export interface OuterResult {
 export function outerStep(
   before: ServerState,
   merged: Float64Array,
-  outer: OuterConfig,
+  outer: OuterSettings,
   downlink: Compression,
 ): OuterResult {
   const parameters = before.residual.length;

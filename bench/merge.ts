@@ -65,7 +65,7 @@ const keeps = flags.keep.split(",").map((given) => readWhole("as many values kep
 const data = { name: "none", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
 const charter = sampleCharter([data], data);
 const settings = { outer: outerAt(charter, 1), downlink: charter.downlink };
-const limits = { parameters, clipToMedian: 1 };
+const limits = { parameters, clipToMedian: 1, normPower: 0 };
 
 interface Sent extends PackedContribution {
   readonly packed: Bytes;

@@ -61,6 +61,7 @@ export const PLAIN_MEAN: Charter["outer"] = {
   learningRate: 1,
   momentum: 0,
   clipToMedian: 0,
+  normPower: 0,
   radial: false,
   radialRounds: 0,
   endShare: 1,
@@ -334,6 +335,18 @@ export function notClipped(scale: Scale): Arm {
   const made = standard(scale);
   const charter = { ...made.charter, outer: { ...made.charter.outer, clipToMedian: 0 } };
   return { ...made, name: "not-clipped", sentence: "Nothing is clipped to the median norm", charter };
+}
+
+/** The default, nothing clipped, in whose merges weights go with the norm to the power of `power`. */
+export function byNorm(scale: Scale, power: number): Arm {
+  const made = notClipped(scale);
+  const charter = { ...made.charter, outer: { ...made.charter.outer, normPower: power } };
+  return {
+    ...made,
+    name: `norm-power-${power}`,
+    sentence: `${made.sentence}; weights go with the norm to the power of ${power}`,
+    charter,
+  };
 }
 
 /** The same, but AdamW trains the layers' matrices, too. */

@@ -8,6 +8,7 @@ import {
   atRate,
   atRates,
   BATCH,
+  byNorm,
   changed,
   charterOf,
   churn,
@@ -238,6 +239,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
         [0.7, 0.6],
       ].map(([learningRate = 1, momentum = 0]) => nesterov(SMALL_BATCH, { learningRate, momentum, radial: true })),
       notClipped(SMALL_BATCH),
+      byNorm(SMALL_BATCH, 12),
       falling(standard(SMALL_BATCH), 0.7),
       ahead(SMALL_BATCH),
     ],
@@ -321,6 +323,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
     reference: "synchronous",
     arms: [
       ...[synchronous, standard, plainMean, notClipped, stretched, fedAvg, diloco].map((make) => make(SMALL_BY_SOURCE)),
+      ...[6, 12].map((power) => byNorm(SMALL_BY_SOURCE, power)),
       ...[standard, plainMean, fedAvg].map((make) => inRounds(make(SMALL_BY_SOURCE), 5)),
     ],
   },

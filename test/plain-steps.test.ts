@@ -25,7 +25,15 @@ describe("one contributor without compression takes the steps of one worker", ()
       const charter = littleCharter({
         uplink: { ...exact, together: 0, carry: false },
         downlink: exact,
-        outer: { learningRate: 1, momentum: 0, clipToMedian: 0, radial: false, radialRounds: 0, endShare: 1 },
+        outer: {
+          learningRate: 1,
+          momentum: 0,
+          clipToMedian: 0,
+          normPower: 0,
+          radial: false,
+          radialRounds: 0,
+          endShare: 1,
+        },
         // Every contribution counts, even a step that made the loss a little worse.
         trust: { ...littleCharter().trust, normMax: 0, improvementMin: -1, harmMax: 1 },
         inner: { ...littleCharter().inner, matrixRate },

@@ -112,6 +112,7 @@ const outerFields: Reader<OuterConfig> = record<OuterConfig>({
   learningRate: real(0, 1_000),
   momentum: real(0, 1),
   clipToMedian: real(0, SETTING_MAX),
+  normPower: integer(0, 16),
   radial: boolean,
   radialRounds: integer(0, ROUNDS_MAX),
   endShare: real(0, 1_000),

@@ -94,6 +94,11 @@ export interface OuterConfig {
   /** Clip each contribution to this multiple of the round's median norm; 0 switches it off. */
   readonly clipToMedian: number;
   /**
+   * Whole power of its clipped norm that a contribution's weight goes with; 0: none. Steps of the inner optimisers are as long on a
+   * weak gradient as on a strong one, so who has moved further has found more that its steps agree about.
+   */
+  readonly normPower: number;
+  /**
    * Radial-directional averaging: the merged delta is stretched to the weighted mean norm of what went into it, which the mean
    * of vectors that do not point the same way falls short of.
    */

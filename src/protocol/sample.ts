@@ -41,7 +41,7 @@ export function sampleCharter(train: readonly Dataset[], evaluation: Dataset): C
     uplink: { keep: 256, bits: 1, beta: 1, together: 2048, carry: true },
     newcomers: { contributions: 0, keep: 4096 },
     downlink: { keep: 1024, bits: 2, beta: 1 },
-    outer: { learningRate: 1, momentum: 0, clipToMedian: 1, radial: true, radialRounds: 60, endShare: 1 },
+    outer: { learningRate: 1, momentum: 0, clipToMedian: 1, normPower: 0, radial: true, radialRounds: 60, endShare: 1 },
     // The run has no end that is known beforehand, so its learning rate does not fall.
     round: {
       trainMs: 12_000,

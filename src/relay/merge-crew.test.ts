@@ -19,7 +19,10 @@ import { startCrew, workersFor } from "./merge-crew.ts";
 const P = 5 * 4096 - 9;
 const data = { name: "none", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
 const sample = sampleCharter([data], data);
-const settings = { outer: { learningRate: 1, momentum: 0.5, clipToMedian: 1, stretch: 1 }, downlink: sample.downlink };
+const settings = {
+  outer: { learningRate: 1, momentum: 0.5, clipToMedian: 1, normPower: 0, stretch: 1 },
+  downlink: sample.downlink,
+};
 const sent = ([2, 64] as const).map((bits, i) => {
   const rng = createRng("crew", i);
   const bytes = packUpdate(

@@ -79,7 +79,7 @@ const plain: Merge = async (sent, options) =>
     options,
   );
 
-const free = { parameters: 3, clipToMedian: 0, stretch: 0 };
+const free = { parameters: 3, clipToMedian: 0, normPower: 0, stretch: 0 };
 const bits = (values: Float64Array): Bytes => new Uint8Array(values.slice().buffer);
 const norm = (values: Float64Array): number => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
 
@@ -110,33 +110,37 @@ describe.each([
       "loud",
       dense().map((value) => value * 100),
     );
-    const options = { parameters: 200, clipToMedian: 1, stretch: 0 };
+    const options = { parameters: 200, clipToMedian: 1, normPower: 0, stretch: 0 };
     const without = norm(await merge(honest, options));
     const median = lowerMedian(sortedOf(honest.map(({ bytes }) => updateNorm(unpacked(bytes)))));
     const clipped = norm(await merge([...honest, loud], options));
     expect(clipped).toBeLessThanOrEqual((7 / 8) * without + median / 8 + 1e-9);
-    const unbounded = norm(await merge([...honest, loud], { parameters: 200, clipToMedian: 0, stretch: 0 }));
+    const unbounded = norm(
+      await merge([...honest, loud], { parameters: 200, clipToMedian: 0, normPower: 0, stretch: 0 }),
+    );
     expect(unbounded).toBeGreaterThan(5 * clipped);
   });
 
   test("clips nobody to an update on private data, however small", async () => {
     const sent = [{ ...one("a", [0, 0, 1e-6]), privateData: true }, one("b", [0, 8, 0])];
-    expect([...(await merge(sent, { parameters: 3, clipToMedian: 1, stretch: 0 }))]).toEqual([0, 4, 5e-7]);
+    expect([...(await merge(sent, { parameters: 3, clipToMedian: 1, normPower: 0, stretch: 0 }))]).toEqual([
+      0, 4, 5e-7,
+    ]);
   });
 
   test("of two contributors the quieter one bounds the other", async () => {
     const sent = [one("a", [1, 0, 0]), one("b", [0, 1000, 0])];
-    expect([...(await merge(sent, { parameters: 3, clipToMedian: 2, stretch: 0 }))]).toEqual([0.5, 1, 0]);
+    expect([...(await merge(sent, { parameters: 3, clipToMedian: 2, normPower: 0, stretch: 0 }))]).toEqual([0.5, 1, 0]);
   });
 
   test("empty updates do not count to the median", async () => {
     const sent = [one("a", [0, 0, 0]), one("b", [0, 0, 0]), one("c", [5, 0, 0])];
-    expect((await merge(sent, { parameters: 3, clipToMedian: 1, stretch: 0 }))[0]).toBeCloseTo(5 / 3, 12);
+    expect((await merge(sent, { parameters: 3, clipToMedian: 1, normPower: 0, stretch: 0 }))[0]).toBeCloseTo(5 / 3, 12);
     expect([...(await merge([], free))]).toEqual([0, 0, 0]);
   });
 
   test("stretched: the mean's direction, with the weighted mean norm of what was sent, clipped", async () => {
-    const stretched = { parameters: 3, clipToMedian: 0, stretch: 1 };
+    const stretched = { parameters: 3, clipToMedian: 0, normPower: 0, stretch: 1 };
     const apart = [one("a", [3, 4, 0], 1), one("b", [-1, 0, 0], 3)];
     const merged = await merge(apart, stretched);
     expect(norm(merged)).toBeCloseTo((5 + 3 * 1) / 4, 12);
@@ -148,7 +152,7 @@ describe.each([
     const partly = norm(await merge(apart, { ...stretched, stretch: 0.25 }));
     expect(partly).toBeCloseTo(0.25 * 2 + 0.75 * norm(mean), 12);
     // The louder one counts with the quieter one's norm.
-    expect(norm(await merge(apart, { ...stretched, clipToMedian: 1 }))).toBeCloseTo(1, 12);
+    expect(norm(await merge(apart, { ...stretched, clipToMedian: 1, normPower: 0 }))).toBeCloseTo(1, 12);
     // What points the same way is not stretched, and what cancels out stays nothing.
     const alike = [one("a", [3, 4, 0]), one("b", [3, 4, 0])];
     expect([...(await merge(alike, stretched))].map((value) => Math.round(value * 1e9) / 1e9)).toEqual([3, 4, 0]);
@@ -156,10 +160,23 @@ describe.each([
     expect([...(await merge([], stretched))]).toEqual([0, 0, 0]);
   });
 
-  test("repeated ids and useless weights are bugs", async () => {
-    await expect(merge([one("a", [1]), one("a", [1])], { parameters: 1, clipToMedian: 0, stretch: 0 })).rejects.toThrow(
-      /twice/,
+  test("normPower: weights go with a power of the clipped norm, and nothing overflows", async () => {
+    const apart = [one("a", [4, 0, 0], 1), one("b", [0, 2, 0], 2), one("c", [0, 0, 2], 1)];
+    // Norms 4, 2, 2: squares count 16, 4, 4, times the weights 16, 8, 4.
+    expect([...(await merge(apart, { ...free, normPower: 2 }))]).toEqual(
+      [(4 * 16) / 28, (2 * 8) / 28, (2 * 4) / 28].map((value) => expect.closeTo(value, 12)),
     );
+    // Clipped to 2 it counts as one of them.
+    expect([...(await merge(apart, { ...free, clipToMedian: 1, normPower: 2 }))]).toEqual([0.5, 1, 0.5]);
+    const loud = [one("a", [1e30, 0, 0], 3), one("b", [0, 1e-30, 0], 5), one("c", [0, 0, 0], 7)];
+    expect((await merge(loud, { ...free, normPower: 16 }))[0]).toBe(1e30);
+    expect([...(await merge([one("a", [0, 0, 0])], { ...free, normPower: 16 }))]).toEqual([0, 0, 0]);
+  });
+
+  test("repeated ids and useless weights are bugs", async () => {
+    await expect(
+      merge([one("a", [1]), one("a", [1])], { parameters: 1, clipToMedian: 0, normPower: 0, stretch: 0 }),
+    ).rejects.toThrow(/twice/);
     for (const weight of [0, -1, NaN, Infinity]) {
       await expect(merge([one("a", [1, 0, 0], weight)], free)).rejects.toThrow(/weight/);
     }
@@ -174,6 +191,7 @@ describe("mergePacked()", () => {
       forms: fc.array(form, { maxLength: 9 }),
       seed: fc.integer(),
       clipToMedian: fc.constantFrom(0, 1, 1.5),
+      normPower: fc.constantFrom(0, 1, 12),
       stretch: fc.constantFrom(0, 0.3, 1),
       packedBytesMax: fc.constantFrom(1, 700, 30_000, 2 ** 30),
     });
@@ -208,7 +226,7 @@ describe("mergePacked()", () => {
       for (const width of [1, 2, 3, 4, 64] as const) {
         const bytes = packUpdate(values, { keep: neighbours + 1, bits: width, beta: 1 });
         const sent = [{ id: "a", bytes, weight: 3 }];
-        const options = { parameters: 4096, clipToMedian: 0, stretch: 0 };
+        const options = { parameters: 4096, clipToMedian: 0, normPower: 0, stretch: 0 };
         expect(bits(await fast(sent, options))).toEqual(bits(await plain(sent, options)));
       }
     }
@@ -222,7 +240,7 @@ describe("mergePacked()", () => {
     const whole = packed({ id: "a", bytes: originals[1] as Bytes, weight: 1 });
     const own = openKernel();
     const ownCrew = { workers: [new RangeWork(own)] };
-    await mergePacked(ownCrew, [whole], { parameters, clipToMedian: 0 });
+    await mergePacked(ownCrew, [whole], { parameters, clipToMedian: 0, normPower: 0 });
     own.memory.grow(8);
     const guarded = new Uint8Array(own.memory.buffer, own.memory.buffer.byteLength - 4 * 65_536).fill(0xa5);
     let noticed = 0;
@@ -233,7 +251,7 @@ describe("mergePacked()", () => {
         bytes[at] = (bytes[at] as number) ^ (1 << rng.below(8));
       }
       const damaged = { id: "b", weight: 1, norm: 1, bytes: bytes.length, read: async () => bytes };
-      const failure = await mergePacked(ownCrew, [whole, damaged], { parameters, clipToMedian: 0 }).then(
+      const failure = await mergePacked(ownCrew, [whole, damaged], { parameters, clipToMedian: 0, normPower: 0 }).then(
         () => {
           const means = ownCrew.workers[0]?.means() as Float64Array;
           const padding = new Float64Array(means.buffer, means.byteOffset + parameters * 8, 7);
@@ -252,6 +270,7 @@ describe("mergePacked()", () => {
         const inThree = mergePacked(three, [whole, damaged], {
           parameters,
           clipToMedian: 0,
+          normPower: 0,
         });
         const same = await inThree.then(
           () => "none",
@@ -289,12 +308,14 @@ describe("mergePacked()", () => {
     for (const [what, bytes] of Object.entries(cases)) {
       const sent = { id: "a", weight: 1, norm: 1, bytes: bytes.length, read: async () => bytes };
       for (const each of [crew, crewOf(2)]) {
-        const merged = mergePacked(each, [sent], { parameters: 5000, clipToMedian: 0 });
+        const merged = mergePacked(each, [sent], { parameters: 5000, clipToMedian: 0, normPower: 0 });
         await expect(merged, what).rejects.toMatchObject({ code: "integrity" });
       }
     }
     const other = { ...packed({ id: "a", bytes: good, weight: 1 }), read: async () => good.slice(1) };
-    await expect(mergePacked(crew, [other], { parameters: 5000, clipToMedian: 0 })).rejects.toThrow(/damaged/);
+    await expect(mergePacked(crew, [other], { parameters: 5000, clipToMedian: 0, normPower: 0 })).rejects.toThrow(
+      /damaged/,
+    );
   });
 
   test("takes 8 bytes a parameter and a group of payloads, however many there are", async () => {
@@ -305,7 +326,7 @@ describe("mergePacked()", () => {
     const memoryAfter = async (count: number, packedBytesMax: number, workers = 1): Promise<number> => {
       const kernels = Array.from({ length: workers }, openKernel);
       const own = { workers: kernels.map((kernel) => new RangeWork(kernel)) };
-      await mergePacked(own, round(count).map(packed), { parameters, clipToMedian: 1, packedBytesMax });
+      await mergePacked(own, round(count).map(packed), { parameters, clipToMedian: 1, normPower: 0, packedBytesMax });
       return kernels.reduce((sum, { memory }) => sum + memory.buffer.byteLength, 0) / parameters;
     };
     const share = bytes.length / parameters;
@@ -343,7 +364,7 @@ describe("mergePacked()", () => {
       const read = () => Promise.reject(reached);
       const all = Array.from({ length: count }, (_, i) => ({ id: `id ${i}`, weight: 1, norm: 1, bytes, read }));
       const paper = { workers: [new RangeWork(onPaper)] };
-      await expect(mergePacked(paper, all, { parameters, clipToMedian: 1 })).rejects.toBe(reached);
+      await expect(mergePacked(paper, all, { parameters, clipToMedian: 1, normPower: 0 })).rejects.toBe(reached);
       pages += Math.ceil(Math.min(groupBytesMax(parameters), count * bytes) / 65_536);
       expect(pages).toBeLessThanOrEqual(65_536);
     },
@@ -351,7 +372,9 @@ describe("mergePacked()", () => {
 
   test("says when the memory does not suffice", async () => {
     const parameters = 2 ** 29; // the means alone are all that a memory can have
-    await expect(mergePacked(crew, [], { parameters, clipToMedian: 0 })).rejects.toMatchObject({ code: "limit" });
+    await expect(mergePacked(crew, [], { parameters, clipToMedian: 0, normPower: 0 })).rejects.toMatchObject({
+      code: "limit",
+    });
   });
 });
 

@@ -38,6 +38,8 @@ export interface MergeOptions {
   readonly parameters: number;
   /** Largest norm as a multiple of the median norm; 0 switches clipping off. */
   readonly clipToMedian: number;
+  /** Whole power of the clipped norm that weights go with; 0: none. */
+  readonly normPower: number;
   /** How far the merged delta is stretched from its own norm to the weighted mean norm of the clipped updates, 0 to 1. */
   readonly stretch: number;
   /** Packed updates held at a time; a larger one is held alone. */
@@ -68,14 +70,14 @@ export interface Merged {
 export async function mergePacked(
   crew: Pick<Crew, "workers">,
   contributions: readonly PackedContribution[],
-  { parameters, clipToMedian, packedBytesMax }: Omit<MergeOptions, "stretch">,
+  { parameters, packedBytesMax, ...counting }: Omit<MergeOptions, "stretch">,
 ): Promise<Merged> {
   const sorted = inOrder(contributions);
-  const scales = clipScales(sorted, clipToMedian);
-  const total = sorted.reduce((sum, { weight }) => sum + weight, 0);
+  const parts = countsOf(sorted, counting);
+  const total = parts.reduce((sum, { weight }) => sum + weight, 0);
   const scaled = sorted.map((each, i): Scaled => {
-    const scale = scales[i] as number;
-    return { ...each, clipped: each.norm * scale, scale: scale * (each.weight / total) };
+    const { scale, weight } = present(parts[i], "count of an update");
+    return { ...each, scale: scale * (weight / total) };
   });
   const groups = groupsOf(scaled, packedBytesMax ?? groupBytesMax(parameters));
   const ranges = rangesOf(parameters, crew.workers.length);
@@ -98,12 +100,10 @@ export async function mergePacked(
       throw damaged(group[first]?.id ?? "");
     }
   }
-  return { workers, parts: scaled.map(({ clipped, weight }) => ({ norm: clipped, weight })) };
+  return { workers, parts };
 }
 
 interface Scaled extends PackedContribution {
-  /** Its norm after clipping. */
-  readonly clipped: number;
   /** How many times its values count: what the clipping multiplies them by, times its share of all weights. */
   readonly scale: number;
 }
@@ -159,6 +159,34 @@ export function inOrder<T extends Pick<PackedContribution, "id" | "weight">>(con
     );
   }
   return sorted;
+}
+
+/** How an update counts among its round's. */
+interface Count {
+  /** What its clipping multiplies it by. */
+  readonly scale: number;
+  /** After that. */
+  readonly norm: number;
+  /** What it is given, times a power of this norm: as a share of the largest, which nothing overflows. */
+  readonly weight: number;
+}
+
+export function countsOf(
+  updates: readonly Pick<PackedContribution, "norm" | "weight" | "steps" | "privateData">[],
+  { clipToMedian, normPower }: Pick<MergeOptions, "clipToMedian" | "normPower">,
+): Count[] {
+  const scales = clipScales(updates, clipToMedian);
+  const norms = updates.map(({ norm }, i) => norm * (scales[i] as number));
+  const most = norms.reduce((largest, norm) => Math.max(largest, norm), 0);
+  return updates.map(({ weight }, i): Count => {
+    const norm = norms[i] as number;
+    const share = most > 0 ? norm / most : 1;
+    let power = 1;
+    for (let n = 0; n < normPower; n += 1) {
+      power *= share; // `**` may round differently elsewhere
+    }
+    return { scale: scales[i] as number, norm, weight: weight * power };
+  });
 }
 
 /**

@@ -17,7 +17,7 @@ import { unpackUpdate } from "./unpack.ts";
 const crew = soloCrew(await loadMergeKernel())();
 const EXACT: Compression = { keep: 4096, bits: 64, beta: 1 };
 const SET = { name: "none", licence: "CC0-1.0", category: "fully-open", shards: [] } as const;
-const PLAIN: OuterSettings = { learningRate: 1, momentum: 0, clipToMedian: 1, stretch: 0 };
+const PLAIN: OuterSettings = { learningRate: 1, momentum: 0, clipToMedian: 1, normPower: 0, stretch: 0 };
 
 describe("outerStep()", () => {
   test("with one contributor, learning rate 1 and no compression gives the contributor's parameters, bit for bit", async () => {
@@ -50,7 +50,7 @@ describe("outerStep()", () => {
 
   test("is Nesterov momentum as published, over three steps by hand", () => {
     // μ 0.5, lr 1, merged 1, 0, 2: momentum 1, 0.5, 2.25; steps 1 + 0.5, 0 + 0.25, 2 + 1.125.
-    const outer: OuterSettings = { learningRate: 1, momentum: 0.5, clipToMedian: 0, stretch: 0 };
+    const outer: OuterSettings = { learningRate: 1, momentum: 0.5, clipToMedian: 0, normPower: 0, stretch: 0 };
     let server = createServerState(1);
     const steps: number[] = [];
     for (const merged of [1, 0, 2]) {
@@ -88,7 +88,7 @@ describe("outerStep()", () => {
 
   test("gives a replayer the same bytes and leaves its input alone", () => {
     const downlink: Compression = { keep: 64, bits: 2, beta: 0.95 };
-    const outer: OuterSettings = { learningRate: 0.7, momentum: 0.6, clipToMedian: 1, stretch: 0 };
+    const outer: OuterSettings = { learningRate: 0.7, momentum: 0.6, clipToMedian: 1, normPower: 0, stretch: 0 };
     const first = outerStep(createServerState(5000), Float64Array.from(samples("gauss", 5000)), outer, downlink);
     const blob = first.server.bytes.slice();
     const merged = Float64Array.from(samples("gauss", 5000, 2));

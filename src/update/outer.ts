@@ -36,7 +36,7 @@ export function createServerState(
 }
 
 /** The outer settings that lead to one version. */
-export interface OuterSettings extends Pick<OuterConfig, "learningRate" | "momentum" | "clipToMedian"> {
+export interface OuterSettings extends Pick<OuterConfig, "learningRate" | "momentum" | "clipToMedian" | "normPower"> {
   /** How far the merged delta is stretched on the way from its own norm to the contributors', 0 to 1. */
   readonly stretch: number;
 }
@@ -48,10 +48,10 @@ export function vectorsAfter({ momentum }: ServerState, outer: OuterSettings): 1
 
 /** Leads to `version`, counted from 1: the learning rate is on its way to the charter's `endShare`, the stretch on its way to none. */
 export function outerAt({ outer, round }: Pick<Charter, "outer" | "round">, version: number): OuterSettings {
-  const { momentum, clipToMedian, radial, radialRounds } = outer;
+  const { momentum, clipToMedian, normPower, radial, radialRounds } = outer;
   const share = rateShare({ decayRounds: round.decayRounds, decayTo: outer.endShare }, version);
   const stretch = radial ? rateShare({ decayRounds: radialRounds, decayTo: 0 }, version) : 0;
-  return { learningRate: outer.learningRate * share, momentum, clipToMedian, stretch };
+  return { learningRate: outer.learningRate * share, momentum, clipToMedian, normPower, stretch };
 }
 
 type Vectors = Pick<ServerState, "residual" | "momentum">;

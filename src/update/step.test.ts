@@ -45,6 +45,7 @@ test("stepOver() has the digests of its twin with 1, 2, 3 and 7 ranges, over two
       learningRate: fc.constantFrom(1, 0.7),
       momentum: fc.constantFrom(0, 0.6),
       clipToMedian: fc.constantFrom(0, 1),
+      normPower: fc.constantFrom(0, 5),
       stretch: fc.constantFrom(0, 0.3, 1),
     }),
     packedBytesMax: fc.constantFrom(1, 2 ** 30),

@@ -33,8 +33,8 @@ export async function stepOver(
   { outer, downlink, packedBytesMax }: StepSettings,
 ): Promise<Step> {
   const parameters = before.params.length;
-  const { clipToMedian, stretch } = outer;
-  const merging = { parameters, clipToMedian, ...(packedBytesMax === undefined ? {} : { packedBytesMax }) };
+  const { clipToMedian, normPower, stretch } = outer;
+  const merging = { parameters, clipToMedian, normPower, ...(packedBytesMax === undefined ? {} : { packedBytesMax }) };
   const { workers, parts } = await mergePacked(crew, contributions, merging);
   let factor = 1;
   if (stretch > 0) {

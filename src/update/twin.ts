@@ -6,12 +6,12 @@
  *     residual ← β·residual + lr·(merged + μ·momentum)
  *     broadcast = pack(residual);  residual ← residual − unpack(broadcast);  base ← base − unpack(broadcast)
  */
-import { assert } from "../base/assert.ts";
+import { assert, present } from "../base/assert.ts";
 import type { Bytes } from "../base/bytes.ts";
 import type { Compression } from "../protocol/charter.ts";
 import { updateNorm } from "./delta.ts";
 import { settle } from "./feedback.ts";
-import { clipScales, inOrder, stretchFactor, type MergeOptions } from "./merge.ts";
+import { countsOf, inOrder, stretchFactor, type MergeOptions } from "./merge.ts";
 import { createServerState, type OuterSettings, type ServerState, vectorsAfter } from "./outer.ts";
 import { packUpdate } from "./pack.ts";
 import { unpackUpdate, type SparseUpdate } from "./unpack.ts";
@@ -30,20 +30,22 @@ export interface WeightedUpdate {
 /** The merged delta [P]; zero where nobody sent anything. */
 export function mergeUpdates(
   updates: readonly WeightedUpdate[],
-  { parameters, clipToMedian, stretch }: Omit<MergeOptions, "packedBytesMax">,
+  { parameters, stretch, ...counting }: Omit<MergeOptions, "packedBytesMax">,
 ): Float64Array<ArrayBuffer> {
   const sorted = inOrder(updates);
-  const norms = sorted.map(({ update }) => updateNorm(update));
-  const parts = sorted.map((each, i) => ({ ...each, norm: norms[i] as number }));
-  const scales = clipScales(parts, clipToMedian);
+  const parts = countsOf(
+    sorted.map((each) => ({ ...each, norm: updateNorm(each.update) })),
+    counting,
+  );
   const mean = new Float64Array(parameters);
-  const total = sorted.reduce((sum, { weight }) => sum + weight, 0);
-  for (const [at, { id, update, weight }] of sorted.entries()) {
+  const total = parts.reduce((sum, { weight }) => sum + weight, 0);
+  for (const [at, { id, update }] of sorted.entries()) {
     assert(
       update.parameters === parameters,
       `Cannot merge updates: "${id}" is for ${update.parameters} parameters, need ${parameters}`,
     );
-    const share = (scales[at] as number) * (weight / total);
+    const { scale, weight } = present(parts[at], "count of an update");
+    const share = scale * (weight / total);
     const { indices, values } = update;
     for (let i = 0; i < indices.length; i += 1) {
       const index = indices[i] as number;
@@ -51,12 +53,8 @@ export function mergeUpdates(
     }
   }
   if (stretch > 0) {
-    const clipped = sorted.map(({ weight }, i) => ({ norm: (norms[i] as number) * (scales[i] as number), weight }));
-    const factor = stretchFactor(
-      mean.reduce((sum, value) => sum + value * value, 0),
-      clipped,
-      stretch,
-    );
+    const squares = mean.reduce((sum, value) => sum + value * value, 0);
+    const factor = stretchFactor(squares, parts, stretch);
     return mean.map((value) => value * factor);
   }
   return mean;

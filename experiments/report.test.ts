@@ -3,7 +3,9 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { present } from "../src/base/assert.ts";
 import type { Digest } from "../src/base/bytes.ts";
+import { sampleCharter } from "../src/protocol/sample.ts";
 import { EXPERIMENTS } from "./catalogue.ts";
 import { parseExperimentConfig } from "./config.ts";
 import { experimentS, processorSOf } from "./estimate.ts";
@@ -200,6 +202,21 @@ test("every run that is kept in docs/experiments is of an arm that the catalogue
       `${name}/${file}`,
     ).toBeDefined();
   }
+});
+
+test("`npm start` begins with the settings that small-start found best", () => {
+  const arms = EXPERIMENTS.find(({ name }) => name === "small-start")?.arms ?? [];
+  const best = present(
+    arms.find(({ name }) => name === "stretch-fades-in-60"),
+    "its best arm",
+  ).charter;
+  const { uplink, downlink, outer, trust, inner } = sampleCharter([], {
+    name: "none",
+    licence: "CC0-1.0",
+    category: "fully-open",
+    shards: [],
+  });
+  expect(best).toMatchObject({ uplink, downlink, outer, trust, inner });
 });
 
 test("createProgress() says how much is done and how long the rest takes", () => {
